@@ -1,0 +1,1 @@
+"""trace -> tables: a trace file comes in, pandas tables go out."""

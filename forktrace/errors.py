@@ -1,0 +1,46 @@
+"""The errors a user can meet. Each carries one line that says what went wrong and, in `hint`, what to do next.
+
+`exit_status` is the status the command line ends with (DESIGN.md, section 6); `record` turns its own failures into 125.
+"""
+
+
+class ForktraceError(Exception):
+    """Base of all errors that forktrace raises on purpose; printed as one line, never as a traceback."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(ForktraceError):
+    """The command line cannot be carried out as typed."""
+
+    exit_status = 2
+
+
+class TraceError(ForktraceError):
+    """A trace is empty, damaged, not a trace, or from a newer forktrace."""
+
+    exit_status = 65
+
+
+class PermissionMissing(ForktraceError):
+    """The right that is needed (root, a capability, a file's owner) is missing."""
+
+    exit_status = 77
+
+
+class MachineLacks(ForktraceError):
+    """The machine lacks something: BTF, bcc, a tracepoint. `forktrace doctor` lists what."""
+
+    exit_status = 78
+
+
+class CommandError(ForktraceError):
+    """The command to record could not be started; 126 when it cannot be executed, 127 when it is not found."""
+
+    def __init__(self, message: str, exit_status: int, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.exit_status = exit_status

@@ -1,0 +1,1 @@
+"""kernel -> trace: the running kernel comes in, a trace file goes out (Linux, root)."""

@@ -1,0 +1,1 @@
+"""The programs of `forktrace demo`: short, real, importing nothing of forktrace."""
