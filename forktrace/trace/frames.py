@@ -1,0 +1,217 @@
+"""The outer shape of a trace file: where its Arrow messages lie, and that none of them can hurt the reader.
+
+A trace is untrusted input. Arrow believes the sizes that a file declares: it allocates what a compressed buffer says it will
+become. So each message is looked at here, in plain Python, before Arrow sees it: its size against the file, its rows, the
+declared sizes of its buffers. Layout: the "Encapsulated message format" of the Arrow columnar specification, and Message.fbs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from forktrace.errors import TraceError
+
+MAX_ROWS: Final = 1 << 20  # of one batch
+MAX_BATCH_BYTES: Final = 1 << 28  # of one batch or dictionary, uncompressed
+MAX_RATIO: Final = 1000  # of a whole file, beyond one largest batch: 4 KiB command lines that repeat reach 400
+
+_CONTINUATION: Final = b"\xff\xff\xff\xff"
+_END_MARK: Final = _CONTINUATION + bytes(4)
+_MAX_HEADER_BYTES: Final = 1 << 24  # the schema message, whose header may hold a command line of megabytes
+_MAX_METADATA_BYTES: Final = 1 << 16
+_SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # the message kinds of Message.fbs
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the messages of a trace lie."""
+
+    batches: list[int]  # byte offset of each record batch
+    rows: int  # of all batches
+    cut: str | None  # why the file is cut off, None when it has its end mark
+
+
+@dataclass(frozen=True)
+class _Message:
+    kind: int
+    rows: int
+    declared: int  # bytes, uncompressed
+    size: int  # bytes in the file
+
+
+class _Cut(Exception):
+    """The file ends inside a message."""
+
+
+class _Damage(Exception):
+    """A message that no writer wrote."""
+
+
+def scan(file: BinaryIO, size: int, path: str) -> Layout:
+    """Return the layout of the trace `file` of `size` bytes, read from its start in one pass that keeps one message.
+
+    Raises:
+        TraceError: empty, not an Arrow stream, or damaged before its last message.
+    """
+    _check_start(file, size, path)
+    batches: list[int] = []
+    rows = declared = offset = 0
+    while True:
+        try:
+            message = _read_message(file, offset, size)
+        except _Cut:
+            _check_is_last(file, offset, path)
+            where = f"inside the message at byte {offset}" if offset < size else "without its end mark"
+            return Layout(batches, rows, f"the file ends {where}: the recorder was killed, or is still recording")
+        except _Damage as error:
+            raise TraceError(f"{path}: damaged at byte {offset}, after batch {len(batches)}: {error}") from None
+        if message is None:
+            _check_end(offset, size, path)
+            return Layout(batches, rows, None)
+        if (message.kind == _SCHEMA) != (offset == 0):
+            raise TraceError(
+                f"{path}: damaged at byte {offset}, after batch {len(batches)}: the schema is not where it belongs"
+            )
+        declared += message.declared
+        if declared > MAX_BATCH_BYTES + MAX_RATIO * size:
+            raise TraceError(f"{path}: damaged at byte {offset}, after batch {len(batches)}: it would grow to {declared} bytes")
+        if message.kind == _BATCH:
+            batches.append(offset)
+            rows += message.rows
+        offset += message.size
+
+
+def _check_start(file: BinaryIO, size: int, path: str) -> None:
+    if size == 0:
+        raise TraceError(f"{path}: the file is empty", "the recorder had not begun, or the disk was full")
+    file.seek(0)
+    if not _CONTINUATION.startswith(file.read(4)):
+        raise TraceError(f"{path}: not a trace of forktrace", "forktrace record writes one: forktrace record -- COMMAND")
+
+
+def _check_end(offset: int, size: int, path: str) -> None:
+    if offset + len(_END_MARK) != size:
+        raise TraceError(f"{path}: damaged at byte {offset}: something follows the end mark")
+
+
+def _check_is_last(file: BinaryIO, offset: int, path: str) -> None:
+    """Raise when another message follows the one that seems to be cut off: then its length is wrong."""
+    file.seek(offset)
+    rest = file.read(2 * MAX_BATCH_BYTES)
+    if len(rest) > 8 and rest.endswith(_END_MARK):
+        raise TraceError(f"{path}: damaged at byte {offset}: the message there is longer than the file, which is complete")
+    for start in _continuations(rest):
+        try:
+            length = struct.unpack_from("<i", rest, start + 4)[0]
+            if 0 < length <= _MAX_METADATA_BYTES and _parse(rest[start + 8 : start + 8 + length])[0] in (_DICTIONARY, _BATCH):
+                raise TraceError(
+                    f"{path}: damaged at byte {offset}: the message there reaches into the next at {offset + start}"
+                )
+        except (struct.error, _Damage):
+            continue
+
+
+def _continuations(rest: bytes) -> Iterator[int]:
+    start = rest.find(_CONTINUATION, 8)
+    while start >= 0:
+        if start % 8 == 0:
+            yield start
+        start = rest.find(_CONTINUATION, start + 1)
+
+
+def _read_message(file: BinaryIO, offset: int, size: int) -> _Message | None:
+    """Return the message at `offset`, or None for the end mark."""
+    file.seek(offset)
+    prefix = _read_exactly(file, 8, offset, size)
+    length = struct.unpack_from("<i", prefix, 4)[0]
+    if prefix[:4] != _CONTINUATION:
+        raise _Damage("no message begins there")
+    if length == 0:
+        return None
+    if not 0 < length <= (_MAX_METADATA_BYTES if offset else _MAX_HEADER_BYTES):
+        raise _Damage(f"a message header of {length} bytes")
+    metadata = _read_exactly(file, length, offset + 8, size)
+    try:
+        kind, table, body_bytes = _parse(metadata)
+        if not 0 <= body_bytes <= MAX_BATCH_BYTES:
+            raise _Damage(f"a message of {body_bytes} bytes")
+        body = _read_exactly(file, body_bytes, offset + 8 + length, size)
+        rows, declared = _measure(metadata, kind, table, body)
+    except struct.error:
+        raise _Damage("a message header that points outside itself") from None
+    return _Message(kind, rows, declared, 8 + length + body_bytes)
+
+
+def _read_exactly(file: BinaryIO, length: int, offset: int, size: int) -> bytes:
+    data = file.read(length) if offset + length <= size else b""
+    if len(data) != length:
+        raise _Cut
+    return data
+
+
+def _parse(metadata: bytes) -> tuple[int, int, int]:
+    """Return the kind of a message, the place of its table in `metadata`, and the length of its body in bytes."""
+    root = _unpack("<I", metadata, 0)
+    kind, table, body = _field(metadata, root, 1), _field(metadata, root, 2), _field(metadata, root, 3)
+    if not kind or not table:
+        raise _Damage("a message without contents")
+    return _unpack("<B", metadata, kind), _pointed(metadata, table), _unpack("<q", metadata, body) if body else 0
+
+
+def _measure(metadata: bytes, kind: int, table: int, body: bytes) -> tuple[int, int]:
+    """Return rows and uncompressed bytes of the message, once they are within bounds."""
+    if kind == _SCHEMA:
+        return 0, 0
+    if kind == _DICTIONARY:
+        delta, data = _field(metadata, table, 2), _field(metadata, table, 1)
+        if (delta and _unpack("<B", metadata, delta)) or not data:
+            raise _Damage("a dictionary that continues another")
+        table = _pointed(metadata, data)
+    elif kind != _BATCH:
+        raise _Damage(f"a message of kind {kind}")
+    length, buffers = _field(metadata, table, 0), _field(metadata, table, 2)
+    rows = _unpack("<q", metadata, length) if length else 0
+    if not 0 <= rows <= MAX_ROWS:
+        raise _Damage(f"a batch of {rows} rows")
+    declared = _declared(metadata, _pointed(metadata, buffers), body, bool(_field(metadata, table, 3))) if buffers else 0
+    if declared > MAX_BATCH_BYTES:
+        raise _Damage(f"a batch that would grow to {declared} bytes")
+    return rows, declared
+
+
+def _declared(metadata: bytes, vector: int, body: bytes, compressed: bool) -> int:
+    """Return the sum of the buffers' uncompressed sizes; `vector` is the place of their list in `metadata`."""
+    count, total = _unpack("<I", metadata, vector), 0
+    if vector + 4 + 16 * count > len(metadata):
+        raise _Damage("a list of buffers that points outside itself")
+    for start, length in struct.iter_unpack("<qq", metadata[vector + 4 : vector + 4 + 16 * count]):
+        if start < 0 or length < 0 or start + length > len(body):
+            raise _Damage("a buffer outside its message")
+        size = _unpack("<q", body, start) if compressed and length >= 8 else length
+        if size < -1 or size > MAX_BATCH_BYTES:
+            raise _Damage(f"a buffer of {size} bytes")
+        total += length if size == -1 else size
+    return total
+
+
+def _field(metadata: bytes, table: int, number: int) -> int:
+    """Return the place of field `number` of the flatbuffer table at `table`, 0 when it is left out."""
+    vtable = table - _unpack("<i", metadata, table)
+    if 4 + 2 * number + 2 > _unpack("<H", metadata, vtable):
+        return 0
+    offset = _unpack("<H", metadata, vtable + 4 + 2 * number)
+    return table + offset if offset else 0
+
+
+def _pointed(metadata: bytes, place: int) -> int:
+    return place + _unpack("<I", metadata, place)
+
+
+def _unpack(form: str, data: bytes, place: int) -> int:
+    if place < 0:
+        raise struct.error
+    value: int = struct.unpack_from(form, data, place)[0]
+    return value
