@@ -1,0 +1,272 @@
+/* Ends processes in every way: 5 exit codes; signals of a process, the kernel, a timer, the process itself and the parent's
+ * death; exit signals other than SIGCHLD, and none; parents that ignore SIGCHLD or set SA_NOCLDWAIT.
+ * argv[1] is a directory for core files. */
+#include "witness.h"
+
+static void must(int true, const char *what)
+{
+    if (!true)
+        die(what);
+}
+
+static void codes(const char *name)
+{
+    static const int values[5] = {0, 1, 2, 127, 255};
+    int status;
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = child(values[i], NULL);
+        must(wait4(pid, &status, 0, NULL) == pid, "wait4");
+        say("'case': '%s', 'pid': %d, 'reaper_pid': %d, 'killer_kind': null, 'killer_pid': null, %s", name, pid, getpid(), ending(status));
+    }
+}
+
+static void wait_for(const char *name, pid_t pid, const char *kind, pid_t killer)
+{
+    char killed_by[32] = "null";
+    int status;
+    if (killer)
+        snprintf(killed_by, sizeof killed_by, "%d", killer);
+    must(wait4(pid, &status, 0, NULL) == pid, "wait4");
+    say("'case': '%s', 'pid': %d, 'reaper_pid': %d, 'killer_kind': '%s', 'killer_pid': %s, %s", name, pid, getpid(), kind, killed_by,
+        ending(status));
+}
+
+static pid_t sleeper(void)
+{
+    pid_t pid = plain_fork();
+    if (!pid)
+        for (;;)
+            pause();
+    return pid;
+}
+
+/* By the parent with kill, sigqueue and pidfd_send_signal, by a sibling, by a thread of the parent. */
+static void *kill_in_thread(void *pid)
+{
+    kill((pid_t)(intptr_t)pid, SIGKILL);
+    return NULL;
+}
+
+static void killed_by_a_process(const char *name)
+{
+    pid_t pid = sleeper();
+    kill(pid, SIGTERM);
+    wait_for(name, pid, "process", getpid());
+
+    pid = sleeper();
+    sigqueue(pid, SIGUSR2, (union sigval){.sival_int = 5});
+    wait_for(name, pid, "process", getpid());
+
+    pid = sleeper();
+    int pidfd = syscall(SYS_pidfd_open, pid, 0);
+    syscall(SYS_pidfd_send_signal, pidfd, SIGHUP, NULL, 0);
+    close(pidfd);
+    wait_for(name, pid, "process", getpid());
+
+    pid = sleeper();
+    pid_t sibling = plain_fork();
+    if (!sibling) {
+        kill(pid, SIGKILL);
+        _exit(0);
+    }
+    wait_for(name, pid, "process", sibling);
+    must(wait4(sibling, NULL, 0, NULL) == sibling, "sibling");
+
+    pid = sleeper();
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, kill_in_thread, (void *)(intptr_t)pid) == 0, "thread");
+    pthread_join(thread, NULL);
+    wait_for(name, pid, "process", getpid());
+}
+
+static volatile int *nowhere;
+
+/* A bad address, an illegal instruction and a division by zero come from the kernel; abort and raise from the process. */
+static void killed_by_itself(const char *name)
+{
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = plain_fork();
+        if (!pid) {
+            if (i == 0)
+                *nowhere = 1;
+            if (i == 1)
+                __builtin_trap();
+            if (i == 2)
+                abort();
+            if (i == 3)
+                raise(SIGTERM);
+            syscall(SYS_tgkill, getpid(), thread_number(), SIGKILL);
+        }
+        wait_for(name, pid, i < 2 ? "kernel" : "process", i < 2 ? 0 : pid);
+    }
+}
+
+/* `current` is a bystander when a timer fires: nobody is named. */
+static void killed_by_a_timer(const char *name)
+{
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = plain_fork();
+        if (!pid) {
+            struct itimerval soon = {.it_value = {0, 20000}};
+            setitimer(i == 1 ? ITIMER_VIRTUAL : ITIMER_REAL, &soon, NULL);
+            for (volatile int spin = 0;;)
+                spin += i == 1 ? 1 : pause();
+        }
+        wait_for(name, pid, "kernel", 0);
+    }
+}
+
+/* The child wants a signal when its parent dies; this process inherits and reaps both. */
+static void killed_by_parent_death(const char *name)
+{
+    must(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "subreaper");
+    for (int i = 0; i < 3; i++) {
+        int report[2];
+        must(pipe(report) == 0, "pipe");
+        pid_t parent = plain_fork();
+        if (!parent) {
+            int ready[2];
+            char byte;
+            must(pipe(ready) == 0, "pipe");
+            pid_t pid = plain_fork();
+            if (!pid) {
+                prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+                close(ready[1]);
+                close(ready[0]);
+                for (;;)
+                    pause();
+            }
+            close(ready[1]);
+            must(read(ready[0], &byte, 1) == 0 && write(report[1], &pid, sizeof pid) == sizeof pid, "report");
+            _exit(3);
+        }
+        pid_t pid;
+        must(read(report[0], &pid, sizeof pid) == sizeof pid, "read");
+        must(wait4(parent, NULL, 0, NULL) == parent, "parent");
+        int status;
+        must(wait4(pid, &status, 0, NULL) == pid, "orphan");
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'killer_kind': 'pdeathsig', 'killer_pid': %d, 'adopter_pid': %d, 'reaper_pid': %d, %s",
+            name, pid, parent, parent, getpid(), getpid(), ending(status));
+        close(report[0]);
+        close(report[1]);
+    }
+}
+
+static void leave(int number UNUSED)
+{
+    _exit(23);
+}
+
+/* SIGTERM reaches 3 processes that exit by themselves because of it: nobody killed them. */
+static void caught(const char *name)
+{
+    for (int i = 0; i < 3; i++) {
+        int ready[2], status;
+        char byte;
+        must(pipe(ready) == 0, "pipe");
+        pid_t pid = plain_fork();
+        if (!pid) {
+            signal(SIGTERM, leave);
+            close(ready[1]);
+            close(ready[0]);
+            for (;;)
+                pause();
+        }
+        close(ready[1]);
+        must(read(ready[0], &byte, 1) == 0, "ready");
+        close(ready[0]);
+        kill(pid, SIGTERM);
+        must(wait4(pid, &status, 0, NULL) == pid, "wait4");
+        say("'case': '%s', 'pid': %d, 'reaper_pid': %d, 'killer_kind': null, 'killer_pid': null, 'sender_pid': %d, %s", name, pid, getpid(),
+            getpid(), ending(status));
+    }
+}
+
+/* Clones with another exit signal need __WALL or __WCLONE; those without any have no zombie moment of their own. */
+static void exit_signals(const char *name)
+{
+    signal(SIGUSR1, SIG_IGN);
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = plain_clone3(0, SIGUSR1);
+        if (!pid)
+            _exit(10 + i);
+        must(wait4(pid, NULL, i == 1 ? __WCLONE : __WALL, NULL) == pid, "other signal");
+        say("'case': '%s', 'pid': %d, 'exit_signal': 10, 'reaper_pid': %d, 'reap_call': 'wait4', 'reap_options': '%s', 'exit_code': %d",
+            name, pid, getpid(), i == 1 ? "__WCLONE" : "__WALL", 10 + i);
+    }
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = plain_clone3(0, 0);
+        if (!pid)
+            _exit(20 + i);
+        if (i == 3) {
+            until_zombie(pid);
+            sleep_ms(20);
+        }
+        must(wait4(pid, NULL, __WALL, NULL) == pid, "no signal");
+        say("'case': '%s', 'pid': %d, 'exit_signal': 0, 'reaper_pid': %d, 'reap_call': 'wait4', 'reap_options': '__WALL', 'exit_code': %d",
+            name, pid, getpid(), 20 + i);
+    }
+}
+
+static void released_alone(const char *name, int count, const char *how)
+{
+    pid_t pids[8];
+    unsigned long long starts[8];
+    int gate[2];
+    must(pipe(gate) == 0, "pipe");
+    for (int i = 0; i < count; i++) {
+        pids[i] = child(30 + i, gate);
+        starts[i] = starttime(pids[i]);
+    }
+    close(gate[0]);
+    close(gate[1]);
+    must(wait4(-1, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
+    for (int i = 0; i < count; i++)
+        say("'case': '%s', 'pid': %d, 'starttime': %llu, 'ppid': %d, 'reap_call': 'autoreap', 'reaper_pid': null, 'reaper_tid': null, "
+            "'exit_code': %d, 'state': 'gone', 'how': '%s', 'after_reap_ns': %lld",
+            name, pids[i], starts[i], getpid(), 30 + i, how, now_ns());
+}
+
+static void ignored(const char *name)
+{
+    signal(SIGCHLD, SIG_IGN);
+    released_alone(name, 5, "ignored");
+}
+
+static void nocldwait(const char *name)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT};
+    sigaction(SIGCHLD, &action, NULL);
+    released_alone(name, 3, "nocldwait");
+}
+
+/* Ignored only after the child died: the zombie stays until it is waited for. */
+static void ignored_too_late(const char *name)
+{
+    pid_t pid = child(40, NULL);
+    until_zombie(pid);
+    signal(SIGCHLD, SIG_IGN);
+    must(wait4(pid, NULL, 0, NULL) == pid, "wait4");
+    say("'case': '%s', 'pid': %d, 'reap_call': 'wait4', 'reaper_pid': %d, 'exit_code': 40", name, pid, getpid());
+}
+
+int main(int count, char **arguments)
+{
+    struct rlimit cores = {0, 0};
+    if (count == 2) {
+        must(chdir(arguments[1]) == 0, "chdir");
+        cores.rlim_cur = cores.rlim_max = 1 << 20;
+    }
+    setrlimit(RLIMIT_CORE, &cores);
+    in_process("codes", codes);
+    in_process("killed", killed_by_a_process);
+    in_process("self-killed", killed_by_itself);
+    in_process("timer", killed_by_a_timer);
+    in_process("pdeathsig", killed_by_parent_death);
+    in_process("caught", caught);
+    in_process("exit-signals", exit_signals);
+    in_process("ignored", ignored);
+    in_process("nocldwait", nocldwait);
+    in_process("ignored-too-late", ignored_too_late);
+    return 0;
+}

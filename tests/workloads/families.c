@@ -1,0 +1,180 @@
+/* Children that outlive their parents: orphans that pid 1 inherits, that a subreaper inherits (reaping them, or ignoring
+ * SIGCHLD), zombies that a dying parent leaves behind; a tree of three generations; a burst of 997 children. */
+#include "witness.h"
+
+static void must(int true, const char *what)
+{
+    if (!true)
+        die(what);
+}
+
+static void tell(int report, pid_t pid)
+{
+    must(write(report, &pid, sizeof pid) == sizeof pid, "tell");
+}
+
+static pid_t hear(int report)
+{
+    pid_t pid;
+    must(read(report, &pid, sizeof pid) == sizeof pid, "hear");
+    return pid;
+}
+
+static void subreaper(void)
+{
+    must(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "subreaper");
+}
+
+/* 2 double forks. Who inherits the orphan is for the system to say: pid 1, or a subreaper above the recorder. */
+static void orphans(const char *name)
+{
+    int status;
+    for (int i = 0; i < 2; i++) {
+        int report[2];
+        must(pipe(report) == 0, "pipe");
+        pid_t parent = plain_fork();
+        if (!parent) {
+            pid_t self = getpid();
+            pid_t pid = plain_fork();
+            if (!pid) {
+                while (getppid() == self)
+                    sleep_ms(1);
+                tell(report[1], getpid());
+                tell(report[1], getppid());
+                sleep_ms(10);
+                _exit(60 + i);
+            }
+            _exit(5);
+        }
+        must(wait4(parent, &status, 0, NULL) == parent, "parent");
+        pid_t pid = hear(report[0]), adopter = hear(report[0]);
+        unsigned long long start = starttime(pid);
+        long long before_ns = now_ns();
+        while (starttime(pid) == start)
+            sleep_ms(1);
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'starttime': %llu, 'exit_code': %d, 'state': 'gone', "
+            "'after_fork_ns': %lld, 'gone_ns': %lld",
+            name, pid, parent, adopter, start, 60 + i, before_ns, now_ns());
+    }
+}
+
+/* 3 live orphans come to the subreaper, which reaps them. */
+static void to_a_subreaper(const char *name)
+{
+    subreaper();
+    int report[2], gate[2], status;
+    must(pipe(report) == 0 && pipe(gate) == 0, "pipe");
+    pid_t parent = plain_fork();
+    if (!parent) {
+        for (int i = 0; i < 3; i++)
+            tell(report[1], child(20 + i, gate));
+        _exit(6);
+    }
+    must(wait4(parent, &status, 0, NULL) == parent, "parent");
+    close(gate[0]);
+    close(gate[1]);
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = hear(report[0]);
+        must(wait4(pid, &status, 0, NULL) == pid, "orphan");
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', 'exit_code': %d", name, pid,
+            parent, getpid(), getpid(), 20 + i);
+    }
+}
+
+/* 5 zombies lie there for 30 ms when their parent dies; whoever inherits them reaps them, or ignores SIGCHLD. */
+static pid_t leaves_zombies(int report)
+{
+    pid_t parent = plain_fork();
+    if (parent)
+        return parent;
+    signal(SIGCHLD, SIG_DFL);
+    pid_t pids[5];
+    for (int i = 0; i < 5; i++)
+        pids[i] = child(30 + i, NULL);
+    for (int i = 0; i < 5; i++)
+        until_zombie(pids[i]);
+    sleep_ms(30);
+    for (int i = 0; i < 5; i++)
+        tell(report, pids[i]);
+    _exit(7);
+}
+
+static void zombies_handed_over(const char *name)
+{
+    subreaper();
+    int report[2], status;
+    must(pipe(report) == 0, "pipe");
+    pid_t parent = leaves_zombies(report[1]);
+    must(wait4(parent, &status, 0, NULL) == parent, "parent");
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = hear(report[0]);
+        must(wait4(pid, &status, 0, NULL) == pid, "zombie");
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', 'exit_code': %d, "
+            "'least_zombie_ms': 30",
+            name, pid, parent, getpid(), getpid(), 30 + i);
+    }
+}
+
+static void zombies_inherited_and_ignored(const char *name)
+{
+    subreaper();
+    signal(SIGCHLD, SIG_IGN);
+    int report[2];
+    must(pipe(report) == 0, "pipe");
+    pid_t parent = leaves_zombies(report[1]);
+    must(wait4(-1, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
+    for (int i = 0; i < 5; i++)
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': null, 'reap_call': 'autoreap', 'exit_code': %d, "
+            "'least_zombie_ms': 30",
+            name, hear(report[0]), parent, getpid(), 30 + i);
+}
+
+/* 2 children with 3 children with 5 children each: 38 in all. */
+static void generation(const char *name, int depth)
+{
+    static const int width[3] = {2, 3, 5};
+    int status;
+    for (int i = 0; depth < 3 && i < width[depth]; i++) {
+        pid_t pid = plain_fork();
+        if (!pid) {
+            generation(name, depth + 1);
+            _exit(10 * depth + i);
+        }
+        unsigned long long start = starttime(pid);
+        must(wait4(pid, &status, 0, NULL) == pid, "wait4");
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'forker_pid': %d, 'starttime': %llu, 'reaper_pid': %d, %s", name, pid, getpid(), getpid(),
+            start, getpid(), ending(status));
+    }
+}
+
+static void generations(const char *name)
+{
+    generation(name, 0);
+}
+
+/* All 997 alive at once, then zombies at once, then reaped in one sweep. */
+static void burst(const char *name)
+{
+    static pid_t pids[997];
+    int gate[2], status;
+    must(pipe(gate) == 0, "pipe");
+    for (int i = 0; i < 997; i++)
+        pids[i] = child(i % 251, gate);
+    close(gate[0]);
+    close(gate[1]);
+    for (int i = 0; i < 997; i++) {
+        must(wait4(pids[i], &status, 0, NULL) == pids[i], "wait4");
+        say("'case': '%s', 'pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', %s", name, pids[i], getpid(), ending(status));
+    }
+}
+
+int main(void)
+{
+    in_process("orphans", orphans);
+    in_process("subreaper", to_a_subreaper);
+    in_process("handed-over", zombies_handed_over);
+    in_process("handed-to-ignorer", zombies_inherited_and_ignored);
+    in_process("generations", generations);
+    in_process("burst", burst);
+    return 0;
+}
