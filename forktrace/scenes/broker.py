@@ -2,9 +2,9 @@
 
     python broker.py [SPEED]
 
-Prints its address. Reads on stdin what the consumer prints, and so never sends a message before the consumer is where
-it should be: the pauses below begin when the tasks before them are done. When stdin ends, the consumer is told to stop
-and the broker is gone.
+Prints the arguments with which consumer.py reads from it. Reads on stdin what the consumer prints, and so never sends
+a message before the consumer is where it should be: the pauses below begin when the tasks before them are done. When
+stdin ends, the consumer is told to stop and the broker is gone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ stopped = threading.Event()  # the consumer was told to stop
 
 
 def start_broker() -> tuple[Producer, str]:
-    """Start the broker; return a producer for it and the address for consumers. It lives as long as the producer."""
+    """Start the broker; return a producer for it and its address. It lives as long as the producer."""
     producer = Producer({"test.mock.num.brokers": 1, "log_level": 4})
     broker = next(iter(producer.list_topics(TOPIC, timeout=10).brokers.values()))
     return producer, f"{broker.host}:{broker.port}"
@@ -66,7 +66,8 @@ def main() -> None:
     """Send the tasks of the schedule, then `stop`."""
     speed = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     producer, address = start_broker()
-    print(address, flush=True)
+    # The protocol of 0.10, because kafka-python 3 takes this broker for a newer one when it asks.
+    print(address, TOPIC, "--api-version 0.10", flush=True)
     follower = threading.Thread(target=follow, args=(producer,))
     follower.start()
     for tasks, pause_s in SCHEDULE:

@@ -1,0 +1,110 @@
+"""Records a scene of `forktrace demo` as a user would, with what feeds it in a process outside the recording."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TextIO, cast
+
+from forktrace.errors import ForktraceError, MachineLacks, UsageError
+from forktrace.scenes import Scene
+
+PATIENCE_S: Final = 5.0  # for a process that should end by itself
+
+
+def check_modules(scene: Scene) -> None:
+    """Make sure that this interpreter has what the scene imports.
+
+    Raises:
+        MachineLacks: a module is missing; the hint is the command that installs it.
+    """
+    if all(importlib.util.find_spec(module) for module in scene.modules):
+        return
+    install = shlex.join([sys.executable, "-m", "pip", "install", *scene.packages])
+    raise MachineLacks(f"scene {scene.name} needs {' and '.join(scene.packages)}", hint=install)
+
+
+def check_absent(*paths: Path) -> None:
+    """Make sure that none of the files to be written is there yet.
+
+    Raises:
+        UsageError: one is.
+    """
+    for path in paths:
+        if path.exists():
+            raise UsageError(f"{path} exists", hint="name another with -o, or overwrite with --force")
+
+
+def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: Callable[[str], None]) -> int:
+    """Record the scene into `trace` and return the exit status of `forktrace record`.
+
+    What the scene prints goes to stderr and to its feeder, which so knows how far it is. `say` gets one line of words at
+    a time. Whatever goes wrong, Ctrl-C included: when this returns or raises, the feeder and the recorder are gone.
+
+    Raises:
+        ForktraceError: the feeder did not start.
+    """
+    feeder = _start_feeder(scene, speed)
+    recorder = None
+    try:
+        arguments = _stdout(feeder).readline().split()
+        if not arguments:
+            raise ForktraceError(f"{scene.feeder} did not start")
+        record = ["record", "-o", str(trace), *["--force"] * force, "--"]
+        say(shlex.join(["forktrace", *record, "python", str(scene.program), *arguments]))
+        recorder = subprocess.Popen(
+            [*_forktrace(), *record, sys.executable, str(scene.program), *arguments], stdout=subprocess.PIPE, text=True
+        )
+        for line in _stdout(recorder):
+            say(line.rstrip("\n"))
+            _pass_on(line, feeder)
+        return recorder.wait()
+    finally:
+        _close(feeder)
+        for process in (recorder, feeder):
+            if process:
+                _end(process)
+
+
+def _start_feeder(scene: Scene, speed: float) -> subprocess.Popen[str]:
+    """Start the feeder in a session of its own, where Ctrl-C does not reach it: it ends when its stdin does."""
+    command = [sys.executable, str(scene.feeder), str(speed)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _forktrace() -> list[str]:
+    """Return the command of this very forktrace; the working directory is on its path only where it is on ours."""
+    here = {"", str(Path.cwd())} & set(sys.path)
+    return [sys.executable, *([] if here else ["-P"]), "-m", "forktrace"]
+
+
+def _stdout(process: subprocess.Popen[str]) -> TextIO:
+    return cast(TextIO, process.stdout)
+
+
+def _pass_on(line: str, feeder: subprocess.Popen[str]) -> None:
+    """Give the feeder a line; one that is gone already needs none."""
+    with contextlib.suppress(BrokenPipeError):
+        print(line, end="", file=feeder.stdin, flush=True)
+
+
+def _close(feeder: subprocess.Popen[str]) -> None:
+    """Close the feeder's stdin, upon which it tells the scene to stop, and ends."""
+    with contextlib.suppress(BrokenPipeError):
+        cast(TextIO, feeder.stdin).close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Wait until the process has ended, with more and more emphasis; a second Ctrl-C is emphasis too."""
+    for stop in (process.terminate, process.kill):
+        try:
+            process.wait(PATIENCE_S)
+            return
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            stop()
+    process.wait()

@@ -1,0 +1,207 @@
+"""The scenes and what runs them, without recording anything."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from forktrace.errors import ForktraceError, MachineLacks, UsageError
+from forktrace.live import demo
+from forktrace.scenes import SCENES, Scene, scene
+
+PROGRAMS = sorted({path for each in SCENES for path in (each.program, each.feeder)})
+
+
+def imported(program: Path) -> set[str]:
+    """Return the top-level modules that a program imports."""
+    found = set()
+    for node in ast.walk(ast.parse(program.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "forktrace").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_imports_nothing_of_forktrace(program: Path) -> None:
+    """A scene is a program of its own, which also runs and reads alone."""
+    assert "forktrace" not in imported(program)
+    assert (program.read_text().splitlines() or [""])[0].startswith('"""')
+
+
+def test_every_scene_is_found_by_its_name() -> None:
+    """Names are unique, and each names programs that exist."""
+    assert [scene(each.name) for each in SCENES] == list(SCENES)
+    assert all(path.is_file() for path in PROGRAMS)
+
+
+def test_missing_module_names_the_command_that_installs_it() -> None:
+    """Without the extra the error is one line, with the pip command of this interpreter."""
+    lacking = scene("kafka")._replace(modules=("kafka", "no_such_module_of_anybody"))
+    with pytest.raises(MachineLacks, match="scene kafka needs kafka-python and confluent-kafka") as error:
+        demo.check_modules(lacking)
+    assert error.value.hint == f"{sys.executable} -m pip install kafka-python confluent-kafka"
+
+
+def test_present_modules_pass() -> None:
+    """What can be imported is not missed."""
+    demo.check_modules(scene("kafka")._replace(modules=("sys", "json")))
+
+
+def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
+    """An output file that exists is named, with the option that overwrites it."""
+    taken = tmp_path / "taken.png"
+    demo.check_absent(taken)
+    taken.touch()
+    with pytest.raises(UsageError, match=r"taken\.png exists") as error:
+        demo.check_absent(tmp_path / "free.arrows", taken)
+    assert "--force" in error.value.hint
+
+
+# A scene of its own: the feeder hands out one argument, then copies what it hears; it ends when its stdin does.
+FEEDER = """
+import os, pathlib, sys
+pathlib.Path("feeder.pid").write_text(str(os.getpid()))
+print("one", flush=True)
+pathlib.Path("heard").write_text(sys.stdin.read())
+"""
+RECORDER = """
+import os, pathlib, sys, time
+pathlib.Path("recorder.pid").write_text(str(os.getpid()))
+print("hello", flush=True)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A scene whose recording is a program of the test: `recorder.py` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "_forktrace", lambda: [sys.executable, "recorder.py"])
+    Path("feeder.py").write_text(FEEDER)
+    return Scene("stand-in", "", Path("program.py"), Path("feeder.py"), (), ())
+
+
+def alive(file: str) -> bool:
+    """Say whether the process whose number is in the file runs or is a zombie."""
+    return Path("/proc", Path(file).read_text()).exists()
+
+
+def test_the_feeder_hears_the_scene(stand_in: Scene) -> None:
+    """What the scene prints reaches the feeder and the reader; the recorder's status comes back; nobody is left."""
+    Path("recorder.py").write_text(RECORDER + "sys.exit(7)")
+    said: list[str] = []
+    assert demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=True, say=said.append) == 7
+    assert said == ["forktrace record -o t.arrows --force -- python program.py one", "hello"]
+    assert Path("heard").read_text() == "hello\n"
+    assert not alive("feeder.pid")
+    assert not alive("recorder.pid")
+
+
+def test_failure_leaves_nobody_behind(stand_in: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When anything fails in the middle, recorder and feeder are ended all the same."""
+    Path("recorder.py").write_text(RECORDER + "time.sleep(3600)")
+
+    def fail(line: str) -> None:
+        if line == "hello":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "PATIENCE_S", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        demo.record_scene(stand_in, Path("t.arrows"), speed=1, force=False, say=fail)
+    assert not alive("feeder.pid")
+    assert not alive("recorder.pid")
+
+
+def test_feeder_that_does_not_start(stand_in: Scene) -> None:
+    """A feeder that says nothing is an error, and nothing is recorded."""
+    Path("feeder.py").write_text("")
+    with pytest.raises(ForktraceError, match=r"feeder\.py did not start"):
+        demo.record_scene(stand_in, Path("t.arrows"), speed=1, force=False, say=print)
+    assert not Path("recorder.pid").exists()
+
+
+def start_broker(speed: str) -> subprocess.Popen[str]:
+    """Start the embedded broker of the kafka scene."""
+    command = [sys.executable, str(scene("kafka").feeder), speed]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def start_consumer(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start the consumer of the kafka scene."""
+    return subprocess.Popen([sys.executable, str(scene("kafka").program), *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def zombies_of(parent: int) -> set[int]:
+    """Return the numbers of the zombies whose parent is `parent`, from /proc."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            found |= {int(entry.name)} if state == "Z" and int(ppid) == parent else set()
+    return found
+
+
+def wait_for_zombie(pid: int, parent: int) -> set[int]:
+    """Wait until `pid` is a zombie; return all zombies of its parent."""
+    deadline = time.monotonic() + 10
+    while pid not in (found := zombies_of(parent)):
+        assert time.monotonic() < deadline, f"{pid} is no zombie"
+        time.sleep(0.005)
+    return found
+
+
+def test_kafka_shows_both_phenomena() -> None:
+    """Run bare: each single child is a zombie until the next start, and one start clears the whole burst."""
+    pytest.importorskip("kafka", reason="kafka-python is missing")
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    broker = start_broker("2")
+    assert broker.stdin
+    assert broker.stdout
+    consumer = start_consumer(broker.stdout.readline().split())
+    assert consumer.stdout
+    counts: list[int] = []
+    try:
+        for line in consumer.stdout:
+            if "works" in line:
+                counts.append(len(zombies_of(consumer.pid)))
+            if "is done" in line:
+                counts.append(len(wait_for_zombie(int(line.split()[0]), consumer.pid)))
+            print(line, end="", file=broker.stdin, flush=True)
+        assert consumer.wait(10) == 0
+        broker.stdin.close()
+        assert broker.wait(10) == 0
+    finally:
+        for process in (consumer, broker):
+            process.kill()
+            process.wait()
+    singles, burst, last = counts[:6], counts[6:16], counts[16:]
+    assert singles == [0, 1] * 3
+    assert burst == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
+    assert last == [0, 1]
+
+
+def test_consumer_is_told_to_stop_when_nobody_listens() -> None:
+    """When the demo dies, the broker stops the consumer by a message and is gone itself."""
+    pytest.importorskip("kafka", reason="kafka-python is missing")
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    broker = start_broker("1")
+    assert broker.stdin
+    assert broker.stdout
+    consumer = start_consumer(broker.stdout.readline().split())
+    assert consumer.stdout
+    try:
+        print(consumer.stdout.readline(), end="", file=broker.stdin, flush=True)
+        broker.stdin.close()
+        assert consumer.wait(10) == 0
+        assert broker.wait(10) == 0
+    finally:
+        for process in (consumer, broker):
+            process.kill()
+            process.wait()
