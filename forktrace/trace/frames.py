@@ -22,6 +22,7 @@ _CONTINUATION: Final = b"\xff\xff\xff\xff"
 _END_MARK: Final = _CONTINUATION + bytes(4)
 _MAX_HEADER_BYTES: Final = 1 << 24  # the schema message, whose header may hold a command line of megabytes
 _MAX_METADATA_BYTES: Final = 1 << 16
+_METADATA_V5: Final = 4  # MetadataVersion of Schema.fbs
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # the message kinds of Message.fbs
 
 
@@ -63,6 +64,8 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
         try:
             message = _read_message(file, offset, size)
         except _Cut:
+            if offset == 0:
+                raise TraceError(f"{path}: cut off inside its header: no event was recorded") from None
             _check_is_last(file, offset, path)
             where = f"inside the message at byte {offset}" if offset < size else "without its end mark"
             return Layout(batches, rows, f"the file ends {where}: the recorder was killed, or is still recording")
@@ -101,8 +104,6 @@ def _check_is_last(file: BinaryIO, offset: int, path: str) -> None:
     """Raise when another message follows the one that seems to be cut off: then its length is wrong."""
     file.seek(offset)
     rest = file.read(2 * MAX_BATCH_BYTES)
-    if len(rest) > 8 and rest.endswith(_END_MARK):
-        raise TraceError(f"{path}: damaged at byte {offset}: the message there is longer than the file, which is complete")
     for start in _continuations(rest):
         try:
             length = struct.unpack_from("<i", rest, start + 4)[0]
@@ -155,9 +156,9 @@ def _read_exactly(file: BinaryIO, length: int, offset: int, size: int) -> bytes:
 def _parse(metadata: bytes) -> tuple[int, int, int]:
     """Return the kind of a message, the place of its table in `metadata`, and the length of its body in bytes."""
     root = _unpack("<I", metadata, 0)
-    kind, table, body = _field(metadata, root, 1), _field(metadata, root, 2), _field(metadata, root, 3)
-    if not kind or not table:
-        raise _Damage("a message without contents")
+    version, kind, table, body = (_field(metadata, root, number) for number in range(4))
+    if not version or _unpack("<h", metadata, version) != _METADATA_V5 or not kind or not table:
+        raise _Damage("a message that is not one of Arrow's")
     return _unpack("<B", metadata, kind), _pointed(metadata, table), _unpack("<q", metadata, body) if body else 0
 
 

@@ -1,0 +1,176 @@
+"""Batches of events: what a column of `events.COLUMNS` is in Arrow, and how rows or numpy columns become a batch.
+
+Dictionaries belong to their batch and are sorted (delta dictionaries would read back in quadratic time); those of the
+enumerations are the whole enumeration. Nothing here imports pandas: `record` runs this code, and `pa.array` would import it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from forktrace.trace.events import COLUMNS, Row
+
+Values = npt.NDArray[Any]
+Validity = npt.NDArray[np.bool_]
+# Values with their validity (None: all are valid), or strings where None is null. Enumerations: indexes into their tuple.
+Column = tuple[Values, Validity | None] | Sequence[str | None]
+
+INTEGERS: Final[Mapping[str | tuple[str, ...], np.dtype[Any]]] = {"int32": np.dtype("<i4"), "int64": np.dtype("<i8")}
+
+
+def _arrow_type(what: str | tuple[str, ...]) -> pa.DataType:
+    if isinstance(what, tuple):
+        return pa.dictionary(pa.int8(), pa.string())
+    return pa.dictionary(pa.int32(), pa.string()) if what == "text" else pa.type_for_alias(what)
+
+
+SCHEMA: Final = pa.schema([pa.field(name, _arrow_type(what)) for name, what in COLUMNS.items()])
+
+
+def batch_of(rows: Iterable[Row]) -> pa.RecordBatch:
+    """Return the batch of `rows`, where a missing key is null.
+
+    Raises:
+        KeyError, ValueError: a key that is no column, or a value that its enumeration does not have.
+    """
+    rows = list(rows)
+    if strange := {key for row in rows for key in row} - COLUMNS.keys():
+        raise KeyError(f"no such columns: {sorted(strange)}")
+    return batch({name: _column_of([row.get(name) for row in rows], what) for name, what in COLUMNS.items()}, len(rows))
+
+
+def _column_of(values: list[Any], what: str | tuple[str, ...]) -> Column:
+    if isinstance(what, tuple):
+        values = [None if value is None else what.index(value) for value in values]
+    elif what not in INTEGERS:
+        return values
+    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    return np.fromiter((value or 0 for value in values), INTEGERS.get(what, np.dtype(np.int8)), len(values)), valid
+
+
+def batch(columns: Mapping[str, Column], rows: int) -> pa.RecordBatch:
+    """Return the batch of `columns`, each `rows` long; a column left out is all null. Lone surrogates become escapes."""
+    if strange := columns.keys() - COLUMNS.keys():
+        raise KeyError(f"no such columns: {sorted(strange)}")
+    return pa.RecordBatch.from_arrays([_array(name, columns.get(name), rows) for name in COLUMNS], schema=SCHEMA)
+
+
+def _array(name: str, column: Any, rows: int) -> pa.Array:
+    what = COLUMNS[name]
+    if what == "text" or what == "string":
+        column = [None] * rows if column is None else column
+        array = _texts(column) if what == "text" else _strings(column)
+    else:
+        values, valid = (np.zeros(rows, np.int8), np.zeros(rows, np.bool_)) if column is None else column
+        array = _numbers(what, values if valid is None else np.where(valid, values, 0), valid)
+    if len(array) != rows:
+        raise ValueError(f"{name} has {len(array)} values in a batch of {rows} rows")
+    return array
+
+
+def _numbers(what: str | tuple[str, ...], values: Values, valid: Validity | None) -> pa.Array:
+    if isinstance(what, tuple):
+        return _dictionary(ENUMERATIONS[what], np.ascontiguousarray(values, np.int8), valid)
+    data = pa.py_buffer(np.ascontiguousarray(values, INTEGERS[what]))
+    return pa.Array.from_buffers(_arrow_type(what), len(values), [_bitmap(valid), data], _nulls(valid))
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    words = sorted({value for value in values if value is not None})
+    place: dict[str | None, int] = {word: index for index, word in enumerate(words)}
+    codes = np.fromiter((place.get(value, -1) for value in values), np.int32, len(values))
+    return _dictionary(_strings(words), np.maximum(codes, 0), codes >= 0)
+
+
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    encoded = [b"" if value is None else value.encode("utf-8", "backslashreplace") for value in values]
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, encoded), np.int32, len(values)), out=offsets[1:])
+    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers, _nulls(valid))
+
+
+def _dictionary(words: pa.Array, codes: Values, valid: Validity | None) -> pa.Array:
+    kind = pa.dictionary(pa.int8() if codes.dtype == np.int8 else pa.int32(), pa.string())
+    return pa.DictionaryArray.from_buffers(kind, len(codes), [_bitmap(valid), pa.py_buffer(codes)], words, _nulls(valid))
+
+
+def _bitmap(valid: Validity | None) -> pa.Buffer | None:
+    return None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def _nulls(valid: Validity | None) -> int:
+    return 0 if valid is None else len(valid) - int(np.count_nonzero(valid))
+
+
+ENUMERATIONS: Final = {what: _strings(what) for what in COLUMNS.values() if isinstance(what, tuple)}
+
+
+def checksum(batch: pa.RecordBatch) -> int:
+    """Return the CRC-32 of the number of rows and of every column; an enumeration's dictionary is left out."""
+    crc: int = batch.num_rows
+    for name, column in zip(COLUMNS, batch.columns, strict=True):
+        crc = _crc(column, crc)
+        if COLUMNS[name] == "text":
+            crc = _crc(column.dictionary, crc)
+    return crc
+
+
+def _crc(array: pa.Array, crc: int) -> int:
+    """Continue `crc` over an array that begins at the start of its buffers, without their padding."""
+    rows = len(array)
+    if rows == 0:
+        return crc
+    validity, *data = array.buffers()
+    if array.null_count:
+        crc = zlib.crc32(memoryview(validity)[: (rows + 7) // 8], crc)
+    if len(data) == 1:
+        kind = array.type.index_type if isinstance(array.type, pa.DictionaryType) else array.type
+        return zlib.crc32(memoryview(data[0])[: rows * kind.bit_width // 8], crc)
+    offsets = memoryview(data[0])[: (rows + 1) * 4]
+    text = memoryview(data[1])[: int(np.frombuffer(offsets, "<i4")[-1])] if data[1] else b""
+    return zlib.crc32(text, zlib.crc32(offsets, crc))
+
+
+def integers(column: pa.ChunkedArray) -> tuple[Values, Validity]:
+    """Return the values of an integer column, or the indexes of an enumeration (anything where null), and which are valid."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    kind = array.type.index_type if isinstance(array.type, pa.DictionaryType) else array.type
+    values = np.frombuffer(array.buffers()[1] or b"", np.dtype(str(kind)))
+    rows = slice(array.offset, array.offset + len(array))
+    if array.null_count == 0:
+        return values[rows], np.ones(len(array), np.bool_)
+    return values[rows], np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")[rows].astype(np.bool_)
+
+
+def by_time(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Return one contiguous table of `batches`, sorted by `time_ns`; equal times keep their order."""
+    table = pa.Table.from_batches(batches, SCHEMA).unify_dictionaries().combine_chunks()
+    times, _ = integers(table["time_ns"])
+    if np.all(times[:-1] <= times[1:]):
+        return table
+    order = np.argsort(times, kind="stable").astype("<i8", copy=False)
+    return table.take(pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)], 0))
+
+
+def merged(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
+    """Return `batches` as one, sorted by time."""
+    table = by_time(batches)
+    columns = [_sorted_words(table[name].chunk(0)) if COLUMNS[name] == "text" else table[name].chunk(0) for name in COLUMNS]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _sorted_words(array: pa.Array) -> pa.Array:
+    codes, valid = integers(pa.chunked_array([array]))
+    words = array.dictionary.to_pylist()
+    order = sorted(range(len(words)), key=words.__getitem__)
+    place = np.zeros(max(1, len(words)), np.int32)
+    place[order] = np.arange(len(words), dtype=np.int32)
+    return _dictionary(_strings([words[index] for index in order]), place[np.where(valid, codes, 0)], valid)

@@ -1,0 +1,106 @@
+"""What a trace may hold: the header's keys, and values that no recorder writes. A trace is untrusted input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from forktrace.errors import TraceError
+from forktrace.trace.batches import INTEGERS, integers
+from forktrace.trace.events import COLUMNS, KINDS
+
+FORMAT: Final = 1
+
+_MAX_TIME_NS: Final = 1 << 62  # 146 years: a time plus the clock's offset stays an int64
+_HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "forktrace": str,
+    "command": list,
+    "cwd": str,
+    "target_pid": int,
+    "target_start_ns": (int, type(None)),
+    "user": str,
+    "host": str,
+    "boot_id": str,
+    "kernel": str,
+    "start_ns": int,
+    "clock_offset_ns": int,
+    "recorder_pid": int,
+    "pid_ns": int,
+}
+_ANY_NUMBER: Final = ("flags", "target_pid", "result")
+
+
+def header_of(data: bytes, path: str) -> dict[str, Any]:
+    """Return the header whose JSON is `data`.
+
+    Raises:
+        TraceError: no JSON, a key is missing or impossible, or the format is newer than this reader.
+    """
+    try:
+        header: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{path}: damaged at byte 0: the header is no JSON: {error}") from None
+    number = header.get("format") if isinstance(header, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise TraceError(f"{path}: damaged at byte 0: the header names no format")
+    if number > FORMAT:
+        raise TraceError(
+            f"{path}: written by forktrace {header.get('forktrace')!s:.20} in format {number}; this one reads up to {FORMAT}",
+            "upgrade forktrace to read it",
+        )
+    for key, kind in _HEADER.items():
+        if not _is_possible(header.get(key), kind):
+            raise TraceError(f"{path}: damaged at byte 0: the header's {key} is {header.get(key)!r:.40}")
+    return dict(header)
+
+
+def _is_possible(value: object, kind: type | tuple[type, ...]) -> bool:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return 0 <= value < _MAX_TIME_NS
+    return not isinstance(value, list) or all(isinstance(word, str) for word in value)
+
+
+def fault_of(table: pa.Table) -> str | None:
+    """Return what is impossible among the values of `table`, None when nothing is."""
+    for name in ("time_ns", "kind"):
+        if table[name].null_count:
+            return f"an event without {name}"
+    for name, what in COLUMNS.items():
+        if what in INTEGERS and name not in _ANY_NUMBER and (number := _impossible(table[name], name)) is not None:
+            return f"{name} is {number}"
+    if (status := _no_ending(table)) is not None:
+        return f"the wait status of an exit is {status:#x}"
+    return None if all(map(_is_object, _end_details(table))) else "the totals of the end are no JSON object"
+
+
+def _impossible(column: pa.ChunkedArray, name: str) -> int | None:
+    values, valid = integers(column)
+    bad = (values < 0) | (values >= _MAX_TIME_NS) if name.endswith("_ns") else values < 0
+    found = values[bad & valid]
+    return int(found[0]) if len(found) else None
+
+
+def _no_ending(table: pa.Table) -> int | None:
+    """Return the status of an exit that is a stop or a continue, or none at all."""
+    status, valid = integers(table["status"])
+    status = status[valid & (integers(table["kind"])[0] == KINDS.index("exit"))]
+    found = status[(status > 0xFFFF) | (status & 0x7F == 0x7F)]
+    return int(found[0]) if len(found) else None
+
+
+def _end_details(table: pa.Table) -> list[str | None]:
+    rows = np.flatnonzero(integers(table["kind"])[0] == KINDS.index("end"))
+    return [table["detail"][int(row)].as_py() for row in rows]
+
+
+def _is_object(text: str | None) -> bool:
+    try:
+        return isinstance(json.loads(text or ""), dict)
+    except (ValueError, RecursionError):
+        return False
