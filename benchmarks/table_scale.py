@@ -1,0 +1,89 @@
+"""How long the lifecycle table takes from 10,000, 100,000 and 300,000 processes: `python benchmarks/table_scale.py`.
+
+Four events a process (fork, exit, zombie, reap), shaped like the Kafka consumer: one parent that starts a child per message
+and sweeps away the ones before, in bursts of ten. Prints the median of three runs, reading the file and making the table.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from forktrace.analysis.recording import Recording, read
+from forktrace.trace import events, stream
+
+MS = 1_000_000
+BATCH_ROWS = 50_000
+HEADER = {
+    **{"forktrace": "bench", "command": ["bench"], "cwd": "/", "target_pid": 100, "target_start_ns": 0, "user": "bench"},
+    **{"host": "bench", "boot_id": "0", "kernel": "0", "start_ns": 0, "clock_offset_ns": 0, "recorder_pid": 50, "pid_ns": 1},
+}
+
+
+def write_trace(path: Path, processes: int) -> None:
+    """Write the trace of `processes` children, whose numbers are used again after 30,000."""
+    child = np.arange(processes)
+    fork_ns, pid = (child + 2) * MS, 1000 + child % 30_000
+    reap_ns = fork_ns - child % 10 * MS + 10 * MS - 500_000 + child % 10 * 1000
+    times = np.concatenate([fork_ns, fork_ns + 300_000, fork_ns + 310_000, reap_ns])
+    kind = np.repeat([events.KINDS.index(name) for name in ("fork", "exit", "zombie", "reap")], processes)
+    order = np.argsort(times, kind="stable")
+    row_kind, row_pid, row_start = kind[order], np.tile(pid, 4)[order], np.tile(fork_ns, 4)[order]
+    fork, exit_, reap = (row_kind == events.KINDS.index(name) for name in ("fork", "exit", "reap"))
+    call = np.where(fork, events.CALLS.index("clone"), events.CALLS.index("wait4"))
+    hundred = np.full(4 * processes, 100)
+    comm = np.where(fork, "python", None)
+    columns = {
+        **{"time_ns": (times[order], None), "kind": (row_kind, None), "pid": (row_pid, None), "start_ns": (row_start, ~reap)},
+        **{"by_pid": (hundred, fork | reap), "by_tid": (hundred, fork | reap), "by_start_ns": (0 * hundred, fork | reap)},
+        **{"parent_pid": (hundred, ~reap), "parent_start_ns": (0 * hundred, ~reap), "call": (call, fork | reap)},
+        **{"origin": (0 * hundred + events.ORIGINS.index("forked"), fork), "signal": (0 * hundred + 17, fork)},
+        **{"flags": (np.where(reap, 1, 17), fork | reap), "status": (0 * hundred, exit_), "target": (0 * hundred, reap)},
+        **{"count": (0 * hundred, reap), "comm": comm},
+    }
+    with path.open("wb") as file:
+        writer = stream.Writer(file, HEADER)
+        target = events.fork(0, 100, by=50, origin="target", comm="python")
+        writer.write(stream.batch_of([target, events.exec_(MS, 100, ["python", "consumer.py"])]))
+        for first in range(0, 4 * processes, BATCH_ROWS):
+            part = slice(first, first + BATCH_ROWS)
+            cut = {
+                n: c[part].tolist() if n == "comm" else (c[0][part], c[1] if c[1] is None else c[1][part])
+                for n, c in columns.items()
+            }
+            writer.write(stream.batch(cut, min(BATCH_ROWS, 4 * processes - first)))
+        writer.write(stream.batch_of([events.end(int(times.max()) + MS)]))
+        writer.close()
+
+
+def seconds(path: Path) -> tuple[float, float]:
+    """Return the time of reading the file and of making the table."""
+    begin = time.perf_counter()
+    recording: Recording = read(path)
+    middle = time.perf_counter()
+    table = recording.lifecycles()
+    assert (table["state"] == "gone").sum() == len(table) - 1
+    return middle - begin, time.perf_counter() - middle
+
+
+def main() -> None:
+    """Print one line for each size."""
+    print(f"{'processes':>10} {'file':>9} {'read':>8} {'table':>8} {'us a process':>13}")
+    with tempfile.TemporaryDirectory() as folder:
+        for processes in (10_000, 100_000, 300_000):
+            path = Path(folder) / "bench.arrows"
+            write_trace(path, processes)
+            runs = [seconds(path) for _ in range(3)]
+            reading, making = (statistics.median(column) for column in zip(*runs, strict=True))
+            size = os.path.getsize(path) / 1e6
+            each = (reading + making) / processes * 1e6
+            print(f"{processes:>10,} {size:>6.1f} MB {reading:>6.2f} s {making:>6.2f} s {each:>13.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Every event as one row, in words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis.history import WNOWAIT, History
+from forktrace.analysis.lifecycles import option_names
+from forktrace.analysis.log import NONE, Ints, Log, category, empty_texts, nullable, pick, texts
+from forktrace.trace import events
+from forktrace.trace.waitstatus import decode, signal_name
+
+KINDS: Final = (*events.KINDS, "reparent")
+
+_ERRORS: Final = {
+    1: "EPERM",
+    3: "ESRCH",
+    4: "EINTR",
+    9: "EBADF",
+    10: "ECHILD",
+    11: "EAGAIN",
+    12: "ENOMEM",
+    14: "EFAULT",
+    16: "EBUSY",
+    17: "EEXIST",
+    22: "EINVAL",
+    28: "ENOSPC",
+    38: "ENOSYS",
+    512: "ERESTARTSYS",
+    513: "ERESTARTNOINTR",
+}
+
+
+def errno_name(number: int) -> str:
+    """Return `EAGAIN` for 11, as Linux numbers them wherever this runs; `errno 99` where no fork or wait returns it."""
+    return _ERRORS.get(number, f"errno {number}")
+
+
+def status_words(status: int) -> str:
+    """Return a wait status in words: `exited 1`, `killed by SIGSEGV, core dumped`, `stopped by SIGSTOP`, `continued`."""
+    if status == 0xFFFF:
+        return "continued"
+    if status & 0xFF == 0x7F:
+        return f"stopped by {signal_name(status >> 8 & 0x7F)}"
+    try:
+        code, number, core = decode(status)
+    except ValueError:
+        return f"status {status:#x}"
+    if number is None:
+        return f"exited {code}"
+    return f"killed by {signal_name(number)}" + (", core dumped" if core else "")
+
+
+def event_table(history: History) -> pd.DataFrame:
+    """Return one row per event, in time order, with the reparenting that follows from the parents' deaths as kind `reparent`.
+
+    Columns:
+        time_ns                 int64, ns  when it happened
+        kind                    category   docs/trace-format.md says exactly when
+        id                      Int64      the process it is about; `<NA>`: none, or one outside the recording
+        by_id, by_pid, by_tid   Int64      the process and the thread that acted; of a reparent the adopter
+        call                    category   `clone`, `wait4`, ...
+        status                  Int64      the wait status as the kernel encodes it
+        site, stack             string     empty: traces carry no stacks yet
+        detail                  string     the rest in words
+    """
+    log, known = history.log, history.parents
+    recorded, derived = len(log.time_ns), len(known.step_ns)
+    nothing = np.full(derived, NONE)
+    time_ns = np.concatenate([log.time_ns, known.step_ns])
+    named = log.numbers("by_pid") != NONE
+    by_tid = np.where(named, log.numbers("by_tid"), NONE)
+    table = pd.DataFrame(
+        {
+            "time_ns": time_ns,
+            "kind": category(np.concatenate([log.kind, np.full(derived, len(events.KINDS))]), KINDS),
+            "id": nullable(np.concatenate([log.id, known.child_id])),
+            "by_id": nullable(np.concatenate([log.by_id, known.new_id])),
+            "by_pid": nullable(np.concatenate([log.numbers("by_pid"), known.new_pid])),
+            "by_tid": nullable(np.concatenate([by_tid, nothing])),
+            "call": category(np.concatenate([log.codes("call"), nothing]), events.CALLS),
+            "status": nullable(np.concatenate([log.numbers("status"), nothing])),
+            "site": empty_texts(recorded + derived),
+            "stack": empty_texts(recorded + derived),
+            "detail": texts([*_details(history), *_handings_over(history)]),
+        }
+    )
+    return table.iloc[np.argsort(time_ns, kind="stable")].reset_index(drop=True)
+
+
+def _details(history: History) -> list[Any]:
+    """The words of each row of the trace."""
+    log = history.log
+    words: list[Any] = [pd.NA] * len(log.time_ns)
+    for kind, describe in _DESCRIBERS.items():
+        rows = log.rows(kind)
+        for row, text in zip(rows.tolist(), describe(log, rows), strict=True):
+            words[row] = text or pd.NA
+    return words
+
+
+def _handings_over(history: History) -> Iterator[str]:
+    known = history.parents
+    for old, new in zip(known.old_id.tolist(), known.new_pid.tolist(), strict=True):
+        yield f"from {history.log.pid[old]} to {new}"
+
+
+def _texts(log: Log, column: str, rows: Ints) -> list[Any]:
+    """The strings of a column, None where there is none."""
+    return [None if text is pd.NA else text for text in log.texts(column, rows).tolist()]
+
+
+def _integers(log: Log, columns: tuple[str, ...], rows: Ints) -> Iterator[tuple[int, ...]]:
+    return zip(*(log.at(column, rows).tolist() for column in columns), strict=True)
+
+
+def _fork(log: Log, rows: Ints) -> Iterator[str]:
+    origins = pick(log.codes("origin"), rows).tolist()
+    numbers = _integers(log, ("pid", "ns_pid", "by_pid", "parent_pid", "signal"), rows)
+    for origin, (pid, ns_pid, by_pid, parent_pid, signal) in zip(origins, numbers, strict=True):
+        parts = [] if origin in (NONE, events.ORIGINS.index("forked")) else [events.ORIGINS[origin]]
+        parts += [f"sees itself as {ns_pid}"] if ns_pid not in (NONE, pid) else []
+        parts += [f"child of {parent_pid}"] if parent_pid not in (NONE, by_pid) else []
+        parts += [f"exit signal {signal_name(signal) if signal else 'none'}"] if signal not in (NONE, 17) else []
+        yield ", ".join(parts)
+
+
+def _fork_failed(log: Log, rows: Ints) -> Iterator[str]:
+    for (result,), limit in zip(_integers(log, ("result",), rows), _texts(log, "detail", rows), strict=True):
+        yield errno_name(result) + (f" ({limit})" if limit else "")
+
+
+def _exec(log: Log, rows: Ints) -> Iterator[str]:
+    for argv, file, cut in zip(*(_texts(log, name, rows) for name in ("argv", "file", "detail")), strict=True):
+        yield (file or "" if argv is None else shlex.join(argv.split("\0"))) + (" ..." if cut == "argv cut" else "")
+
+
+def _exit(log: Log, rows: Ints) -> Iterator[str]:
+    for status, adopter in _integers(log, ("status", "adopter_pid"), rows):
+        text = "status not known" if status == NONE else status_words(status)
+        yield text + (f", its children go to {adopter}" if adopter != NONE else "")
+
+
+def _zombie(log: Log, rows: Ints) -> Iterator[str]:
+    for (parent,) in _integers(log, ("parent_pid",), rows):
+        yield f"parent {parent} notified" if parent != NONE else "parent notified"
+
+
+def _wait(log: Log, rows: Ints) -> Iterator[str]:
+    numbers = _integers(log, ("pid", "result", "status", "flags"), rows)
+    for call, (pid, result, status, flags) in zip(wait_words(log, rows), numbers, strict=True):
+        if result > 0:
+            yield f"{call} = {errno_name(result)}"
+        elif pid == NONE:
+            yield f"{call}, which child is not known"
+        else:
+            kept = ", left a zombie" if flags != NONE and flags & WNOWAIT else ""
+            yield f"{call} saw {pid}" + (f" {status_words(status)}" if status != NONE else "") + kept
+
+
+def wait_words(log: Log, rows: Ints) -> Iterator[str]:
+    """Yield each wait as `wait4(500, WNOHANG)`; `any`, `pgid` or `pidfd` stands for the child when that was asked for."""
+    options = option_names(log.at("flags", rows), pick(log.codes("call"), rows)).tolist()
+    calls, targets = pick(log.codes("call"), rows).tolist(), pick(log.codes("target"), rows).tolist()
+    for call, target, (number,), option in zip(calls, targets, _integers(log, ("target_pid",), rows), options, strict=True):
+        what = "?" if target == NONE else events.TARGETS[target]
+        arguments = [str(number) if what == "pid" and number != NONE else what, "" if option is pd.NA else option]
+        yield f"{'wait' if call == NONE else events.CALLS[call]}({', '.join(filter(None, arguments))})"
+
+
+def _reap(log: Log, rows: Ints) -> Iterator[str]:
+    silent = {events.CALLS.index("unseen"): "not seen, released before this", events.CALLS.index("kernel"): "by the kernel"}
+    calls = pick(log.codes("call"), rows).tolist()
+    for call, words, (count,) in zip(calls, wait_words(log, rows), _integers(log, ("count",), rows), strict=True):
+        yield silent.get(call, words) + (f" after {count} empty calls" if count > 0 else "")
+
+
+def _autoreap(log: Log, rows: Ints) -> Iterator[str]:
+    words = {events.DISPOSITIONS.index("ignored"): "SIGCHLD is ignored", events.DISPOSITIONS.index("nocldwait"): "SA_NOCLDWAIT"}
+    for disposition in pick(log.codes("disposition"), rows).tolist():
+        yield words.get(disposition, "")
+
+
+def _signal(log: Log, rows: Ints) -> Iterator[str]:
+    senders = pick(log.codes("sent_by"), rows).tolist()
+    for sender, (number,) in zip(senders, _integers(log, ("signal",), rows), strict=True):
+        yield signal_name(number) + (f" from {events.SENDERS[sender]}" if sender > 0 else "")
+
+
+def _waits(log: Log, rows: Ints) -> Iterator[str]:
+    words = {0: "empty", 4: "interrupted", 10: "no child"}
+    for call, (result, count) in zip(wait_words(log, rows), _integers(log, ("result", "count"), rows), strict=True):
+        yield f"{call}: {count} calls so far, {words.get(result) or errno_name(result)}"
+
+
+def _lost(log: Log, rows: Ints) -> Iterator[str]:
+    for (count,), what in zip(_integers(log, ("count",), rows), _texts(log, "detail", rows), strict=True):
+        yield f"{count} {what or 'events'}"
+
+
+def _end(log: Log, rows: Ints) -> Iterator[Any]:
+    yield from _texts(log, "detail", rows)
+
+
+_DESCRIBERS: Final[dict[str, Callable[[Log, Ints], Iterator[Any]]]] = {
+    "fork": _fork,
+    "fork-failed": _fork_failed,
+    "exec": _exec,
+    "exit": _exit,
+    "zombie": _zombie,
+    "wait": _wait,
+    "reap": _reap,
+    "autoreap": _autoreap,
+    "signal": _signal,
+    "waits": _waits,
+    "lost": _lost,
+    "end": _end,
+}

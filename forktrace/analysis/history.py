@@ -1,0 +1,116 @@
+"""What happened to each process, as arrays: when it exited, became a zombie and was released, by which row, of which parent."""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from typing import Final
+
+import numpy as np
+
+from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Log, pick
+from forktrace.analysis.parents import parents
+from forktrace.trace import events
+
+WNOHANG: Final = 1
+WNOWAIT: Final = 0x1000000
+SIGCHLD: Final = 17
+EFAULT: Final = 14
+
+
+class History:
+    """What the rows of `log` say about each process; arrays by id, times in ns, NONE or NEVER where there is none.
+
+    Attributes:
+        log: the rows
+        release_row: the row that released the process
+        waited: it was released by a wait call, which the trace shows
+        inferred: `release_row` is a wait that did not name its child
+        autoreaped: released because of its parent's SIGCHLD disposition
+        silent: the same, but only the disposition says so: its autoreap row is missing
+        gone_ns: when it was released (NEVER: not; for `silent` its exit)
+        exit_ns, zombie_ns: its last thread was gone; its parent was notified (NONE: was never a zombie)
+        parents: who its parents were
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.release_row, self.inferred = _releases(log)
+        released = self.release_row != NONE
+        self.autoreaped = released & np.isin(self.release_row, log.rows("autoreap"))
+        self.waited = released & ~self.autoreaped & ~self.called("kernel", "unseen")
+        self.exit_ns = pick(log.time_ns, log.exit_row)
+        ignored = pick(log.codes("disposition"), log.exit_row) == events.DISPOSITIONS.index("ignored")
+        no_zombie = (log.zombie_row == NONE) & (self.autoreaped | (ignored & ~self.waited))
+        self.exit_signal = log.at("signal", log.fork_row)
+        self.silent = no_zombie & ~released & np.isin(self.exit_signal, (SIGCHLD, NONE))
+        self.gone_ns = np.where(self.silent, self.exit_ns, pick(log.time_ns, self.release_row, NEVER))
+        self.zombie_unseen = (log.zombie_row == NONE) & (log.exit_row != NONE) & ~no_zombie
+        self.zombie_ns = np.where(self.zombie_unseen, self.exit_ns, pick(log.time_ns, log.zombie_row))
+        self.parents = parents(log, self.gone_ns)
+
+    def called(self, *calls: str) -> Flags:
+        """Return which processes were released by a row with one of these calls."""
+        codes = pick(self.log.codes("call"), self.release_row)
+        so: Flags = (self.release_row != NONE) & np.isin(codes, [events.CALLS.index(call) for call in calls])
+        return so
+
+
+def _releases(log: Log) -> tuple[Ints, Flags]:
+    """The release row of each process; a wait that named no child stands in for the `unseen` reap that it explains."""
+    row = log.release_row.copy()
+    inferred = np.zeros(log.count, bool)
+    unseen = pick(log.codes("call"), row) == events.CALLS.index("unseen")
+    waits = _anonymous_waits(log)
+    if len(waits) and unseen.any():
+        for process, wait in _explained(log, np.flatnonzero(unseen & (row != NONE)), waits):
+            row[process], inferred[process] = wait, True
+    return row, inferred
+
+
+def _anonymous_waits(log: Log) -> Ints:
+    """Waits that may have reaped a child without saying which: waitid without an infop, wait4 with a bad pointer."""
+    rows = log.rows("wait")
+    named = log.numbers("pid")[rows] != NONE
+    failed = ~np.isin(log.numbers("result")[rows], (0, NONE, EFAULT))
+    silent: Ints = rows[~named & ~failed & (log.at("flags", rows) & WNOWAIT == 0) & (log.by_id[rows] != NONE)]
+    return silent
+
+
+def _explained(log: Log, unseen: Ints, waits: Ints) -> list[tuple[int, int]]:
+    """Pair each such wait with the zombie it took: of those its process had then, the one it asked for, else the first forked.
+
+    A loop: such waits are rare, and each depends on what the ones before it took.
+    """
+    waiting = _zombies_by_parent(log, unseen)
+    present: dict[int, list[int]] = defaultdict(list)  # of each waiting process, the zombies it has, the first forked first
+    names_child = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
+    target_pid = np.where(names_child, log.numbers("target_pid"), NONE)
+    ns_pid = log.at("ns_pid", log.fork_row)
+    pairs: list[tuple[int, int]] = []
+    for wait in waits.tolist():
+        waiter, time_ns, target = int(log.by_id[wait]), int(log.time_ns[wait]), int(target_pid[wait])
+        zombies, coming = present[waiter], waiting[waiter]
+        while coming and coming[-1][0] <= time_ns:
+            bisect.insort(zombies, coming.pop()[1])
+        fitting = (one for one in zombies if target in (NONE, log.pid[one], ns_pid[one]) and log.gone_ns[one] >= time_ns)
+        found = next(fitting, NONE)
+        if found != NONE:
+            zombies.remove(found)
+            pairs.append((found, wait))
+    return pairs
+
+
+def _zombies_by_parent(log: Log, ids: Ints) -> dict[int, list[tuple[int, int]]]:
+    """Of each process, when which of `ids` became a zombie of its own, the last first."""
+    known = parents(log, log.gone_ns)
+    dead_ns = pick(log.time_ns, log.zombie_row, NEVER)
+    dead_ns = np.where(dead_ns == NEVER, pick(log.time_ns, log.exit_row, NEVER), dead_ns)
+    handed = np.isin(known.child_id, ids)
+    child = np.concatenate([ids, known.child_id[handed]])
+    parent = np.concatenate([known.id[ids], known.new_id[handed]])
+    since_ns = np.maximum(dead_ns[child], np.concatenate([np.zeros(len(ids), np.int64), known.step_ns[handed]]))
+    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for one in np.argsort(since_ns, kind="stable")[::-1].tolist():
+        found[int(parent[one])].append((int(since_ns[one]), int(child[one])))
+    return found

@@ -1,0 +1,358 @@
+"""The lifecycle table: one row per process, from its fork to its release."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from forktrace.analysis.history import WNOHANG, WNOWAIT, History
+from forktrace.analysis.log import (
+    NEVER,
+    NONE,
+    Flags,
+    Ints,
+    Latest,
+    Log,
+    category,
+    chosen,
+    empty_texts,
+    first_of_each,
+    last_rows,
+    nullable,
+    pick,
+)
+from forktrace.analysis.starts import cleared_by
+from forktrace.trace import events
+from forktrace.trace.waitstatus import Ending, decode, signal_name
+
+SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
+STATES: Final = ("gone", "zombie", "running")
+REAP_CALLS: Final = ("wait4", "waitid", "io_uring", "autoreap", "kernel", "unseen")
+CREATORS: Final = (
+    *("multiprocessing", "pool", "executor", "forkserver", "subprocess", "asyncio"),
+    *("os-fork", "posix-spawn", "native", "unknown"),
+)
+EXIT_PATHS: Final = (
+    *("main-return", "sys-exit", "exception", "os-exit", "bootstrap"),
+    *("signal", "abort", "not-python", "unknown"),
+)
+CAUSES: Final = (
+    *("next-start", "join", "poll", "active-children", "pool", "executor", "forkserver", "resource-tracker"),
+    *("subprocess-wait", "subprocess-cleanup", "asyncio", "signal-handler", "os-wait", "exit-handler", "parent-exit"),
+    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "other-native", "unknown", "never"),
+)
+WAIT_OPTIONS: Final = {
+    WNOHANG: "WNOHANG",
+    0x4: "WEXITED",
+    0x8: "WCONTINUED",
+    WNOWAIT: "WNOWAIT",
+    0x20000000: "__WNOTHREAD",
+    0x40000000: "__WALL",
+    0x80000000: "__WCLONE",
+}
+STOPPED: Final = 0x2  # WUNTRACED of wait4, WSTOPPED of waitid: one bit with two names
+
+# Column -> dtype, in the order of the table. An enumeration is given by its values.
+COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
+    "id": "int64",
+    "parent_id": "Int64",
+    "pid": "int64",
+    "ns_pid": "Int64",
+    "ppid": "int64",
+    "forker_pid": "int64",
+    "forker_tid": "int64",
+    "comm": "string",
+    "argv": "string",
+    "cgroup": "string",
+    "origin": events.ORIGINS,
+    "fork_time": "datetime64[ns, UTC]",
+    "fork_ns": "Int64",
+    "exec_ns": "Int64",
+    "exit_ns": "Int64",
+    "zombie_ns": "Int64",
+    "reap_ns": "Int64",
+    "run_ms": "float64",
+    "zombie_ms": "float64",
+    "zombie_open": "bool",
+    "cleared_by_id": "Int64",
+    "fork_call": ("fork", "vfork", "clone", "clone3"),
+    "created_by": CREATORS,
+    "fork_site": "string",
+    "fork_stack": "string",
+    "fork_stack_status": events.STACK_STATUSES,
+    "exit_code": "Int64",
+    "term_signal": SIGNALS,
+    "core_dumped": "bool",
+    "exit_path": EXIT_PATHS,
+    "exit_site": "string",
+    "killer_kind": events.SENDERS,
+    "killer_pid": "Int64",
+    "killer_id": "Int64",
+    "killer_site": "string",
+    "reaper_pid": "Int64",
+    "reaper_tid": "Int64",
+    "reaper_id": "Int64",
+    "reap_call": REAP_CALLS,
+    "reap_target": events.TARGETS,
+    "reap_options": "string",
+    "reap_site": "string",
+    "reap_stack": "string",
+    "reap_stack_status": events.STACK_STATUSES,
+    "reap_cause": CAUSES,
+    "empty_waits": "int64",
+    "adopter_pid": "Int64",
+    "adopter_id": "Int64",
+    "utime_ms": "float64",
+    "stime_ms": "float64",
+    "max_rss_kb": "Int64",
+    "state": STATES,
+    "complete": "bool",
+    "notes": "string",
+}
+
+
+def lifecycles(history: History) -> pd.DataFrame:
+    """Return one row per process, in fork order; the columns are `COLUMNS`, described in docs/lifecycle-table.md.
+
+    Times are CLOCK_BOOTTIME ns, `<NA>` where a moment did not come before the end of the trace or was lost. `id` is the
+    position of the row. `zombie_ms` of a zombie that is still there is its age at the end of the trace.
+    """
+    cleared = cleared_by(history)
+    columns: dict[str, object] = {"cleared_by_id": nullable(cleared)} | _remarks(history, cleared)
+    for part in (_identity, _moments, _stacks, _ending, _killer, _release, _account):
+        columns |= part(history)
+    return pd.DataFrame({name: columns[name] for name in COLUMNS})
+
+
+def _identity(history: History) -> dict[str, object]:
+    log, known = history.log, history.parents
+    ns_pid = log.at("ns_pid", log.fork_row)
+    return {
+        "id": np.arange(log.count),
+        "parent_id": nullable(known.id),
+        "pid": log.pid,
+        "ns_pid": nullable(np.where(ns_pid == NONE, log.pid, ns_pid)),
+        "ppid": _or_zero(known.pid),
+        "forker_pid": _or_zero(log.at("by_pid", log.fork_row)),
+        "forker_tid": _or_zero(log.at("by_tid", log.fork_row)),
+        "comm": log.texts("comm", _last_saying(log, "comm", "fork", "exec", "exit")),
+        "argv": _argv(log),
+        "cgroup": log.texts("cgroup", _last_saying(log, "cgroup", "fork", "exec")),
+        "origin": category(pick(log.codes("origin"), log.fork_row), events.ORIGINS),
+        "fork_call": category(pick(log.codes("call"), log.fork_row), events.CALLS[:4]),
+    }
+
+
+def _or_zero(pid: Ints) -> Ints:
+    """A number that is not known is 0, as that of a process that cannot be seen is."""
+    return np.where(pid == NONE, 0, pid)
+
+
+def _last_saying(log: Log, column: str, *kinds: str) -> Ints:
+    rows = np.flatnonzero(log.is_kind(*kinds) & log.present(column))
+    return last_rows(log.id, rows, log.count)
+
+
+def _argv(log: Log) -> pd.Series:
+    """The arguments of the last exec, else those that the forker had at the fork, quoted for a shell."""
+    execs = log.rows("exec")
+    execs = execs[log.id[execs] != NONE]
+    forker = pick(log.by_id, log.fork_row)
+    found = Latest(log.id[execs], log.time_ns[execs]).until(forker, log.fork_ns)
+    at_fork, ancestor = pick(execs, found), np.where(found == NONE, forker, NONE)
+    while (ancestor != NONE).any():  # each round doubles the distance, so a chain of n forks takes log n
+        inherited, further = pick(at_fork, ancestor), pick(ancestor, ancestor)
+        at_fork = np.where(at_fork == NONE, inherited, at_fork)
+        ancestor = np.where(at_fork == NONE, further, NONE)
+    own = last_rows(log.id, execs, log.count)
+    codes, distinct = pd.factorize(log.texts("argv", np.where(own == NONE, at_fork, own)))
+    return chosen(codes, [shlex.join(text.split("\0")) for text in distinct])
+
+
+def _moments(history: History) -> dict[str, object]:
+    log = history.log
+    execs = log.rows("exec")
+    reap_ns = pick(log.time_ns, history.release_row)
+    zombie = history.zombie_ns != NONE
+    end_ns = np.where(history.gone_ns == NEVER, log.end_ns, history.gone_ns)
+    wall_ns = (log.fork_ns + log.trace.header["clock_offset_ns"]).view("datetime64[ns]")
+    return {
+        "fork_time": pd.DatetimeIndex(wall_ns).tz_localize("UTC"),
+        "fork_ns": nullable(log.fork_ns),
+        "exec_ns": nullable(pick(log.time_ns, last_rows(log.id, execs, log.count))),
+        "exit_ns": nullable(history.exit_ns),
+        "zombie_ns": nullable(history.zombie_ns),
+        "reap_ns": nullable(reap_ns),
+        "run_ms": _ms(history.exit_ns - log.fork_ns, history.exit_ns != NONE),
+        "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), zombie),
+        "zombie_open": zombie & (history.gone_ns == NEVER),
+    }
+
+
+def _ms(ns: Ints, known: Flags) -> npt.NDArray[np.float64]:
+    return np.where(known, ns / 1e6, np.nan)
+
+
+def _stacks(history: History) -> dict[str, object]:
+    """The columns that say where in the program and why: empty, since traces carry no stacks yet."""
+    count = history.log.count
+    texts = ("fork_site", "fork_stack", "exit_site", "killer_site", "reap_site", "reap_stack")
+    enumerations = ("created_by", "fork_stack_status", "exit_path", "reap_stack_status", "reap_cause")
+    return {name: empty_texts(count) for name in texts} | {
+        name: category(np.full(count, NONE), COLUMNS[name]) for name in enumerations
+    }
+
+
+def _ending(history: History) -> dict[str, object]:
+    code, number, core = _decoded(history.log)
+    return {
+        "exit_code": nullable(code),
+        "term_signal": category(np.where(number == NONE, NONE, number - 1), SIGNALS),
+        "core_dumped": core,
+    }
+
+
+def _decoded(log: Log) -> tuple[Ints, Ints, Flags]:
+    """The exit code and the killing signal of each process, NONE where there is none, and whether it dumped core."""
+    distinct, which = np.unique(log.at("status", log.exit_row), return_inverse=True)
+    endings = [Ending(None, None, False) if status == NONE else decode(status) for status in distinct.tolist()]
+    code = np.array([NONE if one.exit_code is None else one.exit_code for one in endings], np.int64)
+    number = np.array([NONE if one.term_signal is None else one.term_signal for one in endings], np.int64)
+    return code[which], number[which], np.array([one.core_dumped for one in endings], bool)[which]
+
+
+def _killer(history: History) -> dict[str, object]:
+    log = history.log
+    row = killing_rows(history)
+    kind = pick(log.codes("sent_by"), row)
+    chosen = last_rows(log.id, log.rows("oom"), log.count)
+    kernel, oom = events.SENDERS.index("kernel"), events.SENDERS.index("oom")
+    by_oom = (chosen != NONE) & (_decoded(log)[1] == 9) & np.isin(kind, (kernel, NONE))
+    return {
+        "killer_kind": category(np.where(by_oom, oom, kind), events.SENDERS),
+        "killer_pid": nullable(log.at("by_pid", row)),
+        "killer_id": nullable(pick(log.by_id, row)),
+    }
+
+
+def killing_rows(history: History) -> Ints:
+    """Return for each process the row of the signal that ended it: the last of that number up to its exit; NONE if none."""
+    log = history.log
+    rows = log.rows("signal")
+    who = log.id[rows]
+    fatal = log.numbers("signal")[rows] == pick(_decoded(log)[1], who)
+    fatal &= (who != NONE) & (log.time_ns[rows] <= pick(history.exit_ns, who))
+    return last_rows(log.id, rows[fatal], log.count)
+
+
+def _release(history: History) -> dict[str, object]:
+    log, known, row = history.log, history.parents, history.release_row
+    unseen, by_wait = history.called("unseen"), np.where(history.autoreaped, NONE, row)
+    named = log.at("by_pid", by_wait) != NONE
+    by_parent = unseen & ~named
+    call = pick(np.array([_code(REAP_CALLS, call) for call in events.CALLS]), pick(log.codes("call"), by_wait))
+    call = np.where(history.autoreaped | history.silent, REAP_CALLS.index("autoreap"), call)
+    waited = np.where(history.waited, row, NONE)
+    return {
+        "reaper_pid": nullable(np.where(by_parent, known.last_pid, log.at("by_pid", by_wait))),
+        "reaper_tid": nullable(np.where(unseen, NONE, log.at("by_tid", by_wait))),
+        "reaper_id": nullable(np.where(by_parent, known.last_id, pick(log.by_id, by_wait))),
+        "reap_call": category(call, REAP_CALLS),
+        "reap_target": category(pick(log.codes("target"), waited), events.TARGETS),
+        "reap_options": option_names(log.at("flags", waited), pick(log.codes("call"), waited)),
+        "empty_waits": _empty_waits(history),
+        "adopter_pid": nullable(np.where(known.orphaned, known.last_pid, NONE)),
+        "adopter_id": nullable(np.where(known.orphaned, known.last_id, NONE)),
+    }
+
+
+def _code(values: tuple[str, ...], value: str) -> int:
+    return values.index(value) if value in values else NONE
+
+
+def option_names(flags: Ints, call: Ints) -> pd.Series:
+    """Return wait options in words, joined by `|`; "" for none, `<NA>` for flags NONE. `call` indexes `events.CALLS`."""
+    first = first_of_each(flags, call)
+    pairs = pd.MultiIndex.from_arrays([flags[first], call[first]])
+    names = [_option_names(int(flags[row]), int(call[row])) for row in first]
+    return chosen(pairs.get_indexer(pd.MultiIndex.from_arrays([flags, call])), names)
+
+
+def _option_names(flags: int, call: int) -> object:
+    if flags == NONE:
+        return pd.NA
+    names = dict(WAIT_OPTIONS) | {STOPPED: "WUNTRACED" if call == events.CALLS.index("wait4") else "WSTOPPED"}
+    flags &= 0xFFFFFFFF
+    rest = flags & ~sum(names)
+    return "|".join([name for bit, name in sorted(names.items()) if flags & bit] + ([hex(rest)] if rest else []))
+
+
+def _empty_waits(history: History) -> Ints:
+    """The calls for this very child that came back without it: counted by its reap, or by its own running total."""
+    log = history.log
+    totals = log.rows("waits")
+    own = last_rows(log.id, totals[(log.id[totals] != NONE) & (log.numbers("by_pid")[totals] == NONE)], log.count)
+    at_reap = log.at("count", np.where(history.autoreaped, NONE, history.release_row))
+    return np.maximum(np.maximum(at_reap, log.at("count", own)), 0)
+
+
+def _account(history: History) -> dict[str, object]:
+    """What the kernel accounts at exit."""
+    log = history.log
+    utime_ns, stime_ns = log.at("utime_ns", log.exit_row), log.at("stime_ns", log.exit_row)
+    exited = np.where(log.exit_row != NONE, STATES.index("zombie"), STATES.index("running"))
+    exited = np.where(log.zombie_row != NONE, STATES.index("zombie"), exited)
+    return {
+        "utime_ms": _ms(utime_ns, utime_ns != NONE),
+        "stime_ms": _ms(stime_ns, stime_ns != NONE),
+        "max_rss_kb": nullable(log.at("max_rss_kb", log.exit_row)),
+        "state": category(np.where(history.gone_ns < NEVER, STATES.index("gone"), exited), STATES),
+    }
+
+
+def _remarks(history: History, cleared: Ints) -> dict[str, object]:
+    """`complete` and `notes`, from one list: what is so of which processes, and whether it leaves the row incomplete."""
+    log = history.log
+    origin = pick(log.codes("origin"), log.fork_row)
+    argv_cut = log.texts("detail", last_rows(log.id, log.rows("exec"), log.count)).eq("argv cut")
+    remarks: list[tuple[Flags, str, bool]] = [
+        (log.fork_row == NONE, "fork not seen", True),
+        (origin == events.ORIGINS.index("attached"), "started before the recording", True),
+        (origin == events.ORIGINS.index("adopted"), "forked outside the recording", True),
+        ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
+        (history.zombie_unseen & (history.exit_signal == 0), "no exit signal", False),
+        (history.zombie_unseen & (history.exit_signal != 0), "notification not seen; zombie counted from the exit", True),
+        (history.called("unseen"), "reap not seen; time is an upper bound", True),
+        (history.inferred, "reap inferred: the wait did not name its child", True),
+        (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
+        (_lived_through_loss(history), "events were lost while it lived", True),
+        (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
+        (cleared != NONE, "clearing start inferred", False),
+    ]
+    complete, codes = np.ones(log.count, bool), np.zeros(log.count, np.int64)
+    for bit, (so, _, harms) in enumerate(remarks):
+        complete &= ~so if harms else True
+        codes |= so.astype(np.int64) << bit
+    distinct, which = np.unique(codes, return_inverse=True)
+    texts = ["; ".join(text for bit, (_, text, _) in enumerate(remarks) if code >> bit & 1) for code in distinct.tolist()]
+    return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}
+
+
+def _lived_through_loss(history: History) -> Flags:
+    """Alive between a `lost` row and the one before it of the same kind, or the beginning: the loss was some time between."""
+    log = history.log
+    rows = log.rows("lost")
+    rows = rows[log.numbers("count")[rows] != 0]
+    if not len(rows):
+        return np.zeros(log.count, bool)
+    what = pd.factorize(log.texts("detail", rows), use_na_sentinel=False)[0].astype(np.int64)
+    before = Latest(what, log.time_ns[rows]).until(what, log.time_ns[rows] - 1)
+    since_ns = np.minimum.accumulate(pick(log.time_ns[rows], before)[::-1])[::-1]  # the earliest of this window and later ones
+    window = np.searchsorted(log.time_ns[rows], log.fork_ns, "left")
+    lived: Flags = (window < len(rows)) & (since_ns[np.minimum(window, len(rows) - 1)] <= history.gone_ns)
+    return lived

@@ -1,0 +1,252 @@
+"""The rows of a trace as numpy columns, and the processes that they name: every other table starts here.
+
+A process is its position in fork order (`id`). `NONE` (-1) stands for "nothing said" in every integer array of this room and
+for "outside the recording" in every array of ids; the tables that leave the room say `<NA>` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forktrace.errors import TraceError
+from forktrace.trace import events
+from forktrace.trace.stream import Trace
+
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+NONE: Final = -1
+NEVER: Final = int(np.iinfo(np.int64).max)  # a moment that has not come
+# Events carry the clock that BPF reads, a start is the kernel's own reading of it. The first may lag by microseconds while
+# the time keeper corrects its rate (ktime_get_mono_fast_ns documents it); a process cannot do anything within its first ms
+# that this would hide.
+CLOCK_TOLERANCE_NS: Final = 1_000_000
+
+_RELEASES: Final = ("wait4", "waitid", "io_uring", "autoreap", "kernel", "unseen")  # the first to apply is believed
+_NAMED: Final = ("exec", "exit", "zombie", "reap", "autoreap", "signal")  # kinds whose pid is a followed process
+
+
+class Latest:
+    """Finds, among things that have a key and a time, the last of a key up to a time, or the first from it on."""
+
+    def __init__(self, key: Ints, time_ns: Ints) -> None:
+        by_time = np.argsort(time_ns, kind="stable")
+        rank = np.empty(len(key), np.int64)
+        rank[by_time] = np.arange(1, len(key) + 1)
+        place = key * (len(key) + 1) + rank
+        self._order = np.argsort(place)
+        self._place, self._key, self._times = place[self._order], key[self._order], time_ns[by_time]
+
+    def until(self, key: Ints, time_ns: Ints) -> Ints:
+        """Return the position of the last thing of each `key` at or before `time_ns`; NONE where there is none."""
+        asked = key * (len(self._key) + 1) + np.searchsorted(self._times, time_ns, "right")
+        return self._take(np.searchsorted(self._place, asked, "right") - 1, key)
+
+    def since(self, key: Ints, time_ns: Ints) -> Ints:
+        """Return the position of the first thing of each `key` at or after `time_ns`; NONE where there is none."""
+        asked = key * (len(self._key) + 1) + np.searchsorted(self._times, time_ns, "left")
+        return self._take(np.searchsorted(self._place, asked, "right"), key)
+
+    def _take(self, found: Ints, key: Ints) -> Ints:
+        if not len(self._key):
+            return np.full(len(key), NONE)
+        inside = np.clip(found, 0, len(self._key) - 1)
+        good = (found == inside) & (self._key[inside] == key) & (key != NONE)
+        return np.where(good, self._order[inside], NONE)
+
+
+class Log:
+    """The rows of `trace` in time order with every process in them resolved to its id.
+
+    Attributes:
+        time_ns, kind: of each row; `kind` is an index into `events.KINDS`
+        id, by_id, parent_id, adopter_id: the processes of each row
+        pid, fork_ns, fork_row: of each process; `fork_row` is NONE when its fork was lost
+        exit_row, zombie_row, release_row: of each process, its exit, first zombie row, and the reap or autoreap to believe
+        gone_ns: of each process, when it was released; NEVER while it was not
+        lossy: some rows may be missing (lost, or the file was cut off)
+
+    Raises:
+        TraceError: an event precedes its process's fork, or has none, in a trace that lost nothing.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._cache: dict[str, Ints] = {}
+        self.time_ns, self.kind = self.numbers("time_ns"), self.codes("kind")
+        self.end_ns = int(self.time_ns[-1]) if len(self.time_ns) else trace.header["start_ns"]
+        lost = self.rows("lost")
+        self.lossy = trace.cut is not None or bool((self.numbers("count")[lost] != 0).any())
+        self._find_processes()
+        self._find_subjects()
+        self._find_releases()
+        self.by_id = self._actors("by")
+        self.parent_id = self._actors("parent")
+        self.adopter_id = self._actors("adopter")
+        self._check_order()
+
+    def numbers(self, name: str) -> Ints:
+        """Return an integer column; NONE where the row says nothing."""
+        if name not in self._cache:
+            column = self.trace.table.column(name).cast(pa.int64()).fill_null(NONE)
+            self._cache[name] = column.to_numpy()
+        return self._cache[name]
+
+    def codes(self, name: str) -> Ints:
+        """Return an enumeration column as indexes into `events.COLUMNS[name]`; NONE where the row says nothing."""
+        if name not in self._cache:
+            indices = self.trace.table.column(name).combine_chunks().indices  # into the whole enumeration, as stream writes it
+            self._cache[name] = indices.cast(pa.int64()).fill_null(NONE).to_numpy()
+        return self._cache[name]
+
+    def texts(self, name: str, rows: Ints) -> pd.Series:
+        """Return what a text column says in `rows`, as a string column; `<NA>` for row NONE and where nothing is said."""
+        column = self.trace.table.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string())
+        taken = column.take(pa.array(rows, pa.int64(), mask=rows == NONE))
+        return texts(taken.to_pandas(types_mapper={pa.string(): pd.StringDtype()}.get))
+
+    def present(self, name: str) -> Flags:
+        """Return where a column says something."""
+        return np.asarray(pc.is_valid(self.trace.table.column(name)).to_numpy())
+
+    def is_kind(self, *kinds: str) -> Flags:
+        """Return which rows are of one of these kinds."""
+        return np.isin(self.kind, [events.KINDS.index(kind) for kind in kinds])
+
+    def rows(self, *kinds: str) -> Ints:
+        """Return the positions of the rows of these kinds, in time order."""
+        return np.flatnonzero(self.is_kind(*kinds))
+
+    def at(self, name: str, rows: Ints) -> Ints:
+        """Return the integers of a column in `rows`; NONE for row NONE."""
+        return pick(self.numbers(name), rows)
+
+    def _find_processes(self) -> None:
+        """One process for each (pid, start) of a fork row; in a lossy trace, of any row about a followed process."""
+        pid, start_ns = self.numbers("pid"), self.numbers("start_ns")
+        forks = self.rows("fork")
+        forks = forks[(pid[forks] != NONE) & (start_ns[forks] != NONE)]
+        others = np.flatnonzero(self.is_kind(*_NAMED) & (start_ns != NONE) & (pid != NONE)) if self.lossy else forks[:0]
+        rows = np.concatenate([forks, others])
+        once = first_of_each(pid[rows], start_ns[rows])
+        rows = rows[once]
+        rows = rows[np.lexsort((rows, start_ns[rows]))]
+        self.pid, self.fork_ns = pid[rows], start_ns[rows]
+        self.fork_row = np.where(self.is_kind("fork")[rows], rows, NONE)
+        self.count = len(rows)
+        self._started = Latest(self.pid, self.fork_ns)
+
+    def _find_subjects(self) -> None:
+        """Who each row is about. A reap comes when the number may be in use again, so it goes by the exits."""
+        pid, start_ns = self.numbers("pid"), self.numbers("start_ns")
+        self.id = np.where(start_ns == NONE, self._started_by(pid, self.time_ns), self._exact(pid, start_ns))
+        self.exit_row = first_rows(self.id, self.rows("exit"), self.count)
+        exit_ns = pick(self.time_ns, self.exit_row, NEVER)
+        exited = Latest(self.pid, exit_ns)
+        unnamed = np.flatnonzero(self.is_kind("reap", "autoreap") & (start_ns == NONE))
+        found = exited.until(pid[unnamed], self.time_ns[unnamed])
+        self.id[unnamed] = np.where(found == NONE, self.id[unnamed], found)
+        self.zombie_row = first_rows(self.id, self.rows("zombie"), self.count)
+
+    def _find_releases(self) -> None:
+        """The row that released each process: a wait is believed first, an `unseen` reap last; of equals the first."""
+        rows = self.rows("reap", "autoreap")
+        rows = rows[self.id[rows] != NONE]
+        trust = np.array([_RELEASES.index(call) if call in _RELEASES else len(_RELEASES) for call in events.CALLS])
+        rank = np.where(self.is_kind("autoreap")[rows], _RELEASES.index("autoreap"), trust[self.codes("call")[rows]])
+        rank = np.where(rank < _RELEASES.index("autoreap"), 0, rank)
+        self.release_row = first_rows(self.id, rows[np.argsort(rank, kind="stable")], self.count)
+        self.gone_ns = pick(self.time_ns, self.release_row, NEVER)
+
+    def _actors(self, role: str) -> Ints:
+        """The process that has `role` in each row, which may be one outside that has the number of one long gone."""
+        pid, start_ns = self.numbers(f"{role}_pid"), self.numbers(f"{role}_start_ns")
+        guess = self._started_by(pid, self.time_ns)
+        guess = np.where(pick(self.gone_ns, guess, NEVER) < self.time_ns, NONE, guess)
+        return np.where(start_ns == NONE, guess, self._exact(pid, start_ns))
+
+    def _started_by(self, pid: Ints, time_ns: Ints) -> Ints:
+        found = self._started.until(pid, time_ns)
+        return np.where(found == NONE, self._started.until(pid, time_ns + CLOCK_TOLERANCE_NS), found)
+
+    def _exact(self, pid: Ints, start_ns: Ints) -> Ints:
+        found = self._started.until(pid, start_ns)
+        return np.where(pick(self.fork_ns, found) == start_ns, found, NONE)
+
+    def _check_order(self) -> None:
+        if self.lossy:
+            return
+        start_ns = self.numbers("start_ns")
+        early = self.time_ns + CLOCK_TOLERANCE_NS < pick(self.fork_ns, self.id)
+        born_later = self._started.since(self.numbers("pid"), self.time_ns) != NONE
+        nobody = (self.id == NONE) & (self.is_kind("exec", "exit", "zombie") | (start_ns != NONE) | born_later)
+        wrong = np.flatnonzero(self.is_kind(*_NAMED) & (self.numbers("pid") != NONE) & (early | nobody))
+        if len(wrong):
+            row = wrong[0]
+            what = f"{events.KINDS[self.kind[row]]} of process {self.numbers('pid')[row]} at {self.time_ns[row]} ns"
+            raise TraceError(f"{self.trace.path}: row {row}: {what} comes before its fork, and nothing was lost")
+
+
+def pick(values: Ints, positions: Ints, missing: int = NONE) -> Ints:
+    """Return `values` at `positions`; `missing` where the position is NONE."""
+    if not len(values):
+        return np.full(len(positions), missing)
+    return np.where(positions == NONE, missing, values[positions])
+
+
+def first_rows(ids: Ints, rows: Ints, count: int) -> Ints:
+    """Return for each of `count` processes the first of `rows` that is about it; `ids` is who each row is about."""
+    return last_rows(ids, rows[::-1], count)
+
+
+def last_rows(ids: Ints, rows: Ints, count: int) -> Ints:
+    """Return for each of `count` processes the last of `rows` that is about it; NONE where there is none."""
+    found = np.full(count + 1, NONE)  # the place after the last takes the rows about nobody
+    found[ids[rows]] = rows
+    return found[:count]
+
+
+def first_of_each(*columns: Ints) -> Ints:
+    """Return the positions of the first row of each distinct combination, in no particular order."""
+    if not len(columns[0]):
+        return np.empty(0, np.int64)
+    order = np.lexsort(columns[::-1])
+    changed = np.zeros(len(order), bool)
+    changed[0] = True
+    for column in columns:
+        changed[1:] |= column[order][1:] != column[order][:-1]
+    return order[changed]
+
+
+def nullable(values: Ints, missing: int = NONE) -> pd.arrays.IntegerArray:
+    """Return `values` as a pandas Int64 array; `<NA>` where they are `missing`."""
+    return pd.arrays.IntegerArray(values.astype(np.int64), values == missing)
+
+
+def category(codes: Ints, values: Iterable[str]) -> pd.Categorical:
+    """Return a pandas category of `values`; `<NA>` for code NONE."""
+    return pd.Categorical.from_codes(codes.astype(np.int64), categories=pd.Index(list(values), dtype=object))
+
+
+def texts(values: Iterable[object]) -> pd.Series:
+    """Return a pandas string column of strings and `pd.NA`."""
+    return pd.Series(values, dtype="string")
+
+
+def chosen(codes: npt.NDArray[np.integer], values: Sequence[object]) -> pd.Series:
+    """Return the pandas string column that says `values[code]`; `<NA>` for code NONE."""
+    return pd.Series(texts([*values, pd.NA]).array.take(codes))  # NONE is the last
+
+
+def empty_texts(rows: int) -> pd.Series:
+    """Return a pandas string column that says nothing."""
+    return pd.Series(pd.NA, index=range(rows), dtype="string")

@@ -1,0 +1,112 @@
+"""Who a process's parent is over time: the one at fork, and each adopter after a parent died first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, Log, pick
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The parent at fork, the last one, and each handing over between them.
+
+    Attributes:
+        pid, id: of each process, its parent at fork; `id` NONE: outside the recording
+        last_pid, last_id: of each process, its parent when it was released, or at the end of the trace
+        orphaned: of each process, whether its first parent died before it was released
+        step_ns, child_id, old_id, new_pid, new_id: of each handing over, its time (the notification of the dead parent's own
+            parent), the child, the dead parent and the adopter; in time order
+    """
+
+    pid: Ints
+    id: Ints
+    last_pid: Ints
+    last_id: Ints
+    orphaned: Flags
+    step_ns: Ints
+    child_id: Ints
+    old_id: Ints
+    new_pid: Ints
+    new_id: Ints
+
+    def at(self, child: Ints, time_ns: Ints) -> Ints:
+        """Return the id of the parent that each `child` has at `time_ns`."""
+        step = Latest(self.child_id, self.step_ns).until(child, time_ns)
+        return np.where(step == NONE, self.id[child], pick(self.new_id, step))
+
+
+@dataclass(frozen=True)
+class _Sightings:
+    """What the kernel itself recorded of a child's later parent, in its exit, zombie and autoreap rows."""
+
+    child: Ints
+    time_ns: Ints
+    pid: Ints
+    id: Ints
+
+
+def parents(log: Log, gone_ns: Ints) -> Parents:
+    """Follow every process from parent to parent until `gone_ns`, its release.
+
+    A parent that dies hands each child that is not released at its own notification to the adopter that its exit row names.
+    Where the kernel recorded the child's parent later, in the child's own exit or zombie row, that is believed instead.
+    """
+    pid, ident = _first_parents(log)
+    seen = _sightings(log, pid, ident)
+    next_seen = Latest(seen.child, seen.time_ns)
+    exit_ns = pick(log.time_ns, log.exit_row, NEVER)
+    death_ns = pick(log.time_ns, log.zombie_row, NEVER)
+    death_ns = np.where(death_ns == NEVER, exit_ns, death_ns)
+    # An adopter that ignores SIGCHLD releases a zombie at the handing over, microseconds before the parent's notification.
+    dropped = (log.zombie_row != NONE) & np.isin(log.release_row, log.rows("autoreap"))
+    last_pid, last_id, since_ns = pid.copy(), ident.copy(), log.fork_ns.copy()
+    steps: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
+    child = np.flatnonzero(ident != NONE)
+    while len(child):
+        old = last_id[child]
+        handed = (death_ns[old] < NEVER) & (death_ns[old] > since_ns[child])
+        handed &= gone_ns[child] >= np.where(dropped[child], exit_ns[old], death_ns[old])
+        handed &= log.at("adopter_pid", log.exit_row[old]) != NONE
+        child, old = child[handed], old[handed]
+        row, time_ns = log.exit_row[old], death_ns[old]
+        new_pid, new_id = log.at("adopter_pid", row), pick(log.adopter_id, row)
+        sighting = next_seen.since(child, exit_ns[old])
+        believed = (sighting != NONE) & (pick(seen.id, sighting) != old)
+        believed &= pick(seen.time_ns, sighting) <= pick(death_ns, new_id, NEVER)
+        new_pid = np.where(believed, pick(seen.pid, sighting), new_pid)
+        new_id = np.where(believed, pick(seen.id, sighting), new_id)
+        last_pid[child], last_id[child], since_ns[child] = new_pid, new_id, time_ns
+        steps.append((time_ns, child, old, new_pid, new_id))
+        child = child[new_id != NONE]
+    sighting = next_seen.until(np.arange(log.count), np.full(log.count, NEVER))
+    later = (sighting != NONE) & (pick(seen.time_ns, sighting) > since_ns)
+    last_pid = np.where(later, pick(seen.pid, sighting), last_pid)
+    last_id = np.where(later, pick(seen.id, sighting), last_id)
+    columns = [np.concatenate(column) for column in zip(*steps, strict=True)] if steps else [np.empty(0, np.int64)] * 5
+    order = np.lexsort((columns[1], columns[0]))
+    orphaned = _differs(last_pid, last_id, pid, ident)
+    return Parents(pid, ident, last_pid, last_id, orphaned, *(column[order] for column in columns))
+
+
+def _first_parents(log: Log) -> tuple[Ints, Ints]:
+    """The parent at fork; where the fork was lost, the one in the process's exit or first zombie row."""
+    row = np.where(log.fork_row == NONE, log.exit_row, log.fork_row)
+    row = np.where(row == NONE, log.zombie_row, row)
+    return log.at("parent_pid", row), pick(log.parent_id, row)
+
+
+def _sightings(log: Log, pid: Ints, ident: Ints) -> _Sightings:
+    rows = log.rows("exit", "zombie", "autoreap")
+    rows = rows[(log.id[rows] != NONE) & (log.numbers("parent_pid")[rows] != NONE)]
+    child, seen_pid, seen_id = log.id[rows], log.numbers("parent_pid")[rows], log.parent_id[rows]
+    new = _differs(seen_pid, seen_id, pid[child], ident[child])
+    return _Sightings(child[new], log.time_ns[rows][new], seen_pid[new], seen_id[new])
+
+
+def _differs(pid: Ints, ident: Ints, other_pid: Ints, other_id: Ints) -> Flags:
+    """Two processes differ in their numbers, or, where both are in the recording, in their rows."""
+    differs: Flags = (pid != other_pid) | ((ident != other_id) & (ident != NONE) & (other_id != NONE))
+    return differs

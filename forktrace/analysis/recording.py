@@ -1,0 +1,207 @@
+"""What `forktrace.read` returns: a trace, and the tables that follow from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis import events, lifecycles, selection, signals, starts, waits, zombies
+from forktrace.analysis.history import History
+from forktrace.analysis.log import NONE, Log
+from forktrace.analysis.selection import Selection
+from forktrace.trace import stream
+
+
+def read(path: str | os.PathLike[str]) -> Recording:
+    """Return the recording in the trace file `path`; `.cut` says when it was cut off.
+
+    Raises:
+        TraceError: empty, damaged, not a trace, or from a newer forktrace.
+    """
+    return Recording(stream.read(path))
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Where the processes that were started have gone. `started` and `lost` are the recorder's own counts."""
+
+    started: int
+    reaped: int
+    autoreaped: int
+    zombie: int
+    running: int
+    lost: int
+
+    @property
+    def holds(self) -> bool:
+        """Every process that was started is accounted for."""
+        return self.started == self.reaped + self.autoreaped + self.zombie + self.running + self.lost
+
+
+class Recording:
+    """The tables of one trace, or of a part of it. Each is made once, when it is first asked for.
+
+    The methods raise TraceError when the events of the trace contradict each other.
+    """
+
+    def __init__(self, trace: stream.Trace, whole: Recording | None = None, selected: Selection | None = None) -> None:
+        self.trace = trace
+        self.whole = whole or self
+        self.selected = selected or Selection()
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What was known when the recording started: command, user, host, times (docs/trace-format.md)."""
+        return self.trace.header
+
+    @property
+    def cut(self) -> str | None:
+        """Why the trace was cut off or not closed; None: it is whole."""
+        return self.trace.cut
+
+    @property
+    def start_ns(self) -> int:
+        """When the target started, CLOCK_BOOTTIME ns: the 0 of every relative time."""
+        targets = np.flatnonzero((self.whole.lifecycles()["origin"] == "target").to_numpy())
+        if len(targets):
+            return int(self._history.log.fork_ns[targets[0]])
+        known = self.header.get("target_start_ns")
+        return int(self.header["start_ns"] if known is None else known)
+
+    @property
+    def end_ns(self) -> int:
+        """The last moment of the trace, CLOCK_BOOTTIME ns: up to it open zombies age."""
+        return self._history.log.end_ns
+
+    def between(self, since_ns: int | None = None, until_ns: int | None = None) -> Recording:
+        """Return the part of the recording in a stretch of time, CLOCK_BOOTTIME ns, its ends included; None: open.
+
+        Processes that lived or were zombies at any moment of it keep their whole rows; of events only those within count.
+        """
+        return Recording(self.trace, self.whole, replace(self.selected, since_ns=since_ns, until_ns=until_ns))
+
+    def of(self, process: int) -> Recording:
+        """Return the part of the recording about the process with id `process` and its descendants."""
+        ids = selection.descendants(self.whole.lifecycles(), process)
+        return Recording(self.trace, self.whole, replace(self.selected, ids=ids))
+
+    def find_process(self, text: str) -> int:
+        """Return the id of the process that `4711` or `#12` names; UsageError lists the candidates when there are several."""
+        return selection.find_process(self.whole.lifecycles(), text)
+
+    def parse_time(self, text: str) -> int:
+        """Return the CLOCK_BOOTTIME ns of `0.9s` after the target's start, or of a wall clock; UsageError: it is neither."""
+        return selection.parse_time(text, origin_ns=self.start_ns, clock_offset_ns=self.header["clock_offset_ns"])
+
+    def lifecycles(self) -> pd.DataFrame:
+        """Return one row per process, in fork order, with `id` as index too: `analysis.lifecycles.lifecycles`."""
+        return self._lifecycles
+
+    def events(self) -> pd.DataFrame:
+        """Return one row per event, in time order: `analysis.events.event_table`."""
+        return self._events
+
+    def starts(self) -> pd.DataFrame:
+        """Return one row per start and zombie that it cleared: `analysis.starts.starts`."""
+        return self._starts
+
+    def waits(self) -> pd.DataFrame:
+        """Return one row per place that waits, over the whole time: `analysis.waits.waits`."""
+        return self._waits
+
+    def zombie_count(self) -> pd.DataFrame:
+        """Return one row per change of a parent's number of zombies: `analysis.zombies.zombie_count`."""
+        return self._zombie_count
+
+    def signals(self) -> pd.DataFrame:
+        """Return one row per signal that kills or stops: `analysis.signals.signals`."""
+        return self._signals
+
+    def failed_forks(self) -> pd.DataFrame:
+        """Return one row per fork that failed: `analysis.starts.failed_forks`."""
+        return self._failed_forks
+
+    def lost(self) -> dict[str, int]:
+        """Return how many events of which kind could not be delivered, over the whole time; empty: nothing was lost."""
+        log = self._history.log
+        rows = log.rows("lost")
+        counts: dict[str, int] = {}
+        for what, count in zip(log.texts("detail", rows), log.at("count", rows).tolist(), strict=True):
+            if count > 0:
+                kind = "events" if what is pd.NA else str(what)
+                counts[kind] = counts.get(kind, 0) + count
+        return counts
+
+    def balance(self) -> Balance:
+        """Return where all processes of the recording have gone; `started` is what the recorder counted, if it was closed."""
+        table, log = self.whole.lifecycles(), self._history.log
+        seen = table[log.fork_row != NONE]
+        states = seen["state"].value_counts()
+        autoreaped = int(((seen["reap_call"] == "autoreap") & (seen["state"] == "gone")).sum())
+        ends = log.texts("detail", log.rows("end"))
+        totals = json.loads(ends[-1]) if len(ends) else {}
+        started = totals.get("processes", len(seen))
+        gone = int(states["gone"])
+        return Balance(
+            started if isinstance(started, int) else len(seen),
+            gone - autoreaped,
+            autoreaped,
+            int(states["zombie"]),
+            int(states["running"]),
+            self.lost().get("fork", 0),
+        )
+
+    @cached_property
+    def _history(self) -> History:
+        return History(Log(self.trace)) if self.whole is self else self.whole._history
+
+    @cached_property
+    def _lifecycles(self) -> pd.DataFrame:
+        if self.whole is self:
+            return lifecycles.lifecycles(self._history)
+        table, history = self.whole.lifecycles(), self._history
+        return table[self.selected.of_ids(table["id"]) & self.selected.overlaps(history.log.fork_ns, history.gone_ns)]
+
+    @cached_property
+    def _events(self) -> pd.DataFrame:
+        if self.whole is self:
+            return events.event_table(self._history)
+        table = self.whole.events()
+        return self._part(table, table["id"], table["by_id"])
+
+    @cached_property
+    def _starts(self) -> pd.DataFrame:
+        if self.whole is self:
+            return starts.starts(self._history)
+        table = self.whole.starts()
+        return self._part(table, table["start_id"], table["cleared_id"])
+
+    @cached_property
+    def _waits(self) -> pd.DataFrame:
+        table = waits.waits(self._history)
+        return table[self.selected.of_ids(table["id"])].reset_index(drop=True)
+
+    @cached_property
+    def _zombie_count(self) -> pd.DataFrame:
+        return zombies.zombie_count(self._history, self.selected)
+
+    @cached_property
+    def _signals(self) -> pd.DataFrame:
+        table = signals.signals(self._history)
+        return self._part(table, table["id"], table["sender_id"])
+
+    @cached_property
+    def _failed_forks(self) -> pd.DataFrame:
+        table = starts.failed_forks(self._history)
+        return self._part(table, table["id"])
+
+    def _part(self, table: pd.DataFrame, *columns: pd.Series) -> pd.DataFrame:
+        """The rows of a table with `time_ns` that are selected."""
+        wanted = self.selected.in_time(table["time_ns"].to_numpy()) & self.selected.of_ids(*columns)
+        return table[wanted].reset_index(drop=True)

@@ -1,0 +1,114 @@
+"""Which part of a recording is wanted: a process with what it started, and a stretch of time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis.log import Flags, Ints
+from forktrace.errors import UsageError
+
+_UNITS_NS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`ids` of the processes that are wanted (None: all), and the first and the last ns (None: open)."""
+
+    ids: Ints | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+    def in_time(self, time_ns: Ints) -> Flags:
+        """Return which moments lie in the stretch, its ends included."""
+        return self.overlaps(time_ns, time_ns)
+
+    def overlaps(self, first_ns: Ints, last_ns: Ints) -> Flags:
+        """Return which spans share a moment with the stretch."""
+        wanted = np.ones(len(first_ns), bool)
+        if self.since_ns is not None:
+            wanted &= last_ns >= self.since_ns
+        if self.until_ns is not None:
+            wanted &= first_ns <= self.until_ns
+        return wanted
+
+    def of_ids(self, *columns: pd.Series) -> Flags:
+        """Return the rows that name a wanted process in any of `columns`."""
+        if self.ids is None:
+            return np.ones(len(columns[0]), bool)
+        named: Flags = np.logical_or.reduce([column.isin(self.ids).to_numpy(bool) for column in columns])
+        return named
+
+
+def find_process(lifecycles: pd.DataFrame, text: str) -> int:
+    """Return the id of the process that `text` names: `4711`, or `#12` for the row 12.
+
+    Raises:
+        UsageError: none has that number, or several have; these are listed with their `#ID`.
+    """
+    number = text.removeprefix("#")
+    if not re.fullmatch(r"[0-9]{1,18}", number):
+        raise UsageError(f"{text}: neither a process number nor #ID")
+    found = lifecycles[lifecycles["id" if text.startswith("#") else "pid"] == int(number)]
+    if found.empty:
+        raise UsageError(f"no process {text} in this recording")
+    if len(found) > 1:
+        times = found["fork_time"].dt.strftime("%H:%M:%S.%f").str[:-3]
+        listed = "\n".join(f"  #{i}  {t} UTC  {c}" for i, t, c in zip(found["id"], times, _safe(found), strict=True))
+        raise UsageError(f"{len(found)} processes had the number {text}", f"name one of them:\n{listed}")
+    return int(found["id"].iloc[0])
+
+
+def _safe(found: pd.DataFrame) -> list[str]:
+    return ["?" if name is pd.NA else name.encode("unicode_escape").decode() for name in found["comm"]]
+
+
+def descendants(lifecycles: pd.DataFrame, process: int) -> Ints:
+    """Return the ids of `process` and of all that it and its children started, sorted."""
+    parent = lifecycles["parent_id"].to_numpy(np.int64, na_value=-1)
+    wanted = np.array([process], np.int64)
+    found = [wanted]
+    while len(wanted):
+        wanted = np.flatnonzero(np.isin(parent, wanted))
+        found.append(wanted)
+    return np.sort(np.concatenate(found))
+
+
+def parse_time(text: str, *, origin_ns: int, clock_offset_ns: int) -> int:
+    """Return the CLOCK_BOOTTIME ns that `text` means.
+
+    `0.9s` (also `ns us ms m h`) counts from `origin_ns`, the target's start. Otherwise a wall clock, of this machine's time
+    zone unless it names one: `2026-11-23T10:27:43.5`, or `10:27:43.5`: the first such time from the target's start on.
+
+    Raises:
+        UsageError: neither.
+    """
+    if match := re.fullmatch(r"([+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)", text.strip()):
+        whole, _, fraction = match[1].partition(".")
+        scaled = int(whole + fraction) * _UNITS_NS[match[2]]
+        return origin_ns + scaled // int("1" + "0" * len(fraction))
+    origin = datetime.fromtimestamp((origin_ns + clock_offset_ns) // 10**9).astimezone()
+    try:
+        moment = _wall_clock(text.strip(), origin)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text}: no time", "write 0.9s after the target's start, or a wall clock like 10:27:43.5") from None
+    since_epoch = moment - datetime.fromtimestamp(0, moment.tzinfo)
+    return since_epoch // timedelta(microseconds=1) * 1000 - clock_offset_ns
+
+
+def _wall_clock(text: str, origin: datetime) -> datetime:
+    if not re.match(r"[0-9]{1,2}:", text):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.astimezone()
+    moment = _on_day(origin.date(), text)
+    return moment if moment >= origin else _on_day(origin.date() + timedelta(days=1), text)
+
+
+def _on_day(day: date, text: str) -> datetime:
+    moment = datetime.fromisoformat(f"{day.isoformat()}T{text.zfill(len(text) + (text[1] == ':'))}")
+    return moment if moment.tzinfo else moment.astimezone()

@@ -1,0 +1,444 @@
+"""The lifecycle table: each test is one rule of DESIGN.md, section 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from traces import BOOT_NS, MS, recording, target
+
+from forktrace.analysis import lifecycles
+from forktrace.errors import TraceError
+from forktrace.trace import events as ev
+
+
+def row(pid: int, *rows: ev.Row, of: int = 0, closed: bool = True) -> dict[str, Any]:
+    """Return what the table says of the `of`-th process with this number, without what it does not say."""
+    table = recording(*rows, closed=closed).lifecycles()
+    found = table[table["pid"] == pid].iloc[of].to_dict()
+    return {name: value for name, value in found.items() if not pd.isna(value)}
+
+
+def says(found: dict[str, Any], **expected: Any) -> None:
+    """Compare some columns; None: the row must not say anything there."""
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def dead(pid: int, fork_ns: int = 10 * MS, exit_ns: int = 20 * MS, status: int = 0, **fork: Any) -> list[ev.Row]:
+    """Return a child of the target that forks and becomes a zombie 1 ms after its exit."""
+    rows = [ev.fork(fork_ns, pid, by=100, comm="child", **fork), ev.exit_(exit_ns, pid, status, parent=100)]
+    return [*rows, ev.zombie(exit_ns + MS, pid, parent=100)]
+
+
+def test_whole_row() -> None:
+    """A child that was forked, ran a program, exited 3, was polled twice and reaped has every column that a trace can fill."""
+    found = row(
+        500,
+        target(cgroup="/user"),
+        ev.exec_(1 * MS, 100, ["python", "consumer.py"]),
+        ev.fork(10 * MS, 500, by=100, by_tid=105, call="clone3", comm="python", cgroup="/user", ns_pid=7),
+        ev.exec_(12 * MS, 500, ["sh", "-c", "exit 3"], file="/bin/sh", cgroup="/user/sh"),
+        ev.exit_(20 * MS, 500, 3 << 8, parent=100, utime_ns=1_500_000, stime_ns=500_000, max_rss_kb=9000),
+        ev.zombie(21 * MS, 500, parent=100),
+        ev.reap(90 * MS, 500, by=100, by_tid=106, options=1 | 0x40000000, empty=2),
+    )
+    assert found == {
+        "id": 1,
+        "parent_id": 0,
+        "pid": 500,
+        "ns_pid": 7,
+        "ppid": 100,
+        "forker_pid": 100,
+        "forker_tid": 105,
+        "comm": "sh",
+        "argv": "sh -c 'exit 3'",
+        "cgroup": "/user/sh",
+        "origin": "forked",
+        "fork_time": pd.Timestamp(BOOT_NS + 10 * MS, tz="UTC"),
+        "fork_ns": 10 * MS,
+        "exec_ns": 12 * MS,
+        "exit_ns": 20 * MS,
+        "zombie_ns": 21 * MS,
+        "reap_ns": 90 * MS,
+        "run_ms": 10.0,
+        "zombie_ms": 69.0,
+        "zombie_open": False,
+        "fork_call": "clone3",
+        "exit_code": 3,
+        "core_dumped": False,
+        "reaper_pid": 100,
+        "reaper_tid": 106,
+        "reaper_id": 0,
+        "reap_call": "wait4",
+        "reap_target": "pid",
+        "reap_options": "WNOHANG|__WALL",
+        "empty_waits": 2,
+        "utime_ms": 1.5,
+        "stime_ms": 0.5,
+        "max_rss_kb": 9000,
+        "state": "gone",
+        "complete": True,
+    }
+
+
+@pytest.mark.parametrize("rows", [[], [target(), *dead(500)]])
+def test_columns_and_dtypes(rows: list[ev.Row]) -> None:
+    """The columns are those of the contract, in order, with their dtypes, also of a trace without any process."""
+    table = recording(*rows).lifecycles()
+    expected = {name: "category" if isinstance(dtype, tuple) else dtype for name, dtype in lifecycles.COLUMNS.items()}
+    assert {name: str(dtype) for name, dtype in table.dtypes.items()} == expected
+    assert list(table.columns) == list(lifecycles.COLUMNS)
+    assert len(table) == len({r["pid"] for r in rows})
+
+
+def test_stack_columns_are_empty() -> None:
+    """What follows from Python stacks is not known yet: neither sites nor causes."""
+    table = recording(target(), *dead(500)).lifecycles()
+    names = "fork_site fork_stack fork_stack_status created_by exit_path exit_site killer_site".split()
+    names += "reap_site reap_stack reap_stack_status reap_cause".split()
+    assert table[names].isna().all(axis=None)
+
+
+def test_fork_order_is_the_order_of_starts() -> None:
+    """Rows come in the order of their starts, and ids are positions."""
+    table = recording(target(), ev.fork(30 * MS, 501, by=100), ev.fork(40 * MS, 400, by=100, start_ns=20 * MS)).lifecycles()
+    assert table["pid"].tolist() == [100, 400, 501]
+    assert table["id"].tolist() == [0, 1, 2]
+
+
+def test_number_used_again() -> None:
+    """A number that is used again names two processes; each gets its own exit, zombie and reap."""
+    rows = [target(), *dead(500), ev.reap(30 * MS, 500, by=100), *dead(500, 40 * MS, 50 * MS, 9), ev.reap(60 * MS, 500, by=100)]
+    says(row(500, *rows), fork_ns=10 * MS, exit_ns=20 * MS, reap_ns=30 * MS, exit_code=0, term_signal=None)
+    says(row(500, *rows, of=1), fork_ns=40 * MS, exit_ns=50 * MS, reap_ns=60 * MS, exit_code=None, term_signal="SIGKILL")
+
+
+def test_reap_arrives_after_the_number_is_used_again() -> None:
+    """The wait returns after the kernel gave the number away: the reap belongs to the process that has exited."""
+    rows = [target(), *dead(500), ev.fork(29 * MS, 500, by=100), ev.reap(30 * MS, 500, by=100)]
+    says(row(500, *rows), reap_ns=30 * MS, state="gone")
+    says(row(500, *rows, of=1), fork_ns=29 * MS, reap_ns=None, state="running")
+
+
+def test_forker_and_parent_differ() -> None:
+    """With CLONE_PARENT the real parent is the forker's parent; the forker is kept beside it."""
+    rows = [target(), ev.fork(10 * MS, 200, by=100), ev.fork(20 * MS, 300, by=200, parent=100)]
+    says(row(300, *rows), parent_id=0, ppid=100, forker_pid=200, forker_tid=200)
+
+
+def test_parent_outside_the_recording() -> None:
+    """The target's parent has a number and no row, even when a followed process had that number and is gone."""
+    says(row(100, target()), parent_id=None, ppid=50, forker_pid=50)
+    used = [target(), *dead(500), ev.reap(30 * MS, 500, by=100), ev.fork(40 * MS, 600, by=100, parent=500)]
+    says(row(600, *used), parent_id=None, ppid=500)
+
+
+def test_argv_is_inherited_over_generations() -> None:
+    """Who never ran a program has the arguments that its forker had at the fork, however far back these were set."""
+    rows = [
+        target(),
+        ev.fork(5 * MS, 90, by=100),
+        ev.exec_(10 * MS, 100, ["a b", "1"]),
+        ev.fork(20 * MS, 200, by=100),
+        ev.exec_(25 * MS, 100, ["later"]),
+        ev.fork(30 * MS, 300, by=200),
+        ev.fork(40 * MS, 400, by=300),
+    ]
+    table = recording(*rows).lifecycles().set_index("pid")
+    assert table["argv"].fillna("?").to_dict() == {100: "later", 90: "?", 200: "'a b' 1", 300: "'a b' 1", 400: "'a b' 1"}
+
+
+def test_last_program_and_name_count() -> None:
+    """After two execs the second is the one; a name in the exit row is later still."""
+    rows = [target(), ev.exec_(1 * MS, 100, ["env"]), ev.exec_(2 * MS, 100, ["python", "x.py"])]
+    says(row(100, *rows), comm="python", argv="python x.py", exec_ns=2 * MS)
+    says(row(100, *rows, ev.exit_(3 * MS, 100, comm="renamed")), comm="renamed")
+
+
+def test_arguments_that_were_cut() -> None:
+    """Arguments beyond 4 KiB are marked, and the row stays complete."""
+    says(row(100, target(), ev.exec_(1 * MS, 100, ["x"], detail="argv cut")), notes="argv cut", complete=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "signal", "core"),
+    [(0, 0, None, False), (255 << 8, 255, None, False), (15, None, "SIGTERM", False), (0x8B, None, "SIGSEGV", True)],
+)
+def test_wait_status(status: int, code: int | None, signal: str | None, core: bool) -> None:
+    """A wait status becomes a code or a signal, never both."""
+    says(row(500, target(), *dead(500, status=status)), exit_code=code, term_signal=signal, core_dumped=core)
+
+
+def test_open_zombie_ages_until_the_end() -> None:
+    """A zombie that nobody reaped is open, and its age so far is its time."""
+    found = row(500, target(), *dead(500), ev.end(121 * MS), closed=False)
+    says(found, zombie_ns=21 * MS, zombie_ms=100.0, zombie_open=True, reap_ns=None, reap_call=None, state="zombie")
+
+
+def test_running_at_the_end() -> None:
+    """A process that still runs has neither exit nor zombie time."""
+    found = row(500, target(), ev.fork(10 * MS, 500, by=100))
+    says(found, state="running", run_ms=None, zombie_ms=None, zombie_open=False, complete=True)
+
+
+def test_later_notifications_are_hand_overs() -> None:
+    """The first zombie event is the one; the second tells the adopter."""
+    rows = [target(), *dead(500), ev.zombie(40 * MS, 500, parent=1), ev.reap(50 * MS, 500, by=1)]
+    says(row(500, *rows), zombie_ns=21 * MS, zombie_ms=29.0)
+
+
+def test_no_exit_signal() -> None:
+    """Without an exit signal nobody is notified: the zombie counts from its exit, and that is exact."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100, signal=0), ev.exit_(20 * MS, 500), ev.reap(30 * MS, 500, by=100)]
+    says(row(500, *rows), zombie_ns=20 * MS, zombie_ms=10.0, notes="no exit signal", complete=True)
+
+
+def test_notification_that_was_not_seen() -> None:
+    """A reaped child without a zombie event counts from its exit, and says that this is a stand-in."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100), ev.exit_(20 * MS, 500), ev.reap(30 * MS, 500, by=100)]
+    note = "notification not seen; zombie counted from the exit"
+    says(row(500, *rows), zombie_ns=20 * MS, zombie_ms=10.0, notes=note, complete=False)
+
+
+def test_ignored_sigchld_leaves_no_zombie() -> None:
+    """Under a parent that ignores SIGCHLD a child is never a zombie: no zombie time, released at the autoreap, by nobody."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100), ev.exit_(20 * MS, 500, disposition="ignored"), ev.autoreap(21 * MS, 500)]
+    found = row(500, *rows)
+    says(found, zombie_ns=None, zombie_ms=None, zombie_open=False, reap_ns=21 * MS, reap_call="autoreap", state="gone")
+    says(found, reaper_pid=None, reaper_tid=None, reap_target=None, reap_options=None, complete=True, notes=None)
+
+
+def test_ignored_sigchld_without_its_autoreap() -> None:
+    """When only the disposition tells, the process is gone, the moment unknown and the row not complete."""
+    found = row(500, target(), ev.fork(10 * MS, 500, by=100), ev.exit_(20 * MS, 500, disposition="ignored"))
+    says(found, state="gone", reap_call="autoreap", reap_ns=None, zombie_ns=None, zombie_open=False, complete=False)
+    assert found["notes"] == "release not seen; inferred from the ignored SIGCHLD"
+
+
+def test_ignored_sigchld_means_nothing_to_another_exit_signal() -> None:
+    """The kernel looks at SIGCHLD's disposition only when SIGCHLD is the exit signal."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100, signal=10), ev.exit_(20 * MS, 500, disposition="ignored")]
+    says(row(500, *rows), state="zombie", reap_call=None)
+
+
+def test_zombie_before_an_autoreap() -> None:
+    """A zombie can end as an autoreap: when the adopter that inherits it ignores SIGCHLD."""
+    says(row(500, target(), *dead(500), ev.autoreap(40 * MS, 500)), zombie_ms=19.0, reap_call="autoreap", state="gone")
+
+
+def test_real_reap_beats_later_guesses() -> None:
+    """`unseen` and `kernel` give way to a wait that was seen, before or after."""
+    for guess in ("unseen", "kernel"):
+        late = [target(), *dead(500), ev.reap(30 * MS, 500, by=100), ev.reap(45 * MS, 500, by=100, call=guess)]
+        says(row(500, *late), reap_ns=30 * MS, reap_call="wait4", complete=True, notes=None)
+        early = [target(), *dead(500), ev.reap(30 * MS, 500, by=100, call=guess), ev.reap(31 * MS, 500, by=100)]
+        says(row(500, *early), reap_ns=31 * MS, reap_call="wait4", complete=True, notes=None)
+
+
+def test_unseen_reap() -> None:
+    """A reap that was not seen is the last parent's, at an upper bound, by a thread that is not known."""
+    found = row(500, target(), *dead(500), ev.reap(45 * MS, 500, by=100, call="unseen", target=None))
+    says(found, reap_ns=45 * MS, zombie_ms=24.0, reap_call="unseen", reaper_pid=100, reaper_id=0, reaper_tid=None)
+    says(found, reap_target=None, reap_options=None, complete=False, notes="reap not seen; time is an upper bound")
+
+
+def test_unseen_reap_that_names_nobody() -> None:
+    """Where the trace does not name the reaper it is the last parent: here pid 1, which adopted the orphan."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(10 * MS, 500, by=200), ev.exit_(15 * MS, 200, adopter=1)]
+    rows += [ev.zombie(15 * MS, 200), ev.exit_(20 * MS, 500, parent=1), ev.zombie(21 * MS, 500, parent=1)]
+    says(row(500, *rows, ev.reap(45 * MS, 500, call="unseen")), reaper_pid=1, reaper_id=None, adopter_pid=1)
+
+
+def test_kernel_reap() -> None:
+    """The kernel itself waits when a PID namespace dies."""
+    says(row(500, target(), *dead(500), ev.reap(30 * MS, 500, by=100, call="kernel")), reap_call="kernel", complete=True)
+
+
+def test_wait_without_a_name_explains_an_unseen_reap() -> None:
+    """A waitid that did not say which child it took is the reaper of the zombie that turns out to be gone."""
+    rows = [target(), *dead(500), ev.wait(30 * MS, None, by=100, call="waitid", target="any", flags=4)]
+    found = row(500, *rows, ev.reap(45 * MS, 500, by=100, call="unseen"))
+    says(found, reap_ns=30 * MS, reap_call="waitid", reap_target="any", reap_options="WEXITED", reaper_tid=100)
+    says(found, complete=False, notes="reap inferred: the wait did not name its child")
+
+
+def test_wait_with_a_bad_pointer_explains_an_unseen_reap() -> None:
+    """wait4 that returns EFAULT has released the child all the same; of several zombies the one it asked for."""
+    rows = [target(), *dead(500), *dead(501), ev.wait(30 * MS, None, by=100, result=14, target_pid=501)]
+    rows += [ev.reap(45 * MS, one, by=100, call="unseen") for one in (500, 501)]
+    says(row(501, *rows), reap_ns=30 * MS, reap_call="wait4")
+    says(row(500, *rows), reap_ns=45 * MS, reap_call="unseen")
+
+
+def test_each_wait_without_a_name_takes_one_zombie() -> None:
+    """Two such waits explain two zombies, the first forked first; the third zombie stays unseen."""
+    rows = [target(), *dead(500, 10 * MS), *dead(501, 11 * MS), *dead(502, 12 * MS)]
+    rows += [ev.wait(time * MS, None, by=100, call="waitid", target="any", flags=4) for time in (30, 31)]
+    rows += [ev.reap(45 * MS, one, by=100, call="unseen") for one in (500, 501, 502)]
+    table = recording(*rows).lifecycles().set_index("pid")
+    assert (table["reap_ns"] // MS).dropna().to_dict() == {500: 30, 501: 31, 502: 45}
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        ev.wait(30 * MS, None, by=100, result=10),
+        ev.wait(30 * MS, None, by=100, call="waitid", flags=0x1000004),
+        ev.wait(19 * MS, None, by=100, target="any"),
+        ev.wait(30 * MS, None, by=200, target="any"),
+        ev.wait(30 * MS, None, by=100, target_pid=501),
+    ],
+    ids=["ECHILD", "WNOWAIT", "before the death", "somebody else's", "for another child"],
+)
+def test_waits_that_explain_nothing(wait: ev.Row) -> None:
+    """A wait that failed, peeked, came too early or was meant for others did not take the zombie."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), *dead(500), wait, ev.reap(45 * MS, 500, by=100, call="unseen")]
+    says(row(500, *rows), reap_call="unseen", reap_ns=45 * MS)
+
+
+def test_a_tracers_wait_is_no_reap() -> None:
+    """Stops, continues, peeks and what a tracer is told are `wait` rows: the zombie stays until its reap."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100), ev.wait(15 * MS, 500, by=100, status=0x137F)]
+    rows += [ev.exit_(20 * MS, 500), ev.zombie(21 * MS, 500), ev.wait(22 * MS, 500, by=100, call="waitid", flags=0x1000004)]
+    says(row(500, *rows, ev.reap(40 * MS, 500, by=100)), reap_ns=40 * MS, zombie_ms=19.0)
+
+
+def test_empty_waits_of_a_living_child() -> None:
+    """Of a child that was never reaped the polls are in its running total, of which the last counts."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100), ev.waits(20 * MS, 3, pid=500), ev.waits(30 * MS, 8, pid=500)]
+    says(row(500, *rows), empty_waits=8)
+
+
+def test_adopter_is_the_last_parent() -> None:
+    """When the parent dies first its adopter is the last parent, over a chain of adopters."""
+    rows = [
+        target(),
+        ev.fork(5 * MS, 200, by=100),
+        ev.fork(6 * MS, 300, by=200),
+        ev.fork(10 * MS, 500, by=300),
+        ev.exit_(20 * MS, 300, adopter=200),
+        ev.zombie(21 * MS, 300),
+        ev.exit_(30 * MS, 200, adopter=1),
+        ev.zombie(31 * MS, 200),
+    ]
+    says(row(500, *rows), ppid=300, parent_id=2, adopter_pid=1, adopter_id=None)
+    says(row(300, *rows), adopter_pid=1)
+    says(row(500, *rows[:6]), adopter_pid=200, adopter_id=1)
+
+
+def test_reaped_before_the_parent_died() -> None:
+    """Who was reaped before the parent's own notification was never handed over."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(10 * MS, 500, by=200), ev.exit_(11 * MS, 500)]
+    rows += [ev.zombie(12 * MS, 500), ev.reap(13 * MS, 500, by=200), ev.exit_(14 * MS, 200, adopter=1), ev.zombie(15 * MS, 200)]
+    says(row(500, *rows), adopter_pid=None, adopter_id=None)
+
+
+def test_the_kernels_word_beats_the_derived_adopter() -> None:
+    """The parent in the child's own exit row is the real one, whatever its dead parent's exit row named."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(10 * MS, 500, by=200), ev.exit_(14 * MS, 200, adopter=1)]
+    rows += [ev.zombie(15 * MS, 200), ev.exit_(20 * MS, 500, parent=100)]
+    says(row(500, *rows), adopter_pid=100, adopter_id=0)
+
+
+def test_killer() -> None:
+    """The killer sent the last signal of the number that ended the process, up to its exit."""
+    rows = [
+        target(),
+        ev.fork(5 * MS, 200, by=100),
+        ev.fork(10 * MS, 500, by=100),
+        ev.signal(11 * MS, 500, 15, by=100),
+        ev.signal(12 * MS, 500, 15, by=200),
+        ev.signal(13 * MS, 500, 9, by=100),
+        ev.exit_(20 * MS, 500, 15),
+        ev.signal(21 * MS, 500, 15, by=100),
+    ]
+    says(row(500, *rows), term_signal="SIGTERM", killer_kind="process", killer_pid=200, killer_id=1)
+
+
+def test_killer_of_one_that_caught_it() -> None:
+    """A process that exits with a code was not killed, whatever was sent."""
+    says(
+        row(500, target(), ev.fork(MS, 500, by=100), ev.signal(2 * MS, 500, 15, by=100), ev.exit_(3 * MS, 500)),
+        killer_kind=None,
+    )
+
+
+def test_killed_by_the_kernel_or_oom() -> None:
+    """A fault is the kernel's doing; a SIGKILL of the kernel is the OOM killer's where that chose the process."""
+    start = [target(), ev.fork(1 * MS, 500, by=100)]
+    fault = [*start, ev.signal(2 * MS, 500, 11, sent_by="kernel"), ev.exit_(3 * MS, 500, 0x8B)]
+    says(row(500, *fault), killer_kind="kernel", killer_pid=None)
+    oom = [*start, ev.signal(2 * MS, 500, 9, sent_by="kernel"), ev.oom(2 * MS, 500), ev.exit_(3 * MS, 500, 9)]
+    says(row(500, *oom), killer_kind="oom", killer_pid=None)
+    survived = [*start, ev.oom(2 * MS, 500), ev.signal(3 * MS, 500, 9, by=100), ev.exit_(4 * MS, 500, 9)]
+    says(row(500, *survived), killer_kind="process", killer_pid=100)
+
+
+@pytest.mark.parametrize(
+    ("origin", "note"), [("attached", "started before the recording"), ("adopted", "forked outside the recording")]
+)
+def test_origins_that_are_not_complete(origin: str, note: str) -> None:
+    """What a process did before it was followed is not in the trace."""
+    found = row(500, target(), ev.fork(90 * MS, 500, parent=100, origin=origin, start_ns=5 * MS, call=None))
+    says(found, origin=origin, fork_ns=5 * MS, forker_pid=0, fork_call=None, notes=note, complete=False)
+
+
+def test_loss_marks_those_alive_during_it() -> None:
+    """A loss lies between its row and the one before of the same kind: who lived then is not complete."""
+    rows = [target(), *dead(500, 1 * MS, 2 * MS), ev.reap(4 * MS, 500, by=100), ev.lost(5 * MS, 1, "zombie")]
+    rows += [
+        *dead(501, 6 * MS, 7 * MS),
+        ev.reap(9 * MS, 501, by=100),
+        *dead(502, 10 * MS, 11 * MS),
+        ev.lost(12 * MS, 2, "exit"),
+    ]
+    rows += [ev.lost(15 * MS, 3, "exit"), *dead(503, 16 * MS, 17 * MS)]
+    table = recording(*rows).lifecycles().set_index("pid")
+    assert table["complete"].to_dict() == {100: False, 500: False, 501: False, 502: False, 503: True}
+    assert table["notes"].dropna().unique().tolist() == ["events were lost while it lived"]
+    ending = [target(), ev.lost(5 * MS, 1, "exit"), *dead(501, 6 * MS, 7 * MS), ev.reap(9 * MS, 501, by=100)]
+    says(row(501, *ending, *dead(502, 10 * MS, 11 * MS), ev.lost(20 * MS, 1, "exit")), complete=False)
+    says(row(501, *ending, ev.lost(20 * MS, 1, "reap"), ev.lost(20 * MS, 0, "exit")), complete=False)
+
+
+def test_fork_that_was_lost() -> None:
+    """A process whose fork was lost is known by its number and start, with the parent of its exit."""
+    rows = [
+        target(),
+        ev.exit_(20 * MS, 500, start_ns=10 * MS, parent=100),
+        ev.zombie(21 * MS, 500),
+        ev.lost(22 * MS, 1, "fork"),
+    ]
+    found = row(500, *rows)
+    says(found, id=1, fork_ns=10 * MS, ppid=100, parent_id=0, origin=None, run_ms=10.0, complete=False)
+    assert found["notes"] == "fork not seen; events were lost while it lived"
+
+
+def test_exit_that_was_lost() -> None:
+    """A reap without an exit still releases the process."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100), ev.reap(20 * MS, 500, by=100), ev.lost(22 * MS, 1, "exit")]
+    says(row(500, *rows), state="gone", exit_ns=None, zombie_ns=None, zombie_ms=None, reap_ns=20 * MS, complete=False)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [ev.exit_(1 * MS, 500), ev.fork(5 * MS, 500, by=100)],
+        [ev.exit_(1 * MS, 500, start_ns=5 * MS), ev.fork(5 * MS, 500, by=100)],
+        [ev.reap(1 * MS, 500, by=100), ev.fork(5 * MS, 500, by=100)],
+        [ev.zombie(1 * MS, 500)],
+    ],
+    ids=["exit", "exit with its start", "reap", "no fork at all"],
+)
+def test_event_before_its_fork(rows: list[ev.Row]) -> None:
+    """An event before its process's fork in a trace that lost nothing is an error; after a loss it is not."""
+    with pytest.raises(TraceError, match="comes before its fork, and nothing was lost"):
+        recording(target(), *rows).lifecycles()
+    recording(target(), *rows, ev.lost(9 * MS, 1, "fork")).lifecycles()
+    recording(target(), *rows, closed=False).lifecycles()
+
+
+def test_clocks_may_differ_a_little() -> None:
+    """The clock of events may lag behind that of starts by less than a millisecond."""
+    says(row(500, target(), ev.fork(5 * MS, 500, by=100), ev.exit_(5 * MS - 900_000, 500)), exit_code=0, state="zombie")
