@@ -53,7 +53,7 @@ static void orphans(const char *name)
         while (starttime(pid) == start)
             sleep_ms(1);
         say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'starttime': %llu, 'exit_code': %d, 'state': 'gone', "
-            "'after_fork_ns': %lld, 'gone_ns': %lld",
+            "'after_fork_ns': %lld, 'gone_ns': %lld, 'complete': null",
             name, pid, parent, adopter, start, 60 + i, before_ns, now_ns());
     }
 }

@@ -131,7 +131,7 @@ static void death_of_init(const char *name)
                 name, numbers.outer, numbers.inner, outer);
         else
             say("'case': '%s', 'what': 'zombie', 'pid': %d, 'ns_pid': %d, 'ppid': %d, 'exit_code': %d, 'least_zombie_ms': 20, "
-                "'reap_call': 'kernel', 'reaper_pid': null, 'state': 'gone'",
+                "'reap_call': 'kernel', 'state': 'gone'",
                 name, numbers.outer, numbers.inner, outer, 30 + i);
     }
 }

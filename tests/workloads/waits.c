@@ -14,6 +14,14 @@ static void reaped(const char *name, pid_t pid, const char *call, const char *ta
         name, pid, getpid(), code, getpid(), thread_number(), call, target, options, now_ns());
 }
 
+/* The kernel tells nobody which child the call took: that may be found out, and then the row says so. */
+static void reaped_untold(const char *name, pid_t pid, const char *call, const char *options, int code)
+{
+    say("'case': '%s', 'pid': %d, 'ppid': %d, 'exit_code': %d, 'reaper_pid': %d, 'reaper_tid': %d, 'reap_call': '%s', "
+        "'reap_target': 'any', 'reap_options': '%s', 'after_reap_ns': %lld, 'complete': null",
+        name, pid, getpid(), code, getpid(), thread_number(), call, options, now_ns());
+}
+
 static void must(int true, const char *what)
 {
     if (!true)
@@ -86,7 +94,7 @@ static void without_a_result(const char *name)
         reaped(name, pid, "waitid", "pid", "WEXITED", 10 + i);
         pid = child(20 + i, NULL);
         must(waitid(P_ALL, 0, NULL, WEXITED) == 0, "P_ALL without infop");
-        reaped(name, pid, "waitid", "any", "WEXITED", 20 + i);
+        reaped_untold(name, pid, "waitid", "WEXITED", 20 + i);
         pid = child(30 + i, NULL);
         must(wait4(pid, NULL, 0, NULL) == pid, "wait4 without status");
         reaped(name, pid, "wait4", "pid", "", 30 + i);
@@ -105,7 +113,7 @@ static void bad_pointers(const char *name)
         pid = child(20 + i, NULL);
         must(syscall(SYS_wait4, -1, NULL, 0, bad) == -1 && errno == EFAULT, "wait4 bad rusage");
         must(wait4(pid, NULL, 0, NULL) == -1 && errno == ECHILD, "reaped by EFAULT");
-        reaped(name, pid, "wait4", "any", "", 20 + i);
+        reaped_untold(name, pid, "wait4", "", 20 + i);
         pid = child(30 + i, NULL);
         must(syscall(SYS_waitid, P_PID, pid, bad, WEXITED, NULL) == -1 && errno == EFAULT, "waitid bad infop");
         must(wait4(pid, NULL, 0, NULL) == -1 && errno == ECHILD, "reaped by EFAULT");

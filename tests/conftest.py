@@ -1,0 +1,77 @@
+"""Fixtures that record: `record` runs a command under forktrace as a user would, `workload` compiles a C program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from recorded import MARK, WORKLOADS, Recorded, forktrace_command, processes_with
+
+GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
+STATIC = {"first": ("-nostdlib", "-static")}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs root where there is none, except in CI, where it has to run."""
+    if item.get_closest_marker("root") and os.geteuid() != 0 and not os.environ.get("CI"):
+        pytest.skip("records real processes: needs root (sudo make test)")
+
+
+@pytest.fixture(scope="session")
+def open_folder() -> Iterator[Path]:
+    """A directory that every user can read and write, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="forktrace-test-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def workload(open_folder: Path) -> Callable[[str], str]:
+    """Compile tests/workloads/NAME.c once and return the path of the program."""
+
+    def build(name: str) -> str:
+        program = open_folder / name
+        if not program.exists():
+            options = STATIC.get(name, ("-pthread",))
+            subprocess.run([*GCC, *options, "-o", program, WORKLOADS / f"{name}.c"], check=True)
+        return str(program)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment of a recording: this one, without a trace of sudo; forktrace is found where these tests are."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
+    return plain | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
+
+
+@pytest.fixture(scope="session")
+def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., Recorded]:
+    """Record a command to its end; check what always holds: the balance, a closed trace, nothing left behind."""
+
+    def run(command: Sequence[str], *options: str, timeout_s: float = 120, **more: object) -> Recorded:
+        mark = f"{MARK}={uuid.uuid4()}"
+        path = open_folder / f"{uuid.uuid4()}.arrows"
+        line = forktrace_command("record", "-q", "-o", str(path), *options, "--", *command)
+        marked = dict(environment) | {MARK: mark.partition("=")[2]}
+        # Files, not pipes: a descendant that outlives the recording would hold a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+            done = subprocess.run(line, env=marked, stdout=out, stderr=errors, timeout=timeout_s, check=False, **more)
+            out.seek(0)
+            errors.seek(0)
+            recorded = Recorded(path, done.returncode, out.read(), errors.read())
+        assert path.exists(), recorded.stderr
+        assert not processes_with(mark), f"left behind: {processes_with(mark)}"
+        recorded.assert_balanced()
+        recorded.assert_whole()
+        return recorded
+
+    return run

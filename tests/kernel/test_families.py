@@ -1,0 +1,68 @@
+"""Children that outlive their parents, and large families."""
+
+import pytest
+from recorded import Recorded
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize(("case", "count"), [("subreaper", 3), ("handed-over", 5), ("handed-to-ignorer", 5)])
+def test_adopted_by_a_subreaper(suite: Recorded, case: str, count: int) -> None:
+    """An orphan, dead or alive, comes to the subreaper, which reaps it or has it released."""
+    lines = suite.of(case, "families")
+    assert len(lines) == count
+    suite.assert_agrees(lines)
+    for line in lines:
+        assert suite.row(line["pid"])["adopter_id"] == suite.id_of(line["adopter_pid"])
+
+
+def test_adopted_by_an_outsider(suite: Recorded) -> None:
+    """Whom pid 1 reaps is inferred: the reap is no earlier than the exit, and no later than 100 ms after /proc forgot it."""
+    lines = suite.of("orphans", "families")
+    assert len(lines) == 2
+    suite.assert_agrees(lines)
+    for line in lines:
+        row = suite.row(line["pid"])
+        assert row["reaper_pid"] == line["adopter_pid"]
+        assert row["exit_ns"] <= row["reap_ns"] <= line["gone_ns"] + 100_000_000
+        if row["reap_call"] == "unseen":
+            assert not row["complete"]
+            assert row["notes"]
+
+
+@pytest.mark.parametrize("case", ["handed-over", "handed-to-ignorer"])
+def test_a_zombie_is_handed_over(suite: Recorded, case: str) -> None:
+    """When a parent dies, its zombies are notified a second time; their zombie time began with the first."""
+    for line in suite.of(case, "families"):
+        zombies = suite.events_of(line["pid"], "zombie")
+        parents = zombies["parent_pid"].tolist()
+        assert parents[0] == line["ppid"]
+        assert parents[1:] in ([line["adopter_pid"]], [] if case == "handed-to-ignorer" else None)
+        assert suite.row(line["pid"])["zombie_ns"] == zombies["time_ns"].iloc[0]
+
+
+def test_an_inherited_zombie_is_ignored(suite: Recorded) -> None:
+    """The adopter ignores SIGCHLD: an autoreap after a zombie, at the death of the parent."""
+    for line in suite.of("handed-to-ignorer", "families"):
+        parent = suite.row(line["ppid"])
+        assert suite.row(line["pid"])["reap_ns"] >= parent["exit_ns"]
+
+
+def test_generations(suite: Recorded) -> None:
+    """2 children with 3 children with 5 children each: every row knows its parent."""
+    lines = suite.of("generations", "families")
+    assert len(lines) == 38
+    suite.assert_agrees(lines)
+    for line in lines:
+        assert suite.row(line["pid"])["parent_id"] == suite.id_of(line["ppid"])
+
+
+def test_burst(suite: Recorded) -> None:
+    """997 children that die at once are all there, and counted as zombies of their parent."""
+    lines = suite.of("burst", "families")
+    assert len(lines) == 997
+    suite.assert_agrees(lines)
+    counts = suite.recording.zombie_count()
+    own = counts[counts["parent_id"] == suite.id_of(lines[0]["reaper_pid"])]
+    assert own["zombies"].iloc[-1] == 0
+    assert own["zombies"].max() > 300

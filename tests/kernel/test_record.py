@@ -1,0 +1,336 @@
+"""`forktrace record` around a command: how both end, what the command sees of it, and who it runs as."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import forktrace
+import pytest
+from recorded import MARK, Recorded, forktrace_command, processes_with, wait_until
+
+pytestmark = pytest.mark.root
+
+Record = Callable[..., Recorded]
+Workload = Callable[[str], str]
+
+
+def test_first_fork(record: Record, workload: Workload) -> None:
+    """A fork that is the target's first instruction is recorded, and record ends with the target's code."""
+    recorded = record([workload("first")])
+    assert recorded.returncode == 7
+    assert recorded.stdout == ""
+    assert recorded.table["origin"].tolist() == ["target", "forked"]
+    assert recorded.table["exit_code"].tolist() == [7, 3]
+    assert recorded.table["fork_call"].tolist()[1] == "fork"
+    assert recorded.table["parent_id"].tolist()[1] == 0
+
+
+def test_ends_by_signal(record: Record) -> None:
+    """record dies of the signal that killed the target."""
+    recorded = record(["/bin/sh", "-c", "/bin/true; kill -USR1 $$"])
+    assert recorded.returncode == -signal.SIGUSR1
+    assert recorded.row(recorded.recording.header["target_pid"])["term_signal"] == "SIGUSR1"
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [("/nonexistent/program", 127), ("no-such-command-here", 127), ("/etc/passwd", 126)]
+)
+def test_no_command(command: str, status: int, open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A command that is not there ends in 127, one that cannot be executed in 126; one line says so, and no trace is left."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    line = forktrace_command("record", "-o", str(path), "--", command)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    assert command in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not path.exists()
+
+
+def test_output_exists(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """An existing output file is not overwritten: status 125, and the command does not run."""
+    path, ran = open_folder / f"{uuid.uuid4()}.arrows", open_folder / str(uuid.uuid4())
+    path.write_text("precious")
+    line = forktrace_command("record", "-o", str(path), "--", "touch", str(ran))
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 125, done.stderr
+    assert path.read_text() == "precious"
+    assert "--force" in done.stderr
+    assert not ran.exists()
+
+
+class Terminal:
+    """A command whose terminal is a pty of its own, in a session of its own."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        self.mark = f"{MARK}={uuid.uuid4()}"
+        self.text = ""
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.execvpe(command[0], command, dict(environment) | dict([self.mark.split("=")]))
+
+    def read(self) -> str:
+        """Everything that was printed so far."""
+        while select.select([self.master], [], [], 0)[0]:
+            try:
+                self.text += os.read(self.master, 65536).decode()
+            except OSError:  # the other end is closed
+                break
+        return self.text
+
+    def until(self, text: str, timeout_s: float = 30) -> None:
+        """Wait until `text` was printed."""
+        wait_until(lambda: text in self.read(), f"{text!r} on the terminal, which shows {self.text!r}", timeout_s)
+
+    def press(self, key: bytes) -> None:
+        """Type."""
+        os.write(self.master, key)
+
+    def wait(self, timeout_s: float = 60) -> int:
+        """The exit code or negative signal number of the command."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"did not end within {timeout_s} s; the terminal shows {self.text!r}")
+            time.sleep(0.01)
+        self.read()
+        os.close(self.master)
+        return os.waitstatus_to_exitcode(status)
+
+
+CATCHES = """
+import os, signal, subprocess, time
+signal.signal(signal.SIGINT, lambda *_: os._exit(5))
+child = os.fork()
+if not child:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    time.sleep(0.5)
+    os._exit(6)
+print("ready", flush=True)
+os.waitpid(child, 0)
+"""
+
+IGNORES = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def closed_recording(path: Path) -> Recorded:
+    """The recording at `path`, whose balance and totals hold."""
+    recorded = Recorded(path, 0, "", "")
+    recorded.assert_balanced()
+    recorded.assert_whole()
+    return recorded
+
+
+def test_ctrl_c(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """Ctrl-C is the target's: record ends as the target does because of it, after the last descendant is gone."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    terminal = Terminal(forktrace_command("record", "-o", str(path), "--", sys.executable, "-c", CATCHES), environment)
+    terminal.until("ready")
+    terminal.press(b"\x03")
+    assert terminal.wait() == 5, terminal.text
+    recorded = closed_recording(path)
+    assert recorded.table["exit_code"].tolist() == [5, 6]
+    assert recorded.table["state"].tolist() == ["gone", "gone"]
+    assert not processes_with(terminal.mark)
+
+
+def test_ctrl_c_kills(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A target without a handler dies of Ctrl-C, and record with it, its trace whole."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    command = ["/bin/sh", "-c", "echo ready; exec sleep 60"]
+    terminal = Terminal(forktrace_command("record", "-o", str(path), "--", *command), environment)
+    terminal.until("ready")
+    terminal.press(b"\x03")
+    assert terminal.wait() == -signal.SIGINT, terminal.text
+    recorded = closed_recording(path)
+    assert recorded.table["term_signal"].tolist() == ["SIGINT"]
+    assert recorded.table["killer_kind"].tolist() == ["kernel"]
+
+
+def test_second_ctrl_c(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A second Ctrl-C ends the recording of a target that ignores it; the target runs on, and the trace is whole."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    terminal = Terminal(forktrace_command("record", "-o", str(path), "--", sys.executable, "-c", IGNORES), environment)
+    terminal.until("ready")
+    target = forktrace.read(path).header["target_pid"]
+    try:
+        terminal.press(b"\x03")
+        time.sleep(1)
+        assert os.waitpid(terminal.pid, os.WNOHANG) == (0, 0), "the first Ctrl-C ended the recording"
+        terminal.press(b"\x03")
+        terminal.wait()
+        assert processes_with(terminal.mark) == [target]
+    finally:
+        os.kill(target, signal.SIGKILL)
+    assert closed_recording(path).table["state"].tolist() == ["running"]
+
+
+def test_outlives_the_command(record: Record) -> None:
+    """record follows on until the last descendant is gone, and ends with the status of the command."""
+    script = "(sleep 0.3; exec sleep 1) & exit 3"
+    recorded = record(["/bin/sh", "-c", script])
+    assert recorded.returncode == 3
+    assert sorted(recorded.table["comm"]) == ["sh", "sleep", "sleep"]
+    assert recorded.table["state"].tolist() == ["gone"] * 3
+    outlived = recorded.table[recorded.table["id"] == 1].iloc[0]
+    assert outlived["exit_ns"] - recorded.table["exit_ns"].iloc[0] >= 1_200_000_000
+    assert outlived["adopter_pid"] == outlived["reaper_pid"]
+
+
+def test_duration(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """After -d seconds the recording ends with status 0, and the target runs on; a zombie then counts with its age."""
+    path, mark = open_folder / f"{uuid.uuid4()}.arrows", f"{MARK}={uuid.uuid4()}"
+    line = forktrace_command("record", "-q", "-o", str(path), "-d", "1", "--", "/bin/sh", "-c", "/bin/true & exec sleep 60")
+    done = subprocess.run(
+        line, env=dict(environment) | dict([mark.split("=")]), timeout=60, check=False, stderr=subprocess.PIPE
+    )
+    alive = processes_with(mark)
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    assert done.returncode == 0, done.stderr
+    recorded = closed_recording(path)
+    assert alive == [recorded.recording.header["target_pid"]]
+    assert recorded.table["state"].tolist() == ["running", "zombie"]
+    assert recorded.table["zombie_open"].tolist() == [False, True]
+    assert 500 < recorded.table["zombie_ms"].iloc[1] < 1500
+
+
+def test_surroundings(workload: Workload, open_folder: Path, environment: Mapping[str, str]) -> None:
+    """The target sees what it would see without a recorder: descriptors, terminal, group, limits, signals, environment."""
+    path, before, after = (open_folder / str(uuid.uuid4()) for _ in range(3))
+    program = workload("surroundings")
+    recorder = f"{sys.executable} -m forktrace record -q -o {path} --"
+    script = (
+        "umask 027; ulimit -n 512; ulimit -c 0; trap '' USR2; exec 7<$0 3</dev/null;"
+        f"printf hello | {program} a 'b c' >{before}; printf hello | {recorder} {program} a 'b c' >{after}"
+    )
+    terminal = Terminal(["/bin/sh", "-c", script, __file__], environment)
+    assert terminal.wait() == 0, terminal.text
+    bare, recorded = (file.read_text().replace(str(after), str(before)).splitlines() for file in (before, after))
+    assert "stdin 5 bytes" in bare
+    assert "argument b c" in bare
+    assert recorded == bare
+
+
+def test_terminal(workload: Workload, open_folder: Path, environment: Mapping[str, str]) -> None:
+    """On a terminal the target is in its foreground group, and reads and writes it directly."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    script = f"{workload('surroundings')}; {sys.executable} -m forktrace record -q -o {path} -- {workload('surroundings')}"
+    terminal = Terminal(["/bin/sh", "-c", script], environment)
+    terminal.until("/dev/pts")
+    terminal.press(b"one\n\x04")
+    terminal.until("stdin 4 bytes")
+    terminal.press(b"one\n\x04")
+    assert terminal.wait() == 0, terminal.text
+    own = [line for line in terminal.text.splitlines() if line.startswith(("group ", "0 /dev", "1 /dev", "2 /dev", "stdin"))]
+    assert len(own) == 10
+    assert own[:5] == own[5:]
+
+
+def test_sigpipe(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A target whose reader is gone dies of SIGPIPE, as it would alone."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    line = forktrace_command("record", "-q", "-o", str(path), "--", "yes")
+    with subprocess.Popen(line, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.read(2) == b"y\n"
+        recorder.stdout.close()
+        assert recorder.wait(60) == -signal.SIGPIPE
+    assert closed_recording(path).table["term_signal"].tolist() == ["SIGPIPE"]
+
+
+def test_killed_recorder(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """SIGKILL of the recorder leaves a trace that can be read, cut off, and a target that runs on."""
+    path, mark = open_folder / f"{uuid.uuid4()}.arrows", f"{MARK}={uuid.uuid4()}"
+    script = "for i in 1 2 3 4 5 6 7; do /bin/true; done; echo done; exec sleep 60"
+    line = forktrace_command("record", "-q", "-o", str(path), "--", "/bin/sh", "-c", script)
+    with subprocess.Popen(line, env=dict(environment) | dict([mark.split("=")]), stdout=subprocess.PIPE) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.readline() == b"done\n"
+        time.sleep(0.5)
+        recording = forktrace.read(path)
+        target = recording.header["target_pid"]
+        recorder.kill()
+    try:
+        wait_until(lambda: processes_with(mark) == [target], "only the target runs on")
+    finally:
+        for pid in processes_with(mark):
+            os.kill(pid, signal.SIGKILL)
+    recording = forktrace.read(path)
+    assert recording.cut
+    assert recording.lifecycles()["state"].tolist() == ["running", *["gone"] * 7]
+
+
+@pytest.fixture
+def user(open_folder: Path) -> Iterator[str]:
+    """An ordinary user who may run anything as root without a password, made and removed here."""
+    if subprocess.run(["sh", "-c", "command -v sudo useradd"], capture_output=True, check=False).returncode:
+        pytest.skip("sudo or useradd is not installed")
+    name, rule = "forktrace-test", Path("/etc/sudoers.d/forktrace-test")
+    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", name], check=True)
+    try:
+        rule.write_text(f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n")
+        rule.chmod(0o440)
+        yield name
+    finally:
+        rule.unlink(missing_ok=True)
+        subprocess.run(["userdel", name], check=True)
+
+
+def as_user(user: str, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `sudo forktrace ...` as `user` would type it; `forktrace` is a script, as pip would install it."""
+    script = folder / "forktrace"
+    script.write_text(
+        f'#!/bin/sh\nPYTHONPATH={Path(forktrace.__file__).parent.parent} exec {sys.executable} -m forktrace "$@"\n'
+    )
+    script.chmod(0o755)
+    line = ["sudo", "-u", user, "-H", "env", f"{MARK}=sudo", "sudo", "-n", str(script), *command]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_sudo(user: str, open_folder: Path) -> None:
+    """Under sudo the target runs as the person who typed it, with their environment, and the trace is theirs."""
+    with tempfile.TemporaryDirectory(dir=open_folder) as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        shown = ["/bin/sh", "-c", f"id -un; id -gn; id -Gn; pwd; echo $HOME ${MARK} $USER; touch made; exit 3"]
+        bare = subprocess.run(
+            ["sudo", "-u", user, "-H", "env", f"{MARK}=sudo", *shown], cwd=folder, capture_output=True, text=True, check=False
+        )
+        done = as_user(user, ["record", "-q", "-o", "own.arrows", "--", *shown], folder)
+        assert done.returncode == bare.returncode == 3, done.stderr
+        assert done.stdout == bare.stdout
+        trace = folder / "own.arrows"
+        assert trace.owner() == (folder / "made").owner() == user
+        assert trace.stat().st_mode & 0o777 == 0o600
+        recorded = closed_recording(trace)
+        assert recorded.recording.header["user"] == user
+
+
+def test_sudo_opens_with_the_users_rights(user: str, open_folder: Path) -> None:
+    """A trace that the person could not write is not written for them by root."""
+    with tempfile.TemporaryDirectory(dir=open_folder) as name:
+        folder, locked = Path(name), Path(name) / "locked"
+        folder.chmod(0o755)
+        locked.mkdir(mode=0o700)
+        done = as_user(user, ["record", "-o", str(locked / "x.arrows"), "--", "/bin/true"], folder)
+        assert done.returncode == 125, done.stderr
+        assert not list(locked.iterdir())

@@ -1,0 +1,172 @@
+"""A recording made by a test: what the command printed, what the trace says, and how the two are compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import forktrace
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # the unit of times in /proc/PID/stat
+BY_WAIT = ("wait4", "waitid", "io_uring", "kernel", "unseen")
+
+WORKLOADS = Path(__file__).parent / "workloads"
+MARK = "FORKTRACE_TEST_RUN"  # in the environment of everything that a recording starts
+
+Line = dict[str, Any]
+
+
+def forktrace_command(*arguments: str) -> list[str]:
+    """The command line of forktrace in this very Python."""
+    return [sys.executable, "-m", "forktrace", *arguments]
+
+
+def processes_with(mark: str) -> list[int]:
+    """The numbers of the living processes that have `mark` in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it has ended, or is not ours to look at
+    return found
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20) -> None:
+    """Return when `condition` holds; fail, naming `what`, when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One finished `forktrace record`."""
+
+    path: Path
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @cached_property
+    def recording(self) -> Any:
+        """The trace as a user reads it."""
+        return forktrace.read(self.path)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The lifecycle table."""
+        return self.recording.lifecycles()
+
+    @cached_property
+    def raw(self) -> pd.DataFrame:
+        """The rows of the trace file itself."""
+        return self.recording.trace.table.to_pandas()
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """What the workload witnessed."""
+        return [json.loads(line) for line in self.stdout.splitlines() if line.startswith("{")]
+
+    def of(self, case: str, program: str | None = None, what: str | None = None) -> list[Line]:
+        """The witness lines of a case; without `what` those that are about its children."""
+        found = [line for line in self.lines if line["case"] == case and line.get("what") == what]
+        return [line for line in found if program in (None, line.get("program"))]
+
+    def row(self, pid: int, starttime: int | None = None) -> pd.Series:
+        """The one row of the lifecycle table with that number, and that start in clock ticks when it is given."""
+        rows = self.table[self.table["pid"] == pid]
+        if starttime is not None:
+            rows = rows[rows["fork_ns"] // TICK_NS == starttime]
+        started = self.table.loc[self.table["pid"] == pid, "fork_ns"].tolist()
+        assert len(rows) == 1, f"{len(rows)} rows for pid {pid} started at tick {starttime}; fork_ns of that number: {started}"
+        return rows.iloc[0]
+
+    def id_of(self, pid: int) -> int:
+        """The key of the one row with that number."""
+        return int(self.row(pid)["id"])
+
+    def events_of(self, pid: int, *kinds: str) -> pd.DataFrame:
+        """The rows of the trace file about that process, of these kinds."""
+        return self.raw[(self.raw["pid"] == pid) & self.raw["kind"].isin(kinds)]
+
+    def assert_agrees(self, lines: Iterable[Line]) -> None:
+        """Each line is a partial row of the table: the same values, and moments within those that it saw."""
+        wrong = [text for line in lines for text in self._differences(line)]
+        assert not wrong, "\n".join(wrong)
+
+    def _differences(self, line: Line) -> list[str]:
+        row = self.row(line["pid"], line.get("starttime"))
+        about = f"{line['case']} {line['pid']}"
+        wrong = [key for key in line if _differs(row, line, key)]
+        texts = [f"{about}: {key} is {_plain(row[key])!r}, the witness says {line[key]!r}" for key in wrong]
+        texts += [f"{about}: {text}" for text in _out_of_order(row, line)]
+        if not row["complete"] and line.get("complete", True) is not None:
+            texts.append(f"{about}: not complete: {row['notes']}")
+        return texts
+
+    def assert_balanced(self) -> None:
+        """Every process that was started is reaped, released by itself, a zombie or running; nothing was lost."""
+        table, raw = self.table, self.raw
+        lost = int(raw.loc[raw["kind"] == "lost", "count"].sum())
+        assert lost == 0, f"{lost} events lost: {raw[raw['kind'] == 'lost'][['count', 'detail']]}"
+        started = raw[raw["kind"] == "fork"]
+        assert not started.duplicated(["pid", "start_ns"]).any(), "a process was started twice"
+        counts = {
+            "reaped": int(table["reap_call"].isin(BY_WAIT).sum()),
+            "autoreaped": int((table["reap_call"] == "autoreap").sum()),
+            "zombie": int((table["state"] == "zombie").sum()),
+            "running": int((table["state"] == "running").sum()),
+        }
+        assert len(started) == len(table) == sum(counts.values()) + lost, f"{len(started)} started, {len(table)} rows, {counts}"
+        released = raw[raw["kind"].isin(["reap", "autoreap"]) & raw["start_ns"].notna()]
+        twice = released[released.duplicated(["pid", "start_ns"], keep=False)]
+        assert twice.empty, f"released twice:\n{twice[['time_ns', 'kind', 'pid', 'by_pid', 'call']]}"
+        ended = raw[raw["kind"] == "exit"]
+        assert not ended.duplicated(["pid", "start_ns"]).any(), "a process exited twice"
+
+    def assert_whole(self) -> None:
+        """The trace was closed, and its totals are those of its rows."""
+        assert self.recording.cut is None, self.recording.cut
+        ends = self.raw[self.raw["kind"] == "end"]
+        assert len(ends) == 1
+        totals = json.loads(ends.iloc[0]["detail"])
+        assert totals["processes"] == len(self.table)
+        assert totals["still_running"] == int((self.table["state"] == "running").sum())
+        assert not any(totals["lost"].values()), totals["lost"]
+
+
+def _plain(value: Any) -> Any:
+    """A table's value as JSON has it."""
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _differs(row: pd.Series, line: Line, key: str) -> bool:
+    return key in row.index and key != "complete" and _plain(row[key]) != line[key]
+
+
+def _out_of_order(row: pd.Series, line: Line) -> list[str]:
+    """The moments of a row that contradict one another, or what the witness saw on the clock."""
+    moments = {name: _plain(row[name]) for name in ("fork_ns", "exit_ns", "zombie_ns", "reap_ns")}
+    order = [("fork_ns", "exit_ns"), ("exit_ns", "zombie_ns"), ("exit_ns", "reap_ns"), ("zombie_ns", "reap_ns")]
+    order += [("before_fork_ns", "fork_ns"), ("fork_ns", "after_fork_ns"), ("before_exit_ns", "exit_ns")]
+    order += [("before_reap_ns", "reap_ns"), ("reap_ns", "after_reap_ns")]
+    known = moments | {name: value for name, value in line.items() if name.startswith(("before_", "after_"))}
+    pairs = [(early, late) for early, late in order if known.get(early) is not None and known.get(late) is not None]
+    texts = [f"{early} {known[early]} is after {late} {known[late]}" for early, late in pairs if known[early] > known[late]]
+    if "least_zombie_ms" in line and not row["zombie_ms"] >= line["least_zombie_ms"]:
+        texts.append(f"a zombie for {row['zombie_ms']} ms, the witness says at least {line['least_zombie_ms']}")
+    return texts
