@@ -53,6 +53,12 @@ def environment() -> dict[str, str]:
     return plain | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
 
 
+def footprint() -> tuple[str, list[str]]:
+    """What could stay behind without a process: mounts (tracefs), and BPF programs and maps that were pinned."""
+    pinned = [str(path) for path in Path("/sys/fs/bpf").rglob("*")]
+    return Path("/proc/self/mounts").read_text(), pinned
+
+
 @pytest.fixture(scope="session")
 def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., Recorded]:
     """Record a command to its end; check what always holds: the balance, a closed trace, nothing left behind."""
@@ -62,6 +68,7 @@ def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., R
         path = open_folder / f"{uuid.uuid4()}.arrows"
         line = forktrace_command("record", "-q", "-o", str(path), *options, "--", *command)
         marked = dict(environment) | {MARK: mark.partition("=")[2]}
+        before = footprint()
         # Files, not pipes: a descendant that outlives the recording would hold a pipe open.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
             done = subprocess.run(line, env=marked, stdout=out, stderr=errors, timeout=timeout_s, check=False, **more)
@@ -70,6 +77,7 @@ def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., R
             recorded = Recorded(path, done.returncode, out.read(), errors.read())
         assert path.exists(), recorded.stderr
         assert not processes_with(mark), f"left behind: {processes_with(mark)}"
+        assert footprint() == before
         recorded.assert_balanced()
         recorded.assert_whole()
         return recorded

@@ -12,9 +12,10 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import forktrace
 import pytest
 from recorded import MARK, Recorded, forktrace_command, processes_with, wait_until
+
+import forktrace
 
 pytestmark = pytest.mark.root
 
@@ -119,14 +120,14 @@ if not child:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     time.sleep(0.5)
     os._exit(6)
-print("ready", flush=True)
+print("the target is up", flush=True)
 os.waitpid(child, 0)
 """
 
 IGNORES = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-print("ready", flush=True)
+print("the target is up", flush=True)
 time.sleep(60)
 """
 
@@ -143,7 +144,7 @@ def test_ctrl_c(open_folder: Path, environment: Mapping[str, str]) -> None:
     """Ctrl-C is the target's: record ends as the target does because of it, after the last descendant is gone."""
     path = open_folder / f"{uuid.uuid4()}.arrows"
     terminal = Terminal(forktrace_command("record", "-o", str(path), "--", sys.executable, "-c", CATCHES), environment)
-    terminal.until("ready")
+    terminal.until("the target is up")
     terminal.press(b"\x03")
     assert terminal.wait() == 5, terminal.text
     recorded = closed_recording(path)
@@ -155,9 +156,9 @@ def test_ctrl_c(open_folder: Path, environment: Mapping[str, str]) -> None:
 def test_ctrl_c_kills(open_folder: Path, environment: Mapping[str, str]) -> None:
     """A target without a handler dies of Ctrl-C, and record with it, its trace whole."""
     path = open_folder / f"{uuid.uuid4()}.arrows"
-    command = ["/bin/sh", "-c", "echo ready; exec sleep 60"]
+    command = ["/bin/sh", "-c", "echo the target is up; exec sleep 60"]
     terminal = Terminal(forktrace_command("record", "-o", str(path), "--", *command), environment)
-    terminal.until("ready")
+    terminal.until("the target is up")
     terminal.press(b"\x03")
     assert terminal.wait() == -signal.SIGINT, terminal.text
     recorded = closed_recording(path)
@@ -169,7 +170,7 @@ def test_second_ctrl_c(open_folder: Path, environment: Mapping[str, str]) -> Non
     """A second Ctrl-C ends the recording of a target that ignores it; the target runs on, and the trace is whole."""
     path = open_folder / f"{uuid.uuid4()}.arrows"
     terminal = Terminal(forktrace_command("record", "-o", str(path), "--", sys.executable, "-c", IGNORES), environment)
-    terminal.until("ready")
+    terminal.until("the target is up")
     target = forktrace.read(path).header["target_pid"]
     try:
         terminal.press(b"\x03")
