@@ -1,0 +1,5 @@
+"""`python -m forktrace`."""
+
+from forktrace.cli import main
+
+main()

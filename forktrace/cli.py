@@ -1,0 +1,325 @@
+"""The commands. Each reads its options, calls one library function and prints: data on stdout, words on stderr.
+
+What a command needs is imported in its body, so that `forktrace --help` stays fast and works where a dependency is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
+
+import click
+
+from forktrace import __version__
+from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
+
+if TYPE_CHECKING:
+    from forktrace.analysis.recording import Recording
+
+_RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
+_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks")
+_TABLE_FORMATS: Final = ("csv", "json", "parquet")
+_PICTURE_FORMATS: Final = ("png", "svg", "pdf")
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+trace_argument = click.argument("trace", required=False)
+force_option = click.option("--force", is_flag=True, help="Overwrite the output file.")
+
+
+def selection_options(command: _Command) -> _Command:
+    """Add the options that select a part of the recording."""
+    for option in (
+        click.option("--until", metavar="TIME", help="Only what was before TIME."),
+        click.option("--since", metavar="TIME", help="Only what was after TIME: 0.9s after the start, or a clock: 10:27:43.5."),
+        click.option("--pid", metavar="PID", help="Only this process and its descendants; #ID when several had the number."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="forktrace", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Show every zombie process of a program: who forked it, how long it stayed, and who reaped it.
+
+    \b
+    Examples:
+        forktrace doctor                            is all here that recording needs?
+        sudo forktrace record -- python consumer.py
+        forktrace report                            the newest recording here, in words
+        forktrace timeline -o consumer.png
+    """
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
+@force_option
+@click.option("-d", "--duration", metavar="SEC", type=click.FloatRange(0, min_open=True), help="Stop recording after SEC.")
+@click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
+@click.option("--user", metavar="USER", help="Run the command as USER [default: who called sudo].")
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def record(
+    output: str | None, force: bool, duration: float | None, quiet: bool, user: str | None, command: tuple[str, ...]
+) -> None:
+    """Record what becomes of a command's processes.
+
+    Ends as the command ended, with the same status or signal; after -d with 0, while the command runs on. Its own failures
+    are 125, and 126 or 127 for a command that cannot be executed or found.
+
+    \b
+    Examples:
+        sudo forktrace record -- python consumer.py
+        sudo forktrace record -o run.arrows -d 60 -- make test
+    """
+    try:
+        from forktrace.live import launch
+
+        status = launch.record(command, output=output, force=force, duration_s=duration, quiet=quiet, user=user)
+    except CommandError:
+        raise
+    except ForktraceError as error:
+        error.exit_status = _RECORD_FAILED
+        raise
+    _end_as(status)
+
+
+@cli.command()
+@trace_argument
+@selection_options
+def report(trace: str | None, pid: str | None, since: str | None, until: str | None) -> None:
+    """Say what happened, in words.
+
+    The longest zombies, who reaped them with which call, what was never reaped, failed forks, and what was lost.
+
+    \b
+    Examples:
+        forktrace report
+        forktrace report run.arrows --pid 4711
+    """
+    from rich.console import Console
+
+    from forktrace.views.report import report
+
+    report(_read(trace, pid, since, until), Console())
+
+
+@cli.command()
+@trace_argument
+@click.option("-o", "--output", metavar="FILE", help="A .png, .svg or .pdf file, - for a PNG on stdout [default: TRACE.png].")
+@force_option
+@selection_options
+def timeline(trace: str | None, output: str | None, force: bool, pid: str | None, since: str | None, until: str | None) -> None:
+    """Draw a bar for each process.
+
+    Running and zombie time are told apart, and starts are lines that show which zombies they cleared.
+
+    \b
+    Examples:
+        forktrace timeline
+        forktrace timeline run.arrows -o run.svg --since 2s --until 5s
+    """
+    from forktrace.views.timeline import write_timeline
+
+    recording = _read(trace, pid, since, until)
+    output = output or f"{Path(recording.trace.path).stem}.png"
+    picture = _format_of(output, _PICTURE_FORMATS) or "png"
+    with _sink(output, force) as sink:
+        write_timeline(recording, sink, picture)
+    if output != "-":
+        click.echo(f"wrote {output}", err=True)
+
+
+@cli.command()
+@trace_argument
+@selection_options
+def events(trace: str | None, pid: str | None, since: str | None, until: str | None) -> None:
+    """Print every event, one line each.
+
+    \b
+    Examples:
+        forktrace events
+        forktrace events run.arrows --pid 4711 | grep reap
+    """
+    from forktrace.views.events import lines
+
+    for line in lines(_read(trace, pid, since, until)):
+        click.echo(line)
+
+
+@cli.command()
+@trace_argument
+@click.option("-o", "--output", metavar="FILE", default="-", help="A .csv, .json or .parquet file [default: stdout].")
+@click.option("--to", "to", type=click.Choice(_TABLE_FORMATS), help="The format [default: by the file's name; csv on stdout].")
+@click.option("--table", type=click.Choice(_TABLES), default="lifecycles", show_default=True, help="Which table.")
+@force_option
+@selection_options
+def export(
+    trace: str | None,
+    output: str,
+    to: str | None,
+    table: str,
+    force: bool,
+    pid: str | None,
+    since: str | None,
+    until: str | None,
+) -> None:
+    """Write a table of the recording for other programs.
+
+    \b
+    Examples:
+        forktrace export -o zombies.csv
+        forktrace export run.arrows --table events --to json | jq .
+    """
+    from forktrace.views.export import write
+
+    form = to or _format_of(output, _TABLE_FORMATS) or "csv"
+    if form == "parquet" and output == "-" and sys.stdout.isatty():
+        raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
+    recording = _read(trace, pid, since, until)
+    with _sink(output, force) as sink:
+        write(recording, table, form, sink)
+    if output != "-":
+        click.echo(f"wrote {output}", err=True)
+
+
+@cli.command()
+def doctor() -> None:
+    """Check what recording needs of this machine.
+
+    One line for each requirement; a failure names the command that mends it.
+
+    \b
+    Example:
+        sudo forktrace doctor
+    """
+    from forktrace.errors import MachineLacks
+    from forktrace.live.doctor import examine
+
+    findings = list(examine())
+    for finding in findings:
+        click.echo(finding.line())
+    if not all(finding.good for finding in findings):
+        sys.exit(MachineLacks.exit_status)
+
+
+def _read(trace: str | None, pid: str | None, since: str | None, until: str | None) -> Recording:
+    """Return the selected part of the trace, or of the newest one here."""
+    from forktrace.analysis.recording import read
+
+    recording = read(trace or _newest())
+    if recording.cut:
+        click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
+    if since or until:
+        recording = recording.between(
+            recording.parse_time(since) if since else None, recording.parse_time(until) if until else None
+        )
+    return recording.of(recording.find_process(pid)) if pid else recording
+
+
+def _newest() -> str:
+    found = sorted(Path().glob("forktrace-*.arrows"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise UsageError("no forktrace-*.arrows in this directory", "name a trace, or make one: forktrace record -- COMMAND")
+    click.echo(f"forktrace: reading {found[-1]}", err=True)
+    return str(found[-1])
+
+
+def _format_of(output: str, formats: tuple[str, ...]) -> str | None:
+    """Return the format that the name of the file asks for; None for stdout."""
+    if output == "-":
+        return None
+    suffix = Path(output).suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        raise UsageError(
+            f"{output}: the name does not say the format", f"end it in {', '.join('.' + name for name in formats)}"
+        )
+    return suffix
+
+
+@contextlib.contextmanager
+def _sink(output: str, force: bool) -> Iterator[BinaryIO]:
+    """Open a new file for what a command writes; it is removed again when that fails. `-` is stdout."""
+    if output == "-":
+        yield sys.stdout.buffer
+        return
+    try:
+        file = open(output, "wb" if force else "xb")  # noqa: SIM115 - closed below
+    except FileExistsError:
+        raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force") from None
+    try:
+        with file:
+            yield file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(output)
+        raise
+
+
+def _end_as(wait_status: int) -> NoReturn:
+    """End this process as the recorded command ended: with its status, or by its signal (and no core file of our own)."""
+    import ctypes
+    import signal
+
+    from forktrace.trace import waitstatus
+
+    ending = waitstatus.decode(wait_status)
+    _flush()
+    if ending.term_signal is None:
+        sys.exit(ending.exit_code)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if ending.term_signal not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(ending.term_signal, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [ending.term_signal])
+    os.kill(os.getpid(), ending.term_signal)
+    sys.exit(128 + ending.term_signal)  # the init of a PID namespace survives its own signals
+
+
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def main() -> NoReturn:
+    """Run the command line and end with the status of DESIGN.md, section 6. Errors of users are one line, no traceback."""
+    try:
+        status = cli.main(prog_name="forktrace", standalone_mode=False)
+        sys.stdout.flush()
+    except ForktraceError as error:
+        status = _complain(str(error), error.hint, error.exit_status)
+    except click.ClickException as error:
+        status = _complain_of_usage(error)
+    except click.Abort:
+        status = 130  # 128 + SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it closes stdout
+        status = ForktraceError.exit_status
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        status = _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
+    sys.exit(status)
+
+
+def _complain(message: str, hint: str, status: int) -> int:
+    click.echo(f"forktrace: {message}", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)
+    return status
+
+
+def _complain_of_usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return UsageError.exit_status
+    path = context.command_path if context else "forktrace"
+    status = _RECORD_FAILED if path.endswith(" record") else UsageError.exit_status
+    return _complain(error.format_message(), f"{path} --help shows how it is used", status)

@@ -1,0 +1,135 @@
+"""What recording needs of this machine, checked one by one, with the command that mends what is missing."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from forktrace.errors import MachineLacks
+from forktrace.live import bccloader
+
+_SECURE_PATH: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # Debian's sudoers
+_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # linux/capability.h
+_OLDEST_KERNEL: Final = (5, 8)  # the BPF ring buffer
+
+
+class Finding(NamedTuple):
+    """One requirement: whether it is met, what was found, and the command that mends it."""
+
+    good: bool
+    name: str
+    found: str
+    mend: str = ""
+
+    def line(self) -> str:
+        """Return the line that `forktrace doctor` prints."""
+        return f"{'ok  ' if self.good else 'FAIL'}  {self.name:<12}  {self.found}{f'; {self.mend}' if self.mend else ''}"
+
+
+def examine(root: Path = Path("/")) -> Iterator[Finding]:
+    """Yield one finding for each requirement; `root` is where /proc, /sys and /usr are looked for."""
+    yield _architecture(platform.machine())
+    yield _kernel((root / "proc/sys/kernel/osrelease").read_text().strip())
+    yield _rights((root / "proc/self/status").read_text())
+    yield _btf(root / "sys/kernel/btf/vmlinux")
+    yield _tracefs(root)
+    yield _lockdown(root / "sys/kernel/security/lockdown")
+    yield _bcc()
+    yield _headers(root / "usr/include/linux/types.h")
+    yield _sudo(Path(sys.executable).parent / "forktrace")
+
+
+def _architecture(machine: str) -> Finding:
+    if machine == "x86_64":
+        return Finding(True, "architecture", machine)
+    return Finding(False, "architecture", f"{machine}: forktrace records on x86_64 only", "record there; reports work anywhere")
+
+
+def _kernel(release: str) -> Finding:
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    good = numbers is not None and (int(numbers[1]), int(numbers[2])) >= _OLDEST_KERNEL
+    if good:
+        return Finding(True, "kernel", release)
+    return Finding(False, "kernel", f"{release} is older than 5.8", "sudo apt-get install -y linux-image-amd64 && sudo reboot")
+
+
+def _rights(status: str) -> Finding:
+    effective = int(_line_of(status, "CapEff"), 16)
+    root = _line_of(status, "Uid").split()[1] == "0"
+    if effective >> _CAP_SYS_ADMIN & 1 or (effective >> _CAP_BPF & 1 and effective >> _CAP_PERFMON & 1):
+        return Finding(True, "rights", "root" if root else "capabilities for BPF")
+    if root:
+        return Finding(False, "rights", "root without CAP_BPF and CAP_PERFMON", "start the container with --privileged")
+    return Finding(False, "rights", "not root", 'sudo "$(command -v forktrace)" doctor')
+
+
+def _line_of(status: str, key: str) -> str:
+    return next(line.partition(":")[2].strip() for line in status.splitlines() if line.startswith(f"{key}:"))
+
+
+def _btf(path: Path) -> Finding:
+    if path.exists():
+        return Finding(True, "BTF", str(path))
+    return Finding(
+        False,
+        "BTF",
+        f"{path} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF",
+        "sudo apt-get install -y linux-image-amd64 && sudo reboot",
+    )
+
+
+def _tracefs(root: Path) -> Finding:
+    mounts = [line.split() for line in (root / "proc/mounts").read_text().splitlines()]
+    mounted = [fields[1] for fields in mounts if fields[2] == "tracefs"]
+    if mounted:
+        return Finding(True, "tracefs", mounted[0])
+    if "\ttracefs\n" in (root / "proc/filesystems").read_text():
+        return Finding(True, "tracefs", "not mounted: record mounts it for itself")
+    return Finding(
+        False,
+        "tracefs",
+        "unknown to the kernel, which was built without CONFIG_TRACING",
+        "sudo apt-get install -y linux-image-amd64 && sudo reboot",
+    )
+
+
+def _lockdown(path: Path) -> Finding:
+    try:
+        chosen = re.search(r"\[(\w+)\]", path.read_text())
+    except OSError:
+        return Finding(True, "lockdown", f"not known: {path} is not there")
+    mode = chosen[1] if chosen else "none"
+    if mode != "confidentiality":
+        return Finding(True, "lockdown", mode)
+    return Finding(
+        False, "lockdown", "confidentiality forbids BPF to read memory", "boot with lockdown=integrity, no command can"
+    )
+
+
+def _bcc() -> Finding:
+    try:
+        bcc = bccloader.load_bcc()
+    except MachineLacks as error:
+        return Finding(False, "bcc", str(error), error.hint)
+    namesake = bccloader.find_namesake()
+    also = f" ({namesake} is PyPI's package of that name and is not used)" if namesake else ""
+    return Finding(True, "bcc", f"{bcc.__version__} in {Path(str(bcc.__file__)).parent}{also}")
+
+
+def _headers(path: Path) -> Finding:
+    if path.exists():
+        return Finding(True, "headers", "linux-libc-dev")
+    return Finding(False, "headers", "linux-libc-dev is not installed", "sudo apt-get install -y linux-libc-dev")
+
+
+def _sudo(program: Path) -> Finding:
+    """Whether sudo finds a forktrace in a virtual environment; a hint, since its full path always works."""
+    if not program.exists() or str(program.parent) in _SECURE_PATH or Path("/usr/local/bin/forktrace").exists():
+        return Finding(True, "sudo", "finds forktrace")
+    link = f"sudo ln -s {shlex.quote(str(program))} /usr/local/bin/"
+    return Finding(True, "sudo", f"does not search {program.parent}", f'sudo "$(command -v forktrace)" works, or once: {link}')
