@@ -16,6 +16,7 @@ import click
 
 from forktrace import __version__
 from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
+from forktrace.scenes import SCENES
 
 if TYPE_CHECKING:
     from forktrace.analysis.recording import Recording
@@ -24,6 +25,7 @@ _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _PICTURE_FORMATS: Final = ("png", "svg", "pdf")
+_SCENES: Final = tuple(each.name for each in SCENES)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -185,6 +187,61 @@ def export(
         write(recording, table, form, sink)
     if output != "-":
         click.echo(f"wrote {output}", err=True)
+
+
+@cli.command()
+@click.argument("scene", metavar="[SCENE]", type=click.Choice(_SCENES), default=_SCENES[0])
+@click.option("--list", "listing", is_flag=True, help="Name the scenes and end.")
+@click.option("--speed", type=click.FloatRange(0.1, 10), default=1.0, help="Run the scene X times as fast.", metavar="X")
+@click.option("-o", "--output", metavar="NAME", help="Write NAME.arrows and NAME.png [default: forktrace-SCENE.PID].")
+@force_option
+def demo(scene: str, listing: bool, speed: float, output: str | None, force: bool) -> None:
+    """Record a built-in scene, print its report and draw its timeline.
+
+    SCENE is kafka when left out: it reads from a broker of its own, which needs kafka-python and confluent-kafka.
+
+    \b
+    Examples:
+        sudo forktrace demo
+        sudo forktrace demo kafka --speed 2 -o consumer
+    """
+    from forktrace.live import demo
+    from forktrace.scenes import scene as scene_of
+
+    if listing:
+        for each in SCENES:
+            click.echo(f"{each.name}  {each.summary}")
+        return
+    name = output or f"forktrace-{scene}.{os.getpid()}"
+    trace, picture = f"{name}.arrows", f"{name}.png"
+    chosen = scene_of(scene)
+    demo.check_modules(chosen)
+    if not force:
+        demo.check_absent(Path(trace), Path(picture))
+    status = demo.record_scene(chosen, Path(trace), speed=speed, force=force, say=_say)
+    if status:
+        sys.exit(status if status > 0 else 128 - status)
+    _show(trace, picture, force)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _show(trace: str, picture: str, force: bool) -> None:
+    """Print the report of a trace and draw its timeline, which shall belong to whom the trace belongs to."""
+    from rich.console import Console
+
+    from forktrace.views.report import report
+    from forktrace.views.timeline import write_timeline
+
+    recording = _read(trace, None, None, None)
+    report(recording, Console())
+    with _sink(picture, force) as sink:
+        write_timeline(recording, sink, "png")
+        owner = os.stat(trace)
+        os.fchown(sink.fileno(), owner.st_uid, owner.st_gid)
+    _say(f"wrote {trace} and {picture}; next: forktrace events {trace}")
 
 
 @cli.command()

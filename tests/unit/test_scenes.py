@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from forktrace.errors import ForktraceError, MachineLacks, UsageError
 from forktrace.live import demo
 from forktrace.scenes import SCENES, Scene, scene
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 PROGRAMS = sorted({path for each in SCENES for path in (each.program, each.feeder)})
 
 
@@ -48,6 +50,29 @@ def test_missing_module_names_the_command_that_installs_it() -> None:
     with pytest.raises(MachineLacks, match="scene kafka needs kafka-python and confluent-kafka") as error:
         demo.check_modules(lacking)
     assert error.value.hint == f"{sys.executable} -m pip install kafka-python confluent-kafka"
+
+
+def test_demo_without_the_extra_ends_with_78(tmp_path: Path) -> None:
+    """`forktrace demo` without kafka-python: one clear line, status 78, no file."""
+    hide = "import sys; sys.modules['kafka'] = None; from forktrace.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", hide, "demo"], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert ran.returncode == 78
+    assert ran.stderr.splitlines() == [
+        "forktrace: scene kafka needs kafka-python and confluent-kafka",
+        f"  {sys.executable} -m pip install kafka-python confluent-kafka",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_list_names_every_scene() -> None:
+    """`forktrace demo --list` prints a line per scene on stdout, whatever is installed."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "forktrace", "demo", "--list"], capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == [each.name for each in SCENES]
+    assert ran.stderr == ""
 
 
 def test_present_modules_pass() -> None:

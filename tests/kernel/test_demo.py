@@ -1,0 +1,156 @@
+"""`forktrace demo`, run as a user would: the founding article's consumer, recorded for real."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from recorded import MARK, forktrace_command, processes_with, wait_until
+
+import forktrace
+
+pytestmark = pytest.mark.root
+
+SINGLES, BURST, CHILDREN = 3, 5, 9  # messages of the schedule in forktrace/scenes/broker.py
+SPEED = 2.0
+
+
+@pytest.fixture(scope="module")
+def folder(open_folder: Path) -> Path:
+    """An empty directory to run demos in."""
+    made = open_folder / f"demo-{uuid.uuid4()}"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def marked(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """An environment by which everything that a demo starts is found again; nothing may be left."""
+    name = str(uuid.uuid4())
+    yield dict(environment) | {MARK: name}
+    wait_until(lambda: not processes_with(f"{MARK}={name}"), "every process of the demo has ended")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """One finished demo of scene kafka; its files are `run.arrows` and `run.png` in `folder`."""
+    pytest.importorskip("kafka", reason="kafka-python is missing")
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    name = f"{MARK}={uuid.uuid4()}"
+    ran = subprocess.run(
+        forktrace_command("demo", "kafka", "-o", "run", "--speed", str(SPEED)),
+        env=dict(environment) | {MARK: name.partition("=")[2]},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert not processes_with(name)
+    assert ran.returncode == 0, ran.stderr
+    return ran
+
+
+@pytest.fixture(scope="module")
+def children(done: subprocess.CompletedProcess[str], folder: Path) -> pd.DataFrame:
+    """The lifecycle rows of the consumer's children, in the order of their forks."""
+    table = forktrace.read(folder / "run.arrows").lifecycles()
+    consumer = int(table.loc[table["origin"] == "target", "id"].iloc[0])
+    return table[table["parent_id"] == consumer].reset_index(drop=True)
+
+
+def test_one_child_per_message(children: pd.DataFrame) -> None:
+    """Nine messages, nine children, all of them zombies for a while, all seen completely."""
+    assert len(children) == CHILDREN
+    assert (children["exit_code"] == 0).all()
+    assert children["complete"].all(), children["notes"].tolist()
+    assert (children["zombie_ms"] > 0).all()
+
+
+def test_single_zombies_last_until_the_next_start(children: pd.DataFrame) -> None:
+    """Phenomenon (a): each is cleared by the next start, and was a zombie all the while between."""
+    singles = children[:SINGLES]
+    following = children["id"][1 : SINGLES + 1]
+    assert singles["cleared_by_id"].tolist() == following.tolist()
+    assert (singles["zombie_ms"] >= 1200 / SPEED).all()
+    until_next_ms = (children["fork_ns"].shift(-1) - children["zombie_ns"])[:SINGLES] / 1e6
+    assert ((until_next_ms - singles["zombie_ms"]).abs() < 100).all()
+
+
+def test_burst_is_cleared_together(children: pd.DataFrame) -> None:
+    """Phenomenon (b): all zombies of the burst are there at once, and the one next start clears them all."""
+    burst, following = children[SINGLES : SINGLES + BURST], children.iloc[SINGLES + BURST]
+    assert burst["cleared_by_id"].tolist() == [following["id"]] * BURST
+    assert burst["zombie_ns"].max() < burst["reap_ns"].min()
+    assert (burst["zombie_ms"] >= 1500 / SPEED).all()
+    assert burst["reap_call"].tolist() == ["wait4"] * BURST
+    assert burst["reap_options"].tolist() == ["WNOHANG"] * BURST
+
+
+def test_the_last_one_is_reaped_at_the_end(children: pd.DataFrame) -> None:
+    """No start follows the last child: the exiting consumer reaps it."""
+    last = children.iloc[-1]
+    assert pd.isna(last["cleared_by_id"])
+    assert last["reaper_id"] == last["parent_id"]
+
+
+def test_report_says_both_in_words(done: subprocess.CompletedProcess[str], children: pd.DataFrame) -> None:
+    """The report names who cleared whom, and after how long."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split())
+    first, second = children.iloc[0], children.iloc[1]
+    assert f"{first['pid']} was a zombie for {first['zombie_ms'] / 1000:.3f} s, until {second['pid']} was started" in text
+    assert str(children.iloc[SINGLES + BURST]["pid"]) in text
+
+
+def test_files_and_next_command_are_named(done: subprocess.CompletedProcess[str], folder: Path) -> None:
+    """The trace and the picture are there, named on stderr with what to do next."""
+    assert (folder / "run.png").read_bytes().startswith(b"\x89PNG")
+    assert "run.arrows" in done.stderr
+    assert "run.png" in done.stderr
+    assert "forktrace events run.arrows" in done.stderr
+
+
+def test_nothing_is_overwritten(done: subprocess.CompletedProcess[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """A second demo of the same name is refused before anything starts."""
+    before = (folder / "run.arrows").read_bytes()
+    again = subprocess.run(
+        forktrace_command("demo", "kafka", "-o", "run"),
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 2
+    assert "run.arrows exists" in again.stderr
+    assert (folder / "run.arrows").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_interrupted_demo_leaves_nobody_behind(number: signal.Signals, folder: Path, marked: dict[str, str]) -> None:
+    """Ctrl-C, which a terminal sends to the whole group, and signals to the demo alone: everything it started ends."""
+    pytest.importorskip("kafka", reason="kafka-python is missing")
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    demo = subprocess.Popen(
+        forktrace_command("demo", "kafka", "-o", number.name), env=marked, cwd=folder, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, process_group=0,
+    )  # fmt: skip
+    assert demo.stderr
+    for line in demo.stderr:
+        if "is done" in line:
+            break
+    if number == signal.SIGINT:
+        os.killpg(demo.pid, number)
+    else:
+        demo.send_signal(number)
+    demo.stderr.read()
+    assert demo.wait(30) != 0
+    wait_until(lambda: not processes_with(f"{MARK}={marked[MARK]}"), "every process of the demo has ended")
+    assert forktrace.read(folder / f"{number.name}.arrows").cut is None
