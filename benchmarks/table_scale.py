@@ -20,8 +20,19 @@ from forktrace.trace import events, stream
 MS = 1_000_000
 BATCH_ROWS = 50_000
 HEADER = {
-    **{"forktrace": "bench", "command": ["bench"], "cwd": "/", "target_pid": 100, "target_start_ns": 0, "user": "bench"},
-    **{"host": "bench", "boot_id": "0", "kernel": "0", "start_ns": 0, "clock_offset_ns": 0, "recorder_pid": 50, "pid_ns": 1},
+    "forktrace": "bench",
+    "command": ["bench"],
+    "cwd": "/",
+    "target_pid": 100,
+    "target_start_ns": 0,
+    "user": "bench",
+    "host": "bench",
+    "boot_id": "0",
+    "kernel": "0",
+    "start_ns": 0,
+    "clock_offset_ns": 0,
+    "recorder_pid": 50,
+    "pid_ns": 1,
 }
 
 
@@ -39,12 +50,23 @@ def write_trace(path: Path, processes: int) -> None:
     hundred = np.full(4 * processes, 100)
     comm = np.where(fork, "python", None)
     columns = {
-        **{"time_ns": (times[order], None), "kind": (row_kind, None), "pid": (row_pid, None), "start_ns": (row_start, ~reap)},
-        **{"by_pid": (hundred, fork | reap), "by_tid": (hundred, fork | reap), "by_start_ns": (0 * hundred, fork | reap)},
-        **{"parent_pid": (hundred, ~reap), "parent_start_ns": (0 * hundred, ~reap), "call": (call, fork | reap)},
-        **{"origin": (0 * hundred + events.ORIGINS.index("forked"), fork), "signal": (0 * hundred + 17, fork)},
-        **{"flags": (np.where(reap, 1, 17), fork | reap), "status": (0 * hundred, exit_), "target": (0 * hundred, reap)},
-        **{"count": (0 * hundred, reap), "comm": comm},
+        "time_ns": (times[order], None),
+        "kind": (row_kind, None),
+        "pid": (row_pid, None),
+        "start_ns": (row_start, ~reap),
+        "by_pid": (hundred, fork | reap),
+        "by_tid": (hundred, fork | reap),
+        "by_start_ns": (0 * hundred, fork | reap),
+        "parent_pid": (hundred, ~reap),
+        "parent_start_ns": (0 * hundred, ~reap),
+        "call": (call, fork | reap),
+        "origin": (0 * hundred + events.ORIGINS.index("forked"), fork),
+        "signal": (0 * hundred + 17, fork),
+        "flags": (np.where(reap, 1, 17), fork | reap),
+        "status": (0 * hundred, exit_),
+        "target": (0 * hundred, reap),
+        "count": (0 * hundred, reap),
+        "comm": comm,
     }
     with path.open("wb") as file:
         writer = stream.Writer(file, HEADER)

@@ -145,7 +145,7 @@ class Recording:
         states = seen["state"].value_counts()
         autoreaped = int(((seen["reap_call"] == "autoreap") & (seen["state"] == "gone")).sum())
         ends = log.texts("detail", log.rows("end"))
-        totals = json.loads(ends[-1]) if len(ends) else {}
+        totals = json.loads(ends.iloc[-1]) if len(ends) else {}
         started = totals.get("processes", len(seen))
         gone = int(states["gone"])
         return Balance(

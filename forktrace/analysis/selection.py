@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.log import Flags, Ints
+from forktrace.analysis.names import name
 from forktrace.errors import UsageError
 
 _UNITS_NS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -59,13 +60,11 @@ def find_process(lifecycles: pd.DataFrame, text: str) -> int:
         raise UsageError(f"no process {text} in this recording")
     if len(found) > 1:
         times = found["fork_time"].dt.strftime("%H:%M:%S.%f").str[:-3]
-        listed = "\n".join(f"  #{i}  {t} UTC  {c}" for i, t, c in zip(found["id"], times, _safe(found), strict=True))
+        listed = "\n".join(
+            f"  #{i}  {t} UTC  {c}" for i, t, c in zip(found["id"], times, map(name, found["comm"]), strict=True)
+        )
         raise UsageError(f"{len(found)} processes had the number {text}", f"name one of them:\n{listed}")
     return int(found["id"].iloc[0])
-
-
-def _safe(found: pd.DataFrame) -> list[str]:
-    return ["?" if name is pd.NA else name.encode("unicode_escape").decode() for name in found["comm"]]
 
 
 def descendants(lifecycles: pd.DataFrame, process: int) -> Ints:

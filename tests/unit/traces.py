@@ -47,3 +47,35 @@ def recording(*rows: ev.Row, closed: bool = True, **header: Any) -> Recording:
 def target(time_ns: int = 0, pid: int = 100, **more: Any) -> ev.Row:
     """Return the fork row of the target: a child of the recorder, 50."""
     return ev.fork(time_ns, pid, by=50, origin="target", **({"comm": "python"} | more))
+
+
+def consumer(children: int, burst: int = 5, step_ms: int = 200, never: int = 1) -> list[ev.Row]:
+    """Return the rows of a consumer that starts one child per message and never joins: each start clears the dead before it.
+
+    Half of the `children` come one at a time, the others in bursts of `burst`, so that one start clears several together.
+    All but the last `never` are reaped at the end.
+    """
+    rows = [target(), ev.exec_(1 * MS, 100, ["python", "consumer.py"])]
+    dead_ns: dict[int, int] = {}
+    time_ns = 10 * MS
+    for number in range(children):
+        pid, bursting = 4711 + number, number >= children // 2 and number % burst
+        time_ns += 2 * MS if bursting else step_ms * MS
+        _sweep(rows, dead_ns, time_ns)
+        end_ns = time_ns + step_ms * MS // 20 * (1 + number % 4)
+        rows += [
+            ev.fork(time_ns + 9000, pid, by=100, comm="python"),
+            ev.exit_(end_ns, pid, 0 if number % 7 else 256, parent=100),
+        ]
+        rows.append(ev.zombie(end_ns + 50_000, pid, parent=100))
+        dead_ns[pid] = end_ns + 50_000
+    time_ns += step_ms * MS
+    for pid in list(dead_ns)[: len(dead_ns) - never]:
+        rows.append(ev.reap(time_ns, pid, by=100, target="any"))
+    return [*rows, ev.end(time_ns + step_ms * MS)]
+
+
+def _sweep(rows: list[ev.Row], dead_ns: dict[int, int], time_ns: int) -> None:
+    for pid in [one for one, since_ns in dead_ns.items() if since_ns < time_ns]:
+        rows.append(ev.reap(time_ns, pid, by=100, options=1))
+        del dead_ns[pid]

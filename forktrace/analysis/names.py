@@ -1,0 +1,40 @@
+"""What a process is called on a screen. Names come from the trace, so nothing in them may steer a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything that is not a visible character or a space as an escape: `\\x1b`, `\\n`, `\\u202e`."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def name(comm: Any) -> str:
+    """Return a process's name for the screen, `?` when it is not known."""
+    return "?" if comm is pd.NA or comm is None else printable(str(comm))
+
+
+class Names:
+    """Names for the processes of a lifecycle table: the number, with `#id` where several processes had that number."""
+
+    def __init__(self, lifecycles: pd.DataFrame) -> None:
+        self._table = lifecycles
+        self._shared = lifecycles["pid"].duplicated(keep=False)
+
+    def pid(self, process: int) -> str:
+        """Return `4711`, or `4711#12` where 4711 alone could mean another process as well."""
+        number = str(self._table.at[process, "pid"])
+        return f"{number}#{process}" if self._shared.at[process] else number
+
+    def full(self, process: int) -> str:
+        """Return `4711 python`."""
+        return f"{self.pid(process)} {name(self._table.at[process, 'comm'])}"
+
+    def of(self, process: Any, pid: Any, full: bool = False) -> str:
+        """Return the name of the process with this id, or for one outside the recording its number; `?`: neither is known."""
+        if not pd.isna(process):
+            return self.full(int(process)) if full else self.pid(int(process))
+        return "?" if pd.isna(pid) else str(int(pid))

@@ -1,0 +1,314 @@
+"""The report: what happened, in words and numbers, for a terminal or a pipe."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from forktrace.analysis.events import errno_name
+from forktrace.analysis.names import Names, printable
+from forktrace.analysis.recording import Recording
+from forktrace.views.words import count, duration, some
+
+NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
+MOST_FINDINGS: Final = 3  # of each kind
+MOST_ROWS: Final = 10
+
+
+def report(recording: Recording, console: Console) -> None:
+    """Print the report of `recording`: a summary, the findings, the longest zombies, and what the trace does not know.
+
+    The first line says how the command fared, the second how bad the zombies were. Names from the trace are escaped.
+    """
+    names = Names(recording.whole.lifecycles())
+    table = recording.lifecycles()
+    for line in (*_summary(recording, table), *_limits(recording)):
+        _print_text(console, line)
+    _print_list(console, "What happened", _findings(table, names))
+    _print_table(console, "Longest zombies", _zombie_table(table, names))
+    _print_table(console, "How they were reaped", _reap_table(table, names))
+    _print_list(console, "Failed forks", _failed_forks(recording, names))
+    _print_list(console, "Killed by a signal", _killed(table, names))
+    _print_list(console, "Not known for sure", _doubts(recording, table))
+
+
+def _print_list(console: Console, title: str, lines: Iterator[Text]) -> None:
+    texts = list(lines)
+    if texts:
+        console.print()
+        console.print(Text(title, "bold"))
+    for text in texts:
+        _print_text(console, text, "  ")
+
+
+def _print_text(console: Console, text: Text, indent: str = "") -> None:
+    """Print a text wrapped to the screen, every line indented, with no spaces at its end."""
+    for line in text.wrap(console, console.width - len(indent)):
+        line.rstrip()
+        console.print(Text(indent) + line)
+
+
+def _print_table(console: Console, title: str, table: Table) -> None:
+    if table.row_count:
+        console.print()
+        console.print(Text(title, "bold"))
+        console.print(table)
+
+
+def _summary(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
+    yield Text(f"{_how_it_went(recording)}; {count(len(table), 'process')} in the recording.", "bold")
+    zombie_ms = table["zombie_ms"]
+    noticeable = int((zombie_ms >= NOTICEABLE_MS).sum())
+    never = int(table["zombie_open"].sum())
+    if not noticeable:
+        most = f"; the longest was one for {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ""
+        reaped = f", but {count(never, 'process')} {_was(never)} not reaped before the end" if never else ""
+        yield Text(f"No zombie outlived {NOTICEABLE_MS:.0f} ms{most}{reaped}.", "yellow" if never else "green")
+        return
+    at_once = int(recording.zombie_count().pipe(total)["zombies"].max())
+    parts = [f"{count(noticeable, 'zombie')} outlived {NOTICEABLE_MS:.0f} ms, the longest with {duration(zombie_ms.max())}"]
+    parts += [f"at most {at_once:,} at once"] if at_once > 1 else []
+    parts += [f"{never:,} never reaped"] if never else []
+    yield Text("; ".join(parts) + ".", "red" if never else "yellow")
+
+
+def total(zombie_count: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per moment (`time_ns`), with the number of zombies of all parents together (`zombies`) from then on."""
+    before = zombie_count.groupby("parent_id", dropna=False)["zombies"].shift(fill_value=0)
+    change = (zombie_count["zombies"] - before).groupby(zombie_count["time_ns"]).sum()
+    return change.cumsum().rename("zombies").reset_index()
+
+
+def _how_it_went(recording: Recording) -> str:
+    whole = recording.whole.lifecycles()
+    command = _shorten(printable(shlex.join(recording.header["command"])), 60) or "the recording"
+    target = whole[whole["origin"] == "target"]
+    end_ms = (recording.end_ns - recording.start_ns) / 1e6
+    if target.empty:
+        return f"{command}: recorded for {duration(end_ms)}"
+    row = next(_rows(target))
+    if pd.isna(row.exit_ns):
+        return f"{command} was still running after {duration(end_ms)}, when the recording ended"
+    return f"{command} ran for {duration(row.run_ms)} and {_ended(row).replace('SIG', 'was killed by SIG', 1)}"
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _ended(row: Any) -> str:
+    """`exited 0`, `SIGKILL`, `SIGSEGV, core dumped`, or `?`."""
+    if not pd.isna(row.term_signal):
+        return f"{row.term_signal}{', core dumped' if row.core_dumped else ''}"
+    return "?" if pd.isna(row.exit_code) else f"exited {row.exit_code}"
+
+
+def _limits(recording: Recording) -> Iterator[Text]:
+    """What of the recording is shown, and whether it is whole."""
+    if recording.whole is not recording:
+        shown = recording.selected
+        parts = [] if shown.ids is None else [count(len(shown.ids), "process")]
+        parts += [f"from {_at(recording, shown.since_ns)} s"] if shown.since_ns is not None else []
+        parts += [f"until {_at(recording, shown.until_ns)} s"] if shown.until_ns is not None else []
+        yield Text(f"Only a part is shown: {', '.join(parts)}.")
+    if recording.cut:
+        yield Text(f"The trace is not whole: {printable(recording.cut)}.", "red")
+    if lost := recording.lost():
+        what = ", ".join(f"{number:,} {printable(kind)}" for kind, number in lost.items())
+        yield Text(f"Events were lost: {what}. Processes that lived then are not complete.", "red")
+
+
+def _at(recording: Recording, time_ns: int) -> str:
+    return f"{(time_ns - recording.start_ns) / 1e9:+.3f}"
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def _findings(table: pd.DataFrame, names: Names) -> Iterator[Text]:
+    """One sentence for each group of zombies that share their fate, the never reaped first, then the longest."""
+    zombies = table[(table["zombie_ms"] >= NOTICEABLE_MS) | table["zombie_open"]]
+    still = zombies[zombies["zombie_open"]]
+    parent = still["adopter_pid"].fillna(still["ppid"])
+    for _, group in sorted(still.groupby(parent), key=lambda one: -one[1]["zombie_ms"].max()):
+        yield _never_reaped(group, names)
+    gone = zombies[~zombies["zombie_open"]]
+    fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself
+    longest = gone["zombie_ms"].groupby(fate).agg(["max", "size"]).sort_values("max", ascending=False, kind="stable")
+    alone, together = longest["size"] == 1, longest["size"] > 1
+    told = longest.loc[longest.index[alone][:MOST_FINDINGS].union(longest.index[together][:MOST_FINDINGS])]
+    for one in told.sort_values("max", ascending=False, kind="stable").index:
+        yield _cleared(gone[fate == one], names)
+    rest = gone[~fate.isin(told.index)]
+    swept = rest["cleared_by_id"].dropna()
+    if len(swept):
+        yield Text(
+            f"{count(len(swept), 'more zombie')} {_was(len(swept))} cleared by {count(swept.nunique(), 'further start')}."
+        )
+    if len(rest) > len(swept):
+        yield Text(f"{count(len(rest) - len(swept), 'more zombie')} outlived {NOTICEABLE_MS:.0f} ms.")
+
+
+def _never_reaped(group: pd.DataFrame, names: Names) -> Text:
+    group = group.sort_values("zombie_ms", ascending=False, kind="stable")
+    first = next(_rows(group))
+    parent = names.of(
+        *((first.parent_id, first.ppid) if pd.isna(first.adopter_pid) else (first.adopter_id, first.adopter_pid)), full=True
+    )
+    who = _some(group, names)
+    age = f"{'up to ' if len(group) > 1 else ''}{duration(first.zombie_ms)} so far"
+    return Text(f"{who} {_was(len(group))} never reaped: zombie for {age}, the parent is {parent}.", "red")
+
+
+def _cleared(group: pd.DataFrame, names: Names) -> Text:
+    first = next(_rows(group))
+    longest = duration(group["zombie_ms"].max())
+    if pd.isna(first.cleared_by_id):
+        return Text(f"{names.pid(first.id)} was a zombie for {longest}, until {_release_words(first, names)}.")
+    start = names.pid(int(first.cleared_by_id))
+    if len(group) == 1:
+        return Text(f"{names.pid(first.id)} was a zombie for {longest}, until {start} was started.")
+    who = _some(group, names)
+    reaper = names.of(first.reaper_id, first.reaper_pid)
+    return Text(f"{who} were zombies for up to {longest} and were cleared together when {start} was started by {reaper}.")
+
+
+def _some(group: pd.DataFrame, names: Names) -> str:
+    return some([names.pid(one) for one in group["id"].head(4)], len(group))
+
+
+def _release_words(row: Any, names: Names) -> str:
+    reaper = names.of(row.reaper_id, row.reaper_pid)
+    if row.reap_call == "autoreap":
+        return "it was released without a wait: SIGCHLD is ignored"
+    if row.reap_call == "kernel":
+        return "the kernel released it: its PID namespace died"
+    adopted = "" if pd.isna(row.adopter_pid) else ", which had adopted it"
+    if row.reap_call == "unseen":
+        return f"{reaper} reaped it at the latest{adopted}"
+    return f"{reaper} called {_call(row)}{adopted}"
+
+
+def _call(row: Any) -> str:
+    """`wait4(pid, WNOHANG)`."""
+    arguments = [str(part) for part in (row.reap_target, row.reap_options) if not pd.isna(part) and part]
+    return f"{row.reap_call}({', '.join(arguments)})"
+
+
+def _reaped_by(row: Any, names: Names, full: bool = False) -> str:
+    """`4700 wait4(pid, WNOHANG)`, or how else it was released."""
+    if row.state != "gone":
+        return "nobody yet"
+    if row.reap_call == "autoreap":
+        return "nobody: SIGCHLD ignored"
+    reaper = names.of(row.reaper_id, row.reaper_pid, full)
+    if row.reap_call in ("kernel", "unseen"):
+        return "kernel: PID namespace died" if row.reap_call == "kernel" else f"{reaper}, wait not seen"
+    return f"{reaper} {_call(row)}"
+
+
+def _columns(*columns: tuple[str, str], stretch: str) -> Table:
+    """A table without lines; only the column `stretch` may be cut to the width of the screen."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="dim")
+    for title, side in columns:
+        cut = title == stretch
+        table.add_column(
+            title, justify="right" if side == "right" else "left", no_wrap=True, overflow="ellipsis", ratio=1 if cut else None
+        )
+    return table
+
+
+def _zombie_table(table: pd.DataFrame, names: Names) -> Table:
+    made = _columns(
+        ("pid", "right"), ("command", "left"), ("ended", "left"), ("zombie", "right"), ("reaped by", "left"), stretch="command"
+    )
+    longest = table[(table["zombie_ms"] >= NOTICEABLE_MS) | table["zombie_open"]]
+    for row in _rows(longest.nlargest(MOST_ROWS, "zombie_ms", keep="first")):
+        command = row.comm if pd.isna(row.argv) else row.argv
+        zombie = duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
+        cells = (
+            names.pid(row.id),
+            "?" if pd.isna(command) else printable(command),
+            _ended(row),
+            zombie,
+            _reaped_by(row, names),
+        )
+        made.add_row(*(Text(cell) for cell in cells), style="red" if row.zombie_open else None)
+    return made
+
+
+def _reap_table(table: pd.DataFrame, names: Names) -> Table:
+    made = _columns(("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"), stretch="reaped by")
+    ended = table[table["state"] != "running"]
+    key = ["state", "reaper_pid", "reaper_id", "reap_call", "reap_target", "reap_options"]
+    groups = ended.groupby(key, dropna=False, observed=True, sort=False)["zombie_ms"].agg(["size", "max"])
+    groups = groups.sort_values("size", ascending=False, kind="stable")
+    for row in _rows(groups.head(MOST_ROWS).reset_index()):
+        longest = "-" if pd.isna(row.max) else duration(row.max)
+        made.add_row(f"{row.size:,}", Text(_reaped_by(row, names, full=True)), longest)
+    rest = groups[MOST_ROWS:]
+    if len(rest):
+        made.add_row(f"{rest['size'].sum():,}", f"in {len(rest):,} other ways", duration(rest["max"].max()))
+    return made
+
+
+def _rows(table: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a table as named tuples."""
+    yield from table.itertuples()
+
+
+def _groups(table: pd.DataFrame, key: list[str]) -> list[tuple[Any, pd.DataFrame]]:
+    """The groups of rows that are alike in the columns `key`, `<NA>` being alike too, in the order of their first rows."""
+    return list(table.groupby(key, dropna=False, observed=True, sort=False))
+
+
+def _failed_forks(recording: Recording, names: Names) -> Iterator[Text]:
+    failed = recording.failed_forks()
+    for (process, errno, limit), group in _groups(failed, ["id", "errno", "limit"]):
+        why = errno_name(int(errno)) + ("" if pd.isna(limit) else f" ({printable(limit)})")
+        when = f"{'first ' if len(group) > 1 else ''}at {_at(recording, int(group['time_ns'].iloc[0]))} s"
+        yield Text(f"{count(len(group), 'fork')} of {names.of(process, pd.NA, full=True)} failed with {why}, {when}.", "red")
+
+
+def _killed(table: pd.DataFrame, names: Names) -> Iterator[Text]:
+    killed = table[table["term_signal"].notna()]
+    groups = _groups(killed, ["term_signal", "killer_kind", "killer_id", "killer_pid"])
+    for (signal, kind, killer_id, killer_pid), group in sorted(groups, key=lambda one: -len(one[1]))[:MOST_FINDINGS]:
+        who = _some(group, names)
+        yield Text(f"{who} by {signal}, {_sender(kind, names.of(killer_id, killer_pid, full=True))}.")
+    if len(groups) > MOST_FINDINGS:
+        yield Text(f"{count(len(groups) - MOST_FINDINGS, 'further group')} in the table of `forktrace export`.")
+
+
+def _sender(kind: Any, sender: str) -> str:
+    words = {
+        "process": f"sent by {sender}",
+        "kernel": "by the kernel itself",
+        "oom": "by the OOM killer: memory ran out",
+        "pdeathsig": f"because its parent's thread ended (PDEATHSIG of {sender})",
+        "pidns": "because its PID namespace died",
+    }
+    return "sender not known" if pd.isna(kind) else words[kind]
+
+
+def _doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
+    """What the trace does not know: rows that are not complete, and a sum that does not come out."""
+    doubtful = table.loc[~table["complete"], "notes"]
+    for note, number in doubtful.str.split("; ").explode().value_counts().items():
+        yield Text(f"{count(number, 'process')}: {note}.")
+    inferred = int(table["cleared_by_id"].notna().sum())
+    if inferred:
+        yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")
+    balance = recording.balance()
+    if not balance.holds:
+        ended = f"{balance.reaped:,} reaped, {balance.autoreaped:,} autoreaped, {balance.zombie:,} zombies"
+        known = f"{ended}, {balance.running:,} running and {balance.lost:,} lost"
+        yield Text(f"{balance.started:,} processes were started, but known are {known}.", "red")
