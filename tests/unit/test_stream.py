@@ -1,0 +1,468 @@
+"""The trace file: what is written is read, what is cut is read up to the cut, and nothing damaged gets through."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import random
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from traces import HEADER
+
+from forktrace.errors import ForktraceError, PermissionMissing, TraceError
+from forktrace.trace import events as ev
+from forktrace.trace import frames, stream
+from forktrace.trace.batches import checksum
+
+START_NS = 5_000_123_456_789
+
+
+def process(time_ns: int, pid: int) -> list[ev.Row]:
+    """Return the four events of a process with the columns that a recorder fills."""
+    here = {"start_ns": time_ns}
+    parent = {"parent": 4700, "parent_start_ns": START_NS}
+    by: dict[str, Any] = {"by": 4700, "by_start_ns": START_NS}
+    usage = {"utime_ns": 12_345_678 + pid, "stime_ns": 2_345_678 + pid % 97, "max_rss_kb": 23456 + pid % 100}
+    exit_ns = time_ns + 200_000_000 + pid * 7919 % 1_000_003
+    return [
+        ev.fork(time_ns, pid, comm="python", cgroup="/user.slice/user-1000.slice/session-3.scope", **by),
+        ev.exit_(exit_ns, pid, comm="python", **parent, **usage, **here),
+        ev.zombie(exit_ns + 50_000, pid, **parent, **here),
+        ev.reap(exit_ns + 800_000_000, pid, options=1, **by, **here),
+    ]
+
+
+def processes(count: int, first: int = 5000) -> list[ev.Row]:
+    """Return the events of `count` processes in time order."""
+    rows = [row for i in range(count) for row in process(START_NS + i * 1_000_003, first + i)]
+    return sorted(rows, key=lambda row: row["time_ns"])
+
+
+def written(*batches: list[ev.Row], closed: bool = True, **header: Any) -> bytes:
+    """Return the bytes of a trace with these batches."""
+    sink = io.BytesIO()
+    writer = stream.Writer(sink, HEADER | header)
+    for rows in batches:
+        writer.write(stream.batch_of(rows))
+    if closed:
+        writer.write(stream.batch_of([ev.end(START_NS * 2)]))
+        writer.close()
+    return sink.getvalue()
+
+
+def read_bytes(tmp_path: Path, data: bytes) -> stream.Trace:
+    """Return what `read` makes of `data`."""
+    path = tmp_path / "t.arrows"
+    path.write_bytes(data)
+    return stream.read(path)
+
+
+def whole(rows: list[ev.Row]) -> list[dict[str, Any]]:
+    """Return the rows with every column, as a table gives them."""
+    return [{name: row.get(name) for name in ev.COLUMNS} for row in rows]
+
+
+@pytest.mark.parametrize("counts", [[0], [1], [3], [1, 40, 1], [40, 1, 40, 2, 2], [300]])
+def test_what_is_written_is_read(tmp_path: Path, counts: list[int]) -> None:
+    """Batches of any size, small and large in turn, come back as they went in, in time order."""
+    batches = [processes(count, 5000 + 1000 * i) for i, count in enumerate(counts)]
+    trace = read_bytes(tmp_path, written(*batches))
+    rows = [row for batch in batches for row in batch]
+    assert trace.table.to_pylist()[:-1] == whole(sorted(rows, key=lambda row: row["time_ns"]))
+    assert trace.cut is None
+    assert trace.header == HEADER | {"format": 1}
+    assert trace.table.schema.equals(stream.SCHEMA)
+
+
+def values_of(what: str | tuple[str, ...]) -> st.SearchStrategy[Any]:
+    """Return a strategy for the values of a column, null included."""
+    if isinstance(what, tuple):
+        return st.none() | st.sampled_from(what)
+    if what in ("text", "string"):
+        return st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+    return st.none() | st.integers(0, 0x7EFF)
+
+
+rows_of_anything = st.lists(
+    st.fixed_dictionaries({name: values_of(what) for name, what in ev.COLUMNS.items()}).map(
+        lambda row: row | {"time_ns": row["time_ns"] or 0, "kind": "fork"}
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(rows_of_anything, max_size=3))
+def test_any_row_comes_back(batches: list[list[ev.Row]]) -> None:
+    """Every column keeps every value, null and the empty string told apart."""
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"forktrace-test-{os.getpid()}.arrows"
+    try:
+        path.write_bytes(written(*batches))
+        rows = [row for batch in batches for row in batch]
+        back = [row for row in stream.read(path).table.to_pylist() if row["kind"] != "end"]
+        assert back == sorted(rows, key=lambda row: row["time_ns"])
+    finally:
+        path.unlink()
+
+
+def test_numpy_columns_make_the_same_batch() -> None:
+    """`batch` from arrays equals `batch_of` from rows; a column left out is null."""
+    rows = [{"time_ns": 1, "kind": "exit", "pid": 5, "comm": "b"}, {"time_ns": 2, "kind": "fork", "pid": None, "comm": "a"}]
+    columns: dict[str, stream.Column] = {
+        "time_ns": (np.array([1, 2]), None),
+        "kind": (np.array([ev.KINDS.index("exit"), ev.KINDS.index("fork")], np.int8), None),
+        "pid": (np.array([5, 77], np.int32), np.array([True, False])),
+        "comm": ["b", "a"],
+    }
+    assert stream.batch(columns, 2).equals(stream.batch_of(rows))
+    assert checksum(stream.batch(columns, 2)) == checksum(stream.batch_of(rows))
+
+
+def test_a_wrong_column_is_refused() -> None:
+    """A column that is not in the schema, of another length, or with a value out of its enumeration is a mistake."""
+    with pytest.raises(KeyError, match="nonsense"):
+        stream.batch_of([{"nonsense": 1}])
+    with pytest.raises(ValueError, match="comm has 1 values in a batch of 2 rows"):
+        stream.batch({"comm": ["a"]}, 2)
+    with pytest.raises(ValueError, match="tuple"):
+        stream.batch_of([{"kind": "nonsense"}])
+
+
+def test_text_that_is_no_utf8_becomes_escapes(tmp_path: Path) -> None:
+    """A file name of any bytes can be written, in a row and in the header."""
+    name = os.fsdecode(b"caf\xe9")
+    trace = read_bytes(tmp_path, written([ev.exec_(1, 5, [name])], command=[name]))
+    assert trace.table["argv"][0].as_py() == "caf\\udce9"
+    assert trace.header["command"] == ["caf?"]
+
+
+def test_equal_times_keep_their_order(tmp_path: Path) -> None:
+    """Sorting by time is stable, also across batches."""
+    trace = read_bytes(tmp_path, written([ev.exit_(9, 1), ev.exit_(9, 2)], [ev.exit_(3, 3), ev.exit_(9, 4)]))
+    assert trace.table["pid"].to_pylist() == [3, 1, 2, 4, None]
+
+
+def test_sizes() -> None:
+    """A batch costs at most 4 KiB and a process at most 120 bytes more; a row or five cost less than 3 KiB."""
+    sink = io.BytesIO()
+    writer = stream.Writer(sink, HEADER)
+
+    def size(rows: list[ev.Row]) -> int:
+        before = writer.bytes_written
+        writer.write(stream.batch_of(rows))
+        return writer.bytes_written - before
+
+    assert size(process(START_NS, 5000)[:1]) <= 3072
+    assert size(process(START_NS, 5001)[1:] + process(START_NS, 5002)[:2]) <= 3200
+    for count in (1, 2, 3, 4, 6, 10, 30):
+        assert size(processes(count, 6000)) <= 4096 + 120 * count
+    for count in (100, 1000):
+        assert size(processes(count, 7000)) <= 120 * count
+    assert writer.bytes_written == len(sink.getvalue())
+
+
+def test_the_header_and_an_empty_batch_come_at_once(tmp_path: Path) -> None:
+    """A recorder that is killed before its first event leaves a trace that can be read."""
+    trace = read_bytes(tmp_path, written(closed=False))
+    assert trace.table.num_rows == 0
+    assert trace.cut is not None
+    assert "without its end mark" in trace.cut
+
+
+def test_a_cut_trace_is_read_up_to_its_last_whole_batch(tmp_path: Path) -> None:
+    """Wherever the file ends, the batches before that are there, and `cut` says why no more are."""
+    data = written(processes(1), processes(40, 6000), processes(1, 7000))
+    layout = frames.scan(io.BytesIO(data), len(data), "t")
+    known = [0, 0, 4, 164, 168]  # rows before each batch: the empty one, three of processes, the end
+    for offset, rows in zip(layout.batches, known, strict=True):
+        assert read_bytes(tmp_path, data[:offset]).table.num_rows == rows
+    generator, before = random.Random(3), 0
+    for end in sorted(generator.randrange(layout.batches[0], len(data)) for _ in range(60)):
+        trace = read_bytes(tmp_path, data[:end])
+        assert trace.table.num_rows in (*known, 169)
+        assert trace.table.num_rows >= before
+        assert trace.cut is not None
+        before = trace.table.num_rows
+    assert read_bytes(tmp_path, data[:-8]).table.num_rows == 169
+
+
+def test_a_trace_that_was_not_closed_says_so(tmp_path: Path) -> None:
+    """An end mark without the last event, the totals, is a cut too."""
+    sink = io.BytesIO()
+    writer = stream.Writer(sink, HEADER)
+    writer.close()
+    assert "not closed" in str(read_bytes(tmp_path, sink.getvalue()).cut)
+
+
+def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
+    """A changed byte in the middle is no cut: the file, the batch and its offset are named."""
+    data = bytearray(written(processes(40), processes(40, 6000)))
+    layout = frames.scan(io.BytesIO(bytes(data)), len(data), "t")
+    data[(layout.batches[1] + layout.batches[2]) // 2 + 400] ^= 0xFF
+    with pytest.raises(TraceError, match=r"t\.arrows: damaged in batch 1 at byte \d+"):
+        read_bytes(tmp_path, bytes(data))
+
+
+def test_a_message_length_that_swallows_the_next_is_damage(tmp_path: Path) -> None:
+    """A length that reaches beyond the file is damage when messages follow, not a cut."""
+    data = bytearray(written(processes(1), processes(1, 6000), processes(1, 7000)))
+    layout = frames.scan(io.BytesIO(bytes(data)), len(data), "t")
+    struct.pack_into("<i", data, layout.batches[1] + 4, 60000)
+    with pytest.raises(TraceError, match="reaches into the next"):
+        read_bytes(tmp_path, bytes(data))
+
+
+def test_mutations_give_a_result_or_a_trace_error(tmp_path: Path) -> None:
+    """No changed byte crashes the reader or passes unnoticed as other events."""
+    data = written(processes(1), processes(40, 6000), processes(2, 9000))
+    right = read_bytes(tmp_path, data).table.to_pylist()
+    generator = random.Random(7)
+    refusals = []
+    for _ in range(400):
+        changed = bytearray(data)
+        for _ in range(generator.choice([1, 1, 2, 8])):
+            changed[generator.randrange(len(changed))] = generator.randrange(256)
+        try:
+            trace = read_bytes(tmp_path, bytes(changed))
+        except TraceError as error:
+            refusals.append(str(error))
+        else:
+            assert trace.cut or trace.table.num_rows == len(right)
+            assert all(row in right for row in trace.table.to_pylist())
+    assert len(refusals) > 200
+    assert not [line for line in refusals if "\n" in line]
+
+
+@pytest.mark.parametrize("size", [1 << 29, 1 << 40, (1 << 63) - 1, -2])
+def test_a_decompression_bomb_is_refused_before_it_grows(tmp_path: Path, size: int) -> None:
+    """The declared sizes of compressed buffers are bounded before Arrow allocates them."""
+    data = bytearray(written(processes(40)))
+    layout = frames.scan(io.BytesIO(bytes(data)), len(data), "t")
+    frame = data.index(b"\x28\xb5\x2f\xfd", layout.batches[1])  # zstd's magic number, after the int64 size
+    struct.pack_into("<q", data, frame - 8, size)
+    with pytest.raises(TraceError, match="a buffer of"):
+        read_bytes(tmp_path, bytes(data))
+
+
+def test_many_declared_gigabytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a whole file may grow to is bounded by its size."""
+    monkeypatch.setattr(frames, "MAX_BATCH_BYTES", 1 << 15)
+    monkeypatch.setattr(frames, "MAX_RATIO", 1)
+    with pytest.raises(TraceError, match="would grow to"):
+        read_bytes(tmp_path, written(*[processes(100)] * 20))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"hello, world", "not a trace of forktrace"),
+        (b"ARROW1\0\0", "not a trace of forktrace"),
+        (b"\xff\xff\xff\xff", "cut off inside its header"),
+        (b"\xff\xff\xff\xff" + b"\xff" * 100, "a message header of -1 bytes"),
+        (b"\xff\xff\xff\xff\x08\0\0\0" + b"\x01" * 100, "points outside itself"),
+        (b"\xff\xff\xff\xff\0\0\0\0", "damaged at byte 0"),
+    ],
+)
+def test_what_is_not_a_trace_is_told_in_one_line(tmp_path: Path, data: bytes, words: str) -> None:
+    """Empty, foreign and headless files are TraceErrors that name the file."""
+    with pytest.raises(TraceError, match=rf"t\.arrows: .*{words}"):
+        read_bytes(tmp_path, data)
+
+
+def foreign(schema: pa.Schema) -> bytes:
+    """Return an empty Arrow stream of another writer."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
+    return sink.getvalue()
+
+
+def test_another_arrow_stream_is_not_a_trace(tmp_path: Path) -> None:
+    """A stream without our header, or with other columns, is told apart."""
+    with pytest.raises(TraceError, match="but not a trace of forktrace"):
+        read_bytes(tmp_path, foreign(pa.schema([("x", pa.int8())])))
+    header = pa.ipc.open_stream(written()).schema.metadata
+    with pytest.raises(TraceError, match="the columns are not those of format 1"):
+        read_bytes(tmp_path, foreign(pa.schema([("x", pa.int8())], metadata=header)))
+
+
+@pytest.mark.parametrize(
+    ("json", "words"),
+    [
+        (b'{"format": 2, "forktrace": "9.9"}', "written by forktrace 9.9 in format 2; this one reads up to 1"),
+        (b"{", "the header is no JSON"),
+        (b"[" * 100_000, "the header is no JSON"),
+        (b"[]", "names no format"),
+        (b'{"format": true}', "names no format"),
+        (b'{"format": 1, "forktrace": "1", "command": [1]}', "the header's command is"),
+        (b'{"format": 1, "forktrace": "1", "command": ["a"]}', "the header's cwd is None"),
+    ],
+)
+def test_a_header_that_cannot_be(tmp_path: Path, json: bytes, words: str) -> None:
+    """A newer format is named with the version that wrote it; anything else that is wrong is damage."""
+    with pytest.raises(TraceError, match=words):
+        read_bytes(tmp_path, foreign(stream.SCHEMA.with_metadata({"forktrace": json})))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (ev.exit_(-1, 5), "time_ns is -1"),
+        (ev.exit_(1 << 62, 5), f"time_ns is {1 << 62}"),
+        ({"kind": "exit"}, "an event without time_ns"),
+        ({"time_ns": 5}, "an event without kind"),
+        (ev.exit_(1, -5), "pid is -5"),
+        (ev.exit_(1, 5, status=0x137F), "the wait status of an exit is 0x137f"),
+        (ev.end(1, "[]"), "the totals of the end are no JSON object"),
+        (ev.end(1, "{"), "the totals of the end are no JSON object"),
+    ],
+)
+def test_values_that_cannot_be(tmp_path: Path, row: ev.Row, words: str) -> None:
+    """A value that no recorder writes is damage, and its batch is named."""
+    with pytest.raises(TraceError, match=f"damaged in batch 2 at byte .*: {words}"):
+        read_bytes(tmp_path, written(processes(1), [row]))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Missing files and directories are errors of one line."""
+    for path in (tmp_path / "none.arrows", tmp_path):
+        with pytest.raises(ForktraceError, match=str(path)):
+            stream.read(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    """A trace of somebody else is a missing permission, status 77."""
+    path = tmp_path / "t.arrows"
+    path.touch(0)
+    with pytest.raises(PermissionMissing):
+        stream.read(path)
+
+
+def test_devices_are_not_read_to_their_end() -> None:
+    """/dev/zero has no end, and is no trace."""
+    with pytest.raises(TraceError, match="not a trace"):
+        stream.read("/dev/zero")
+
+
+class Disk(io.RawIOBase):
+    """A sink of `room` bytes; it takes few bytes at a time, as a pipe does."""
+
+    def __init__(self, room: int, error: int = errno.ENOSPC) -> None:
+        self.data = b""
+        self.room = room
+        self.error = error
+
+    def write(self, data: Any) -> int:
+        """Take up to 1,000 bytes."""
+        taken = bytes(data)[: min(1000, self.room - len(self.data))]
+        if not taken:
+            raise OSError(self.error, os.strerror(self.error))
+        self.data += taken
+        return len(taken)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EPIPE])
+def test_a_full_disk_keeps_what_was_written(tmp_path: Path, error: int) -> None:
+    """A sink that takes no more is one clear error; the batches before it are read."""
+    disk = Disk(len(written(processes(40), closed=False)) + 500, error)
+    writer = stream.Writer(disk, HEADER)  # type: ignore[arg-type] - a raw file is enough
+    writer.write(stream.batch_of(processes(40)))
+    with pytest.raises(ForktraceError, match=f"cannot write the trace: {os.strerror(error)}"):
+        writer.write(stream.batch_of(processes(40, 6000)))
+    trace = read_bytes(tmp_path, disk.data)
+    assert trace.table.num_rows == 160
+    assert "inside the message" in str(trace.cut)
+
+
+def write_long(path: Path, batches: int) -> None:
+    """Write a trace of many batches with one process each."""
+    small = [stream.batch_of(process(START_NS + i, 5000 + i)) for i in range(10)]
+    with path.open("wb") as file:
+        writer = stream.Writer(file, HEADER)
+        for i in range(batches):
+            writer.write(small[i % 10])
+        writer.write(stream.batch_of([ev.end(START_NS * 2)]))
+        writer.close()
+
+
+def test_many_tiny_batches_are_merged(tmp_path: Path) -> None:
+    """Merging keeps every event, the header, the mode and the owner, and leaves nothing else behind."""
+    path = tmp_path / "t.arrows"
+    write_long(path, 1200)
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    before, old = stream.read(path), path.stat()
+    assert stream.merge(path)
+    after, new = stream.read(path), path.stat()
+    assert after.table.to_pylist() == before.table.to_pylist()
+    assert (after.header, after.cut) == (before.header, None)
+    assert new.st_size < old.st_size / 10
+    assert (stat.S_IMODE(new.st_mode), new.st_uid, new.st_gid) == (0o640, old.st_uid, old.st_gid)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.arrows"]
+    assert not stream.merge(path)
+
+
+def test_merged_dictionaries_are_sorted(tmp_path: Path) -> None:
+    """Batch-local dictionaries hold the words of their batch, in order."""
+    words = ["zsh", "awk", "make", None, "awk"]
+    parts = [stream.batch_of([ev.exit_(9 - i, 5, comm=word)]) for i, word in enumerate(words)]
+    batch = stream.merged(parts)
+    assert batch["comm"].dictionary.to_pylist() == ["awk", "make", "zsh"]
+    assert batch["comm"].to_pylist() == words[::-1]
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_merge_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """Whatever goes wrong, the trace is as it was."""
+    path = tmp_path / "t.arrows"
+    write_long(path, 1200)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    assert not stream.merge(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.arrows"]
+
+
+def test_what_opens_fast_or_was_cut_is_not_merged(tmp_path: Path) -> None:
+    """A short trace, one that is cut off, one that is damaged, and what is no file at all stay as they are."""
+    path = tmp_path / "t.arrows"
+    path.write_bytes(written(processes(3)))
+    assert not stream.merge(path)
+    write_long(path, 1100)
+    path.write_bytes(path.read_bytes()[:-8])
+    assert not stream.merge(path)
+    path.write_bytes(b"no trace")
+    assert not stream.merge(path)
+    assert not stream.merge("/dev/null")
+    assert not stream.merge(tmp_path / "none.arrows")
+
+
+def test_recording_and_merging_import_no_pandas(tmp_path: Path) -> None:
+    """The recorder stays small: pandas costs most of a second and 40 MB."""
+    path = tmp_path / "t.arrows"
+    write_long(path, 1100)
+    program = (
+        "import sys; from forktrace.trace import stream, events as ev\n"
+        "stream.Writer(open('/dev/null', 'wb'), {}).write(stream.batch_of([ev.exit_(1, 5, comm='a')] * 50))\n"
+        f"assert stream.merge({str(path)!r}) and stream.read({str(path)!r}).cut is None\n"
+        "assert 'pandas' not in sys.modules, 'pandas'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
