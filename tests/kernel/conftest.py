@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,32 +16,41 @@ UNUSED_UID = 54321
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin") or "python3"
 
 
+# controller, its limit in the two versions of cgroups, the value
+SMALL = {"pids": ("pids.max", "pids.max", "3"), "memory": ("memory.limit_in_bytes", "memory.max", str(16 << 20))}
+
+
 @pytest.fixture(scope="session")
-def small_cgroup() -> Iterator[Path | None]:
-    """A cgroup with room for 3 processes (one and 2 children); None where the pids controller is missing."""
-    root = CGROUPS / "pids" if (CGROUPS / "pids").is_dir() else CGROUPS
-    folder = root / f"forktrace-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / "pids.max").write_text("3")
-    except OSError:
-        yield None
-    else:
-        yield folder
-    if folder.is_dir():
+def small_cgroups() -> Iterator[list[str]]:
+    """The cgroup.procs of a cgroup with room for 3 processes, and of one with 16 MiB; "" where the controller is missing."""
+    folders = [small_cgroup(controller, *limits) for controller, limits in SMALL.items()]
+    yield [str(folder / "cgroup.procs") if folder else "" for folder in folders]
+    for folder in filter(None, folders):
         folder.rmdir()
+
+
+def small_cgroup(controller: str, first: str, second: str, value: str) -> Path | None:
+    """Make a cgroup whose limit (its file in version 1, in version 2) is `value`; None when that is not possible."""
+    old = CGROUPS / controller
+    folder = (old if old.is_dir() else CGROUPS) / f"forktrace-test-{os.getpid()}-{controller}"
+    folder.mkdir()
+    limit = folder / (first if old.is_dir() else second)
+    if not limit.exists():
+        folder.rmdir()
+        return None
+    limit.write_text(value)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def suite(
-    record: Callable[..., Recorded], workload: Callable[[str], str], small_cgroup: Path | None, open_folder: Path
+    record: Callable[..., Recorded], workload: Callable[[str], str], small_cgroups: list[str], open_folder: Path
 ) -> Recorded:
     """The recording of calls, threads, waits, endings, families, limits, uring, namespaces, and calls under strace."""
     names = ("calls", "threads", "waits", "families", "uring", "namespaces")
     commands = [f"{name}={workload(name)}" for name in names]
     commands.append(f"endings={workload('endings')} {open_folder}")
-    procs = [str(small_cgroup / "cgroup.procs")] if small_cgroup else []
-    commands.append(" ".join([f"limits={workload('limits')} {UNUSED_UID}", *procs]))
+    commands.append("limits=" + shlex.join([workload("limits"), str(UNUSED_UID), *small_cgroups]))
     if shutil.which("strace"):
         commands.append(f"strace=strace -f -qq -o /dev/null {workload('calls')}")
     commands.append(f"python={PYTHON} {WORKLOADS / 'libraries.py'}")

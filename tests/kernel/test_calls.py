@@ -43,6 +43,26 @@ def test_python(suite: Recorded, case: str, count: int) -> None:
     suite.assert_agrees(lines)
 
 
+def test_accounts(suite: Recorded) -> None:
+    """CPU time and memory are what wait4 told the parent; the trace ends before the last of the teardown."""
+    lines = suite.of("rusage", "python")
+    assert len(lines) == 3
+    suite.assert_agrees(lines)
+    for line in lines:
+        row = suite.row(line["pid"])
+        assert line["cpu_ms"] - 20 <= row["utime_ms"] + row["stime_ms"] <= line["cpu_ms"] + 0.01
+        assert abs(row["max_rss_kb"] - line["rss_kb"]) <= 1024
+
+
+def test_long_arguments(suite: Recorded) -> None:
+    """Arguments beyond 4 KiB are cut, and the row says so."""
+    (line,) = suite.of("long-argv", "python")
+    suite.assert_agrees([line])
+    argv = suite.row(line["pid"])["argv"]
+    assert argv.startswith("/bin/true long xxx")
+    assert 4000 <= len(argv) <= 4096
+
+
 def test_starts_are_those_of_proc(suite: Recorded) -> None:
     """`fork_ns` is field 22 of /proc/PID/stat, in nanoseconds, for every child whose parent looked."""
     lines = [line for line in suite.lines if "starttime" in line]

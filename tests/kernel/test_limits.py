@@ -1,4 +1,4 @@
-"""Forks that fail."""
+"""Forks that fail, and memory that runs out."""
 
 import pytest
 from recorded import Recorded
@@ -22,3 +22,12 @@ def test_failed_forks(suite: Recorded, case: str, count: int) -> None:
         line["limit"]
     ] * count
     assert (suite.table["parent_id"] == suite.id_of(line["pid"])).sum() == line["made"]
+
+
+def test_out_of_memory(suite: Recorded) -> None:
+    """A process that the kernel chose when memory ran out was killed by that, and by nobody."""
+    lines = suite.of("oom", "limits")
+    if not lines:
+        pytest.skip("the memory controller of cgroups is not available")
+    assert lines[0]["term_signal"] == "SIGKILL"
+    suite.assert_agrees(lines)

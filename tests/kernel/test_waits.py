@@ -34,6 +34,16 @@ def test_stops_are_no_reaps(suite: Recorded) -> None:
         assert len(suite.events_of(line["pid"], "reap")) == 1
 
 
+def test_stops_are_signals(suite: Recorded) -> None:
+    """Each SIGSTOP is in signals(), with its sender, and killed nobody."""
+    signals = suite.recording.signals()
+    for line in suite.of("stops", "waits"):
+        own = signals[signals["id"] == suite.id_of(line["pid"])]
+        assert own["signal"].tolist() == ["SIGSTOP"] * line["stops"]
+        assert own["sender_pid"].tolist() == [line["reaper_pid"]] * line["stops"]
+        assert not own["fatal"].any()
+
+
 def test_peeks_are_no_reaps(suite: Recorded) -> None:
     """waitid with WNOWAIT leaves the zombie: it lasts until the wait4."""
     for line in suite.of("peeks", "waits"):

@@ -1,9 +1,11 @@
-/* Forks that fail: 3 with flags that make no sense, 5 over RLIMIT_NPROC as an ordinary user, 7 over a cgroup's pids.max.
- * argv[1] is an unused user number, argv[2] (when given) the cgroup.procs of a cgroup that has room for 2 processes. */
+/* Forks that fail: 3 with flags that make no sense, 5 over RLIMIT_NPROC as an ordinary user, 7 over a cgroup's pids.max; and a
+ * child that the kernel kills because its cgroup is out of memory.
+ * argv[1] is an unused user number; argv[2] the cgroup.procs of a cgroup with room for 3 processes, argv[3] of one with
+ * 16 MiB of memory; "" where there is none. */
 #include "witness.h"
 
 static uid_t user;
-static const char *cgroup;
+static const char *few_pids, *little_memory;
 
 static void must(int true, const char *what)
 {
@@ -51,22 +53,45 @@ static void over_nproc(const char *name)
     until_full(name, "'RLIMIT_NPROC'", 5);
 }
 
+static void move_to(const char *procs)
+{
+    int file = open(procs, O_WRONLY);
+    must(file >= 0 && write(file, "0", 1) == 1, procs);
+    close(file);
+}
+
 static void over_pids_max(const char *name)
 {
-    int file = open(cgroup, O_WRONLY);
-    must(file >= 0 && write(file, "0", 1) == 1, cgroup);
-    close(file);
+    move_to(few_pids);
     until_full(name, "'pids.max'", 7);
+}
+
+static void out_of_memory(const char *name)
+{
+    int status;
+    move_to(little_memory);
+    pid_t pid = plain_fork();
+    if (!pid) {
+        volatile char *memory = malloc(64 << 20);
+        for (int i = 0; i < 64 << 20; i += 4096)
+            memory[i] = 1;
+        _exit(1);
+    }
+    must(wait4(pid, &status, 0, NULL) == pid, "wait4");
+    say("'case': '%s', 'pid': %d, 'reaper_pid': %d, 'killer_kind': 'oom', 'killer_pid': null, %s", name, pid, getpid(), ending(status));
 }
 
 int main(int count, char **arguments)
 {
-    must(count > 1, "usage: limits UID [CGROUP.PROCS]");
+    must(count == 4, "usage: limits UID FEW_PIDS LITTLE_MEMORY");
     user = atoi(arguments[1]);
-    cgroup = arguments[2];
+    few_pids = arguments[2];
+    little_memory = arguments[3];
     in_process("senseless", senseless);
     in_process("nproc", over_nproc);
-    if (cgroup)
+    if (*few_pids)
         in_process("pids-max", over_pids_max);
+    if (*little_memory)
+        in_process("oom", out_of_memory);
     return 0;
 }
