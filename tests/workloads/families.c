@@ -162,6 +162,8 @@ static void burst(const char *name)
         pids[i] = child(i % 251, gate);
     close(gate[0]);
     close(gate[1]);
+    for (int i = 0; i < 997; i++)
+        until_zombie(pids[i]);
     for (int i = 0; i < 997; i++) {
         must(wait4(pids[i], &status, 0, NULL) == pids[i], "wait4");
         say("'case': '%s', 'pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', %s", name, pids[i], getpid(), ending(status));
