@@ -1,0 +1,40 @@
+# forktrace: `make demo` shows what it is, `make test` is what CI runs.
+
+# Debian's and Ubuntu's own Python, for which python3-bpfcc is built; another only where that one is too old.
+PYTHON := $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
+PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev procps strace sudo ca-certificates
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BIN := .venv/bin
+
+.PHONY: help setup system demo test lint
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: .venv/.installed ## install what is missing: distribution packages, then .venv
+
+system:
+	@missing=$$(for package in $(PACKAGES); do \
+	    dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -q '^installed$$' || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+	    command -v apt-get >/dev/null || { echo "forktrace needs, by the names of Debian: $$missing" >&2; exit 1; }; \
+	    set -ex; \
+	    $(SUDO) apt-get update -q; \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	fi
+
+.venv/.installed: pyproject.toml | system
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: setup ## record the Kafka consumer, print the report, draw the timeline
+	$(SUDO) $(BIN)/forktrace demo
+
+test: setup lint ## everything that CI checks; what records needs root (sudo make test)
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
