@@ -15,6 +15,7 @@ import pytest
 from recorded import MARK, forktrace_command, processes_with, wait_until
 
 import forktrace
+from forktrace.views.words import duration
 
 pytestmark = pytest.mark.root
 
@@ -104,9 +105,15 @@ def test_the_last_one_is_reaped_at_the_end(children: pd.DataFrame) -> None:
 def test_report_says_both_in_words(done: subprocess.CompletedProcess[str], children: pd.DataFrame) -> None:
     """The report names who cleared whom, and after how long."""
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split())
-    first, second = children.iloc[0], children.iloc[1]
-    assert f"{first['pid']} was a zombie for {first['zombie_ms'] / 1000:.3f} s, until {second['pid']} was started" in text
-    assert str(children.iloc[SINGLES + BURST]["pid"]) in text
+    for index in range(SINGLES):
+        zombie, following = children.iloc[index], children.iloc[index + 1]
+        sentence = f"{zombie['pid']} was a zombie for {duration(zombie['zombie_ms'])}, until {following['pid']} was started."
+        assert sentence in text
+    burst, following = children[SINGLES : SINGLES + BURST], children.iloc[SINGLES + BURST]
+    first = ", ".join(str(pid) for pid in burst["pid"][:3])
+    longest = duration(burst["zombie_ms"].max())
+    assert f"{first} and 2 more were zombies for up to {longest} and were cleared together" in text
+    assert f"when {following['pid']} was started" in text
 
 
 def test_files_and_next_command_are_named(done: subprocess.CompletedProcess[str], folder: Path) -> None:
