@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
-_PICTURE_FORMATS: Final = ("png", "svg", "pdf")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -125,13 +124,14 @@ def timeline(trace: str | None, output: str | None, force: bool, pid: str | None
         forktrace timeline
         forktrace timeline run.arrows -o run.svg --since 2s --until 5s
     """
-    from forktrace.views.timeline import write_timeline
+    from forktrace.views.timeline import format_of, write_timeline
 
+    trace = trace or _newest()
+    output = output or f"{Path(trace).stem}.png"
+    form = "png" if output == "-" else format_of(output)
     recording = _read(trace, pid, since, until)
-    output = output or f"{Path(recording.trace.path).stem}.png"
-    picture = _format_of(output, _PICTURE_FORMATS) or "png"
     with _sink(output, force) as sink:
-        write_timeline(recording, sink, picture)
+        write_timeline(recording, sink, form)
     if output != "-":
         click.echo(f"wrote {output}", err=True)
 
@@ -177,9 +177,9 @@ def export(
         forktrace export -o zombies.csv
         forktrace export run.arrows --table events --to json | jq .
     """
-    from forktrace.views.export import write
+    from forktrace.views.export import format_of, write
 
-    form = to or _format_of(output, _TABLE_FORMATS) or "csv"
+    form = to or ("csv" if output == "-" else format_of(output))
     if form == "parquet" and output == "-" and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
     recording = _read(trace, pid, since, until)
@@ -286,18 +286,6 @@ def _newest() -> str:
     return str(found[-1])
 
 
-def _format_of(output: str, formats: tuple[str, ...]) -> str | None:
-    """Return the format that the name of the file asks for; None for stdout."""
-    if output == "-":
-        return None
-    suffix = Path(output).suffix.removeprefix(".").lower()
-    if suffix not in formats:
-        raise UsageError(
-            f"{output}: the name does not say the format", f"end it in {', '.join('.' + name for name in formats)}"
-        )
-    return suffix
-
-
 @contextlib.contextmanager
 def _sink(output: str, force: bool) -> Iterator[BinaryIO]:
     """Open a new file for what a command writes; it is removed again when that fails. `-` is stdout."""
@@ -351,18 +339,24 @@ def main() -> NoReturn:
         status = cli.main(prog_name="forktrace", standalone_mode=False)
         sys.stdout.flush()
     except ForktraceError as error:
-        status = _complain(str(error), error.hint, error.exit_status)
+        quiet = isinstance(error.__cause__, BrokenPipeError)
+        status = _leave_pipe() if quiet else _complain(str(error), error.hint, error.exit_status)
     except click.ClickException as error:
         status = _complain_of_usage(error)
     except click.Abort:
         status = 130  # 128 + SIGINT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it closes stdout
-        status = ForktraceError.exit_status
+        status = _leave_pipe()
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
         status = _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
     sys.exit(status)
+
+
+def _leave_pipe() -> int:
+    """Let go of stdout, whose reader has left (`| head`): else Python complains when it closes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ForktraceError.exit_status
 
 
 def _complain(message: str, hint: str, status: int) -> int:
