@@ -196,9 +196,9 @@ def export(
 @click.option("-o", "--output", metavar="NAME", help="Write NAME.arrows and NAME.png [default: forktrace-SCENE.PID].")
 @force_option
 def demo(scene: str, listing: bool, speed: float, output: str | None, force: bool) -> None:
-    """Record a built-in scene, print its report and draw its timeline.
+    """Record a built-in scene and show the result.
 
-    SCENE is kafka when left out: it reads from a broker of its own, which needs kafka-python and confluent-kafka.
+    Prints its report and draws its timeline. SCENE is kafka when left out: it reads from a broker of its own, which needs kafka-python and confluent-kafka.
 
     \b
     Examples:

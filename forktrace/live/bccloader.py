@@ -9,7 +9,6 @@ import importlib.machinery
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -56,9 +55,9 @@ def absence() -> str:
     return f"the distribution's bcc is not installed{also}"
 
 
-def find_bcc(places: Iterable[Path] = PLACES) -> Path | None:
+def find_bcc() -> Path | None:
     """Return the directory of the real bcc: one of the distributions' places, else wherever Python would find it."""
-    candidates = [*places, *filter(None, [_importable()])]
+    candidates = [*PLACES, *filter(None, [_importable()])]
     return next(filter(is_real, candidates), None)
 
 

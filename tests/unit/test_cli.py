@@ -1,0 +1,277 @@
+"""The command line: statuses, one-line errors, and data that goes where it should."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from traces import HEADER
+
+from forktrace.cli import cli
+from forktrace.trace import events as ev
+from forktrace.trace import stream
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+COMMANDS = ("report", "timeline", "events", "export")
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run forktrace as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "forktrace", *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+
+def run_record(outcome: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `forktrace record` where launching is `outcome`: Python statements that see command and options."""
+    program = (
+        "import sys, types\n"
+        "from forktrace.errors import *\n"
+        "def record(command, **options):\n"
+        f"    {outcome}\n"
+        "sys.modules['forktrace.live.launch'] = sys.modules['forktrace.live'].launch = types.SimpleNamespace(record=record)\n"
+        "from forktrace.cli import main; main()"
+    )
+    program = program.replace("import sys, types", "import sys, types, forktrace.live")
+    return subprocess.run(
+        [sys.executable, "-c", program, "record", *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """A directory with one small trace."""
+    path = tmp_path / "forktrace-consumer.100.arrows"
+    ms = 1_000_000
+    with path.open("wb") as file:
+        writer = stream.Writer(file, HEADER)
+        rows = [
+            ev.fork(0, 100, by=50, origin="target", comm="python"),
+            ev.fork(5 * ms, 101, by=100, comm="python"),
+            ev.exit_(9 * ms, 101, parent=100),
+            ev.zombie(9 * ms, 101, parent=100),
+            ev.reap(50 * ms, 101, by=100),
+            ev.exit_(60 * ms, 100, parent=50),
+            ev.zombie(60 * ms, 100, parent=50),
+            ev.reap(61 * ms, 100, by=50),
+            ev.end(62 * ms),
+        ]
+        writer.write(stream.batch_of(rows))
+        writer.close()
+    return path
+
+
+def test_help_is_fast_and_imports_little() -> None:
+    """`forktrace --help` takes at most 0.15 s, and imports none of the large dependencies."""
+    program = (
+        "import sys\n"
+        "from forktrace.cli import cli\n"
+        "cli.main(['--help'], standalone_mode=False)\n"
+        "heavy = {'pyarrow', 'pandas', 'numpy', 'matplotlib', 'bcc', 'rich'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        run("--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) <= 0.15, statistics.median(seconds)
+
+
+def test_version() -> None:
+    """`--version` names the version on stdout."""
+    assert run("--version").stdout == "forktrace 0.1.0\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_newest_trace_is_found_and_named(trace: Path, command: str) -> None:
+    """Without TRACE the newest one in the directory is read, and stderr says which."""
+    old = trace.with_name("forktrace-old.1.arrows")
+    old.write_bytes(b"damaged")
+    os.utime(old, (1, 1))
+    done = run(command, cwd=trace.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == f"forktrace: reading {trace.name}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_trace_at_all(tmp_path: Path, command: str) -> None:
+    """A directory without a trace is a usage error that says how to make one."""
+    done = run(command, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("forktrace: no forktrace-*.arrows in this directory\n  ")
+    assert "forktrace record --" in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bad_trace_is_65(tmp_path: Path, command: str) -> None:
+    """One line that names the file, no traceback, status 65, no output file."""
+    (tmp_path / "t.arrows").write_bytes(b"hello, world")
+    done = run(command, "t.arrows", cwd=tmp_path)
+    assert done.returncode == 65
+    assert done.stderr.startswith("forktrace: t.arrows: ")
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["t.arrows"]
+
+
+def test_a_cut_trace_is_shown_with_a_warning(trace: Path) -> None:
+    """What is there is shown; stderr says why the rest is not."""
+    trace.write_bytes(trace.read_bytes()[:-8])
+    done = run("events", trace.name, cwd=trace.parent)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 9
+    assert "without its end mark" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["nonsense"], 2),
+        (["--nonsense"], 2),
+        (["report", "--nonsense"], 2),
+        (["report", "none.arrows"], 1),
+        (["report", "a", "b"], 2),
+        (["export", "--table", "nonsense"], 2),
+        (["timeline", "-o", "x.gif"], 2),
+        (["export", "-o", "x.gif"], 2),
+        (["events", "--pid", "99999"], 2),
+        (["events", "--since", "yesterday"], 2),
+        (["record"], 125),
+        (["record", "--nonsense", "true"], 125),
+        (["record", "-d", "0", "true"], 125),
+        (["record", "-d", "never", "true"], 125),
+    ],
+)
+def test_what_cannot_be_carried_out(trace: Path, arguments: list[str], status: int) -> None:
+    """Mistakes are one line `forktrace: ...` with a hint, never a traceback."""
+    done = run(*arguments, cwd=trace.parent)
+    assert done.returncode == status
+    complaint = [line for line in done.stderr.splitlines() if not line.startswith("forktrace: reading ")]
+    assert complaint[0].startswith("forktrace: ")
+    assert len(complaint) <= 2
+    assert [path.name for path in trace.parent.iterdir()] == [trace.name]
+
+
+def test_nothing_is_overwritten_without_force(trace: Path) -> None:
+    """A file that exists stays; --force replaces it."""
+    taken = trace.with_name("x.csv")
+    taken.write_text("mine")
+    done = run("export", "-o", "x.csv", cwd=trace.parent)
+    assert (done.returncode, taken.read_text()) == (2, "mine")
+    assert "--force" in done.stderr
+    assert run("export", "-o", "x.csv", "--force", cwd=trace.parent).returncode == 0
+    assert taken.read_text().startswith("id,parent_id,pid")
+
+
+def test_a_file_that_cannot_be_written(trace: Path) -> None:
+    """A directory that is not there is one line and status 1; no permission is 77."""
+    done = run("export", "-o", "none/x.csv", cwd=trace.parent)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "forktrace: none/x.csv: No such file or directory")
+    full = subprocess.run(
+        f"{shlex.quote(sys.executable)} -m forktrace events {trace} > /dev/full",
+        shell=True,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (full.returncode, full.stderr) == (1, "forktrace: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["events", "export", "report"])
+def test_head_ends_it_quietly(trace: Path, command: str) -> None:
+    """A reader that leaves is no error worth a word."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "forktrace", command, trace], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait()
+
+
+def test_selections_reach_the_tables(trace: Path) -> None:
+    """--pid, --since and --until leave out what was not asked for."""
+    lines = run("export", str(trace), "--pid", "101").stdout.splitlines()
+    assert [line.split(",")[2] for line in lines[1:]] == ["101"]
+    late = run("events", str(trace), "--since", "0.055s", "--until", "0.0605s").stdout.splitlines()
+    assert len(late) == 2
+
+
+@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks"])
+def test_every_table_in_every_format(trace: Path, table: str) -> None:
+    """Each table can be written as each format, by the file's name."""
+    for form in ("csv", "json", "parquet"):
+        file = trace.with_name(f"{table}.{form}")
+        done = CliRunner().invoke(cli, ["export", str(trace), "--table", table, "-o", str(file)], catch_exceptions=False)
+        assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"wrote {file}\n")
+        assert file.stat().st_size > 0
+
+
+@pytest.mark.parametrize(("form", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_pictures(trace: Path, form: str, magic: bytes) -> None:
+    """The name says the format; the command says what it wrote."""
+    done = run("timeline", str(trace), "-o", f"x.{form}", cwd=trace.parent)
+    assert done.stderr == f"wrote x.{form}\n"
+    assert trace.with_name(f"x.{form}").read_bytes().startswith(magic)
+
+
+def test_record_hands_on_what_was_typed() -> None:
+    """Options before the command are record's, all after it are the command's; `--` may be left out."""
+    say = "print(list(command), options, flush=True); return 0"
+    plain = run_record(say, "python", "x.py", "-q", "--force", "--", "-o")
+    assert plain.stdout.startswith("['python', 'x.py', '-q', '--force', '--', '-o'] {'output': None, 'force': False,")
+    full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--", "--odd")
+    assert full.stdout == (
+        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True, 'user': 'alice'}\n"
+    )
+
+
+@pytest.mark.parametrize("code", [0, 42, 255])
+def test_record_ends_with_the_status_of_the_command(code: int) -> None:
+    """The command's exit code is forktrace's."""
+    assert run_record(f"return {code << 8}", "x").returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGSEGV, 35])
+def test_record_ends_by_the_signal_of_the_command(number: int) -> None:
+    """A command killed by a signal: forktrace dies of it too, also where it is ignored or blocked, and leaves no core."""
+    outcome = (
+        "import signal, resource; resource.setrlimit(resource.RLIMIT_CORE, (-1, -1));"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}]);"
+        f"{int(number)} == 9 or signal.signal({int(number)}, signal.SIG_IGN); return {int(number)}"
+    )
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != -1:
+        outcome = outcome.replace("resource.setrlimit(resource.RLIMIT_CORE, (-1, -1));", "")
+    done = run_record(outcome, "x")
+    assert (done.returncode, done.stderr) == (-number, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ("PermissionMissing('no root', 'sudo forktrace')", 125),
+        ("MachineLacks('no BTF', 'forktrace doctor')", 125),
+        ("UsageError('t exists', '--force')", 125),
+        ("CommandError('x: cannot be executed', 126, 'chmod +x x')", 126),
+        ("CommandError('x: not found', 127, 'is it in PATH?')", 127),
+    ],
+)
+def test_records_own_failures(error: str, status: int) -> None:
+    """125 for its own, 126 and 127 for a command that cannot be executed or found; one line and a hint."""
+    done = run_record(f"raise {error}", "x")
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == 2
+    assert done.stderr.startswith("forktrace: ")
