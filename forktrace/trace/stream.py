@@ -46,7 +46,8 @@ class Writer:
     """Writes a trace to `sink`, beginning with its header and an empty batch; every write reaches the operating system.
 
     Raises:
-        ForktraceError: the sink takes no more (disk full, reader gone). What was written before stays readable.
+        ForktraceError: the sink takes no more (disk full, reader gone). What was written before stays readable, since
+            nothing is written after that: every further `write` raises again, and `close` does nothing.
     """
 
     def __init__(self, sink: BinaryIO, header: Mapping[str, Any]) -> None:
@@ -54,6 +55,7 @@ class Writer:
         self.batches = 0
         self.bytes_written = 0
         self._sink = sink
+        self._failure: ForktraceError | None = None
         self._buffer = io.BytesIO()
         schema = SCHEMA.with_metadata({b"forktrace": json.dumps({**header, "format": FORMAT}).encode()})
         self._empty = batch({}, 0)  # the dictionaries of the last batch
@@ -81,6 +83,8 @@ class Writer:
 
     def close(self) -> None:
         """Write the end mark; the sink stays open."""
+        if self._failure:
+            return
         self._plain.close()
         self._hand_over(self._take())
 
@@ -91,6 +95,8 @@ class Writer:
         return data
 
     def _hand_over(self, data: bytes) -> None:
+        if self._failure:
+            raise self._failure
         rest = memoryview(data)
         try:
             while rest:
@@ -98,7 +104,8 @@ class Writer:
             self._sink.flush()
         except OSError as error:
             message = f"cannot write the trace: {error.strerror or error}"
-            raise ForktraceError(message, "what was written before can be read") from error
+            self._failure = ForktraceError(message, "what was written before can be read")
+            raise self._failure from error
         self.bytes_written += len(data)
 
 

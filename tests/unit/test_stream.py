@@ -382,6 +382,10 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, error: int) -> None:
     writer.write(stream.batch_of(processes(40)))
     with pytest.raises(ForktraceError, match=f"cannot write the trace: {os.strerror(error)}"):
         writer.write(stream.batch_of(processes(40, 6000)))
+    disk.room += 10_000  # somebody deletes a file: too late
+    with pytest.raises(ForktraceError, match="cannot write the trace"):
+        writer.write(stream.batch_of([ev.end(START_NS * 2)]))
+    writer.close()
     trace = read_bytes(tmp_path, disk.data)
     assert trace.table.num_rows == 160
     assert "inside the message" in str(trace.cut)
