@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import shlex
 import subprocess
 import sys
@@ -55,11 +56,10 @@ def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: C
         arguments = _stdout(feeder).readline().split()
         if not arguments:
             raise ForktraceError(f"{scene.feeder} did not start")
-        record = ["record", "-o", str(trace), *["--force"] * force, "--"]
-        say(shlex.join(["forktrace", *record, "python", str(scene.program), *arguments]))
-        recorder = subprocess.Popen(
-            [*_forktrace(), *record, sys.executable, str(scene.program), *arguments], stdout=subprocess.PIPE, text=True
-        )
+        command = [_short(sys.executable), _short(str(scene.program)), *arguments]
+        record = ["record", "-o", str(trace), *["--force"] * force, "--", *command]
+        say(shlex.join(["forktrace", *record]))
+        recorder = subprocess.Popen([*_forktrace(), *record], stdout=subprocess.PIPE, text=True)
         for line in _stdout(recorder):
             say(line.rstrip("\n"))
             _pass_on(line, feeder)
@@ -75,6 +75,12 @@ def _start_feeder(scene: Scene, speed: float) -> subprocess.Popen[str]:
     """Start the feeder in a session of its own, where Ctrl-C does not reach it: it ends when its stdin does."""
     command = [sys.executable, str(scene.feeder), str(speed)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _short(path: str) -> str:
+    """Return the shorter of the path and the one from the working directory, for who reads the command line."""
+    relative = os.path.relpath(path)
+    return min(path, relative if os.sep in relative else f"./{relative}", key=len)
 
 
 def _forktrace() -> list[str]:

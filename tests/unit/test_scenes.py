@@ -123,7 +123,9 @@ def test_the_feeder_hears_the_scene(stand_in: Scene) -> None:
     Path("recorder.py").write_text(RECORDER + "sys.exit(7)")
     said: list[str] = []
     assert demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=True, say=said.append) == 7
-    assert said == ["forktrace record -o t.arrows --force -- python program.py one", "hello"]
+    assert said[0].startswith("forktrace record -o t.arrows --force -- ")
+    assert said[0].endswith(" program.py one")
+    assert said[1:] == ["hello"]
     assert Path("heard").read_text() == "hello\n"
     assert not alive("feeder.pid")
     assert not alive("recorder.pid")
