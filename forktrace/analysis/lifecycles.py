@@ -117,7 +117,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
 
 
 def lifecycles(history: History) -> pd.DataFrame:
-    """Return one row per process, in fork order; the columns are `COLUMNS`, described in docs/lifecycle-table.md.
+    """Return one row per process, in fork order; the columns are `COLUMNS`, described in docs/tables.md.
 
     Times are CLOCK_BOOTTIME ns, `<NA>` where a moment did not come before the end of the trace or was lost. `id` is the
     position of the row. `zombie_ms` of a zombie that is still there is its age at the end of the trace.

@@ -232,9 +232,9 @@ def nullable(values: Ints, missing: int = NONE) -> pd.arrays.IntegerArray:
     return pd.arrays.IntegerArray(values.astype(np.int64), values == missing)
 
 
-def category(codes: Ints, values: Iterable[str]) -> pd.Categorical:
+def category(codes: Ints, values: Iterable[str]) -> pd.Categorical[str]:
     """Return a pandas category of `values`; `<NA>` for code NONE."""
-    return pd.Categorical.from_codes(codes.astype(np.int64), categories=pd.Index(list(values), dtype=object))
+    return pd.Categorical.from_codes(codes.astype(np.int64), categories=pd.Index(list(values)))
 
 
 def texts(values: Iterable[object]) -> pd.Series:

@@ -139,22 +139,23 @@ class Recording:
         return counts
 
     def balance(self) -> Balance:
-        """Return where all processes of the recording have gone; `started` is what the recorder counted, if it was closed."""
+        """Return where all processes of the recording have gone; of a trace that was cut off the sum is all that is known."""
         table, log = self.whole.lifecycles(), self._history.log
         seen = table[log.fork_row != NONE]
         states = seen["state"].value_counts()
         autoreaped = int(((seen["reap_call"] == "autoreap") & (seen["state"] == "gone")).sum())
         ends = log.texts("detail", log.rows("end"))
         totals = json.loads(ends.iloc[-1]) if len(ends) else {}
-        started = totals.get("processes", len(seen))
+        lost = self.lost().get("fork", 0)
+        started = totals.get("processes")
         gone = int(states["gone"])
         return Balance(
-            started if isinstance(started, int) else len(seen),
+            started if isinstance(started, int) else len(seen) + lost,
             gone - autoreaped,
             autoreaped,
             int(states["zombie"]),
             int(states["running"]),
-            self.lost().get("fork", 0),
+            lost,
         )
 
     @cached_property

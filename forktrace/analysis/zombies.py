@@ -66,3 +66,10 @@ def _summed(time_ns: Ints, parent: Ints, change: Ints) -> pd.DataFrame:
         }
     )
     return table.sort_values(["time_ns", "parent_id"], kind="stable", ignore_index=True)
+
+
+def total_zombies(zombie_count: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per moment (`time_ns`) with the number of zombies of all parents together (`zombies`) from then on."""
+    before = zombie_count.groupby("parent_id", dropna=False)["zombies"].shift(fill_value=0)
+    change = (zombie_count["zombies"] - before).groupby(zombie_count["time_ns"]).sum()
+    return change.cumsum().rename("zombies").reset_index()

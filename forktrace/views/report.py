@@ -15,6 +15,7 @@ from rich.text import Text
 from forktrace.analysis.events import errno_name
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.zombies import total_zombies
 from forktrace.views.words import count, duration, some
 
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
@@ -72,18 +73,11 @@ def _summary(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
         reaped = f", but {count(never, 'process')} {_was(never)} not reaped before the end" if never else ""
         yield Text(f"No zombie outlived {NOTICEABLE_MS:.0f} ms{most}{reaped}.", "yellow" if never else "green")
         return
-    at_once = int(recording.zombie_count().pipe(total)["zombies"].max())
+    at_once = int(total_zombies(recording.zombie_count())["zombies"].max())
     parts = [f"{count(noticeable, 'zombie')} outlived {NOTICEABLE_MS:.0f} ms, the longest with {duration(zombie_ms.max())}"]
     parts += [f"at most {at_once:,} at once"] if at_once > 1 else []
     parts += [f"{never:,} never reaped"] if never else []
     yield Text("; ".join(parts) + ".", "red" if never else "yellow")
-
-
-def total(zombie_count: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per moment (`time_ns`), with the number of zombies of all parents together (`zombies`) from then on."""
-    before = zombie_count.groupby("parent_id", dropna=False)["zombies"].shift(fill_value=0)
-    change = (zombie_count["zombies"] - before).groupby(zombie_count["time_ns"]).sum()
-    return change.cumsum().rename("zombies").reset_index()
 
 
 def _how_it_went(recording: Recording) -> str:
@@ -138,8 +132,12 @@ def _findings(table: pd.DataFrame, names: Names) -> Iterator[Text]:
     zombies = table[(table["zombie_ms"] >= NOTICEABLE_MS) | table["zombie_open"]]
     still = zombies[zombies["zombie_open"]]
     parent = still["adopter_pid"].fillna(still["ppid"])
-    for _, group in sorted(still.groupby(parent), key=lambda one: -one[1]["zombie_ms"].max()):
+    families = sorted((group for _, group in still.groupby(parent)), key=lambda group: -group["zombie_ms"].max())
+    for group in families[:MOST_FINDINGS]:
         yield _never_reaped(group, names)
+    if others := families[MOST_FINDINGS:]:
+        more = count(sum(map(len, others)), "more zombie")
+        yield Text(f"{more} of {count(len(others), 'other parent')} were never reaped.", "red")
     gone = zombies[~zombies["zombie_open"]]
     fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself
     longest = gone["zombie_ms"].groupby(fate).agg(["max", "size"]).sort_values("max", ascending=False, kind="stable")
@@ -302,7 +300,7 @@ def _sender(kind: Any, sender: str) -> str:
 def _doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
     """What the trace does not know: rows that are not complete, and a sum that does not come out."""
     doubtful = table.loc[~table["complete"], "notes"]
-    for note, number in doubtful.str.split("; ").explode().value_counts().items():
+    for note, number in doubtful.value_counts().items():
         yield Text(f"{count(number, 'process')}: {note}.")
     inferred = int(table["cleared_by_id"].notna().sum())
     if inferred:
