@@ -22,7 +22,7 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "failed_forks": Recording.failed_forks,
 }
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs what begins so (OWASP, CSV injection)
+_FORMULA: Final = ("=", "+", "-", "@", "\t")  # a spreadsheet runs what begins so (OWASP, CSV injection)
 
 
 def format_of(path: str) -> str:
@@ -42,8 +42,8 @@ def format_of(path: str) -> str:
 def write(recording: Recording, table: str, form: str, sink: BinaryIO) -> None:
     """Write the table named `table` to `sink` as `csv`, `json` (a list of records, times in ISO 8601) or `parquet`.
 
-    In CSV a text that a spreadsheet would take for a formula gets an apostrophe in front; `<NA>` is an empty field, in JSON
-    null. Parquet keeps every dtype.
+    In CSV a text that a spreadsheet would take for a formula gets an apostrophe in front, and a carriage return becomes `\\r`;
+    `<NA>` is an empty field, in JSON null. Parquet keeps every dtype.
 
     Raises:
         UsageError: there is no such table or format.
@@ -65,6 +65,7 @@ def _write_csv(rows: pd.DataFrame, sink: BinaryIO) -> None:
 
 
 def _harmless(texts: pd.Series) -> pd.Series:
+    texts = texts.str.replace("\r", "\\r", regex=False)  # which csv does not quote, and readers take for the end of a line
     return texts.where(~texts.str.startswith(_FORMULA, na=False), "'" + texts)
 
 

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
 from forktrace.trace import stream
@@ -79,3 +81,15 @@ def _sweep(rows: list[ev.Row], dead_ns: dict[int, int], time_ns: int) -> None:
     for pid in [one for one, since_ns in dead_ns.items() if since_ns < time_ns]:
         rows.append(ev.reap(time_ns, pid, by=100, options=1))
         del dead_ns[pid]
+
+
+def child(pid: int, fork_ms: int, exit_ms: int, by: int = 100, status: int = 0) -> list[ev.Row]:
+    """Return the rows of a child that becomes a zombie at its exit."""
+    rows = [ev.fork(fork_ms * MS, pid, by=by, comm="child"), ev.exit_(exit_ms * MS, pid, status, parent=by)]
+    return [*rows, ev.zombie(exit_ms * MS, pid, parent=by)]
+
+
+def cells(table: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a table, or of some columns, as tuples; None for what is `<NA>` or NaN."""
+    part = table[list(columns or table.columns)].astype(object)
+    return list(part.where(part.notna(), None).itertuples(index=False, name=None))

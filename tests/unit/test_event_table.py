@@ -1,0 +1,100 @@
+"""Every event as a row, and as a line."""
+
+from __future__ import annotations
+
+from traces import MS, cells, recording, target
+
+from forktrace.trace import events as ev
+from forktrace.views.events import lines
+
+ROWS = [
+    target(),
+    ev.exec_(1 * MS, 100, ["python", "a b.py"], detail="argv cut"),
+    ev.fork(2 * MS, 200, by=100, by_tid=101, comm="py\x1b[31m", ns_pid=7, signal=0),
+    ev.fork(3 * MS, 300, by=200, parent=100, comm="x"),
+    ev.fork(4 * MS, 400, by=200, comm="x"),
+    ev.fork_failed(5 * MS, 100, 11, detail="pids.max"),
+    ev.signal(6 * MS, 200, 15, by=300),
+    ev.exit_(7 * MS, 200, 15 | 0x80, parent=100, adopter=1),
+    ev.zombie(8 * MS, 200, parent=100),
+    ev.wait(9 * MS, None, by=100, target="any", result=10),
+    ev.wait(9 * MS, 300, by=100, target="any", call="waitid", status=0x137F, flags=0x1000002, target_pid=None),
+    ev.reap(10 * MS, 200, by=100, options=1, empty=3),
+    ev.autoreap(11 * MS, 300, "nocldwait"),
+    ev.reap(12 * MS, 400, by=1, call="unseen"),
+    ev.waits(13 * MS, 4, by=100, target="any", call="wait4", flags=1),
+    ev.lost(14 * MS, 2, "fork"),
+]
+
+
+def test_rows() -> None:
+    """Every event has a row, in time order, with who acted and the rest in words; reparenting is a row of its own."""
+    table = recording(*ROWS).events()
+    assert cells(table, "time_ns", "kind", "id", "by_id", "by_pid", "by_tid", "call", "status", "detail") == [
+        (0, "fork", 0, None, 50, 50, "clone", None, "target"),
+        (1 * MS, "exec", 0, None, None, None, None, None, "python 'a b.py' ..."),
+        (2 * MS, "fork", 1, 0, 100, 101, "clone", None, "sees itself as 7, exit signal none"),
+        (3 * MS, "fork", 2, 1, 200, 200, "clone", None, "child of 100"),
+        (4 * MS, "fork", 3, 1, 200, 200, "clone", None, None),
+        (5 * MS, "fork-failed", 0, 0, 100, 100, "clone", None, "EAGAIN (pids.max)"),
+        (6 * MS, "signal", 1, 2, 300, 300, None, None, "SIGTERM"),
+        (7 * MS, "exit", 1, None, None, None, None, 0x8F, "killed by SIGTERM, core dumped, its children go to 1"),
+        (8 * MS, "zombie", 1, None, None, None, None, None, "parent 100 notified"),
+        (8 * MS, "reparent", 3, None, 1, None, None, None, "from 200 to 1"),
+        (9 * MS, "wait", None, 0, 100, 100, "wait4", None, "wait4(any) = ECHILD"),
+        (
+            9 * MS,
+            "wait",
+            2,
+            0,
+            100,
+            100,
+            "waitid",
+            0x137F,
+            "waitid(any, WSTOPPED|WNOWAIT) saw 300 stopped by SIGSTOP, left a zombie",
+        ),
+        (10 * MS, "reap", 1, 0, 100, 100, "wait4", None, "wait4(200, WNOHANG) after 3 empty calls"),
+        (11 * MS, "autoreap", 2, None, None, None, None, None, "SA_NOCLDWAIT"),
+        (12 * MS, "reap", 3, None, 1, 1, "unseen", None, "not seen, released before this"),
+        (13 * MS, "waits", None, 0, 100, 100, "wait4", None, "wait4(any, WNOHANG): 4 calls so far, empty"),
+        (14 * MS, "lost", None, None, None, None, None, None, "2 fork"),
+        (14 * MS, "end", None, None, None, None, None, None, "{}"),
+    ]
+    assert list(table.columns) == "time_ns kind id by_id by_pid by_tid call status site stack detail".split()
+    assert table.dtypes.astype(str).to_dict() == {
+        **dict.fromkeys(("id", "by_id", "by_pid", "by_tid", "status"), "Int64"),
+        **dict.fromkeys(("kind", "call"), "category"),
+        **dict.fromkeys(("site", "stack", "detail"), "string"),
+        "time_ns": "int64",
+    }
+
+
+def test_lines() -> None:
+    """A line says when, who, what and the rest; nothing in a name reaches the terminal as a control character."""
+    written = list(lines(recording(*ROWS)))
+    assert (
+        written[2]
+        == r"     +0.002000  200 py\x1b[31m  fork         by 100 python thread 101: clone: sees itself as 7, exit signal none"
+    )
+    assert written[9] == r"     +0.008000  400 x           reparent     by 1: from 200 to 1"
+    assert written[12] == r"     +0.010000  200 py\x1b[31m  reap         by 100 python: wait4(200, WNOHANG) after 3 empty calls"
+    assert written[16] == r"     +0.014000  -               lost         2 fork"
+    assert all(line.isprintable() for line in written)
+
+
+def test_a_chain_of_adopters() -> None:
+    """Each handing over of a child is a row, at the notification of the parent that died."""
+    rows = [target(), ev.fork(1 * MS, 200, by=100), ev.fork(2 * MS, 300, by=200), ev.fork(3 * MS, 400, by=300)]
+    rows += [
+        ev.exit_(4 * MS, 300, adopter=200),
+        ev.zombie(5 * MS, 300),
+        ev.exit_(6 * MS, 200, adopter=1),
+        ev.zombie(7 * MS, 200),
+    ]
+    table = recording(*rows).events()
+    moved = table[table["kind"] == "reparent"]
+    assert cells(moved, "time_ns", "id", "by_id", "by_pid", "detail") == [
+        (5 * MS, 3, 1, 200, "from 300 to 200"),
+        (7 * MS, 2, None, 1, "from 200 to 1"),
+        (7 * MS, 3, None, 1, "from 200 to 1"),
+    ]

@@ -1,0 +1,102 @@
+"""Which start cleared which zombies, and the forks that failed."""
+
+from __future__ import annotations
+
+import pytest
+from traces import MS, cells, child, recording, target
+
+from forktrace.trace import events as ev
+
+
+def cleared(*rows: ev.Row) -> dict[int, int]:
+    """Return, by number, which process's start cleared which."""
+    table = recording(target(), *rows).lifecycles()
+    found = table[table["cleared_by_id"].notna()]
+    pid_of = table["pid"].to_dict()
+    return {pid_of[one]: pid_of[by] for one, by in zip(found["id"], found["cleared_by_id"], strict=True)}
+
+
+def poll(time_ms: float, pid: int, tid: int = 100, options: int = 1, target: str = "pid", by: int = 100) -> ev.Row:
+    """Return a reap as Process.start() makes it: wait4(pid, WNOHANG)."""
+    return ev.reap(int(time_ms * MS), pid, by=by, by_tid=tid, options=options, target=target)
+
+
+def start(time_ms: float, pid: int, tid: int = 100, by: int = 100) -> ev.Row:
+    """Return the fork of a start."""
+    return ev.fork(int(time_ms * MS), pid, by=by, by_tid=tid)
+
+
+DEAD = [*child(500, 10, 20), *child(501, 11, 20)]
+
+
+def test_a_start_clears_all_that_it_swept_in_a_row() -> None:
+    """Several polls in a row and a fork by one thread: the start cleared them all, and the rows say it is inferred."""
+    rows = [*DEAD, poll(50, 500), poll(50.1, 501), start(50.2, 502)]
+    assert cleared(*rows) == {500: 502, 501: 502}
+    notes = recording(target(), *rows).lifecycles()["notes"]
+    assert notes.dropna().tolist() == ["clearing start inferred"] * 2
+
+
+def test_each_start_clears_its_own() -> None:
+    """A sweep belongs to the next fork, not to a later one."""
+    assert cleared(*DEAD, poll(50, 500), start(50.1, 502), poll(60, 501), start(60.1, 503)) == {500: 502, 501: 503}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [poll(50, 500, options=0), start(50.1, 502)],
+        [poll(50, 500, target="any"), start(50.1, 502)],
+        [poll(50, 500, tid=101), start(50.1, 502)],
+        [poll(50, 500), start(150.1, 502)],
+        [poll(50, 500), ev.wait(int(50.1 * MS), None, by=100, result=10), start(50.2, 502)],
+        [poll(50, 500), ev.fork_failed(int(50.1 * MS), 100, 11), start(50.2, 502)],
+        [poll(50, 500), poll(50.1, 501, options=0), start(50.2, 502)],
+        [start(50.1, 502), poll(50.2, 500)],
+        [poll(50, 500)],
+    ],
+    ids="join any other_thread too_long_before wait_between failed_fork_between join_between start_first no_start".split(),
+)
+def test_what_is_no_sweep(rows: list[ev.Row]) -> None:
+    """A join, a wait for any child, another thread, a long gap, and anything in between: no start cleared it."""
+    assert cleared(*DEAD, *rows) == {}
+
+
+def test_gaps_are_counted_from_step_to_step() -> None:
+    """Each step may take 100 ms, the whole sweep longer; after one gap that is too long only the rest counts."""
+    assert cleared(*DEAD, poll(50, 500), poll(149, 501), start(248, 502)) == {500: 502, 501: 502}
+    assert cleared(*DEAD, poll(50, 500), poll(151, 501), start(152, 502)) == {501: 502}
+
+
+def test_threads_of_two_processes_are_told_apart() -> None:
+    """A sweep by one process and a fork by another are no start, even with the same thread number from two namespaces."""
+    other = ev.fork(5 * MS, 0, by=100, ns_pid=9)
+    rows = [other, *child(500, 10, 20), poll(50, 500, tid=0), ev.fork(51 * MS, 600, by=0, by_tid=0, by_start_ns=5 * MS)]
+    assert cleared(*rows) == {}
+
+
+def test_starts() -> None:
+    """One row per start and zombie it cleared; one with nothing for a start that cleared none. The target is no start."""
+    table = recording(target(), *DEAD, poll(50, 500), poll(51, 501), start(52, 502)).starts()
+    assert cells(table) == [
+        (10 * MS, 1, 0, None, None, None),
+        (11 * MS, 2, 0, None, None, None),
+        (52 * MS, 3, 0, None, 1, 30.0),
+        (52 * MS, 3, 0, None, 2, 31.0),
+    ]
+    assert table.dtypes.astype(str).to_dict() == {
+        "time_ns": "int64",
+        "start_id": "int64",
+        "parent_id": "Int64",
+        "site": "string",
+        "cleared_id": "Int64",
+        "zombie_ms": "float64",
+    }
+
+
+def test_failed_forks() -> None:
+    """One row per fork that failed: who, which thread, why, and the limit where it is known."""
+    rows = [ev.fork_failed(5 * MS, 100, 11, tid=105, detail="pids.max"), ev.fork_failed(6 * MS, 100, 12)]
+    table = recording(target(), *rows).failed_forks()
+    assert cells(table) == [(5 * MS, 0, 105, 11, "pids.max", None), (6 * MS, 0, 100, 12, None, None)]
+    assert list(table.columns) == ["time_ns", "id", "tid", "errno", "limit", "site"]

@@ -1,0 +1,88 @@
+"""The places that wait, and the signals."""
+
+from __future__ import annotations
+
+from traces import MS, cells, child, recording, target
+
+from forktrace.trace import events as ev
+
+
+def test_one_row_per_process_call_target_and_options() -> None:
+    """Reaps, failures and the last running total of each place add up per process, call, target and options."""
+    rows = [
+        target(),
+        *child(500, 1, 10),
+        *child(501, 2, 10),
+        ev.reap(20 * MS, 500, by=100, options=0),
+        ev.reap(21 * MS, 501, by=100, options=0),
+        ev.wait(22 * MS, None, by=100, result=10),
+        ev.wait(23 * MS, 500, by=100, status=0x137F),
+        ev.waits(24 * MS, 5, by=100, target="any", call="wait4", flags=1),
+        ev.waits(25 * MS, 9, by=100, target="any", call="wait4", flags=1),
+        ev.waits(25 * MS, 2, by=100, target="any", call="wait4", flags=1, result=4),
+        ev.waits(25 * MS, 1, by=100, target="any", call="wait4", flags=1, result=10, by_tid=101),
+        ev.wait(26 * MS, 500, by=100, call="waitid", target="pidfd", flags=0x1000005),
+    ]
+    table = recording(*rows).waits()
+    assert cells(table) == [
+        (0, None, "wait4", "pid", "", 4, 2, 0, 0, 1),
+        (0, None, "wait4", "any", "WNOHANG", 12, 0, 9, 2, 1),
+        (0, None, "waitid", "pidfd", "WNOHANG|WEXITED|WNOWAIT", 1, 0, 0, 0, 0),
+    ]
+    names = "id site call target options calls reaps empty interrupted no_child".split()
+    assert list(table.columns) == names
+
+
+def test_polls_of_one_child() -> None:
+    """Calls for one very child that came back empty were made with WNOHANG, whatever its reap was made with."""
+    rows = [target(), *child(500, 1, 10), ev.reap(20 * MS, 500, by=100, options=0, empty=4)]
+    assert cells(recording(*rows).waits(), "options", "calls", "reaps", "empty") == [("", 1, 1, 0), ("WNOHANG", 4, 0, 4)]
+
+
+def test_polls_of_a_living_child() -> None:
+    """Of a child that still runs the polls are its parent's, from the last running total."""
+    totals = [ev.waits(time * MS, n, pid=500, call="wait4", target="pid", flags=1) for time, n in ((5, 2), (6, 7))]
+    rows = [target(), ev.fork(1 * MS, 500, by=100), *totals]
+    assert cells(recording(*rows).waits(), "id", "options", "calls", "empty") == [(0, "WNOHANG", 7, 7)]
+
+
+def test_options_that_both_calls_name_differently() -> None:
+    """Bit 2 is WUNTRACED for wait4 and WSTOPPED for waitid; a bit without a name is a number."""
+    rows = [ev.wait(MS, None, by=100, flags=0x2), ev.wait(MS, None, by=100, call="waitid", flags=0x2 | 0x100, result=22)]
+    assert cells(recording(target(), *rows).waits(), "call", "options") == [
+        ("wait4", "WUNTRACED"),
+        ("waitid", "WSTOPPED|0x100"),
+    ]
+
+
+def test_all_options_have_names() -> None:
+    """Also those whose bit the kernel sign-extends."""
+    rows = [ev.wait(MS, None, by=100, flags=-0x80000000), ev.wait(MS, None, by=100, flags=0x2000000C | 0x40000000)]
+    assert cells(recording(target(), *rows).waits(), "options") == [("__WCLONE",), ("WEXITED|WCONTINUED|__WNOTHREAD|__WALL",)]
+
+
+def test_reaps_from_outside_are_no_place() -> None:
+    """Who is not followed has no row."""
+    rows = [target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), ev.reap(6 * MS, 100, by=50)]
+    assert recording(*rows).waits().empty
+
+
+def test_signals() -> None:
+    """One row per signal; `fatal` is the one that ended the process; a sender only where one is known."""
+    rows = [
+        target(),
+        ev.fork(1 * MS, 500, by=100),
+        ev.signal(2 * MS, 500, 15, by=100),
+        ev.signal(3 * MS, 500, 15, by=100, by_tid=101),
+        ev.exit_(4 * MS, 500, 15),
+        ev.signal(5 * MS, 100, 11, sent_by="kernel"),
+        ev.signal(6 * MS, 100, 36, by=77),
+    ]
+    table = recording(*rows).signals()
+    assert cells(table) == [
+        (2 * MS, 1, "SIGTERM", False, "process", 0, 100, 100, None),
+        (3 * MS, 1, "SIGTERM", True, "process", 0, 100, 101, None),
+        (5 * MS, 0, "SIGSEGV", False, "kernel", None, None, None, None),
+        (6 * MS, 0, "SIGRTMIN+2", False, "process", None, 77, 77, None),
+    ]
+    assert list(table.columns) == "time_ns id signal fatal kind sender_id sender_pid sender_tid sender_site".split()

@@ -1,0 +1,60 @@
+"""The number of zombies of each parent over time."""
+
+from __future__ import annotations
+
+from traces import MS, cells, child, recording, target
+
+from forktrace.analysis.zombies import total_zombies
+from forktrace.trace import events as ev
+
+
+def test_zombies_come_and_go() -> None:
+    """A zombie counts from its notification to its reap; one that is never reaped is never taken off."""
+    rows = [target(), *child(500, 1, 10), *child(501, 2, 20), ev.reap(30 * MS, 500, by=100)]
+    table = recording(*rows).zombie_count()
+    assert cells(table) == [(10 * MS, 0, 1), (20 * MS, 0, 2), (30 * MS, 0, 1)]
+    assert table.dtypes.astype(str).to_dict() == {"time_ns": "int64", "parent_id": "Int64", "zombies": "int64"}
+
+
+def test_a_zombie_moves_to_the_adopter() -> None:
+    """When the parent dies its zombie counts for the adopter, here one outside the recording, until that reaps it."""
+    rows = [target(), ev.fork(1 * MS, 200, by=100), *child(500, 2, 10, by=200), ev.exit_(20 * MS, 200, parent=100, adopter=1)]
+    rows += [ev.zombie(20 * MS - 5, 500, parent=1), ev.zombie(20 * MS, 200, parent=100), ev.reap(30 * MS, 500, by=1)]
+    rows += [ev.reap(40 * MS, 200, by=100)]
+    assert cells(recording(*rows).zombie_count()) == [
+        (10 * MS, 1, 1),
+        (20 * MS, 0, 1),
+        (20 * MS, 1, 0),
+        (20 * MS, None, 1),
+        (30 * MS, None, 0),
+        (40 * MS, 0, 0),
+    ]
+
+
+def test_changes_of_one_moment_are_one_row() -> None:
+    """Two at one moment are one change; a zombie that lasts no time is none."""
+    rows = [target(), *child(500, 1, 10), *child(501, 1, 10), *child(502, 1, 12), ev.autoreap(12 * MS, 502, "nocldwait")]
+    assert cells(recording(*rows).zombie_count()) == [(10 * MS, 0, 2)]
+
+
+def test_no_zombies() -> None:
+    """Without zombies the table is empty, with its columns."""
+    table = recording(target()).zombie_count()
+    assert table.empty
+    assert list(table.columns) == ["time_ns", "parent_id", "zombies"]
+    assert total_zombies(table).empty
+
+
+def test_part_of_the_time() -> None:
+    """What was there before a stretch begins is a row at its beginning."""
+    rows = [target(), *child(500, 1, 10), *child(501, 2, 20), ev.reap(30 * MS, 500, by=100), ev.reap(40 * MS, 501, by=100)]
+    table = recording(*rows).between(25 * MS, 35 * MS).zombie_count()
+    assert cells(table) == [(25 * MS, 0, 2), (30 * MS, 0, 1)]
+
+
+def test_total_of_all_parents() -> None:
+    """The zombies of all parents together; a hand-over changes nothing."""
+    rows = [target(), ev.fork(1 * MS, 200, by=100), *child(500, 2, 10, by=200), *child(501, 3, 15)]
+    rows += [ev.exit_(20 * MS, 200, parent=100, adopter=1), ev.reap(30 * MS, 501, by=100)]
+    table = total_zombies(recording(*rows).zombie_count())
+    assert cells(table) == [(10 * MS, 1), (15 * MS, 2), (20 * MS, 3), (30 * MS, 2)]
