@@ -217,10 +217,8 @@ def _columns(*columns: tuple[str, str], stretch: str) -> Table:
     """A table without lines; only the column `stretch` may be cut to the width of the screen."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="dim")
     for title, side in columns:
-        cut = title == stretch
-        table.add_column(
-            title, justify="right" if side == "right" else "left", no_wrap=True, overflow="ellipsis", ratio=1 if cut else None
-        )
+        # Rich takes the width that is missing from the columns that may wrap; the cells themselves do not.
+        table.add_column(title, justify="right" if side == "right" else "left", no_wrap=title != stretch, overflow="ellipsis")
     return table
 
 
@@ -239,7 +237,7 @@ def _zombie_table(table: pd.DataFrame, names: Names) -> Table:
             zombie,
             _reaped_by(row, names),
         )
-        made.add_row(*(Text(cell) for cell in cells), style="red" if row.zombie_open else None)
+        made.add_row(*(Text(cell, no_wrap=True) for cell in cells), style="red" if row.zombie_open else None)
     return made
 
 
@@ -251,7 +249,7 @@ def _reap_table(table: pd.DataFrame, names: Names) -> Table:
     groups = groups.sort_values("size", ascending=False, kind="stable")
     for row in _rows(groups.head(MOST_ROWS).reset_index()):
         longest = "-" if pd.isna(row.max) else duration(row.max)
-        made.add_row(f"{row.size:,}", Text(_reaped_by(row, names, full=True)), longest)
+        made.add_row(f"{row.size:,}", Text(_reaped_by(row, names, full=True), no_wrap=True), longest)
     rest = groups[MOST_ROWS:]
     if len(rest):
         made.add_row(f"{rest['size'].sum():,}", f"in {len(rest):,} other ways", duration(rest["max"].max()))
