@@ -166,7 +166,8 @@ static void burst(const char *name)
         until_zombie(pids[i]);
     for (int i = 0; i < 997; i++) {
         must(wait4(pids[i], &status, 0, NULL) == pids[i], "wait4");
-        say("'case': '%s', 'pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', %s", name, pids[i], getpid(), ending(status));
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', %s", name, pids[i], getpid(), getpid(),
+            ending(status));
     }
 }
 
