@@ -330,7 +330,7 @@ def _remarks(history: History, cleared: Ints) -> dict[str, object]:
         (history.called("unseen"), "reap not seen; time is an upper bound", True),
         (history.inferred, "reap inferred: the wait did not name its child", True),
         (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
-        (_lived_through_loss(history), "events were lost while it lived", True),
+        (_lived_through_loss(log), "events were lost while it lived", True),
         (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
         (cleared != NONE, "clearing start inferred", False),
     ]
@@ -343,16 +343,10 @@ def _remarks(history: History, cleared: Ints) -> dict[str, object]:
     return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}
 
 
-def _lived_through_loss(history: History) -> Flags:
-    """Alive between a `lost` row and the one before it of the same kind, or the beginning: the loss was some time between."""
-    log = history.log
+def _lived_through_loss(log: Log) -> Flags:
+    """Forked before the last loss. A loss lies between its row and the one before of its kind, and who lived then may miss an
+    event; these stretches leave no gap from the beginning of the trace to the last loss."""
     rows = log.rows("lost")
-    rows = rows[log.numbers("count")[rows] != 0]
-    if not len(rows):
-        return np.zeros(log.count, bool)
-    what = pd.factorize(log.texts("detail", rows), use_na_sentinel=False)[0].astype(np.int64)
-    before = Latest(what, log.time_ns[rows]).until(what, log.time_ns[rows] - 1)
-    since_ns = np.minimum.accumulate(pick(log.time_ns[rows], before)[::-1])[::-1]  # the earliest of this window and later ones
-    window = np.searchsorted(log.time_ns[rows], log.fork_ns, "left")
-    lived: Flags = (window < len(rows)) & (since_ns[np.minimum(window, len(rows) - 1)] <= history.gone_ns)
+    lost_ns = log.time_ns[rows][log.numbers("count")[rows] != 0]
+    lived: Flags = log.fork_ns <= lost_ns.max(initial=NONE)
     return lived

@@ -227,13 +227,12 @@ def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
 def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> list[Artist]:
     """One row per parent: how many of its children ran (upwards) and were zombies (downwards), the most of each bin."""
     spans, groups = _spans(recording, table), _by_parent(recording, table)
-    open_ended = np.where(table["zombie_open"], np.inf, spans.gone)
     edges = np.linspace(_span(recording)[0], max(_end_s(recording), _span(recording)[0] + 1e-6), BINS + 1)
     labels = []
     for row, (label, members) in enumerate(groups):
         dead = members[~np.isnan(spans.zombie[members])]
         running = _most(spans.fork[members], spans.exit[members], edges)
-        zombies = _most(spans.zombie[dead], open_ended[dead], edges)
+        zombies = _most(spans.zombie[dead], spans.gone[dead], edges)
         scale = 0.42 / max(running.max(), zombies.max(), 1)
         ax.stairs(row - running * scale, edges, baseline=row, fill=True, **RUNNING | _FINE)
         ax.stairs(row + zombies * scale, edges, baseline=row, fill=True, **ZOMBIE | _FINE)

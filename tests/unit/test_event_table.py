@@ -9,7 +9,7 @@ from forktrace.views.events import lines
 
 ROWS = [
     target(),
-    ev.exec_(1 * MS, 100, ["python", "a b.py"], detail="argv cut"),
+    ev.exec_(1 * MS, 100, ["python", "a b.py\x1b"], detail="argv cut"),
     ev.fork(2 * MS, 200, by=100, by_tid=101, comm="py\x1b[31m", ns_pid=7, signal=0),
     ev.fork(3 * MS, 300, by=200, parent=100, comm="x"),
     ev.fork(4 * MS, 400, by=200, comm="x"),
@@ -32,7 +32,7 @@ def test_rows() -> None:
     table = recording(*ROWS).events()
     assert cells(table, "time_ns", "kind", "id", "by_id", "by_pid", "by_tid", "call", "status", "detail") == [
         (0, "fork", 0, None, 50, 50, "clone", None, "target"),
-        (1 * MS, "exec", 0, None, None, None, None, None, "python 'a b.py' ..."),
+        (1 * MS, "exec", 0, None, None, None, None, None, "python 'a b.py\x1b' ..."),
         (2 * MS, "fork", 1, 0, 100, 101, "clone", None, "sees itself as 7, exit signal none"),
         (3 * MS, "fork", 2, 1, 200, 200, "clone", None, "child of 100"),
         (4 * MS, "fork", 3, 1, 200, 200, "clone", None, None),
@@ -83,7 +83,7 @@ def test_lines() -> None:
 
 
 def test_a_chain_of_adopters() -> None:
-    """Each handing over of a child is a row, at the notification of the parent that died."""
+    """Each handing over of a child is a row, at the notification of the parent that died; a later sighting changes none."""
     rows = [target(), ev.fork(1 * MS, 200, by=100), ev.fork(2 * MS, 300, by=200), ev.fork(3 * MS, 400, by=300)]
     rows += [
         ev.exit_(4 * MS, 300, adopter=200),
@@ -91,10 +91,18 @@ def test_a_chain_of_adopters() -> None:
         ev.exit_(6 * MS, 200, adopter=1),
         ev.zombie(7 * MS, 200),
     ]
-    table = recording(*rows).events()
+    table = recording(*rows, ev.exit_(8 * MS, 400, parent=1)).events()
     moved = table[table["kind"] == "reparent"]
     assert cells(moved, "time_ns", "id", "by_id", "by_pid", "detail") == [
         (5 * MS, 3, 1, 200, "from 300 to 200"),
         (7 * MS, 2, None, 1, "from 200 to 1"),
         (7 * MS, 3, None, 1, "from 200 to 1"),
     ]
+
+
+def test_an_adopter_that_the_kernel_named() -> None:
+    """Where the child's own exit row names another adopter than its dead parent's, the handing over went to that one."""
+    rows = [target(), ev.fork(1 * MS, 200, by=100), ev.fork(2 * MS, 300, by=200), ev.exit_(4 * MS, 200, adopter=1)]
+    table = recording(*rows, ev.exit_(8 * MS, 300, parent=100)).events()
+    moved = table[table["kind"] == "reparent"]
+    assert cells(moved, "time_ns", "id", "by_id", "by_pid") == [(4 * MS, 2, 0, 100)]

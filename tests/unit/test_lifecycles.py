@@ -288,13 +288,40 @@ def test_each_wait_without_a_name_takes_one_zombie() -> None:
         ev.wait(19 * MS, None, by=100, target="any"),
         ev.wait(30 * MS, None, by=200, target="any"),
         ev.wait(30 * MS, None, by=100, target_pid=501),
+        ev.wait(50 * MS, None, by=100, target="any"),
     ],
-    ids=["ECHILD", "WNOWAIT", "before the death", "somebody else's", "for another child"],
+    ids=["ECHILD", "WNOWAIT", "before the death", "somebody else's", "for another child", "too late"],
 )
 def test_waits_that_explain_nothing(wait: ev.Row) -> None:
     """A wait that failed, peeked, came too early or was meant for others did not take the zombie."""
     rows = [target(), ev.fork(5 * MS, 200, by=100), *dead(500), wait, ev.reap(45 * MS, 500, by=100, call="unseen")]
     says(row(500, *rows), reap_call="unseen", reap_ns=45 * MS)
+
+
+def test_a_wait_of_the_adopter_explains_an_unseen_reap() -> None:
+    """The zombie may be one that the waiting process adopted; what waits outside explains nothing."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), *dead(500, parent=200), ev.exit_(25 * MS, 200, adopter=100)]
+    rows += [ev.zombie(26 * MS, 200), ev.wait(30 * MS, None, by=100, call="waitid", target="any", flags=4)]
+    says(row(500, *rows, ev.reap(45 * MS, 500, by=100, call="unseen")), reap_ns=30 * MS, reaper_id=0)
+    outside = [target(), ev.exit_(20 * MS, 100), ev.wait(30 * MS, None, by=77, target="any")]
+    says(row(100, *outside, ev.reap(45 * MS, 100, by=50, call="unseen")), reap_call="unseen", reaper_pid=50)
+
+
+def test_a_reap_beats_an_ignored_sigchld() -> None:
+    """What was reaped by a wait was a zombie, whatever its parent's disposition was."""
+    rows = [
+        target(),
+        ev.fork(10 * MS, 500, by=100),
+        ev.exit_(20 * MS, 500, disposition="ignored"),
+        ev.reap(30 * MS, 500, by=100),
+    ]
+    says(row(500, *rows), zombie_ns=20 * MS, zombie_ms=10.0, reap_call="wait4")
+
+
+def test_no_negative_times() -> None:
+    """Two CPUs may write a reap just before the notification: that is no time at all."""
+    rows = [target(), ev.fork(10 * MS, 500, by=100), ev.exit_(20 * MS, 500), ev.reap(21 * MS, 500, by=100)]
+    says(row(500, *rows, ev.zombie(21 * MS + 900, 500)), zombie_ms=0.0, reap_ns=21 * MS)
 
 
 def test_a_tracers_wait_is_no_reap() -> None:
@@ -341,6 +368,40 @@ def test_the_kernels_word_beats_the_derived_adopter() -> None:
     says(row(500, *rows), adopter_pid=100, adopter_id=0)
 
 
+def test_adopters_that_name_each_other() -> None:
+    """A trace that contradicts itself ends the chain where an adopter was dead already."""
+    rows = [target(), *(ev.fork(pid, pid, by=100) for pid in (200, 300, 400)), ev.fork(10 * MS, 500, by=200)]
+    rows += [ev.exit_(15 * MS, 400, adopter=300), ev.exit_(20 * MS, 200, adopter=300)]
+    rows += [ev.exit_(30 * MS, 300, adopter=400, adopter_start_ns=400)]
+    says(row(500, *rows), adopter_pid=400)
+
+
+def test_released_at_the_handing_over() -> None:
+    """A zombie that its adopter dropped at the handing over, just before the parent's own notification, was handed over."""
+    rows = [
+        target(),
+        ev.fork(5 * MS, 200, by=100),
+        ev.fork(10 * MS, 500, by=200),
+        ev.exit_(11 * MS, 500),
+        ev.zombie(11 * MS, 500),
+    ]
+    rows += [ev.exit_(20 * MS, 200, adopter=1), ev.autoreap(21 * MS, 500), ev.zombie(22 * MS, 200)]
+    says(row(500, *rows), adopter_pid=1, reap_call="autoreap", zombie_ms=10.0)
+
+
+def test_parent_that_died_unseen() -> None:
+    """The target's own parent may die outside: the parent in its exit row is the last."""
+    says(row(100, target(), ev.exit_(20 * MS, 100, parent=1)), ppid=50, adopter_pid=1, adopter_id=None)
+
+
+def test_notified_while_the_parent_dies() -> None:
+    """A child that dies while its adopter dies still belongs to that one, and then to the next."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(6 * MS, 300, by=200), ev.fork(10 * MS, 500, by=300)]
+    rows += [ev.exit_(20 * MS, 300, adopter=200), ev.zombie(21 * MS, 300), ev.exit_(30 * MS, 200, adopter=1)]
+    rows += [ev.exit_(31 * MS, 500, parent=200), ev.zombie(31 * MS, 500, parent=200), ev.zombie(32 * MS, 200)]
+    says(row(500, *rows), adopter_pid=1, adopter_id=None)
+
+
 def test_killer() -> None:
     """The killer sent the last signal of the number that ended the process, up to its exit."""
     rows = [
@@ -384,8 +445,8 @@ def test_origins_that_are_not_complete(origin: str, note: str) -> None:
     says(found, origin=origin, fork_ns=5 * MS, forker_pid=0, fork_call=None, notes=note, complete=False)
 
 
-def test_loss_marks_those_alive_during_it() -> None:
-    """A loss lies between its row and the one before of the same kind: who lived then is not complete."""
+def test_loss_marks_who_was_forked_before_it() -> None:
+    """A loss lies anywhere between its row and the one before of the same kind: only who was forked after it is complete."""
     rows = [target(), *dead(500, 1 * MS, 2 * MS), ev.reap(4 * MS, 500, by=100), ev.lost(5 * MS, 1, "zombie")]
     rows += [
         *dead(501, 6 * MS, 7 * MS),

@@ -69,10 +69,20 @@ def test_gaps_are_counted_from_step_to_step() -> None:
 
 
 def test_threads_of_two_processes_are_told_apart() -> None:
-    """A sweep by one process and a fork by another are no start, even with the same thread number from two namespaces."""
-    other = ev.fork(5 * MS, 0, by=100, ns_pid=9)
-    rows = [other, *child(500, 10, 20), poll(50, 500, tid=0), ev.fork(51 * MS, 600, by=0, by_tid=0, by_start_ns=5 * MS)]
+    """A thread number that is used again by another process is another thread."""
+    rows = [ev.fork(5 * MS, 200, by=100), *child(500, 10, 20), poll(50, 500, tid=999), start(51, 600, tid=999, by=200)]
     assert cleared(*rows) == {}
+
+
+def test_a_break_in_the_middle_ends_the_chain() -> None:
+    """Of a sweep with a long gap in it only what follows the gap belongs to the start."""
+    rows = [*DEAD, *child(502, 12, 20), poll(50, 500), poll(51, 501), poll(200, 502), start(201, 503)]
+    assert cleared(*rows) == {502: 503}
+
+
+def test_a_reap_of_a_stranger_clears_nobody() -> None:
+    """A reap of a process that is not in the recording marks no row."""
+    assert cleared(*DEAD, poll(50, 999), start(50.1, 502)) == {}
 
 
 def test_starts() -> None:

@@ -21,12 +21,13 @@ def test_one_row_per_process_call_target_and_options() -> None:
         ev.waits(25 * MS, 9, by=100, target="any", call="wait4", flags=1),
         ev.waits(25 * MS, 2, by=100, target="any", call="wait4", flags=1, result=4),
         ev.waits(25 * MS, 1, by=100, target="any", call="wait4", flags=1, result=10, by_tid=101),
+        ev.waits(25 * MS, 3, by=100, target="any", call="wait4", flags=1, by_tid=101),
         ev.wait(26 * MS, 500, by=100, call="waitid", target="pidfd", flags=0x1000005),
     ]
     table = recording(*rows).waits()
     assert cells(table) == [
         (0, None, "wait4", "pid", "", 4, 2, 0, 0, 1),
-        (0, None, "wait4", "any", "WNOHANG", 12, 0, 9, 2, 1),
+        (0, None, "wait4", "any", "WNOHANG", 15, 0, 12, 2, 1),
         (0, None, "waitid", "pidfd", "WNOHANG|WEXITED|WNOWAIT", 1, 0, 0, 0, 0),
     ]
     names = "id site call target options calls reaps empty interrupted no_child".split()
@@ -37,6 +38,13 @@ def test_polls_of_one_child() -> None:
     """Calls for one very child that came back empty were made with WNOHANG, whatever its reap was made with."""
     rows = [target(), *child(500, 1, 10), ev.reap(20 * MS, 500, by=100, options=0, empty=4)]
     assert cells(recording(*rows).waits(), "options", "calls", "reaps", "empty") == [("", 1, 1, 0), ("WNOHANG", 4, 0, 4)]
+
+
+def test_polls_are_counted_once() -> None:
+    """The running total of a child that was then reaped is part of what its reap counts."""
+    total = ev.waits(15 * MS, 3, pid=500, call="wait4", target="pid", flags=1)
+    rows = [target(), *child(500, 1, 10), total, ev.reap(20 * MS, 500, by=100, options=1, empty=5)]
+    assert cells(recording(*rows).waits(), "calls", "reaps", "empty") == [(6, 1, 5)]
 
 
 def test_polls_of_a_living_child() -> None:

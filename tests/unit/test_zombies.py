@@ -31,6 +31,13 @@ def test_a_zombie_moves_to_the_adopter() -> None:
     ]
 
 
+def test_who_dies_after_the_handing_over() -> None:
+    """A child that was handed over alive is never a zombie of its first parent."""
+    rows = [target(), ev.fork(1 * MS, 200, by=100), ev.fork(2 * MS, 500, by=200), ev.exit_(20 * MS, 200, parent=100, adopter=1)]
+    rows += [ev.reap(25 * MS, 200, by=100), ev.exit_(30 * MS, 500, parent=1), ev.zombie(30 * MS, 500, parent=1)]
+    assert cells(recording(*rows).zombie_count()) == [(20 * MS, 0, 1), (25 * MS, 0, 0), (30 * MS, None, 1)]
+
+
 def test_changes_of_one_moment_are_one_row() -> None:
     """Two at one moment are one change; a zombie that lasts no time is none."""
     rows = [target(), *child(500, 1, 10), *child(501, 1, 10), *child(502, 1, 12), ev.autoreap(12 * MS, 502, "nocldwait")]
