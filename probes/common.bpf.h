@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * What all probes share: the maps, and how to name a process. Member offsets (task_pid, signal_live, ...) are macros from the
+ * running kernel's BTF, machine facts (SYSCALL_WAIT4, REG_ARG0, ...) come from the table in forktrace/live/bpf.py.
+ * A kernel object is held as its address in a u64 and read with bpf_probe_read_kernel, so that BCC rewrites nothing here.
+ */
+#define READ(into, address) bpf_probe_read_kernel(&(into), sizeof(into), (void *)(address))
+#define READ_USER(into, address) bpf_probe_read_user(&(into), sizeof(into), (void *)(address))
+
+#define CLONE_THREAD 0x00010000
+#define PF_EXITING 0x00000004
+#define SIGNAL_GROUP_EXIT 0x00000004
+#define SIGCHLD 17
+#define SA_NOCLDWAIT 2
+#define PIDTYPE_TGID 1
+#define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: user space looks on a timer; a wake-up costs the target 6 to 17 us */
+
+struct number {
+    u32 ns; /* inode number of the PID namespace */
+    u32 nr;
+};
+
+struct process {
+    u64 start_ns;
+    u64 exit_ns;   /* 0: runs */
+    u64 zombie_ns; /* first notification of a parent; 0: none */
+    u64 parent;    /* signal_struct of the real parent at exit or at the last handing over */
+    struct who parent_name;
+    u64 empty_waits; /* wait calls for this very child that came back empty */
+    struct number numbers[NS_LEVELS];
+    u32 pid;
+    u32 exit_signal;
+    u8 reaped;
+    u8 disposition; /* of SIGCHLD in the parent, as last seen */
+};
+
+/* signal_struct -> a followed process. That address is shared by all threads and survives an exec from any of them; a pid does
+ * neither, and is reused before the old owner is freed. Set at fork, removed when the leader's task is freed.
+ * Map full: the child is not followed, and counted in losses[PROCESSES_UNFOLLOWED]. */
+BPF_HASH(followed, u64, struct process, 65536);
+
+/* (namespace, number) -> signal_struct, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
+ * Set at fork, removed with the process unless the number has a new owner. Full: resolved by user space, or not. */
+BPF_HASH(numbers, struct number, u64, 131072);
+
+/* place -> wait calls that came back without a child. User space reads it, and removes the places of processes that are gone.
+ * Map full: losses[WAIT_PLACES]. */
+BPF_HASH(wait_totals, struct wait_place, u64, 16384);
+
+struct settings {
+    struct number target; /* follow this process from its next exec on; nr 0: nobody yet */
+    u32 level;            /* of the recorder's PID namespace, learnt from the target's */
+    u32 pad;
+};
+BPF_ARRAY(settings, struct settings, 1);
+
+/* records and facts that could not be delivered, by enum kind and enum loss */
+BPF_ARRAY(losses, u64, LOSSES);
+
+BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+
+static __always_inline void lose(int what)
+{
+    u64 *count = losses.lookup(&what);
+    if (count)
+        __sync_fetch_and_add(count, 1);
+}
+
+static __always_inline u64 signal_of(u64 task)
+{
+    u64 signal = 0;
+    READ(signal, task + task_signal);
+    return signal;
+}
+
+static __always_inline u32 recorder_level(void)
+{
+    int zero = 0;
+    struct settings *known = settings.lookup(&zero);
+    return known ? known->level : 0;
+}
+
+/* The number of a struct pid in the namespace at this level, 0 when it is not seen there. */
+static __always_inline u32 number_at(u64 pid, u32 level)
+{
+    u32 deepest = 0, nr = 0;
+    READ(deepest, pid + pid_level);
+    if (!pid || level > deepest)
+        return 0;
+    READ(nr, pid + pid_numbers + level * upid_sizeof + upid_nr);
+    return nr;
+}
+
+/* The number of a struct pid in its own, innermost namespace. */
+static __always_inline struct number innermost(u64 pid)
+{
+    struct number number = {};
+    u32 level = 0;
+    u64 ns = 0;
+    READ(level, pid + pid_level);
+    READ(number.nr, pid + pid_numbers + level * upid_sizeof + upid_nr);
+    READ(ns, pid + pid_numbers + level * upid_sizeof + upid_ns);
+    READ(number.ns, ns + pid_namespace_ns + ns_common_inum);
+    return number;
+}
+
+static __always_inline u64 thread_pid_of(u64 task)
+{
+    u64 pid = 0;
+    READ(pid, task + task_thread_pid);
+    return pid;
+}
+
+static __always_inline u64 start_of(u64 task)
+{
+    u64 leader = 0, start_ns = 0;
+    READ(leader, task + task_group_leader);
+    READ(start_ns, leader + task_start_boottime);
+    return start_ns;
+}
+
+/* The process of a task, followed or not. */
+static __always_inline void name_process(struct who *who, u64 task)
+{
+    u64 signal = signal_of(task), pid = 0;
+    struct process *known = followed.lookup(&signal);
+    who->tid = 0;
+    if (known) {
+        who->pid = known->pid;
+        who->start_ns = known->start_ns;
+        return;
+    }
+    READ(pid, signal + signal_pids + 8 * PIDTYPE_TGID);
+    who->pid = number_at(pid, recorder_level());
+    who->start_ns = start_of(task);
+}
+
+static __always_inline void name_thread(struct who *who, u64 task)
+{
+    name_process(who, task);
+    who->tid = number_at(thread_pid_of(task), recorder_level());
+}
+
+static __always_inline void begin(struct head *head, u32 kind, struct process *process)
+{
+    head->time_ns = bpf_ktime_get_boot_ns();
+    head->kind = kind;
+    head->pad = 0;
+    head->process.pid = process ? process->pid : 0;
+    head->process.start_ns = process ? process->start_ns : 0;
+    head->process.tid = 0;
+}
+
+static __always_inline void nobody(struct who *who)
+{
+    who->start_ns = 0;
+    who->pid = 0;
+    who->tid = 0;
+}
+
+/* The saved user registers of a task inside the system call `wanted` (0: any that makes a process), 0 when they are not found.
+ * They lie at the top of its kernel stack, 16 bytes lower on a kernel with FRED (x86: commit "x86/ptrace: Add FRED additional
+ * information to the pt_regs structure", 6.9); the system call number tells which. */
+static __always_inline u64 registers_in(u64 task, u32 wanted)
+{
+    u64 stack = 0, nr = 0;
+    READ(stack, task + task_stack);
+#pragma unroll
+    for (int padding = 0; padding <= 16; padding += 16) {
+        u64 regs = stack + STACK_BYTES - pt_regs_sizeof - padding;
+        READ(nr, regs + REG_NR);
+        if (wanted ? nr == wanted
+                   : nr == SYSCALL_CLONE || nr == SYSCALL_CLONE3 || nr == SYSCALL_FORK || nr == SYSCALL_VFORK)
+            return regs;
+    }
+    return 0;
+}
+
+/* Of SIGCHLD or another signal, in the process of a task. */
+static __always_inline u8 disposition_of(u64 task, u32 signal)
+{
+    u64 sighand = 0, handler = 0, flags = 0;
+    READ(sighand, task + task_sighand);
+    if (!sighand)
+        return NONE;
+    u64 action = sighand + sighand_action + (u64)(signal - 1) * k_sigaction_sizeof;
+    READ(handler, action + sigaction_sa_handler);
+    READ(flags, action + sigaction_sa_flags);
+    if (handler == 1)
+        return IGNORED;
+    if (signal == SIGCHLD && (flags & SA_NOCLDWAIT))
+        return NOCLDWAIT;
+    return handler ? HANDLER : DEFAULT;
+}
+
+static __always_inline u64 cgroup_of(u64 task)
+{
+    u64 set = 0, cgroup = 0, node = 0, id = 0;
+    READ(set, task + task_cgroups);
+    READ(cgroup, set + css_set_dfl_cgrp);
+    READ(node, cgroup + cgroup_kn);
+    READ(id, node + kernfs_node_id);
+    return id;
+}
+
+static __always_inline struct process *find(u32 ns, u32 nr, u64 *signal)
+{
+    struct number number = {.ns = ns, .nr = nr};
+    u64 *known = numbers.lookup(&number);
+    if (!known)
+        return 0;
+    *signal = *known;
+    return followed.lookup(signal);
+}

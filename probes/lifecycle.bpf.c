@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Sees: every process a followed process makes, its exec, its end, the notification of its parent, the signals that kill or stop
+ * it, and the release of its task. Cannot see: who released it (wait.bpf.c can, when it was a system call), and an exec or exit
+ * of a process that was not followed yet.
+ */
+
+/* Begin to follow `task`; returns its entry, 0 when the map is full. Runs before the task has run, or as the task itself. */
+static __always_inline struct process *follow(u64 task)
+{
+    u64 signal = signal_of(task), pid = thread_pid_of(task);
+    struct process fresh = {};
+    u32 level = 0;
+    READ(level, pid + pid_level);
+#pragma unroll
+    for (u32 up = 0; up < NS_LEVELS; up++) {
+        if (up > level)
+            break;
+        u64 upid = pid + pid_numbers + (level - up) * upid_sizeof, ns = 0;
+        struct number number = {};
+        READ(number.nr, upid + upid_nr);
+        READ(ns, upid + upid_ns);
+        READ(number.ns, ns + pid_namespace_ns + ns_common_inum);
+        numbers.update(&number, &signal);
+        fresh.numbers[up] = number;
+    }
+    fresh.pid = number_at(pid, recorder_level());
+    fresh.start_ns = start_of(task);
+    READ(fresh.exit_signal, task + task_exit_signal);
+    fresh.disposition = NONE;
+    followed.update(&signal, &fresh);
+    return followed.lookup(&signal);
+}
+
+static __always_inline void report_fork(u64 task, struct process *child, u64 by, u64 flags, u8 origin, u8 call)
+{
+    struct fork_record *record = ring.ringbuf_reserve(sizeof(struct fork_record));
+    if (!record) {
+        lose(FORK);
+        return;
+    }
+    u64 parent = 0;
+    begin(&record->head, FORK, child);
+    if (by)
+        name_thread(&record->head.by, by);
+    else
+        nobody(&record->head.by);
+    READ(parent, task + task_real_parent);
+    name_process(&record->parent, parent);
+    record->flags = flags;
+    record->cgroup_id = cgroup_of(task);
+    record->exit_signal = child->exit_signal;
+#pragma unroll
+    for (int i = 0; i < NS_LEVELS; i++)
+        record->ns_pids[NS_LEVELS - 1 - i] = child->numbers[i].nr;
+    record->origin = origin;
+    record->call = call;
+    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+static __always_inline u8 forking_call(u64 task)
+{
+    u64 regs = registers_in(task, 0), nr = 0;
+    if (!regs)
+        return NONE;
+    READ(nr, regs + REG_NR);
+    return nr == SYSCALL_CLONE    ? CALL_CLONE
+           : nr == SYSCALL_CLONE3 ? CALL_CLONE3
+           : nr == SYSCALL_FORK   ? CALL_FORK
+                                  : CALL_VFORK;
+}
+
+/* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn. */
+RAW_TRACEPOINT_PROBE(task_newtask)
+{
+    u64 child = ctx->args[0], flags = ctx->args[1], current = bpf_get_current_task(), signal = signal_of(current);
+    struct process *forker = followed.lookup(&signal);
+    if (!forker || flags & CLONE_THREAD)
+        return 0;
+    struct process *process = follow(child);
+    if (process)
+        report_fork(child, process, current, flags, FORKED, forking_call(current));
+    else
+        lose(PROCESSES_UNFOLLOWED);
+    return 0;
+}
+
+/* One scratch record a CPU: argv is too long for the BPF stack, and its length for a reservation. */
+BPF_PERCPU_ARRAY(exec_scratch, struct exec_record, 1);
+
+static __always_inline struct process *begin_with_target(u64 task)
+{
+    int zero = 0;
+    struct settings *known = settings.lookup(&zero);
+    if (!known || !known->target.nr)
+        return 0;
+    u64 pid = thread_pid_of(task);
+    struct number own = innermost(pid);
+    if (own.nr != known->target.nr || own.ns != known->target.ns)
+        return 0;
+    known->target.nr = 0;
+    READ(known->level, pid + pid_level);
+    struct process *process = follow(task);
+    if (process)
+        report_fork(task, process, 0, 0, TARGET, NONE);
+    return process;
+}
+
+/* current is the thread that called exec, now the leader and the only thread. The old image is gone, the new has not run. */
+RAW_TRACEPOINT_PROBE(sched_process_exec)
+{
+    u64 task = ctx->args[0], signal = signal_of(task), mm = 0, from = 0, to = 0, file = 0;
+    struct process *process = followed.lookup(&signal);
+    int zero = 0;
+    if (!process)
+        process = begin_with_target(task);
+    if (!process)
+        return 0;
+    struct exec_record *record = exec_scratch.lookup(&zero);
+    if (!record)
+        return 0;
+    begin(&record->head, EXEC, process);
+    u32 old_tid = ctx->args[1], tid = 0;
+    READ(tid, task + task_pid);
+    name_process(&record->head.by, task);
+    record->head.by.tid = tid == old_tid ? process->pid : recorder_level() ? 0 : old_tid;
+    record->cgroup_id = cgroup_of(task);
+    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
+    READ(file, ctx->args[2] + linux_binprm_filename);
+    bpf_probe_read_kernel_str(record->file, FILE_BYTES, (void *)file);
+    READ(mm, task + task_mm);
+    READ(from, mm + mm_arg_start);
+    READ(to, mm + mm_arg_end);
+    u32 bytes = to - from;
+    record->argv_bytes = bytes;
+    if (bytes > ARGV_BYTES)
+        bytes = ARGV_BYTES;
+    if (bytes == 0 || bpf_probe_read_user(record->argv, bytes, (void *)from))
+        record->argv_bytes = bytes = 0;
+    if (ring.ringbuf_output(record, sizeof(struct exec_record) - ARGV_BYTES + bytes, NO_WAKEUP))
+        lose(EXEC);
+    return 0;
+}
+
+static __always_inline int is_alive(u64 task)
+{
+    u32 live = 0;
+    READ(live, signal_of(task) + signal_live);
+    return live != 0;
+}
+
+static __always_inline u8 signal_bit(u64 signal, u32 offset, u8 bit)
+{
+    u8 byte = 0;
+    READ(byte, signal + offset);
+    return (byte >> bit) & 1;
+}
+
+/* The task that inherits the children of the dying process of `task`: the nearest living ancestor in its PID namespace that is a
+ * subreaper, else the namespace's init (the kernel's find_new_reaper). 0: it is that init itself. */
+static __always_inline u64 adopter_of(u64 task)
+{
+    u64 signal = signal_of(task), pid = thread_pid_of(task), ns = 0, init = 0, ancestor = 0, next = 0;
+    u32 level = 0, ancestor_level = 0;
+    READ(level, pid + pid_level);
+    if (signal_bit(signal, signal_has_child_subreaper, signal_has_child_subreaper_bit)) {
+        READ(ancestor, task + task_real_parent);
+#pragma nounroll
+        for (int i = 0; i < 64; i++) {
+            u32 global_tid = 0;
+            READ(global_tid, ancestor + task_pid);
+            READ(ancestor_level, thread_pid_of(ancestor) + pid_level);
+            if (global_tid == 0 || ancestor_level != level)
+                break;
+            if (signal_bit(signal_of(ancestor), signal_is_child_subreaper, signal_is_child_subreaper_bit) && is_alive(ancestor))
+                return ancestor;
+            next = 0;
+            READ(next, ancestor + task_real_parent);
+            ancestor = next;
+        }
+    }
+    READ(ns, pid + pid_numbers + level * upid_sizeof + upid_ns);
+    READ(init, ns + pid_namespace_child_reaper);
+    return signal_of(init) == signal ? 0 : init;
+}
+
+/* A process that is not followed dies and its children go to one that is: from now on they are followed. Their earlier life, and
+ * that of their descendants, was before the recording. */
+static __always_inline void adopt_children(u64 task)
+{
+    u64 adopter = adopter_of(task), signal = adopter ? signal_of(adopter) : 0, entry = 0;
+    if (!followed.lookup(&signal))
+        return;
+    READ(entry, task + task_children);
+#pragma nounroll
+    for (int i = 0; i < 64; i++) {
+        if (entry == task + task_children)
+            return;
+        u64 child = entry - task_sibling;
+        struct process *process = follow(child);
+        if (process)
+            report_fork(child, process, 0, 0, ADOPTED, NONE);
+        READ(entry, entry);
+    }
+    lose(CHILDREN_UNADOPTED);
+}
+
+/* current is the dying thread; group_dead: it was the last. CPU times: released threads are summed in the signal_struct, the dying
+ * one and a leader that died before it are not. Kernels without the
+ * argument group_dead have decremented live before they come here. */
+RAW_TRACEPOINT_PROBE(sched_process_exit)
+{
+    u64 task = ctx->args[0], signal = signal_of(task);
+    u32 live = 0, flags = 0;
+#if EXIT_HAS_GROUP_DEAD
+    if (!(ctx->args[1] & 1))
+        return 0;
+#else
+    READ(live, signal + signal_live);
+    if (live)
+        return 0;
+#endif
+    struct process *process = followed.lookup(&signal);
+    if (!process) {
+        adopt_children(task);
+        return 0;
+    }
+    if (process->exit_ns)
+        return 0;
+    u64 leader = 0, parent = 0;
+    READ(leader, task + task_group_leader);
+    READ(parent, leader + task_real_parent);
+    READ(process->exit_signal, leader + task_exit_signal);
+    process->parent = signal_of(parent);
+    process->disposition = disposition_of(parent, SIGCHLD);
+    name_process(&process->parent_name, parent);
+    process->exit_ns = bpf_ktime_get_boot_ns();
+
+    struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
+    if (!record) {
+        lose(EXIT);
+        return 0;
+    }
+    begin(&record->head, EXIT, process);
+    record->head.time_ns = process->exit_ns;
+    name_thread(&record->head.by, task);
+    record->parent = process->parent_name;
+    u64 adopter = adopter_of(task), value = 0;
+    if (adopter)
+        name_process(&record->adopter, adopter);
+    else
+        nobody(&record->adopter);
+
+    u64 utime = 0, stime = 0, runtime = 0;
+    READ(utime, signal + signal_utime);
+    READ(stime, signal + signal_stime);
+    READ(runtime, signal + signal_sum_sched_runtime);
+    READ(value, task + task_utime);
+    utime += value;
+    READ(value, task + task_stime);
+    stime += value;
+    READ(value, task + task_sum_exec_runtime);
+    runtime += value;
+    if (leader != task) {
+        READ(value, leader + task_utime);
+        utime += value;
+        READ(value, leader + task_stime);
+        stime += value;
+        READ(value, leader + task_sum_exec_runtime);
+        runtime += value;
+    }
+    record->utime_ticks_ns = utime;
+    record->stime_ticks_ns = stime;
+    record->runtime_ns = runtime;
+    READ(record->max_rss_pages, signal + signal_maxrss);
+    READ(flags, signal + signal_flags);
+    if (flags & SIGNAL_GROUP_EXIT)
+        READ(record->status, signal + signal_group_exit_code);
+    else
+        READ(record->status, leader + task_exit_code);
+    record->exit_signal = process->exit_signal;
+    record->disposition = process->disposition;
+    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
+    ring.ringbuf_submit(record, NO_WAKEUP);
+    return 0;
+}
+
+#define CLD_EXITED 1
+#define CLD_DUMPED 3
+
+/* A parent is told that a followed process died. current is the last thread of that process; or its dying parent, handing it over;
+ * or its tracer, passing it on to the real parent. A tracer that is told first is no parent: not reported. */
+static __always_inline void report_zombie(u64 signal, struct process *process, u64 target, u32 number, u64 current)
+{
+    u64 notified = signal_of(target);
+    if (signal == signal_of(current) && process->parent != notified)
+        return;
+    process->parent = notified;
+    process->disposition = disposition_of(target, SIGCHLD);
+    name_process(&process->parent_name, target);
+    u64 now = bpf_ktime_get_boot_ns();
+    if (!process->zombie_ns)
+        process->zombie_ns = now;
+    struct zombie_record *record = ring.ringbuf_reserve(sizeof(struct zombie_record));
+    if (!record) {
+        lose(ZOMBIE);
+        return;
+    }
+    begin(&record->head, ZOMBIE, process);
+    record->head.time_ns = now;
+    name_thread(&record->head.by, current);
+    record->parent = process->parent_name;
+    record->signal = number;
+    record->disposition = process->disposition;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* The signals whose default action is neither to kill nor to stop: SIGCHLD, SIGCONT, SIGURG, SIGWINCH. */
+#define HARMLESS ((1ULL << 17) | (1ULL << 18) | (1ULL << 23) | (1ULL << 28))
+/* Those that ask a process to end: reported although it has a handler, which may well end it. SIGHUP INT QUIT ABRT TERM. */
+#define REQUESTS ((1ULL << 1) | (1ULL << 2) | (1ULL << 3) | (1ULL << 6) | (1ULL << 15))
+/* SIGKILL and SIGSTOP: no handler can be. */
+#define ABSOLUTE ((1ULL << 9) | (1ULL << 19))
+
+/* `info` is 0 for a plain kill by current, 1 for the kernel, else a siginfo. current is the sender only of what a process sends:
+ * timers and asynchronous I/O run as whoever happens to be there. */
+static __always_inline u8 sender_kind(u64 info, u32 number, u64 current)
+{
+    u32 flags = 0;
+    s32 code = 0;
+    READ(flags, current + task_flags);
+    if (info > 1)
+        READ(code, info + 8);
+    if (info == 0 && flags & PF_EXITING)
+        return BY_PDEATHSIG;
+    if (info == 1 && flags & PF_EXITING && number == 9)
+        return BY_PIDNS;
+    if (info == 0 || (info > 1 && (code == 0 || code == -1 || code == -6)))
+        return BY_PROCESS;
+    return BY_KERNEL;
+}
+
+static __always_inline void report_signal(struct process *process, u64 target, u32 number, u64 info, u64 current)
+{
+    u64 bit = 1ULL << (number & 63);
+    u8 disposition = disposition_of(target, number);
+    if (number < 64 && HARMLESS & bit)
+        return;
+    if (!(number < 64 && ABSOLUTE & bit)) {
+        if (disposition == IGNORED || (disposition == HANDLER && !(number < 64 && REQUESTS & bit)))
+            return;
+    }
+    struct signal_record *record = ring.ringbuf_reserve(sizeof(struct signal_record));
+    if (!record) {
+        lose(SIGNAL);
+        return;
+    }
+    begin(&record->head, SIGNAL, process);
+    record->signal = number;
+    record->disposition = disposition;
+    record->sent_by = sender_kind(info, number, current);
+    if (record->sent_by == BY_PROCESS || record->sent_by == BY_PDEATHSIG)
+        name_thread(&record->head.by, current);
+    else
+        nobody(&record->head.by);
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* Runs under the target's sighand lock, interrupts off; current may be a bystander. */
+RAW_TRACEPOINT_PROBE(signal_generate)
+{
+    u32 number = ctx->args[0], result = ctx->args[4];
+    u64 info = ctx->args[1], target = ctx->args[2], current = bpf_get_current_task(), target_signal = signal_of(target);
+    s32 code = 0, pid = 0;
+    u64 signal = signal_of(current);
+    struct process *receiver = followed.lookup(&target_signal), *sender = followed.lookup(&signal);
+    if (!receiver && !sender)
+        return 0;
+    if (info > 1) {
+        READ(code, info + 8);
+        READ(pid, info + 16);
+        if (code >= CLD_EXITED && code <= CLD_DUMPED) {
+            struct process *child = find(innermost(thread_pid_of(target)).ns, pid, &signal);
+            if (child && child->exit_ns && (number == SIGCHLD || number == child->exit_signal)) {
+                report_zombie(signal, child, target, number, current);
+                return 0;
+            }
+        }
+    }
+    if (receiver && !receiver->exit_ns && (result == 0 || result == 4))
+        report_signal(receiver, target, number, info, current);
+    return 0;
+}
+
+static __always_inline void forget(u64 signal, struct process *process)
+{
+#pragma unroll
+    for (int i = 0; i < NS_LEVELS; i++) {
+        struct number number = process->numbers[i];
+        u64 *owner = numbers.lookup(&number);
+        if (owner && *owner == signal)
+            numbers.delete(&number);
+    }
+    followed.delete(&signal);
+}
+
+/* It was released and no wait of ours took it. The parent ignores SIGCHLD (autoreap, at the notification), or the zombie passed to
+ * an adopter that does; or its PID namespace died; or somebody waited whose system calls raise no event. */
+static __always_inline void report_release(struct process *process, u64 task)
+{
+    u64 parent = 0;
+    READ(parent, task + task_real_parent);
+    u64 parent_signal = signal_of(parent);
+    u8 disposition = parent_signal == process->parent ? process->disposition : disposition_of(parent, SIGCHLD);
+    int in_dying_ns = 0;
+    struct process *adopter = followed.lookup(&parent_signal);
+    if (adopter && adopter->exit_ns && adopter->numbers[0].nr == 1)
+        in_dying_ns = 1;
+    if (!in_dying_ns && (disposition == IGNORED || disposition == NOCLDWAIT) && process->exit_signal == SIGCHLD) {
+        struct autoreap_record *record = ring.ringbuf_reserve(sizeof(struct autoreap_record));
+        if (!record) {
+            lose(AUTOREAP);
+            return;
+        }
+        begin(&record->head, AUTOREAP, process);
+        if (parent_signal == process->parent)
+            record->head.time_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
+        nobody(&record->head.by);
+        name_process(&record->parent, parent);
+        record->zombie_ns = process->zombie_ns;
+        record->empty_waits = process->empty_waits;
+        record->disposition = disposition;
+        ring.ringbuf_submit(record, NO_WAKEUP);
+        return;
+    }
+    struct wait_record *record = ring.ringbuf_reserve(sizeof(struct wait_record));
+    if (!record) {
+        lose(REAP);
+        return;
+    }
+    __builtin_memset(record, 0, sizeof(*record));
+    begin(&record->head, REAP, process);
+    name_process(&record->head.by, parent);
+    record->zombie_ns = process->zombie_ns;
+    record->empty_waits = process->empty_waits;
+    record->call = in_dying_ns ? KERNEL : UNSEEN;
+    record->target = NONE;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* Runs from an RCU callback, 5 to 45 ms after the release; current is a bystander. A non-leader that took the leader's place in an
+ * exec leaves the old leader's task, which now has another pid than tgid, to be freed here. */
+RAW_TRACEPOINT_PROBE(sched_process_free)
+{
+    u64 task = ctx->args[0], signal = signal_of(task);
+    struct process *process = followed.lookup(&signal);
+    u32 pid = 0, tgid = 0;
+    if (!process)
+        return 0;
+    READ(pid, task + task_pid);
+    READ(tgid, task + task_tgid);
+    if (pid != tgid)
+        return 0;
+    if (!process->reaped)
+        report_release(process, task);
+    forget(signal, process);
+    return 0;
+}
+
+/* Runs as the task that needed memory, after the SIGKILL of the victim. Newer kernels hand over the task,
+ * older ones its global pid. */
+#if HAS_MARK_VICTIM
+RAW_TRACEPOINT_PROBE(mark_victim)
+{
+#if MARK_VICTIM_HAS_TASK
+    u64 signal = signal_of(ctx->args[0]);
+    struct process *process = followed.lookup(&signal);
+#else
+    u64 signal = 0;
+    struct process *process = find(INIT_PID_NS, ctx->args[0], &signal);
+#endif
+    if (!process)
+        return 0;
+    struct signal_record *record = ring.ringbuf_reserve(sizeof(struct signal_record));
+    if (!record) {
+        lose(OOM);
+        return 0;
+    }
+    begin(&record->head, OOM, process);
+    nobody(&record->head.by);
+    record->signal = 9;
+    record->disposition = DEFAULT;
+    record->sent_by = BY_OOM;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+    return 0;
+}
+#endif

@@ -1,0 +1,1 @@
+/* empty on purpose: BCC includes it, the probes need nothing of it */
