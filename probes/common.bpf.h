@@ -4,8 +4,14 @@
  * running kernel's BTF, machine facts (SYSCALL_WAIT4, REG_ARG0, ...) come from the table in forktrace/live/bpf.py.
  * A kernel object is held as its address in a u64 and read with bpf_probe_read_kernel, so that BCC rewrites nothing here.
  */
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
 #define READ(into, address) bpf_probe_read_kernel(&(into), sizeof(into), (void *)(address))
 #define READ_USER(into, address) bpf_probe_read_user(&(into), sizeof(into), (void *)(address))
+
+#define KEEP_APART() asm volatile("" ::: "memory")
 
 #define CLONE_THREAD 0x00010000
 #define PF_EXITING 0x00000004

@@ -64,7 +64,7 @@ struct fork_failed_record {
 struct exec_record {
     struct head head; /* by: the calling thread, by its number before the exec */
     u64 cgroup_id;
-    u32 argv_bytes; /* of the whole; more than ARGV_BYTES: cut */
+    u32 argv_bytes; /* of the whole; ARGV_BYTES or more: cut */
     char comm[COMM_BYTES];
     char file[FILE_BYTES];
     char argv[ARGV_BYTES]; /* the record ends where argv does */

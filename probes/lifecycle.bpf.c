@@ -132,11 +132,12 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
     READ(mm, task + task_mm);
     READ(from, mm + mm_arg_start);
     READ(to, mm + mm_arg_end);
-    u32 bytes = to - from;
+    u64 bytes = to - from;
     record->argv_bytes = bytes;
-    if (bytes > ARGV_BYTES)
-        bytes = ARGV_BYTES;
-    if (bytes == 0 || bpf_probe_read_user(record->argv, bytes, (void *)from))
+    if (bytes > ARGV_BYTES - 1)
+        bytes = ARGV_BYTES - 1;
+    bytes &= ARGV_BYTES - 1; /* for older verifiers, which forget the comparison */
+    if (bpf_probe_read_user(record->argv, bytes, (void *)from))
         record->argv_bytes = bytes = 0;
     if (ring.ringbuf_output(record, sizeof(struct exec_record) - ARGV_BYTES + bytes, NO_WAKEUP))
         lose(EXEC);
@@ -374,8 +375,8 @@ RAW_TRACEPOINT_PROBE(signal_generate)
     u64 info = ctx->args[1], target = ctx->args[2], current = bpf_get_current_task(), target_signal = signal_of(target);
     s32 code = 0, pid = 0;
     u64 signal = signal_of(current);
-    struct process *receiver = followed.lookup(&target_signal), *sender = followed.lookup(&signal);
-    if (!receiver && !sender)
+    struct process *receiver = followed.lookup(&target_signal);
+    if (!receiver && !followed.lookup(&signal))
         return 0;
     if (info > 1) {
         READ(code, info + 8);

@@ -166,14 +166,19 @@ static __always_inline int waited(s64 result, u8 which)
     int has_place_for_result = regs ? fill(&call, regs, which) : 1;
     if (call.ns_pid)
         call.child = find(call.ns, call.ns_pid, &child_signal);
-    if (!call.waiter && !call.child)
-        return 0;
+    if (!call.waiter) {
+        KEEP_APART(); /* else the two pointers are or'ed, which the verifier forbids */
+        if (!call.child)
+            return 0;
+    }
     if (call.error == EFAULT || (!call.error && !has_place_for_result)) {
         if (call.waiter && !(call.options & WNOWAIT))
             report_unnamed(&call);
         return 0;
     }
     if (call.error || !call.ns_pid) {
+        if (!call.waiter)
+            return 0;
         int interrupted = call.error == EINTR || (call.error >= ERESTARTSYS && call.error <= ERESTART_RESTARTBLOCK);
         if (!call.error || call.error == ECHILD || interrupted)
             count_empty(&call);

@@ -182,7 +182,9 @@ class Probes:
         try:
             self._bpf: Any = bcc.BPF(text=text.replace("#pragma once", ""), cflags=[*flags, "-Wno-everything"])
         except Exception as error:  # bcc raises bare Exception
-            raise MachineLacks(f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor") from error
+            raise MachineLacks(
+                f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor"
+            ) from error
         self._ring = Ring(self._bpf["ring"].map_fd, ring_bytes)
 
     def follow(self, pid: int, pid_ns: int) -> None:
@@ -232,9 +234,7 @@ class Ring:
     def __init__(self, map_fd: int, size: int) -> None:
         self._size = size
         self._consumer = mmap.mmap(map_fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._producer = mmap.mmap(
-            map_fd, mmap.PAGESIZE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE
-        )
+        self._producer = mmap.mmap(map_fd, mmap.PAGESIZE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
         self._data = memoryview(self._producer)[mmap.PAGESIZE :]
 
     def read(self) -> bytes:

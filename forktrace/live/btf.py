@@ -15,7 +15,9 @@ from forktrace.errors import MachineLacks
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
 
-_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR = range(1, 15)
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR = range(
+    1, 15
+)
 _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(15, 20)
 _HEADER_BYTES = 12
 _FIXED_TAIL = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}

@@ -1,0 +1,365 @@
+"""Starts the target as the person who typed the command, held until the probes are armed, and sees it to its end.
+
+This process is the target's parent and stays small; the recorder is a child of its own, which alone needs root's rights
+after that. Nothing of forktrace reaches the target: its descriptors are close-on-exec and its signal dispositions are put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pwd
+import select
+import shlex
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
+
+PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python sets both to SIG_IGN, which an exec would pass on
+PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
+INTERPRETER: Final = "/bin/sh"  # for a script without #!, as execvp(3) does
+
+
+@dataclass(frozen=True)
+class User:
+    """The person for whom the target runs."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    environment: Mapping[str, str]
+
+
+def record(
+    command: Sequence[str], *, output: str | None, force: bool, duration_s: float | None, quiet: bool, user: str | None
+) -> int:
+    """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
+
+    Raises:
+        ForktraceError: the recording could not be made; a command that cannot be started is a CommandError.
+    """
+    if os.geteuid() != 0:
+        again = shlex.join(["record", "--", *command])
+        raise PermissionMissing("recording needs root", f'sudo "$(command -v forktrace)" {again}')
+    who = named_user(user) if user else invoking_user()
+    check_command(command[0], who)
+    if output is not None and not force and os.path.lexists(output):
+        raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force")
+    channel = _start_recorder(quiet)
+    try:
+        _receive(channel, "armed")
+        held = Held(command, who)
+        try:
+            path = output or default_name(command, held.pid)
+            with _opened(path, who, force) as (trace, is_new):
+                _hand_over(channel, held, trace, path, command, who)
+                try:
+                    held.release()
+                except CommandError:
+                    if is_new:
+                        _as_user(who, os.unlink, path)
+                    raise
+        except BaseException:
+            held.abandon()
+            raise
+        status = _watch(channel, held.pid, duration_s)
+    except BaseException:
+        channel.close()
+        _wait_for_recorder()
+        raise
+    channel.close()
+    _wait_for_recorder()
+    _merge(path, who)
+    return status
+
+
+def named_user(name: str) -> User:
+    """Return the user `name`, with this process's environment and that user's HOME, USER, LOGNAME and SHELL.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise UsageError(f"there is no user {name}") from None
+    changed = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
+    return _user(entry, dict(os.environ) | changed)
+
+
+def invoking_user() -> User:
+    """Return who typed the command: under sudo the caller, with the environment that sudo itself was given; else root."""
+    environment = sudo_environment()
+    if environment is None or "SUDO_UID" not in os.environ:
+        return _user(pwd.getpwuid(0), dict(os.environ))
+    uid = int(os.environ["SUDO_UID"])
+    try:
+        return _user(pwd.getpwuid(uid), environment)
+    except KeyError:  # a number without a name, as in some containers
+        gid = int(os.environ.get("SUDO_GID", uid))
+        return User(str(uid), uid, gid, (gid,), environment)
+
+
+def _user(entry: pwd.struct_passwd, environment: Mapping[str, str]) -> User:
+    groups = os.getgroups() if entry.pw_uid == os.getuid() else os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, tuple(groups), environment)
+
+
+def sudo_environment() -> dict[str, str] | None:
+    """Return the environment of the sudo above this process, None when there is none.
+
+    sudo gives its command a cleaned environment, and keeps the caller's own for itself; with use_pty it is two processes.
+    """
+    pid, sudo = os.getpid(), 0
+    while pid > 1:
+        comm, parent = _name_and_parent(pid)
+        if comm == "sudo":
+            sudo = pid
+        elif sudo:
+            break
+        pid = parent
+    if not sudo:
+        return None
+    raw = Path(f"/proc/{sudo}/environ").read_bytes()
+    pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if b"=" in entry)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def _name_and_parent(pid: int) -> tuple[str, int]:
+    before, _, after = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")
+    return before.partition("(")[2], int(after.split()[1])
+
+
+def check_command(name: str, who: User) -> None:
+    """Make sure that there is such a command, before the seconds that arming the probes takes.
+
+    Raises:
+        CommandError: 127, there is none.
+    """
+    folders = who.environment.get("PATH", os.defpath).split(os.pathsep)
+    if os.sep not in name and not any(os.path.lexists(os.path.join(folder or ".", name)) for folder in folders):
+        raise CommandError(f"{name}: command not found", 127)
+
+
+def default_name(command: Sequence[str], pid: int) -> str:
+    """Return `forktrace-consumer.4711.arrows` for `python3 consumer.py`, else the command's name."""
+    name = os.path.basename(command[0])
+    if name.startswith(("python", "pypy")):
+        script = next((word for word in command[1:] if word.endswith(".py")), None)
+        name = os.path.basename(script)[:-3] if script else name
+    return f"forktrace-{name}.{pid}.arrows"
+
+
+def _start_recorder(quiet: bool) -> socket.socket:
+    """Fork the recorder; it lives until this end of the socket is closed."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        status = 1
+        try:
+            ours.close()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            from forktrace.live.recorder import serve
+
+            serve(its, quiet=quiet)
+            status = 0
+        finally:
+            os._exit(status)
+    its.close()
+    return ours
+
+
+def _receive(channel: socket.socket, wanted: str) -> None:
+    """Wait for the recorder to say `wanted`.
+
+    Raises:
+        ForktraceError: it said what it failed at, or is gone.
+    """
+    try:
+        message = channel.recv(1 << 16)
+    except ConnectionError:
+        message = b""
+    said = json.loads(message or b'{"say": "error", "message": "the recorder died", "status": 1}')
+    if said["say"] == "error":
+        error = ForktraceError(said["message"], said.get("hint", ""))
+        error.exit_status = said["status"]  # type: ignore[misc] # that of the class it had over there
+        raise error
+    if said["say"] != wanted:
+        raise ForktraceError(f"the recorder said {said['say']} instead of {wanted}")
+
+
+def _wait_for_recorder() -> None:
+    """Reap the recorder, and nobody else."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(-1, 0)
+
+
+class Held:
+    """The target, forked and with its user's rights, waiting for `release` before it runs the command."""
+
+    def __init__(self, command: Sequence[str], who: User) -> None:
+        go_read, self._go = os.pipe()
+        self._failure, failure_write = os.pipe()
+        self._command = command[0]
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                for number in PYTHON_IGNORES:
+                    signal.signal(number, signal.SIG_DFL)
+                _become(who)
+                os.close(self._go)
+                if os.read(go_read, 1):
+                    _execute(list(command), dict(who.environment))
+            except OSError as error:
+                os.write(failure_write, str(error.errno).encode())
+            finally:
+                os._exit(125)
+        os.close(go_read)
+        os.close(failure_write)
+
+    def release(self) -> None:
+        """Let it run the command.
+
+        Raises:
+            CommandError: 127 when there is no such command, 126 when it cannot be executed. The target is gone then.
+        """
+        os.write(self._go, b"x")
+        os.close(self._go)
+        self._go = -1
+        failure = os.read(self._failure, 16)
+        os.close(self._failure)
+        if failure:
+            number = int(failure)
+            missing = number in (errno.ENOENT, errno.ENOTDIR)
+            reason = "command not found" if missing else os.strerror(number)
+            raise CommandError(f"{self._command}: {reason}", 127 if missing else 126)
+
+    def abandon(self) -> None:
+        """End it, if it still waits, and reap it."""
+        if self._go >= 0:
+            os.close(self._go)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _become(who: User) -> None:
+    """Take on the user's groups and numbers, for good."""
+    if (who.uid, who.gid) == (os.getuid(), os.getgid()):
+        return
+    os.setgroups(who.groups)
+    os.setresgid(who.gid, who.gid, who.gid)
+    os.setresuid(who.uid, who.uid, who.uid)
+
+
+def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        folders = [""] if os.sep in command[0] else environment.get("PATH", os.defpath).split(os.pathsep)
+        found = next(one for folder in folders if os.access(one := os.path.join(folder, command[0]), os.X_OK))
+        os.execve(INTERPRETER, [INTERPRETER, found, *command[1:]], environment)
+
+
+@contextlib.contextmanager
+def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
+    """Open the trace with the user's rights; yields its descriptor and whether the file is new."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    is_new = not os.path.lexists(path)
+    try:
+        descriptor = _as_user(who, os.open, path, flags if force else flags | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
+    except OSError as error:
+        raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
+    try:
+        yield descriptor, is_new
+    finally:
+        os.close(descriptor)
+
+
+def _as_user(who: User, function: Any, *arguments: Any) -> Any:
+    """Call `function` with the user's rights."""
+    if who.uid == os.geteuid():
+        return function(*arguments)
+    groups, gid = os.getgroups(), os.getegid()
+    os.setgroups(who.groups)
+    os.setegid(who.gid)
+    os.seteuid(who.uid)
+    try:
+        return function(*arguments)
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, command: Sequence[str], who: User) -> None:
+    """Tell the recorder whom to follow and where to write, and wait until it does."""
+    from forktrace.live.recorder import header
+
+    order = {"pid": held.pid, "path": path, "truncate": os.fstat(trace).st_size > 0}
+    order["header"] = header(list(command), held.pid, who.name)
+    socket.send_fds(channel, [json.dumps(order).encode()], [trace])
+    _receive(channel, "ready")
+
+
+def _watch(channel: socket.socket, pid: int, duration_s: float | None) -> int:
+    """Wait for the target and for the recorder, passing signals on.
+
+    Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+    """
+    told: list[int] = []
+    status: int | None = None
+
+    def interrupted(number: int, frame: object) -> None:
+        told.append(number)
+        if len(told) > 1 or status is not None:
+            _send(channel, "stop")
+        elif number != signal.SIGINT:  # Ctrl-C has reached the target already: it is of our process group
+            os.kill(pid, number)
+
+    for number in (signal.SIGINT, *PASSED_ON):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupted)
+    target = os.pidfd_open(pid)
+    deadline = None if duration_s is None else time.monotonic() + duration_s
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select([channel, *([target] if status is None else [])], [], [], left)
+        if target in readable:
+            status = os.waitpid(pid, 0)[1]
+            _send(channel, "ended")
+        elif channel in readable:  # closed: the recorder is done, or dead
+            break
+        elif not readable:
+            _send(channel, "stop")
+            deadline = None
+    if status is not None:
+        return status
+    if len(told) > 1:
+        return signal.SIGINT
+    return 0 if duration_s is not None else os.waitpid(pid, 0)[1]
+
+
+def _send(channel: socket.socket, say: str) -> None:
+    with contextlib.suppress(OSError):  # it is gone, and with it what it should do
+        channel.send(json.dumps({"say": say}).encode())
+
+
+def _merge(path: str, who: User) -> None:
+    """Join the many small batches of a long recording, with the user's rights."""
+    if os.path.getsize(path) < 1 << 20:
+        return
+    from forktrace.trace.stream import merge
+
+    _as_user(who, merge, path)

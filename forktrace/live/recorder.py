@@ -1,0 +1,379 @@
+"""The recorder's own process: probes in, trace out. `launch` starts it, tells it whom to follow, and reaps the target.
+
+The two talk over a socket in single messages: the recorder says `armed`, is sent `follow` with the target's number and the
+open trace, answers `ready`; is told `ended` when the target was reaped and `stop` when the user has had enough; and says
+`error` with a message when it cannot go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from forktrace.errors import ForktraceError, MachineLacks
+
+READ_EVERY_S: Final = 0.02  # 16 MiB hold two seconds of the fastest fork storm
+WRITE_EVERY_S: Final = 0.2
+LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
+TRACEFS: Final = "/sys/kernel/tracing"
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
+
+
+def serve(channel: socket.socket, *, quiet: bool) -> None:
+    """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this."""
+    os.setpgid(0, 0)  # Ctrl-C and Ctrl-Z are the target's
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        Recorder(channel, quiet=quiet).run()
+    except ForktraceError as error:
+        message = {"say": "error", "message": str(error), "hint": error.hint, "status": error.exit_status}
+        with contextlib.suppress(OSError):
+            channel.send(json.dumps(message).encode())
+
+
+def mount_tracefs() -> None:
+    """Make tracefs visible to this process alone, where it is not mounted; the mount is gone with the process.
+
+    Raises:
+        MachineLacks: it cannot be mounted.
+    """
+    if os.path.isdir(f"{TRACEFS}/events"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if (
+        libc.unshare(_CLONE_NEWNS)
+        or libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+        or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
+    ):
+        reason = os.strerror(ctypes.get_errno())
+        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
+
+
+class Recorder:
+    """One recording."""
+
+    def __init__(self, channel: socket.socket, *, quiet: bool) -> None:
+        self._channel = channel
+        self._live = LiveLine(quiet or not sys.stderr.isatty())
+        self._quiet = quiet
+        self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
+        self._cgroups: dict[int, str | None] = {}
+        self._counts: Counter[str] = Counter()
+        self._lost: list[int] = []
+        self._waits: dict[Any, int] = {}
+        self._chunks: list[bytes] = []
+        self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
+        self._ended_at: float | None = None
+
+    def run(self) -> None:
+        """Arm, follow, record, close."""
+        self._live.show("compiling probes")
+        mount_tracefs()
+        from forktrace.live.bpf import Probes
+        from forktrace.trace.stream import Writer
+
+        self._probes = Probes()
+        self._channel.send(b'{"say": "armed"}')
+        message, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 1)
+        if not message:
+            return
+        order = json.loads(message)
+        os.ftruncate(descriptors[0], 0) if order["truncate"] else None
+        self._path = order["path"]
+        with open(descriptors[0], "wb", buffering=0) as sink:
+            self._writer = Writer(sink, order["header"])
+            self._probes.follow(order["pid"], self._pid_ns)
+            self._channel.send(b'{"say": "ready"}')
+            self._follow()
+            self._close()
+        self._live.clear()
+        self._say_closing()
+
+    def _follow(self) -> None:
+        next_write = time.monotonic() + WRITE_EVERY_S
+        alone_since: float | None = None
+        while True:
+            order = self._order()
+            if order == "stop":
+                return
+            if order == "ended":
+                self._ended_at = time.monotonic()
+                self._say_survivors()
+            if chunk := self._probes.read():
+                self._chunks.append(chunk)
+            now = time.monotonic()
+            if now >= next_write:
+                next_write = now + WRITE_EVERY_S
+                self._write()
+                self._live.update(self._counts, sum(self._lost), self._running(), self._zombies())
+            if self._ended_at is None:
+                continue
+            if self._chunks:
+                self._write()
+            if self._running() > 0:
+                alone_since = None
+                continue
+            alone_since = alone_since or now
+            if self._zombies() <= 0 or now - alone_since > LAST_ZOMBIES_S:
+                return
+
+    def _order(self) -> str | None:
+        """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""
+        try:
+            readable, _, _ = select.select([self._channel], [], [], READ_EVERY_S)
+        except InterruptedError:
+            return None
+        if not readable:
+            return None
+        message = self._channel.recv(4096)
+        return str(json.loads(message)["say"]) if message else "stop"
+
+    def _running(self) -> int:
+        if any(self._lost):
+            return sum(1 for one in self._probes.following() if not one.exit_ns)
+        return self._counts["fork"] - self._counts["exit"]
+
+    def _zombies(self) -> int:
+        if any(self._lost):
+            return sum(1 for one in self._probes.following() if one.exit_ns)
+        return self._counts["exit"] - self._counts["reap"] - self._counts["autoreap"]
+
+    def _write(self) -> None:
+        """Write what has come since the last time, if anything has."""
+        from forktrace.live.records import columns_of, split
+        from forktrace.trace.stream import batch
+
+        if self._chunks:
+            chunk = b"".join(self._chunks)
+            self._chunks.clear()
+            records = split(chunk)
+            columns, rows = columns_of(records, self._cgroup, self._pid_ns)
+            self._writer.write(batch(columns, rows))
+            self._counts.update({kind: len(part) for kind, part in records.items()})
+            if "reap" in records:
+                self._note_worst(records["reap"])
+        self._write_losses()
+        self._write_waits()
+
+    def _note_worst(self, reaps: Any) -> None:
+        from forktrace.trace.events import CALLS
+
+        seen = reaps[reaps["zombie_ns"] != 0]
+        if not len(seen):
+            return
+        lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
+        index = int(lasted.argmax())
+        one = seen[index]
+        if self._worst is None or int(lasted[index]) > self._worst[0]:
+            by = int(one["head"]["by"]["pid"])
+            self._worst = (int(lasted[index]), int(one["head"]["process"]["pid"]), by, CALLS[one["call"]])
+
+    def _write_losses(self) -> None:
+        from forktrace.trace import events
+        from forktrace.trace.stream import batch_of
+
+        now = self._probes.losses()
+        before = self._lost or [0] * len(now)
+        if now != before:
+            rows = [
+                events.lost(boot_ns(), count - past, what)
+                for what, count, past in zip(loss_names(), now, before, strict=True)
+                if count > past
+            ]
+            self._writer.write(batch_of(rows))
+        self._lost = now
+
+    def _write_waits(self) -> None:
+        """Write the totals that changed, and forget the places of processes that are gone."""
+        from forktrace.trace import events
+        from forktrace.trace.stream import batch_of
+
+        totals = self._probes.wait_totals()
+        changed = {place: count for place, count in totals.items() if self._waits.get(place) != count}
+        if changed:
+            now = boot_ns()
+            rows = [
+                events.waits(
+                    now,
+                    count,
+                    by=place.pid,
+                    by_start_ns=place.start_ns,
+                    result=place.error,
+                    call=events.CALLS[place.call],
+                    target=None if place.target >= len(events.TARGETS) else events.TARGETS[place.target],
+                    flags=place.options,
+                )
+                for place, count in changed.items()
+            ]
+            self._writer.write(batch_of(rows))
+        self._waits = totals
+        if len(totals) > 1000:
+            here = {(one.pid, one.start_ns) for one in self._probes.following()}
+            gone = [place for place in totals if (place.pid, place.start_ns) not in here]
+            self._probes.forget(gone)
+            for place in gone:
+                del self._waits[place]
+
+    def _cgroup(self, identity: int, pid: int) -> str | None:
+        """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
+        if self._cgroups.get(identity) is None:
+            self._cgroups[identity] = read_cgroup(pid)
+        return self._cgroups[identity]
+
+    def _close(self) -> None:
+        """Write the rest and the end."""
+        from forktrace.trace import events
+        from forktrace.trace.stream import batch_of
+
+        if chunk := self._probes.read():
+            self._chunks.append(chunk)
+        self._write()
+        still = self._probes.following()
+        now = boot_ns()
+        polled = [events.waits(now, one.empty_waits, pid=one.pid, start_ns=one.start_ns) for one in still if one.empty_waits]
+        for one in still:
+            if one.zombie_ns and (self._worst is None or now - one.zombie_ns > self._worst[0]):
+                self._worst = (now - one.zombie_ns, one.pid, 0, "")
+        totals = {
+            "events": dict(self._counts),
+            "lost": {name: count for name, count in zip(loss_names(), self._lost, strict=True) if count},
+            "processes": self._counts["fork"],
+            "still_running": sum(1 for one in still if not one.exit_ns),
+        }
+        self._writer.write(batch_of([*polled, events.end(now, json.dumps(totals))]))
+        self._writer.close()
+        self._probes.close()
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._live.clear()
+            print(f"forktrace: {text}", file=sys.stderr, flush=True)
+
+    def _say_survivors(self) -> None:
+        """The command has ended: name the processes that are still followed, if any runs."""
+        if chunk := self._probes.read():
+            self._chunks.append(chunk)
+        self._write()
+        running = [one for one in self._probes.following() if not one.exit_ns]
+        if running:
+            names = ", ".join(f"{one.pid} {read_comm(one.pid)}" for one in running[:5])
+            more = f" and {len(running) - 5} more" if len(running) > 5 else ""
+            self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
+
+    def _say_closing(self) -> None:
+        if self._worst:
+            lasted, pid, by, call = self._worst
+            how = f"until {by or 'another process'} reaped it ({call})" if call else "and still is: nobody reaped it"
+            self._say(f"{pid} was a zombie for {lasted / 1e9:.3f} s, {how}")
+        events = sum(self._counts.values())
+        lost = sum(self._lost)
+        self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
+        self._say(f"next: forktrace report {self._path}")
+
+
+class LiveLine:
+    """The line on a terminal that shows how the recording goes."""
+
+    def __init__(self, silent: bool) -> None:
+        self._live: Any = None
+        self._silent = silent
+        self._before = (time.monotonic(), 0)
+
+    def show(self, text: str) -> None:
+        """Replace the line."""
+        if self._silent:
+            return
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        if self._live is None:
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(Text(f"forktrace: {text}", no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def update(self, counts: Counter[str], lost: int, running: int, zombies: int) -> None:
+        """Show how many processes ran and run, zombies now, events per second and losses."""
+        if self._silent:
+            return
+        now, total = time.monotonic(), sum(counts.values())
+        then, before = self._before
+        self._before = (now, total)
+        rate = (total - before) / max(now - then, 1e-3)
+        self.show(
+            f"{count(counts['fork'], 'process')}, {running} running, {zombies} zombies, {rate:,.0f} events/s, {lost} lost"
+        )
+
+    def clear(self) -> None:
+        """Remove the line; the next `show` makes a new one."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 process`, `2 processes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es'}"
+
+
+def boot_ns() -> int:
+    """Return CLOCK_BOOTTIME in ns, the clock of every time in a trace."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def loss_names() -> list[str]:
+    """Return what the kernel side counts as lost, in its order: record kinds, then enum loss of events.h."""
+    from forktrace.live.records import RING_KINDS
+
+    return [*RING_KINDS, "process not followed", "wait place", "child not adopted"]
+
+
+def read_comm(pid: int) -> str:
+    """Return the name of a process, `?` when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").rstrip("\n")
+    except OSError:
+        return "?"
+
+
+def read_cgroup(pid: int) -> str | None:
+    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="backslashreplace").splitlines()
+    except OSError:
+        return None
+    return next((line[3:] for line in lines if line.startswith("0::")), None)
+
+
+def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
+    """Return what is known of a recording at its start (docs/trace-format.md)."""
+    from forktrace import __version__
+
+    start_ns = boot_ns()
+    return {
+        "forktrace": __version__,
+        "command": command,
+        "cwd": os.getcwd(),
+        "target_pid": target_pid,
+        "target_start_ns": None,
+        "user": user,
+        "host": platform.node(),
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "kernel": platform.release(),
+        "start_ns": start_ns,
+        "clock_offset_ns": time.time_ns() - start_ns,
+        "recorder_pid": os.getpid(),
+        "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
+    }

@@ -1,0 +1,265 @@
+"""Turns what lies in the ring buffer into columns of a trace, whole arrays at a time.
+
+The layout of the records is read from probes/events.h itself, so there is one description of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forktrace.live.bpf import BUSY, DISCARDED, probe_directory, record_words
+from forktrace.trace.batches import Column
+from forktrace.trace.events import KINDS
+
+Records = npt.NDArray[np.void]
+
+NONE: Final = 255  # of an enumeration: not known
+_FIELD: Final = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
+_BASE: Final = {"u8": "u1", "u32": "<u4", "u64": "<u8", "s32": "<i4"}
+_STRUCT_OF: Final = {
+    "fork": "fork_record",
+    "fork-failed": "fork_failed_record",
+    "exec": "exec_record",
+    "exit": "exit_record",
+    "zombie": "zombie_record",
+    "wait": "wait_record",
+    "reap": "wait_record",
+    "autoreap": "autoreap_record",
+    "signal": "signal_record",
+    "oom": "signal_record",
+}
+RING_KINDS: Final = KINDS[: len(_STRUCT_OF)]  # in the order of enum kind
+_EAGAIN: Final = 11  # a limit was met
+
+
+def structs(header: str) -> dict[str, np.dtype[Any]]:
+    """Return the numpy type of every struct in the text of events.h, laid out as C lays it out."""
+    text = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+    sizes = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)", text)}
+    found: dict[str, np.dtype[Any]] = {}
+    for name, body in re.findall(r"struct (\w+) \{(.*?)\n\};", text, flags=re.DOTALL):
+        fields: list[Any] = []
+        for kind, field, length in _FIELD.findall(body):
+            count = int(sizes.get(length, length or 0))
+            if kind == "char":
+                fields.append((field, f"S{count}"))
+            else:
+                base = found.get(kind) or np.dtype(_BASE[kind])
+                fields.append((field, base, (count,)) if length else (field, base))
+        found[name] = np.dtype(fields, align=True)
+    return found
+
+
+def enums(header: str) -> dict[str, list[str]]:
+    """Return the names of every enum in the text of events.h."""
+    found = re.findall(r"enum (\w+) \{(.*?)\}", header, flags=re.DOTALL)
+    return {name: [word.split("=")[0].strip() for word in body.split(",")] for name, body in found}
+
+
+@cache
+def layout() -> Mapping[str, np.dtype[Any]]:
+    """Return the numpy type of the records of each kind."""
+    types = structs((probe_directory() / "events.h").read_text())
+    return {kind: types[name] for kind, name in _STRUCT_OF.items()}
+
+
+def split(chunk: bytes) -> dict[str, Records]:
+    """Return the records in `chunk` by kind, in the order of the ring; `argv` of an exec holds what came of it."""
+    words = memoryview(chunk).cast("I")
+    found: list[list[int]] = [[] for _ in RING_KINDS]
+    at = 0
+    while at < len(words):
+        length = words[at]
+        if not length & (DISCARDED | BUSY):
+            found[words[at + 4]].append(at * 4 + 8)
+        at += record_words(length)
+    padded = np.frombuffer(chunk + bytes(layout()["exec"].itemsize), np.uint8)
+    return {kind: _gather(padded, starts, layout()[kind]) for kind, starts in zip(RING_KINDS, found, strict=True) if starts}
+
+
+def _gather(data: npt.NDArray[np.uint8], starts: list[int], kind: np.dtype[Any]) -> Records:
+    rows = data[np.array(starts)[:, None] + np.arange(kind.itemsize)]
+    return np.ascontiguousarray(rows).view(kind)[:, 0]
+
+
+class Columns:
+    """The columns of one batch under construction: parts of a kind are added, then sorted by time."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._values: dict[str, npt.NDArray[Any]] = {}
+        self._valid: dict[str, npt.NDArray[np.bool_]] = {}
+        self._texts: dict[str, list[str | None]] = {}
+
+    def put(self, part: slice, name: str, values: Any, valid: Any = True) -> None:
+        """Set the integers or enumeration indexes of column `name` for the rows of `part`."""
+        if name not in self._values:
+            self._values[name] = np.zeros(self.rows, np.int64)
+            self._valid[name] = np.zeros(self.rows, np.bool_)
+        self._values[name][part] = values
+        self._valid[name][part] = valid
+
+    def put_text(self, part: slice, name: str, values: list[str | None]) -> None:
+        """Set the strings of column `name` for the rows of `part`."""
+        self._texts.setdefault(name, [None] * self.rows)[part] = values
+
+    def finish(self) -> dict[str, Column]:
+        """Return the columns, sorted by time."""
+        order = np.argsort(self._values["time_ns"], kind="stable")
+        done: dict[str, Column] = {name: (values[order], self._valid[name][order]) for name, values in self._values.items()}
+        return done | {name: [texts[index] for index in order] for name, texts in self._texts.items()}
+
+
+def columns_of(
+    records: Mapping[str, Records], cgroup: Callable[[int, int], str | None], pid_ns: int
+) -> tuple[dict[str, Column], int]:
+    """Return the trace's columns for `records`, sorted by time, and the number of rows.
+
+    `cgroup(id, pid)` names a control group; `pid_ns` is the inode number of the recorder's PID namespace.
+    """
+    rows = sum(map(len, records.values()))
+    columns = Columns(rows)
+    start = 0
+    for kind, part in records.items():
+        where = slice(start, start + len(part))
+        start += len(part)
+        _put_head(columns, where, kind, part["head"])
+        if kind in ("fork", "exec"):
+            ids = zip(part["cgroup_id"].tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
+            columns.put_text(where, "cgroup", [cgroup(*one) for one in ids])
+        _FILL[kind](columns, where, part, pid_ns)
+    return columns.finish(), rows
+
+
+def _put_head(columns: Columns, where: slice, kind: str, head: Records) -> None:
+    columns.put(where, "time_ns", head["time_ns"])
+    columns.put(where, "kind", KINDS.index(kind))
+    _put_who(columns, where, "", head["process"])
+    _put_who(columns, where, "by_", head["by"])
+    columns.put(where, "by_tid", head["by"]["tid"], head["by"]["tid"] != 0)
+
+
+def _put_who(columns: Columns, where: slice, prefix: str, who: Records) -> None:
+    known = who["start_ns"] != 0
+    columns.put(where, f"{prefix}pid", who["pid"], known)
+    columns.put(where, f"{prefix}start_ns", who["start_ns"], known)
+
+
+def _put_enum(columns: Columns, where: slice, name: str, values: Any) -> None:
+    columns.put(where, name, np.where(values == NONE, 0, values), values != NONE)
+
+
+def _texts(values: npt.NDArray[np.bytes_]) -> list[str | None]:
+    return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
+
+
+def _fork(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    _put_who(columns, where, "parent_", part["parent"])
+    columns.put(where, "flags", part["flags"].astype(np.int64))
+    columns.put(where, "signal", part["exit_signal"])
+    own = part["ns_pids"][:, -1]
+    columns.put(where, "ns_pid", own, own != part["head"]["process"]["pid"])
+    _put_enum(columns, where, "origin", part["origin"])
+    _put_enum(columns, where, "call", part["call"])
+    columns.put_text(where, "comm", _texts(part["comm"]))
+
+
+def _fork_failed(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    columns.put(where, "result", part["error"])
+    _put_enum(columns, where, "call", part["call"])
+    columns.put_text(where, "detail", [_limit(one) for one in part])
+
+
+def _limit(failed: Any) -> str | None:
+    """Return the limit that a failed fork met, None when it cannot be told; the kernel looks at them in this order."""
+    if failed["error"] != _EAGAIN:
+        return None
+    if 0 < failed["tasks_max"] <= failed["tasks"]:
+        return "RLIMIT_NPROC"
+    if failed["cgroup_pids_max"]:
+        return "pids.max"
+    reserved = 300  # numbers below are not given out again (RESERVED_PIDS)
+    if failed["ns_pids_max"] and failed["ns_pids"] + reserved >= failed["ns_pids_max"]:
+        return "pid_max"
+    return None
+
+
+def _exec(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    columns.put_text(where, "comm", _texts(part["comm"]))
+    columns.put_text(where, "file", _texts(part["file"]))
+    most = layout()["exec"]["argv"].itemsize
+    raw = np.ascontiguousarray(part["argv"]).view(np.uint8).reshape(len(part), most)
+    sizes = np.minimum(part["argv_bytes"], most - 1).tolist()
+    arguments = [row[:size].tobytes().removesuffix(b"\0") for row, size in zip(raw, sizes, strict=True)]
+    columns.put_text(where, "argv", [value.decode("utf-8", "backslashreplace") for value in arguments])
+    columns.put_text(where, "detail", ["argv cut" if size >= most else None for size in part["argv_bytes"].tolist()])
+
+
+def _exit(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    _put_who(columns, where, "parent_", part["parent"])
+    _put_who(columns, where, "adopter_", part["adopter"])
+    columns.put(where, "status", part["status"] & 0xFFFF)
+    utime, stime = cpu_times(part["utime_ticks_ns"], part["stime_ticks_ns"], part["runtime_ns"])
+    columns.put(where, "utime_ns", utime)
+    columns.put(where, "stime_ns", stime)
+    columns.put(where, "max_rss_kb", part["max_rss_pages"] * 4)
+    _put_enum(columns, where, "disposition", part["disposition"])
+    columns.put_text(where, "comm", _texts(part["comm"]))
+
+
+def cpu_times(utime_ticks: Any, stime_ticks: Any, runtime: Any) -> tuple[Any, Any]:
+    """Return user and system time in ns: the exact run time, split as the sampled ticks are (the kernel's cputime_adjust)."""
+    ticks = utime_ticks.astype(np.float64) + stime_ticks
+    share = np.where(stime_ticks == 0, 0.0, np.where(utime_ticks == 0, 1.0, stime_ticks / np.maximum(ticks, 1)))
+    stime = (runtime * share).astype(np.int64)
+    return runtime.astype(np.int64) - stime, stime
+
+
+def _zombie(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    _put_who(columns, where, "parent_", part["parent"])
+    _put_enum(columns, where, "disposition", part["disposition"])
+
+
+def _wait(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    nameless = (part["head"]["process"]["start_ns"] == 0) & (part["ns"] == pid_ns) & (part["ns_pid"] != 0)
+    known = part["head"]["process"]["start_ns"] != 0
+    columns.put(where, "pid", np.where(nameless, part["ns_pid"], part["head"]["process"]["pid"]), known | nameless)
+    _put_enum(columns, where, "call", part["call"])
+    _put_enum(columns, where, "target", part["target"])
+    columns.put(where, "flags", part["options"], part["target"] != NONE)
+    columns.put(where, "target_pid", part["target_pid"], part["target"] != NONE)
+    columns.put(where, "status", part["status"] & 0xFFFF, part["has_status"] != 0)
+    columns.put(where, "result", part["error"])
+    columns.put(where, "count", part["empty_waits"])
+
+
+def _autoreap(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    _put_who(columns, where, "parent_", part["parent"])
+    columns.put(where, "count", part["empty_waits"])
+    _put_enum(columns, where, "disposition", part["disposition"])
+
+
+def _signal(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    columns.put(where, "signal", part["signal"])
+    _put_enum(columns, where, "disposition", part["disposition"])
+    _put_enum(columns, where, "sent_by", part["sent_by"])
+
+
+_FILL: Final = {
+    "fork": _fork,
+    "fork-failed": _fork_failed,
+    "exec": _exec,
+    "exit": _exit,
+    "zombie": _zombie,
+    "wait": _wait,
+    "reap": _wait,
+    "autoreap": _autoreap,
+    "signal": _signal,
+    "oom": _signal,
+}
