@@ -32,12 +32,15 @@ struct process {
     u64 zombie_ns; /* first notification of a parent; 0: none */
     u64 parent;    /* signal_struct of the real parent at exit or at the last handing over */
     struct who parent_name;
+    u64 adopter; /* signal_struct of who inherited its children, set at exit */
+    struct who adopter_name;
     u64 empty_waits; /* wait calls for this very child that came back empty */
     struct number numbers[NS_LEVELS];
     u32 pid;
     u32 exit_signal;
     u8 reaped;
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
+    u8 adopter_disposition;
 };
 
 /* signal_struct -> a followed process. That address is shared by all threads and survives an exec from any of them; a pid does

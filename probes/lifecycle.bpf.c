@@ -236,6 +236,13 @@ RAW_TRACEPOINT_PROBE(sched_process_exit)
     process->parent = signal_of(parent);
     process->disposition = disposition_of(parent, SIGCHLD);
     name_process(&process->parent_name, parent);
+    u64 adopter = adopter_of(task), value = 0;
+    nobody(&process->adopter_name);
+    if (adopter) {
+        process->adopter = signal_of(adopter);
+        process->adopter_disposition = disposition_of(adopter, SIGCHLD);
+        name_process(&process->adopter_name, adopter);
+    }
     process->exit_ns = bpf_ktime_get_boot_ns();
 
     struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
@@ -247,11 +254,7 @@ RAW_TRACEPOINT_PROBE(sched_process_exit)
     record->head.time_ns = process->exit_ns;
     name_thread(&record->head.by, task);
     record->parent = process->parent_name;
-    u64 adopter = adopter_of(task), value = 0;
-    if (adopter)
-        name_process(&record->adopter, adopter);
-    else
-        nobody(&record->adopter);
+    record->adopter = process->adopter_name;
 
     u64 utime = 0, stime = 0, runtime = 0;
     READ(utime, signal + signal_utime);
@@ -406,33 +409,44 @@ static __always_inline void forget(u64 signal, struct process *process)
     followed.delete(&signal);
 }
 
-/* It was released and no wait of ours took it. The parent ignores SIGCHLD (autoreap, at the notification), or the zombie passed to
- * an adopter that does; or its PID namespace died; or somebody waited whose system calls raise no event. */
-static __always_inline void report_release(struct process *process, u64 task)
+static __always_inline int ignores(u8 disposition)
 {
-    u64 parent = 0;
-    READ(parent, task + task_real_parent);
-    u64 parent_signal = signal_of(parent);
-    u8 disposition = parent_signal == process->parent ? process->disposition : disposition_of(parent, SIGCHLD);
-    int in_dying_ns = 0;
-    struct process *adopter = followed.lookup(&parent_signal);
-    if (adopter && adopter->exit_ns && adopter->numbers[0].nr == 1)
-        in_dying_ns = 1;
-    if (!in_dying_ns && (disposition == IGNORED || disposition == NOCLDWAIT) && process->exit_signal == SIGCHLD) {
-        struct autoreap_record *record = ring.ringbuf_reserve(sizeof(struct autoreap_record));
-        if (!record) {
-            lose(AUTOREAP);
-            return;
-        }
-        begin(&record->head, AUTOREAP, process);
-        if (parent_signal == process->parent)
-            record->head.time_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
-        nobody(&record->head.by);
-        name_process(&record->parent, parent);
-        record->zombie_ns = process->zombie_ns;
-        record->empty_waits = process->empty_waits;
-        record->disposition = disposition;
-        ring.ringbuf_submit(record, NO_WAKEUP);
+    return disposition == IGNORED || disposition == NOCLDWAIT;
+}
+
+static __always_inline void report_autoreap(struct process *process, u64 time_ns, struct who *parent, u8 disposition)
+{
+    struct autoreap_record *record = ring.ringbuf_reserve(sizeof(struct autoreap_record));
+    if (!record) {
+        lose(AUTOREAP);
+        return;
+    }
+    begin(&record->head, AUTOREAP, process);
+    record->head.time_ns = time_ns;
+    nobody(&record->head.by);
+    record->parent = *parent;
+    record->zombie_ns = process->zombie_ns;
+    record->empty_waits = process->empty_waits;
+    record->disposition = disposition;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* It was released and no wait of ours took it: its parent ignores SIGCHLD (autoreap, at the notification); or its parent died and left
+ * the zombie to an adopter that does (autoreap, at that parent's own notification, for the adopter itself gets none); or its PID
+ * namespace died; or somebody waited whose system calls raise no event. */
+static __always_inline void report_release(struct process *process)
+{
+    u64 parent_signal = process->parent;
+    struct process *parent = followed.lookup(&parent_signal);
+    int dying_init = parent && parent->exit_ns && parent->numbers[0].nr == 1;
+    if (!dying_init && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
+        u64 notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
+        report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
+        return;
+    }
+    if (!dying_init && parent && parent->exit_ns && ignores(parent->adopter_disposition)) {
+        u64 left_ns = parent->zombie_ns ? parent->zombie_ns : parent->exit_ns;
+        report_autoreap(process, left_ns, &parent->adopter_name, parent->adopter_disposition);
         return;
     }
     struct wait_record *record = ring.ringbuf_reserve(sizeof(struct wait_record));
@@ -442,10 +456,10 @@ static __always_inline void report_release(struct process *process, u64 task)
     }
     __builtin_memset(record, 0, sizeof(*record));
     begin(&record->head, REAP, process);
-    name_process(&record->head.by, parent);
+    record->head.by = process->parent_name;
     record->zombie_ns = process->zombie_ns;
     record->empty_waits = process->empty_waits;
-    record->call = in_dying_ns ? KERNEL : UNSEEN;
+    record->call = dying_init ? KERNEL : UNSEEN;
     record->target = NONE;
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
@@ -464,7 +478,7 @@ RAW_TRACEPOINT_PROBE(sched_process_free)
     if (pid != tgid)
         return 0;
     if (!process->reaped)
-        report_release(process, task);
+        report_release(process);
     forget(signal, process);
     return 0;
 }

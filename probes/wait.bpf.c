@@ -76,10 +76,10 @@ static __always_inline void report_wait(struct wait_call *call, u32 kind)
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* A dead child was returned and not only looked at. Its real parent releases it; a tracer that is not its parent does not. */
+/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. */
 static __always_inline void report_ended(struct wait_call *call)
 {
-    if (call->child && call->child->exit_ns && call->child->parent != call->signal) {
+    if (call->options & WNOWAIT || (call->child && call->child->exit_ns && call->child->parent != call->signal)) {
         report_wait(call, WAIT);
         return;
     }
@@ -106,7 +106,20 @@ static __always_inline void report_unnamed(struct wait_call *call)
             return;
         }
     }
-    report_wait(call, WAIT);
+    if (!(call->options & WNOWAIT))
+        report_wait(call, WAIT);
+}
+
+/* Of waitid: CLD_EXITED 1, CLD_KILLED 2 and CLD_DUMPED 3 with their code or signal become the wait status of wait4. */
+static __always_inline void take_status(struct wait_call *call, s32 code, u32 status)
+{
+    call->ended = code >= 1 && code <= 3;
+    call->status = code == 1 ? (status & 0xff) << 8 : code == 2 ? status : code == 3 ? status | 0x80 : status << 8 | 0x7f;
+}
+
+static __always_inline u8 target_of_id(u32 type)
+{
+    return type == 0 ? ANY : type == 1 ? PID : type == 2 ? PGID : PIDFD;
 }
 
 static __always_inline int fill(struct wait_call *call, u64 regs, u8 which)
@@ -130,7 +143,7 @@ static __always_inline int fill(struct wait_call *call, u64 regs, u8 which)
         }
         return 1;
     }
-    call->target = first == 0 ? ANY : first == 1 ? PID : first == 2 ? PGID : PIDFD;
+    call->target = target_of_id(first);
     call->target_pid = second;
     call->options = fourth;
     if (!third || call->error)
@@ -142,8 +155,7 @@ static __always_inline int fill(struct wait_call *call, u64 regs, u8 which)
     READ_USER(status, third + 24);
     call->ns_pid = pid;
     call->has_status = pid != 0;
-    call->ended = code >= 1 && code <= 3;
-    call->status = code == 1 ? (status & 0xff) << 8 : code == 2 ? status : code == 3 ? status | 0x80 : status << 8 | 0x7f;
+    take_status(call, code, status);
     return 1;
 }
 
@@ -172,7 +184,7 @@ static __always_inline int waited(s64 result, u8 which)
             return 0;
     }
     if (call.error == EFAULT || (!call.error && !has_place_for_result)) {
-        if (call.waiter && !(call.options & WNOWAIT))
+        if (call.waiter)
             report_unnamed(&call);
         return 0;
     }
@@ -186,7 +198,7 @@ static __always_inline int waited(s64 result, u8 which)
     }
     if (!call.has_status)
         call.ended = call.child && call.child->exit_ns;
-    if (call.ended && !(call.options & WNOWAIT))
+    if (call.ended)
         report_ended(&call);
     else
         report_wait(&call, WAIT);
@@ -202,6 +214,54 @@ TRACEPOINT_PROBE(syscalls, sys_exit_waitid)
 {
     return waited(args->ret, WAITID);
 }
+
+/* current is of the waiting process: the submitter, or a worker of its ring. Runs for every completion of every ring, and leaves at
+ * once when it is not a waitid. */
+#if HAS_IO_URING_WAITID
+RAW_TRACEPOINT_PROBE(io_uring_complete)
+{
+    u64 request = ctx->args[1], wait = 0, child_signal = 0;
+    u8 opcode = 0;
+    s32 result = 0, pid = 0, code = 0;
+    u32 type = 0, status = 0;
+    READ(opcode, request + io_kiocb_opcode);
+    if (opcode != IORING_OP_WAITID)
+        return 0;
+    READ(result, ctx->args[2] + 8);
+    if (result)
+        return 0;
+    struct wait_call call = {};
+    wait = request + io_kiocb_cmd;
+    READ(type, wait + io_waitid_which);
+    READ(call.target_pid, wait + io_waitid_upid);
+    READ(call.options, wait + io_waitid_options);
+    READ(pid, wait + io_waitid_info + waitid_info_pid);
+    READ(status, wait + io_waitid_info + waitid_info_status);
+    READ(code, wait + io_waitid_info + waitid_info_cause);
+    if (!pid)
+        return 0;
+    call.task = bpf_get_current_task();
+    call.signal = signal_of(call.task);
+    call.waiter = followed.lookup(&call.signal);
+    call.ns = innermost(thread_pid_of(call.task)).ns;
+    call.ns_pid = pid;
+    call.child = find(call.ns, call.ns_pid, &child_signal);
+    if (!call.waiter) {
+        KEEP_APART();
+        if (!call.child)
+            return 0;
+    }
+    call.call = IO_URING;
+    call.target = target_of_id(type);
+    call.has_status = 1;
+    take_status(&call, code, status);
+    if (call.ended)
+        report_ended(&call);
+    else
+        report_wait(&call, WAIT);
+    return 0;
+}
+#endif
 
 /* RLIMIT_NPROC counts the user's tasks in the user namespace's ucounts since 5.14 ("Reimplement RLIMIT_NPROC on top of ucounts"). */
 static __always_inline void read_task_limit(struct fork_failed_record *record, u64 task)

@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.history import WNOHANG, History
+from forktrace.analysis.history import History
 from forktrace.analysis.lifecycles import option_names
-from forktrace.analysis.log import NONE, Ints, Log, category, empty_texts, first_of_each, nullable, pick
+from forktrace.analysis.log import NONE, Ints, Log, category, empty_texts, first_of_each, nullable
 from forktrace.trace import events
 
 EINTR: Final = 4
@@ -22,7 +22,7 @@ _COUNTS: Final = ["calls", "reaps", "empty", "interrupted", "no_child"]
 def waits(history: History) -> pd.DataFrame:
     """Return one row per process, call, target and options, by process.
 
-    Calls that came back empty for a named child are counted with that child; they can only have been made with WNOHANG.
+    The empty calls for one very child are part of its parent's place; `empty_waits` of the child says how many they were.
 
     Columns:
         id                     Int64     the process that waits, of the recording
@@ -35,7 +35,7 @@ def waits(history: History) -> pd.DataFrame:
         interrupted, no_child  int64     failed with EINTR; with ECHILD
     """
     log = history.log
-    parts = [_reaps(history), _others(log), _totals(log), _polls_of_children(history)]
+    parts = [_reaps(history), _others(log), _totals(log)]
     calls = pd.concat(parts, ignore_index=True)
     calls = calls[calls["id"] != NONE]
     table = calls.groupby(_KEY, as_index=False)[_COUNTS].sum()
@@ -88,18 +88,3 @@ def _totals(log: Log) -> pd.DataFrame:
     count = log.at("count", rows)
     empty = (log.numbers("result")[rows] == 0) * count
     return _counted(log, rows, log.by_id[rows], count, empty=empty, **_results(log, rows, count))
-
-
-def _polls_of_children(history: History) -> pd.DataFrame:
-    """The empty calls for one very child: in its reap, or, while it lived on, in its own running total."""
-    log = history.log
-    reaps = history.release_row[history.waited & (pick(log.numbers("count"), history.release_row) > 0)]
-    totals = log.rows("waits")[::-1]
-    totals = totals[(log.by_id[totals] == NONE) & (log.id[totals] != NONE)]
-    totals = totals[first_of_each(log.id[totals])]
-    totals = totals[~history.waited[log.id[totals]]]
-    rows = np.concatenate([reaps, totals])
-    ids = np.concatenate([log.by_id[reaps], history.parents.last_id[log.id[totals]]])
-    count = log.at("count", rows)
-    polls = _counted(log, rows, ids, count, empty=count)
-    return polls.assign(flags=np.where(polls["flags"] == NONE, WNOHANG, polls["flags"] | WNOHANG))

@@ -48,13 +48,16 @@ MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "cgroup": ("kn",),
     "kernfs_node": ("id",),
 }
-# Without these a limit of a failed fork stays unknown.
+# Without these the limit of a failed fork stays unknown, and a reap through io_uring unseen.
 OPTIONAL_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "cred": ("ucounts",),
     "ucounts": ("rlimit",),
     "pids_cgroup": ("counter", "limit"),
     "cgroup_subsys_state": ("parent",),
     "pid_namespace": ("pid_max",),
+    "io_kiocb": ("opcode", "cmd"),
+    "io_waitid": ("which", "upid", "options", "info"),
+    "waitid_info": ("pid", "status", "cause"),
 }
 SIZES: Final = ("upid", "k_sigaction", "pt_regs", "rlimit")
 BIT_FIELDS: Final = ("is_child_subreaper", "has_child_subreaper")
@@ -122,6 +125,7 @@ def definitions(btf: Btf, machine: str) -> dict[str, int]:
     defined |= {f"SYSCALL_{name}": number for name, number in facts["calls"].items()}
     defined["STACK_BYTES"] = facts["stack_bytes"]
     pids_cgroup = btf.enumerator("cgroup_subsys_id", "pids_cgrp_id")
+    waitid = btf.enumerator("io_uring_op", "IORING_OP_WAITID")
     victim = btf.tracepoint("mark_victim")
     return defined | {
         "RLIMIT_NPROC": 6,
@@ -133,6 +137,12 @@ def definitions(btf: Btf, machine: str) -> dict[str, int]:
         "HAS_UCOUNTS_RLIMIT": int("cred_ucounts" in defined and "ucounts_rlimit" in defined),
         "HAS_PIDS_CGROUP": int(pids_cgroup is not None and "pids_cgroup_counter" in defined),
         "HAS_PID_NAMESPACE_PID_MAX": int("pid_namespace_pid_max" in defined),
+        "IORING_OP_WAITID": waitid or 0,
+        "HAS_IO_URING_WAITID": int(
+            waitid is not None
+            and "io_waitid_info" in defined
+            and btf.tracepoint("io_uring_complete") == ("struct io_ring_ctx *", "void *", "struct io_uring_cqe *")
+        ),
         "HAS_OLD_FORKS": int("FORK" in facts["calls"]),
     }
 

@@ -117,14 +117,13 @@ def _user(entry: pwd.struct_passwd, environment: Mapping[str, str]) -> User:
 def sudo_environment() -> dict[str, str] | None:
     """Return the environment of the sudo above this process, None when there is none.
 
-    sudo gives its command a cleaned environment, and keeps the caller's own for itself; with use_pty it is two processes.
+    sudo gives its command a cleaned environment, and keeps the caller's own for itself; with use_pty it is two processes alike.
     """
     pid, sudo = os.getpid(), 0
     while pid > 1:
         comm, parent = _name_and_parent(pid)
         if comm == "sudo":
             sudo = pid
-        elif sudo:
             break
         pid = parent
     if not sudo:

@@ -18,9 +18,8 @@ def test_failed_forks(suite: Recorded, case: str, count: int) -> None:
     assert len(own) == line["failed"] == count
     assert own["errno"].tolist() == [line["errno"]] * count
     assert own["tid"].tolist() == [line["tid"]] * count
-    assert [None if value is None or value != value else str(value) for value in own["limit"].tolist()] == [
-        line["limit"]
-    ] * count
+    limits = own["limit"].astype(object)
+    assert limits.where(limits.notna(), None).tolist() == [line["limit"]] * count
     assert (suite.table["parent_id"] == suite.id_of(line["pid"])).sum() == line["made"]
 
 

@@ -75,6 +75,8 @@ class Terminal:
         self.text = ""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which this Python ignores, and no shell does
+                signal.signal(number, signal.SIG_DFL)
             os.execvpe(command[0], command, dict(environment) | dict([self.mark.split("=")]))
 
     def read(self) -> str:
@@ -127,6 +129,7 @@ os.waitpid(child, 0)
 IGNORES = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal goes away with the recording
 print("the target is up", flush=True)
 time.sleep(60)
 """
@@ -200,13 +203,12 @@ def test_duration(open_folder: Path, environment: Mapping[str, str]) -> None:
     """After -d seconds the recording ends with status 0, and the target runs on; a zombie then counts with its age."""
     path, mark = open_folder / f"{uuid.uuid4()}.arrows", f"{MARK}={uuid.uuid4()}"
     line = forktrace_command("record", "-q", "-o", str(path), "-d", "1", "--", "/bin/sh", "-c", "/bin/true & exec sleep 60")
-    done = subprocess.run(
-        line, env=dict(environment) | dict([mark.split("=")]), timeout=60, check=False, stderr=subprocess.PIPE
-    )
+    with tempfile.TemporaryFile("w+") as errors:  # not a pipe, which the target would hold open
+        done = subprocess.run(line, env=dict(environment) | dict([mark.split("=")]), timeout=60, check=False, stderr=errors)
     alive = processes_with(mark)
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0
     recorded = closed_recording(path)
     assert alive == [recorded.recording.header["target_pid"]]
     assert recorded.table["state"].tolist() == ["running", "zombie"]
@@ -269,6 +271,11 @@ def test_killed_recorder(open_folder: Path, environment: Mapping[str, str]) -> N
         time.sleep(0.5)
         recording = forktrace.read(path)
         target = recording.header["target_pid"]
+        children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
+        (recorder_pid,) = {int(pid) for pid in children} - {target}
+        os.kill(recorder_pid, signal.SIGKILL)
+        time.sleep(0.2)
+        assert recorder.poll() is None, "the command still runs"
         recorder.kill()
     try:
         wait_until(lambda: processes_with(mark) == [target], "only the target runs on")
