@@ -141,9 +141,8 @@ def _exec(log: Log, rows: Ints) -> Iterator[str]:
 
 
 def _exit(log: Log, rows: Ints) -> Iterator[str]:
-    for status, adopter in _integers(log, ("status", "adopter_pid"), rows):
-        text = "status not known" if status == NONE else status_words(status)
-        yield text + (f", its children go to {adopter}" if adopter != NONE else "")
+    for (status,) in _integers(log, ("status",), rows):
+        yield "status not known" if status == NONE else status_words(status)
 
 
 def _zombie(log: Log, rows: Ints) -> Iterator[str]:

@@ -18,10 +18,14 @@ def name(comm: Any) -> str:
 
 
 class Names:
-    """Names for the processes of a lifecycle table: the number, with `#id` where several processes had that number."""
+    """Names for the processes of a lifecycle table: the number, with `#id` where several processes had that number.
 
-    def __init__(self, lifecycles: pd.DataFrame) -> None:
+    The recorder, which is the target's parent, is not in the table but has a name too.
+    """
+
+    def __init__(self, lifecycles: pd.DataFrame, recorder_pid: int | None = None) -> None:
         self._table = lifecycles
+        self._recorder_pid = recorder_pid
         self._shared = lifecycles["pid"].duplicated(keep=False)
 
     def pid(self, process: int) -> str:
@@ -37,4 +41,6 @@ class Names:
         """Return the name of the process with this id, or for one outside the recording its number; `?`: neither is known."""
         if not pd.isna(process):
             return self.full(int(process)) if full else self.pid(int(process))
-        return "?" if pd.isna(pid) else str(int(pid))
+        if pd.isna(pid):
+            return "?"
+        return f"{pid} forktrace" if full and pid == self._recorder_pid else str(int(pid))

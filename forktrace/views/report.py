@@ -16,7 +16,7 @@ from forktrace.analysis.events import errno_name
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
-from forktrace.views.words import count, duration, some
+from forktrace.views.words import count, duration, shorten, some
 
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 MOST_FINDINGS: Final = 3  # of each kind
@@ -28,7 +28,7 @@ def report(recording: Recording, console: Console) -> None:
 
     The first line says how the command fared, the second how bad the zombies were. Names from the trace are escaped.
     """
-    names = Names(recording.whole.lifecycles())
+    names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
     table = recording.lifecycles()
     for line in (*_summary(recording, table), *_limits(recording)):
         _print_text(console, line)
@@ -82,7 +82,7 @@ def _summary(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
 
 def _how_it_went(recording: Recording) -> str:
     whole = recording.whole.lifecycles()
-    command = _shorten(printable(shlex.join(recording.header["command"])), 60) or "the recording"
+    command = shorten(printable(shlex.join(recording.header["command"])), 60) or "the recording"
     target = whole[whole["origin"] == "target"]
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:
@@ -91,10 +91,6 @@ def _how_it_went(recording: Recording) -> str:
     if pd.isna(row.exit_ns):
         return f"{command} was still running after {duration(end_ms)}, when the recording ended"
     return f"{command} ran for {duration(row.run_ms)} and {_ended(row).replace('SIG', 'was killed by SIG', 1)}"
-
-
-def _shorten(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _ended(row: Any) -> str:

@@ -22,7 +22,7 @@ from forktrace.analysis.names import Names, name, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.views.words import count, duration
+from forktrace.views.words import count, duration, shorten
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -141,8 +141,7 @@ def _end_s(recording: Recording) -> float:
 
 
 def _title(recording: Recording, table: pd.DataFrame) -> str:
-    command = printable(shlex.join(recording.header["command"]))
-    command = command if len(command) <= 60 else command[:57] + "..."
+    command = shorten(printable(shlex.join(recording.header["command"])), 60)
     zombie_ms = table["zombie_ms"]
     worst = f", longest zombie {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ", no zombies"
     cut = " (trace cut off)" if recording.cut else ""
@@ -217,11 +216,11 @@ def _connectors(table: pd.DataFrame, spans: _Spans, ax: Axes) -> bool:
 def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
     """The zombie time in words on each bar that has room for it."""
     first_s, last_s = ax.get_xlim()
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.9}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     begin, end = np.maximum(spans.zombie, first_s), np.minimum(spans.gone, last_s)
-    for row in np.flatnonzero(end - begin > 0.09 * (last_s - first_s)).tolist():
+    for row in np.flatnonzero(end - begin > 0.07 * (last_s - first_s)).tolist():
         text, x = duration(table["zombie_ms"].iloc[row]), (begin[row] + end[row]) / 2
-        ax.text(x, row, text, ha="center", va="center", fontsize=7, bbox=box, clip_on=True, zorder=5)
+        ax.text(x, row, text, ha="center", va="center_baseline", fontsize=7, bbox=box, clip_on=True, zorder=5)
 
 
 def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> list[Artist]:

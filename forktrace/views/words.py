@@ -23,6 +23,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {plural}"
 
 
+def shorten(text: str, most: int) -> str:
+    """Return at most `most` characters of `text`, with an ellipsis in ASCII where it is cut."""
+    return text if len(text) <= most else text[: most - 4].rstrip(". ") + " ..."
+
+
 def some(names: list[str], total: int, most: int = 3) -> str:
     """Return `4711`, `4711 and 4712`, or `4711, 4712, 4713 and 2 more`, from the first `most` + 1 of `total` names."""
     if total > most + 1:
