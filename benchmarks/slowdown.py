@@ -13,7 +13,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -117,48 +116,179 @@ def row(*cells: object) -> None:
     print("|", " | ".join(str(cell) for cell in cells), "|", flush=True)
 
 
-def trace_facts(path: Path) -> tuple[dict[str, int], int, int, int]:
-    """Return from a trace: losses by kind, processes, bytes, batches that are not empty."""
-    last = stream.read(path).table.slice(-1) if False else stream.read(path).table
-    end = json.loads(last.column("detail")[last.num_rows - 1].as_py())
+def trace_facts(path: Path) -> tuple[int, int, int, int]:
+    """Return from a trace: events lost, processes, bytes, batches that are not empty."""
+    table = stream.read(path).table
+    end = json.loads(table.column("detail")[table.num_rows - 1].as_py())
     with pa.ipc.open_stream(path) as reader:
         batches = sum(batch.num_rows > 0 for batch in reader)
-    return end["lost"], end["processes"], path.stat().st_size, batches
+    return sum(end["lost"].values()), end["processes"], path.stat().st_size, batches
+
+
+def usable(folder: Path) -> dict[str, list[str]]:
+    """Return the tracers that run here, and name those that do not."""
+    found = {}
+    for name, prefix in tracers(folder).items():
+        try:
+            elapsed_s([*prefix, str(folder / "storm"), "1", "10"])
+            found[name] = prefix
+        except (OSError, RuntimeError, ValueError) as error:
+            print(f"{name} does not run here and is left out: {error}", flush=True)
+    return found
 
 
 def slowdowns(folder: Path, count: int, rival_count: int, only: str) -> None:
-    """Print the table of ratios, one line for each workload and tracer."""
-    row("workload", "tracer", "pairs", "slowdown [95 % interval]", "bare, s", "events lost", "trace, bytes a process (batches)")
+    """Print the table of ratios, one line for each workload and tracer whose names contain `only`."""
+    commands = workloads(folder)
+    row("workload", "tracer", "pairs", "slowdown [95 % interval]", "bare, s", "events lost", "trace, bytes a process")
     row(*["---"] * 7)
-    commands, prefixes = workloads(folder), tracers(folder)
-    for name in [name for name in prefixes if only in name or any(only in workload for workload in commands)]:
-        try:
-            elapsed_s([*prefixes[name], str(folder / "storm"), "1", "10"])
-        except (OSError, RuntimeError) as error:
-            print(f"{name} cannot run here, skipped: {error}", file=sys.stderr)
-            del prefixes[name]
-    for workload, command in commands.items():
-        for name, prefix in prefixes.items():
-            if only not in workload and only not in name:
-                continue
-            lost, sizes = 0, []
+    for name, prefix in usable(folder).items():
+        for workload, command in commands.items():
+            if only in f"{workload}, {name}":
+                is_ours = name == "forktrace"
+                one_line(folder, workload, name, command, prefix, count if is_ours else rival_count, is_ours)
 
-            def traced(name: str = name, prefix: list[str] = prefix, command: list[str] = command) -> float:
-                nonlocal lost
-                seconds = elapsed_s([*prefix, *command])
-                if name == "forktrace":
-                    losses, processes, size, batches = trace_facts(folder / "x.arrows")
-                    lost += sum(losses.values())
-                    sizes.append((size / processes, batches, processes))
-                return seconds
 
-            both = pairs(
-                count if name == "forktrace" else rival_count, lambda command=command: elapsed_s(command), traced
-            )
-            bare = statistics.median(fast for fast, _ in both)
-            size = ""
-            if sizes:
-                each, batches, processes = (statistics.median(column) for column in zip(*sizes, strict=True))
-                size = f"{each:.0f} ({batches:.0f} batches, {processes:.0f} processes)"
-            ratio = shown([slow / fast for fast, slow in both])
-            row(workload, name, len(both), ratio, f"{bare:.2f}", lost if sizes else "not counted", size)
+def one_line(folder: Path, workload: str, name: str, command: list[str], prefix: list[str], count: int, is_ours: bool) -> None:
+    """Measure one workload under one tracer, and print the line."""
+    traces = []
+
+    def traced() -> float:
+        seconds = elapsed_s([*prefix, *command])
+        if is_ours:
+            traces.append(trace_facts(folder / "x.arrows"))
+        return seconds
+
+    both = pairs(count, lambda: elapsed_s(command), traced)
+    bare = statistics.median(fast for fast, _ in both)
+    lost, size = "not counted", ""
+    if traces:
+        lost = str(sum(losses for losses, _, _, _ in traces))
+        each = statistics.median(file_bytes / processes for _, processes, file_bytes, _ in traces)
+        batches = statistics.median(batches for _, _, _, batches in traces)
+        size = f"{each:.0f} ({traces[0][1]} processes in {batches:.0f} batches)"
+    row(workload, name, count, shown([slow / fast for fast, slow in both]), f"{bare:.2f}", lost, size)
+
+
+@contextlib.contextmanager
+def recording(folder: Path, command: Sequence[str]) -> Iterator[list[int]]:
+    """Record `command`, which begins by a line on its output; yields the pids of forktrace's own processes once it runs."""
+    order = [*tracers(folder)["forktrace"], "sh", "-c", 'echo ready; exec "$@"', "sh", *command]
+    with subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield family(process.pid)
+        process.terminate()
+
+
+def family(pid: int) -> list[int]:
+    """Return `pid` and its children that run the same program."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    program = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return [pid, *(int(child) for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == program)]
+
+
+def system_wide(folder: Path, count: int) -> None:
+    """Print what an unrelated recording costs processes that it does not follow."""
+    calls = str(folder / "calls")
+    sets = {"getppid": [calls, "getppid", str(GETPPID_CALLS)], "ping-pong": [calls, "pingpong", str(ROUND_TRIPS)]}
+
+    def bare() -> dict[str, float]:
+        return {name: elapsed_s(command) for name, command in sets.items()}
+
+    def traced() -> dict[str, float]:
+        with recording(folder, ["sleep", "600"]):
+            return bare()
+
+    runs = [(traced(), bare())[::-1] if number % 2 else (bare(), traced()) for number in range(count)]
+    added_ns = [(slow["getppid"] - fast["getppid"]) / GETPPID_CALLS * 1e9 for fast, slow in runs]
+    base_ns = statistics.median(fast["getppid"] for fast, _ in runs) / GETPPID_CALLS * 1e9
+    base_us = statistics.median(fast["ping-pong"] for fast, _ in runs) / ROUND_TRIPS * 1e6
+    ratios = [slow["ping-pong"] / fast["ping-pong"] for fast, slow in runs]
+    row("getppid of an unfollowed process", f"+{shown(added_ns, 0)} ns (bare {base_ns:.0f} ns), {count} pairs")
+    row("ping-pong of two unfollowed processes", f"{shown(ratios)} (bare {base_us:.1f} us a round), {count} pairs")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time of a process so far, from /proc/PID/stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid: int, entry: str) -> float:
+    """Return VmRSS or VmHWM (its peak) of a process from /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(entry)).split()[1]) * 1024 / 1e6
+
+
+def recorder(folder: Path) -> None:
+    """Print the recorder's CPU time when nothing happens, and its memory then and under load."""
+    with recording(folder, ["sleep", "600"]) as pids:
+        before = sum(cpu_s(pid) for pid in pids)
+        time.sleep(IDLE_S)
+        share = (sum(cpu_s(pid) for pid in pids) - before) / IDLE_S
+        rss = sum(memory_mb(pid, "VmRSS") for pid in pids)
+    row("recorder idle", f"{share:.1%} of a core over {IDLE_S:.0f} s, {len(pids)} processes")
+    row("its memory, idle", f"{rss:.0f} MB resident, the sum of its processes")
+    peak = 0.0
+    with recording(folder, [str(folder / "storm"), *LONG_STORM]) as pids:
+        while len(alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) == len(pids):
+            with contextlib.suppress(OSError, StopIteration):
+                peak = max(peak, sum(memory_mb(pid, "VmRSS") for pid in alive))
+            if Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                break
+            time.sleep(0.05)
+    lost, processes, size, _ = trace_facts(folder / "x.arrows")
+    row("its memory, recording a storm", f"{peak:.0f} MB at most; {processes} processes, {lost} events lost")
+    row("that storm's trace, merged", f"{size / processes:.0f} bytes a process")
+
+
+def starts(folder: Path) -> None:
+    """Print how long it takes until the target runs, and `--help`."""
+    until_ms, help_ms = [], []
+    order = [*tracers(folder)["forktrace"], str(folder / "storm"), "clock"]
+    for _ in range(STARTS):
+        begin_ns = time.monotonic_ns()
+        clock = subprocess.run(order, stdout=subprocess.PIPE, check=True).stdout
+        until_ms.append((int(clock) - begin_ns) / 1e6)
+        begin = time.perf_counter()
+        subprocess.run([*FORKTRACE, "--help"], stdout=subprocess.DEVNULL, check=True)
+        help_ms.append((time.perf_counter() - begin) * 1e3)
+    traced = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "forktrace", "--help"], capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
+    row("from exec of `record` to the target's first instruction", f"{shown(until_ms, 0)} ms, {STARTS} runs")
+    row("`forktrace --help`", f"{shown(help_ms, 0)} ms, {STARTS} runs; heavy imports: {imported & set(HEAVY) or 'none'}")
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=20, help="pairs of runs for forktrace")
+    parser.add_argument("--rival-pairs", type=int, default=6, help="pairs of runs for each other tracer")
+    parser.add_argument("--only", default="", metavar="NAME", help="lines whose workload or tracer contains NAME; or: system")
+    chosen = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("recording needs root")
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    versions = (
+        f"Linux {platform.release()}, {cpu.partition(': ')[2]}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    )
+    print(f"{versions}, load {os.getloadavg()[0]:.2f}\n", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if chosen.only != "system":
+            slowdowns(folder, chosen.pairs, chosen.rival_pairs, chosen.only)
+            print()
+        if chosen.only in ("", "system"):
+            workloads(folder)
+            row("what", "measured [95 % interval]")
+            row("---", "---")
+            starts(folder)
+            recorder(folder)
+            system_wide(folder, chosen.pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -198,7 +198,8 @@ def export(
 def demo(scene: str, listing: bool, speed: float, output: str | None, force: bool) -> None:
     """Record a built-in scene and show the result.
 
-    Prints its report and draws its timeline. SCENE is kafka when left out: it reads from a broker of its own, which needs kafka-python and confluent-kafka.
+    Prints its report and draws its timeline. SCENE is kafka when left out: it reads from a broker of its own, which needs
+    kafka-python and confluent-kafka.
 
     \b
     Examples:

@@ -1,28 +1,36 @@
-"""Compiles, attaches and polls the probes: the only module that imports bcc or knows where probes/ is."""
+"""Compiles, attaches and polls the probes: the only module that has bcc loaded."""
 
 from __future__ import annotations
 
-import ctypes
+import json
 import mmap
 import os
 import platform
-import struct
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
 
 from forktrace.errors import MachineLacks
 from forktrace.live.bccloader import load_bcc
 from forktrace.live.btf import Btf
+from forktrace.live.layout import layouts, probe_directory
+from forktrace.live.maps import Map, Records, Ring
+from forktrace.trace.events import KINDS
 
 RING_BYTES: Final = 16 << 20
+FOLLOWED: Final = 65536  # entries of the maps of that name in common.bpf.h
+WAIT_PLACES: Final = 16384
 SOURCES: Final = ("events.h", "common.bpf.h", "lifecycle.bpf.c", "wait.bpf.c")
+
+# The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
+RING_KINDS: Final = KINDS[:10]
+LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted")
 
 # All that belongs to one processor architecture: system call numbers, where the arguments of a call are kept, the size of a
 # kernel stack, the directory of its C headers. aarch64 would be a further column: its numbers, `syscallno`, `regs`.
 MACHINES: Final[Mapping[str, Mapping[str, Any]]] = {
     "x86_64": {
-        "calls": {"CLONE": 56, "FORK": 57, "VFORK": 58, "WAIT4": 61, "WAITID": 247, "CLONE3": 435},
+        "calls": {"CLONE": 56, "FORK": 57, "VFORK": 58, "WAIT4": 61, "WAITID": 247, "CLONE3": 435, "BPF": 321},
         "registers": {"NR": "orig_ax", "ARG0": "di", "ARG1": "si", "ARG2": "dx", "ARG3": "r10"},
         "stack_bytes": 16384,
         "headers": "/usr/include/x86_64-linux-gnu",
@@ -73,33 +81,6 @@ TRACEPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "signal_generate": ("int", "struct kernel_siginfo *", "struct task_struct *", "int", "int"),
     "sched_process_free": ("struct task_struct *",),
 }
-
-
-class Following(NamedTuple):
-    """A followed process that is not gone: `exit_ns` 0 while it runs, `zombie_ns` 0 before a parent was notified."""
-
-    pid: int
-    start_ns: int
-    exit_ns: int
-    zombie_ns: int
-    empty_waits: int
-
-
-class WaitPlace(NamedTuple):
-    """Where wait calls brought no child: enumerations as in events.h; `error` is 0 (empty), 4 (EINTR) or 10 (ECHILD)."""
-
-    pid: int
-    start_ns: int
-    options: int
-    error: int
-    call: int
-    target: int
-
-
-def probe_directory() -> Path:
-    """Return where the probes are: beside the package in a checkout, inside it when installed."""
-    checkout = Path(__file__).parents[2] / "probes"
-    return checkout if (checkout / SOURCES[0]).is_file() else Path(__file__).parents[1] / "probes"
 
 
 def definitions(btf: Btf, machine: str) -> dict[str, int]:
@@ -176,116 +157,106 @@ def _offsets(btf: Btf, wanted: Mapping[str, tuple[str, ...]], *, required: bool)
 class Probes:
     """The probes, compiled and attached; nothing is followed before `follow`.
 
+    bcc and LLVM take 150 MB, so a process of their own compiles and attaches, hands over the descriptors, and is gone.
+
     Raises:
         MachineLacks: bcc, BTF, a tracepoint or the right to load BPF programs is missing.
     """
 
     def __init__(self, ring_bytes: int = RING_BYTES) -> None:
-        machine = platform.machine()
-        defined = definitions(Btf(), machine) | {"RING_PAGES": ring_bytes // mmap.PAGESIZE, "CONFIG_BPF_SYSCALL": 1}
-        folder = probe_directory()
-        os.environ["BCC_KERNEL_SOURCE"] = str(folder / "stub")
-        bcc = load_bcc()
-        flags = [f"-D{name}={value}" for name, value in defined.items()]
-        flags += ["-Doffsetof(t,m)=__builtin_offsetof(t,m)", "-I/usr/include", f"-I{MACHINES[machine]['headers']}"]
-        text = "#include <linux/types.h>\n" + "".join((folder / name).read_text() for name in SOURCES)
-        try:
-            self._bpf: Any = bcc.BPF(text=text.replace("#pragma once", ""), cflags=[*flags, "-Wno-everything"])
-        except Exception as error:  # bcc raises bare Exception
-            raise MachineLacks(
-                f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor"
-            ) from error
-        self._ring = Ring(self._bpf["ring"].map_fd, ring_bytes)
+        self._descriptors = _compiled_elsewhere(ring_bytes)
+        call = MACHINES[platform.machine()]["calls"]["BPF"]
+        types = layouts()
+        self._settings = Map(self._descriptors["settings"], "<u4", types["settings"], 1, call)
+        self._losses = Map(self._descriptors["losses"], "<u4", "<u8", len(LOSSES), call)
+        self._followed = Map(self._descriptors["followed"], "<u8", types["process"], FOLLOWED, call)
+        self._wait_totals = Map(self._descriptors["wait_totals"], types["wait_place"], "<u8", WAIT_PLACES, call)
+        self._ring = Ring(self._descriptors["ring"], ring_bytes)
 
     def follow(self, pid: int, pid_ns: int) -> None:
         """Follow process `pid` of the PID namespace with inode number `pid_ns` from its next exec on."""
-        settings = self._bpf["settings"]
-        settings[ctypes.c_int(0)] = settings.Leaf((pid_ns, pid), 0, 0)
+        self._settings.set(0, ((pid_ns, pid), 0, 0))
 
     def read(self) -> bytes:
         """Return the records that have come since the last call, as they lie in the ring."""
         return self._ring.read()
 
-    def losses(self) -> list[int]:
-        """Return what could not be delivered so far, by enum kind and enum loss."""
-        return [entry.value for entry in self._bpf["losses"].values()]
+    def losses(self) -> dict[str, int]:
+        """Return how much of what could not be delivered so far."""
+        _, counts = self._losses.items()
+        return dict(zip(LOSSES, counts.tolist(), strict=True))
 
-    def following(self) -> list[Following]:
-        """Return the followed processes that are not gone."""
-        return [
-            Following(one.pid, one.start_ns, one.exit_ns, one.zombie_ns, one.empty_waits)
-            for one in self._bpf["followed"].values()
-            if not one.reaped
-        ]
+    def following(self) -> Records:
+        """Return the entries (`struct process`) of the followed processes that are not reaped; `exit_ns` 0: it runs."""
+        _, entries = self._followed.items()
+        open_ones: Records = entries[entries["reaped"] == 0]
+        return open_ones
 
-    def wait_totals(self) -> dict[WaitPlace, int]:
-        """Return how often wait calls brought no child, per place."""
-        totals = self._bpf["wait_totals"].items()
-        return {
-            WaitPlace(place.pid, place.start_ns, place.options, place.error, place.call, place.target): count.value
-            for place, count in totals
-        }
+    def wait_totals(self) -> tuple[Records, Records]:
+        """Return the places (`struct wait_place`) where wait calls brought no child, and how often."""
+        return self._wait_totals.items()
 
-    def forget(self, places: Iterable[WaitPlace]) -> None:
-        """Remove places whose process is gone."""
-        table = self._bpf["wait_totals"]
-        for place in places:
-            table.pop(table.Key(place.start_ns, place.pid, place.options, place.error, place.call, place.target), None)
+    def forget(self, place: Records) -> None:
+        """Remove a place whose process is gone."""
+        self._wait_totals.delete(place)
 
     def close(self) -> None:
         """Detach the probes."""
         self._ring.close()
-        self._bpf.cleanup()
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
 
 
-class Ring:
-    """Reads a BPF ring buffer in bulk, through its memory (kernel: Documentation/bpf/ringbuf.rst; the data is mapped twice)."""
-
-    def __init__(self, map_fd: int, size: int) -> None:
-        self._size = size
-        self._consumer = mmap.mmap(map_fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._producer = mmap.mmap(map_fd, mmap.PAGESIZE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
-        self._data = memoryview(self._producer)[mmap.PAGESIZE :]
-
-    def read(self) -> bytes:
-        """Return all finished records, each with its header, and make their room free."""
-        (start,) = _u64(self._consumer)
-        (end,) = _u64(self._producer)
-        if start == end:
-            return b""
-        first = start % self._size
-        whole = self._finished(first, end - start)
-        chunk = bytes(self._data[first : first + whole])
-        _pack_u64(self._consumer, 0, start + whole)
-        return chunk
-
-    def _finished(self, first: int, available: int) -> int:
-        """Return how many bytes from `first` on are finished records: up to the first that is still being written."""
-        lengths = self._data.cast("I")
-        at, end = first // 4, (first + available) // 4
-        while at < end:
-            length = lengths[at]
-            if length & BUSY:
-                break
-            at += record_words(length)
-        lengths.release()
-        return at * 4 - first
-
-    def close(self) -> None:
-        """Unmap."""
-        self._data.release()
-        self._producer.close()
-        self._consumer.close()
+def _compiled_elsewhere(ring_bytes: int) -> dict[str, int]:
+    """Compile and attach in a child process; return the descriptors of the maps, programs and tracepoints by name."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _compile_and_send(its, ring_bytes)
+        finally:
+            os._exit(0)
+    its.close()
+    message, descriptors, _, _ = socket.recv_fds(ours, 1 << 16, 64)
+    os.waitpid(pid, 0)
+    said = json.loads(message or b'{"error": "the compiler died", "hint": ""}')
+    if "error" in said:
+        raise MachineLacks(said["error"], said["hint"])
+    return dict(zip(said["names"], descriptors, strict=True))
 
 
-BUSY: Final = 1 << 31
-DISCARDED: Final = 1 << 30
+def _compile_and_send(channel: socket.socket, ring_bytes: int) -> None:
+    try:
+        bpf = compile_probes(ring_bytes)
+    except MachineLacks as error:
+        channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
+        return
+    held = {name: bpf[name].map_fd for name in ("settings", "losses", "followed", "wait_totals", "ring")}
+    held |= {f"raw {name}": descriptor for name, descriptor in enumerate(bpf.raw_tracepoint_fds.values())}
+    held |= {f"tracepoint {name}": descriptor for name, descriptor in enumerate(bpf.tracepoint_fds.values())}
+    socket.send_fds(channel, [json.dumps({"names": list(held)}).encode()], list(held.values()))
 
 
-def record_words(length: int) -> int:
-    """Return how many 4-byte words a record takes in the ring: an 8-byte header, the data, padding to 8 bytes."""
-    return ((length & ~DISCARDED) + 15) // 8 * 2
+def compile_probes(ring_bytes: int) -> Any:
+    """Return bcc's object with the probes compiled and attached.
 
-
-_u64 = struct.Struct("<Q").unpack_from
-_pack_u64 = struct.Struct("<Q").pack_into
+    Raises:
+        MachineLacks: as `Probes`.
+    """
+    machine = platform.machine()
+    defined = definitions(Btf(), machine) | {"RING_PAGES": ring_bytes // mmap.PAGESIZE, "CONFIG_BPF_SYSCALL": 1}
+    folder = probe_directory()
+    os.environ["BCC_KERNEL_SOURCE"] = str(folder / "stub")
+    bcc = load_bcc()
+    flags = [f"-D{name}={value}" for name, value in defined.items()]
+    flags += [
+        "-Doffsetof(t,m)=__builtin_offsetof(t,m)",
+        "-I/usr/include",
+        f"-I{MACHINES[machine]['headers']}",
+        "-Wno-everything",
+    ]
+    text = "#include <linux/types.h>\n" + "".join((folder / name).read_text() for name in SOURCES)
+    try:
+        return bcc.BPF(text=text.replace("#pragma once", ""), cflags=flags)
+    except Exception as error:  # bcc raises bare Exception
+        raise MachineLacks(f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor") from error

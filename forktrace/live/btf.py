@@ -89,7 +89,7 @@ class Btf:
         for i in range(_two_words(self._data, at)[1] & 0xFFFF):
             string, value = _two_words(self._data, at + _HEADER_BYTES + 8 * i)
             if self._name(string) == name:
-                return value
+                return int(value)
         return None
 
     def _positions(self) -> list[int]:

@@ -189,7 +189,7 @@ def _receive(channel: socket.socket, wanted: str) -> None:
     said = json.loads(message or b'{"say": "error", "message": "the recorder died", "status": 1}')
     if said["say"] == "error":
         error = ForktraceError(said["message"], said.get("hint", ""))
-        error.exit_status = said["status"]  # type: ignore[misc] # that of the class it had over there
+        error.exit_status = said["status"]  # that of the class it had over there
         raise error
     if said["say"] != wanted:
         raise ForktraceError(f"the recorder said {said['say']} instead of {wanted}")
@@ -334,7 +334,8 @@ def _watch(channel: socket.socket, pid: int, duration_s: float | None) -> int:
     deadline = None if duration_s is None else time.monotonic() + duration_s
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        readable, _, _ = select.select([channel, *([target] if status is None else [])], [], [], left)
+        watched: list[socket.socket | int] = [channel] if status is not None else [channel, target]
+        readable, _, _ = select.select(watched, [], [], left)
         if target in readable:
             status = os.waitpid(pid, 0)[1]
             _send(channel, "ended")

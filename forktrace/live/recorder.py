@@ -71,7 +71,7 @@ class Recorder:
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
         self._counts: Counter[str] = Counter()
-        self._lost: list[int] = []
+        self._lost: dict[str, int] = {}
         self._waits: dict[Any, int] = {}
         self._chunks: list[bytes] = []
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
@@ -117,7 +117,7 @@ class Recorder:
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
                 self._write()
-                self._live.update(self._counts, sum(self._lost), self._running(), self._zombies())
+                self._live.update(self._counts, sum(self._lost.values()), self._running(), self._zombies())
             if self._ended_at is None:
                 continue
             if self._chunks:
@@ -141,13 +141,13 @@ class Recorder:
         return str(json.loads(message)["say"]) if message else "stop"
 
     def _running(self) -> int:
-        if any(self._lost):
-            return sum(1 for one in self._probes.following() if not one.exit_ns)
+        if any(self._lost.values()):
+            return int((self._probes.following()["exit_ns"] == 0).sum())
         return self._counts["fork"] - self._counts["exit"]
 
     def _zombies(self) -> int:
-        if any(self._lost):
-            return sum(1 for one in self._probes.following() if one.exit_ns)
+        if any(self._lost.values()):
+            return int((self._probes.following()["exit_ns"] != 0).sum())
         return self._counts["exit"] - self._counts["reap"] - self._counts["autoreap"]
 
     def _write(self) -> None:
@@ -185,46 +185,43 @@ class Recorder:
         from forktrace.trace.stream import batch_of
 
         now = self._probes.losses()
-        before = self._lost or [0] * len(now)
-        if now != before:
-            rows = [
-                events.lost(boot_ns(), count - past, what)
-                for what, count, past in zip(loss_names(), now, before, strict=True)
-                if count > past
-            ]
-            self._writer.write(batch_of(rows))
+        new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
+        if any(new.values()):
+            self._writer.write(batch_of(events.lost(boot_ns(), count, what) for what, count in new.items() if count))
         self._lost = now
 
     def _write_waits(self) -> None:
         """Write the totals that changed, and forget the places of processes that are gone."""
+        from forktrace.live.records import NONE
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
-        totals = self._probes.wait_totals()
-        changed = {place: count for place, count in totals.items() if self._waits.get(place) != count}
+        places, counts = self._probes.wait_totals()
+        totals = dict(zip(map(bytes, places), counts.tolist(), strict=True))
+        changed = [(place, totals[bytes(place)]) for place in places if self._waits.get(bytes(place)) != totals[bytes(place)]]
         if changed:
             now = boot_ns()
             rows = [
                 events.waits(
                     now,
                     count,
-                    by=place.pid,
-                    by_start_ns=place.start_ns,
-                    result=place.error,
-                    call=events.CALLS[place.call],
-                    target=None if place.target >= len(events.TARGETS) else events.TARGETS[place.target],
-                    flags=place.options,
+                    by=int(place["pid"]),
+                    by_start_ns=int(place["start_ns"]),
+                    result=int(place["error"]),
+                    call=events.CALLS[place["call"]],
+                    target=None if place["target"] == NONE else events.TARGETS[place["target"]],
+                    flags=int(place["options"]),
                 )
-                for place, count in changed.items()
+                for place, count in changed
             ]
             self._writer.write(batch_of(rows))
         self._waits = totals
         if len(totals) > 1000:
-            here = {(one.pid, one.start_ns) for one in self._probes.following()}
-            gone = [place for place in totals if (place.pid, place.start_ns) not in here]
-            self._probes.forget(gone)
-            for place in gone:
-                del self._waits[place]
+            here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
+            for place in places:
+                if (int(place["pid"]), int(place["start_ns"])) not in here:
+                    self._probes.forget(place)
+                    del self._waits[bytes(place)]
 
     def _cgroup(self, identity: int, pid: int) -> str | None:
         """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
@@ -242,15 +239,19 @@ class Recorder:
         self._write()
         still = self._probes.following()
         now = boot_ns()
-        polled = [events.waits(now, one.empty_waits, pid=one.pid, start_ns=one.start_ns) for one in still if one.empty_waits]
-        for one in still:
-            if one.zombie_ns and (self._worst is None or now - one.zombie_ns > self._worst[0]):
-                self._worst = (now - one.zombie_ns, one.pid, 0, "")
+        polled = [
+            events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
+            for one in still[still["empty_waits"] > 0]
+        ]
+        for one in still[still["zombie_ns"] > 0]:
+            age_ns = now - int(one["zombie_ns"])
+            if self._worst is None or age_ns > self._worst[0]:
+                self._worst = (age_ns, int(one["pid"]), 0, "")
         totals = {
             "events": dict(self._counts),
-            "lost": {name: count for name, count in zip(loss_names(), self._lost, strict=True) if count},
+            "lost": {what: count for what, count in self._lost.items() if count},
             "processes": self._counts["fork"],
-            "still_running": sum(1 for one in still if not one.exit_ns),
+            "still_running": int((still["exit_ns"] == 0).sum()),
         }
         self._writer.write(batch_of([*polled, events.end(now, json.dumps(totals))]))
         self._writer.close()
@@ -266,9 +267,10 @@ class Recorder:
         if chunk := self._probes.read():
             self._chunks.append(chunk)
         self._write()
-        running = [one for one in self._probes.following() if not one.exit_ns]
+        following = self._probes.following()
+        running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            names = ", ".join(f"{one.pid} {read_comm(one.pid)}" for one in running[:5])
+            names = ", ".join(f"{pid} {read_comm(pid)}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 
@@ -278,7 +280,7 @@ class Recorder:
             how = f"until {by or 'another process'} reaped it ({call})" if call else "and still is: nobody reaped it"
             self._say(f"{pid} was a zombie for {lasted / 1e9:.3f} s, {how}")
         events = sum(self._counts.values())
-        lost = sum(self._lost)
+        lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
         self._say(f"next: forktrace report {self._path}")
 
@@ -331,13 +333,6 @@ def count(number: int, noun: str) -> str:
 def boot_ns() -> int:
     """Return CLOCK_BOOTTIME in ns, the clock of every time in a trace."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def loss_names() -> list[str]:
-    """Return what the kernel side counts as lost, in its order: record kinds, then enum loss of events.h."""
-    from forktrace.live.records import RING_KINDS
-
-    return [*RING_KINDS, "process not followed", "wait place", "child not adopted"]
 
 
 def read_comm(pid: int) -> str:

@@ -1,11 +1,7 @@
-"""Turns what lies in the ring buffer into columns of a trace, whole arrays at a time.
-
-The layout of the records is read from probes/events.h itself, so there is one description of it.
-"""
+"""Turns what lies in the ring buffer into columns of a trace, whole arrays at a time."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
@@ -13,15 +9,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from forktrace.live.bpf import BUSY, DISCARDED, probe_directory, record_words
+from forktrace.live.bpf import RING_KINDS
+from forktrace.live.layout import layouts
+from forktrace.live.maps import BUSY, DISCARDED, Records, record_words
 from forktrace.trace.batches import Column
 from forktrace.trace.events import KINDS
 
-Records = npt.NDArray[np.void]
-
 NONE: Final = 255  # of an enumeration: not known
-_FIELD: Final = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
-_BASE: Final = {"u8": "u1", "u32": "<u4", "u64": "<u8", "s32": "<i4"}
 _STRUCT_OF: Final = {
     "fork": "fork_record",
     "fork-failed": "fork_failed_record",
@@ -34,39 +28,13 @@ _STRUCT_OF: Final = {
     "signal": "signal_record",
     "oom": "signal_record",
 }
-RING_KINDS: Final = KINDS[: len(_STRUCT_OF)]  # in the order of enum kind
 _EAGAIN: Final = 11  # a limit was met
-
-
-def structs(header: str) -> dict[str, np.dtype[Any]]:
-    """Return the numpy type of every struct in the text of events.h, laid out as C lays it out."""
-    text = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
-    sizes = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)", text)}
-    found: dict[str, np.dtype[Any]] = {}
-    for name, body in re.findall(r"struct (\w+) \{(.*?)\n\};", text, flags=re.DOTALL):
-        fields: list[Any] = []
-        for kind, field, length in _FIELD.findall(body):
-            count = int(sizes.get(length, length or 0))
-            if kind == "char":
-                fields.append((field, f"S{count}"))
-            else:
-                base = found.get(kind) or np.dtype(_BASE[kind])
-                fields.append((field, base, (count,)) if length else (field, base))
-        found[name] = np.dtype(fields, align=True)
-    return found
-
-
-def enums(header: str) -> dict[str, list[str]]:
-    """Return the names of every enum in the text of events.h."""
-    found = re.findall(r"enum (\w+) \{(.*?)\}", header, flags=re.DOTALL)
-    return {name: [word.split("=")[0].strip() for word in body.split(",")] for name, body in found}
 
 
 @cache
 def layout() -> Mapping[str, np.dtype[Any]]:
     """Return the numpy type of the records of each kind."""
-    types = structs((probe_directory() / "events.h").read_text())
-    return {kind: types[name] for kind, name in _STRUCT_OF.items()}
+    return {kind: layouts()[name] for kind, name in _STRUCT_OF.items()}
 
 
 def split(chunk: bytes) -> dict[str, Records]:

@@ -25,7 +25,7 @@ def count(number: int, noun: str) -> str:
 
 def shorten(text: str, most: int) -> str:
     """Return at most `most` characters of `text`, with an ellipsis in ASCII where it is cut."""
-    return text if len(text) <= most else text[: most - 4].rstrip(". ") + " ..."
+    return text if len(text) <= most else text[: most - 4].rstrip(".,: ") + " ..."
 
 
 def some(names: list[str], total: int, most: int = 3) -> str:

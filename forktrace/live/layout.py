@@ -1,0 +1,51 @@
+"""Learns the layout of the kernel side's structs from the probes' own headers, so that there is one description of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+HEADERS: Final = ("events.h", "common.bpf.h")
+_FIELD: Final = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
+_BASE: Final = {"u8": "u1", "u32": "<u4", "u64": "<u8", "s32": "<i4"}
+
+
+def probe_directory() -> Path:
+    """Return where the probes are: beside the package in a checkout, inside it when installed."""
+    checkout = Path(__file__).parents[2] / "probes"
+    return checkout if (checkout / HEADERS[0]).is_file() else Path(__file__).parents[1] / "probes"
+
+
+@cache
+def layouts() -> Mapping[str, np.dtype[Any]]:
+    """Return the numpy type of every struct of the probes' headers."""
+    return structs("".join((probe_directory() / name).read_text() for name in HEADERS))
+
+
+def structs(header: str) -> dict[str, np.dtype[Any]]:
+    """Return the numpy type of every struct in the text of a C header, laid out as C lays it out."""
+    text = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+    sizes = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)$", text, flags=re.MULTILINE)}
+    found: dict[str, np.dtype[Any]] = {}
+    for name, body in re.findall(r"struct (\w+) \{(.*?)\n\};", text, flags=re.DOTALL):
+        fields: list[Any] = []
+        for kind, field, length in _FIELD.findall(body):
+            count = int(sizes.get(length, length or 0))
+            if kind == "char":
+                fields.append((field, f"S{count}"))
+            else:
+                base = found.get(kind) or np.dtype(_BASE[kind])
+                fields.append((field, base, (count,)) if length else (field, base))
+        found[name] = np.dtype(fields, align=True)
+    return found
+
+
+def enums(header: str) -> dict[str, list[str]]:
+    """Return the names in every enum of the text of a C header."""
+    found = re.findall(r"enum (\w+) \{(.*?)\}", header, flags=re.DOTALL)
+    return {name: [word.split("=")[0].strip() for word in body.split(",")] for name, body in found}

@@ -1,0 +1,117 @@
+"""Reads and writes BPF maps and the ring buffer through the kernel alone, so that the recorder need not hold bcc and LLVM."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forktrace.errors import ForktraceError
+
+Records = npt.NDArray[np.void]
+
+BUSY: Final = 1 << 31
+DISCARDED: Final = 1 << 30
+
+_UPDATE, _DELETE, _LOOKUP_BATCH = 2, 3, 24  # enum bpf_cmd; batches since Linux 5.6
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_u64 = struct.Struct("<Q").unpack_from
+_pack_u64 = struct.Struct("<Q").pack_into
+
+
+class Map:
+    """A hash or an array in the kernel, by its descriptor; keys and values are numpy records as in the probes."""
+
+    def __init__(self, descriptor: int, key: npt.DTypeLike, value: npt.DTypeLike, entries: int, bpf_call: int) -> None:
+        self._descriptor = descriptor
+        self._keys = np.zeros(entries, key)
+        self._values = np.zeros(entries, value)
+        self._call = bpf_call
+
+    def items(self) -> tuple[Records, Records]:
+        """Return all keys and their values, as copies.
+
+        Raises:
+            ForktraceError: the kernel refuses.
+        """
+        position = ctypes.create_string_buffer(8)
+        attributes = bytearray(56)
+        keys, values = self._keys.ctypes.data, self._values.ctypes.data
+        size, place = len(self._keys), ctypes.addressof(position)
+        struct.pack_into("<QQQQIIQQ", attributes, 0, 0, place, keys, values, size, self._descriptor, 0, 0)
+        if self._bpf(_LOOKUP_BATCH, attributes) not in (0, errno.ENOENT):  # ENOENT: that was all
+            raise ForktraceError(f"a BPF map cannot be read: {os.strerror(ctypes.get_errno())}")
+        (found,) = struct.unpack_from("<I", attributes, 32)
+        return self._keys[:found].copy(), self._values[:found].copy()
+
+    def set(self, key: Any, value: Any) -> None:
+        """Set one entry."""
+        self._element(_UPDATE, np.array(key, self._keys.dtype), np.array(value, self._values.dtype))
+
+    def delete(self, key: Any) -> None:
+        """Remove one entry, if it is there."""
+        self._element(_DELETE, np.array(key, self._keys.dtype), np.zeros(1, np.uint8))
+
+    def _element(self, command: int, key: npt.NDArray[Any], value: npt.NDArray[Any]) -> None:
+        attributes = bytearray(struct.pack("<IIQQQ", self._descriptor, 0, key.ctypes.data, value.ctypes.data, 0))
+        if self._bpf(command, attributes) not in (0, errno.ENOENT):
+            raise ForktraceError(f"a BPF map cannot be written: {os.strerror(ctypes.get_errno())}")
+
+    def _bpf(self, command: int, attributes: bytearray) -> int:
+        """Call bpf(2) and return 0 or the errno; the kernel writes its answer into `attributes`."""
+        buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+        failed = _libc.syscall(self._call, command, ctypes.byref(buffer), len(attributes))
+        return ctypes.get_errno() if failed else 0
+
+
+class Ring:
+    """Reads a BPF ring buffer in bulk, through its memory (kernel: Documentation/bpf/ringbuf.rst; the data is mapped twice)."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._size = size
+        page = mmap.PAGESIZE
+        self._consumer = mmap.mmap(descriptor, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._producer = mmap.mmap(descriptor, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._data = memoryview(self._producer)[page:]
+
+    def read(self) -> bytes:
+        """Return all finished records, each with its header, and make their room free."""
+        (start,) = _u64(self._consumer)
+        (end,) = _u64(self._producer)
+        if start == end:
+            return b""
+        first = start % self._size
+        whole = self._finished(first, end - start)
+        chunk = bytes(self._data[first : first + whole])
+        _pack_u64(self._consumer, 0, start + whole)
+        return chunk
+
+    def _finished(self, first: int, available: int) -> int:
+        """Return how many bytes from `first` on are finished records: up to the first that is still being written."""
+        lengths = self._data.cast("I")
+        at, end = first // 4, (first + available) // 4
+        while at < end:
+            length = lengths[at]
+            if length & BUSY:
+                break
+            at += record_words(length)
+        lengths.release()
+        return at * 4 - first
+
+    def close(self) -> None:
+        """Unmap."""
+        self._data.release()
+        self._producer.close()
+        self._consumer.close()
+
+
+def record_words(length: int) -> int:
+    """Return how many 4-byte words a record takes in the ring: an 8-byte header, the data, padding to 8 bytes."""
+    return ((length & ~DISCARDED) + 15) // 8 * 2
