@@ -1,7 +1,7 @@
 """What recording costs: `python benchmarks/slowdown.py [--pairs N] [--rival-pairs N] [--only NAME]`, as root.
 
-Each ratio is of two runs one right after the other, bare and traced, taking turns in which comes first; printed is the median of
-the ratios and its 95 % interval by order statistics. Every workload prints the seconds that it took itself, so a tracer's
+Each ratio is of two runs one right after the other, bare and traced, taking turns in which comes first; printed is the median
+of the ratios and its 95 % interval by order statistics. Every workload prints the seconds that it took itself, so a tracer's
 start-up does not count. The tables are Markdown, for docs/limits.md.
 """
 
@@ -28,10 +28,10 @@ from forktrace.trace import stream
 WORKLOADS = Path(__file__).parent / "workloads"
 FORKTRACE = [sys.executable, "-m", "forktrace"]
 IDLE_S = 15.0
-STARTS = 10
+STARTS = 8
 GETPPID_CALLS = 4_000_000
 ROUND_TRIPS = 60_000
-LONG_STORM = ["2", "60000"]
+LONG_STORM = ["2", "30000"]
 POINTS = [
     "task:task_newtask",
     "sched:sched_process_exec",
@@ -64,7 +64,7 @@ def workloads(folder: Path) -> dict[str, list[str]]:
 
 def tracers(folder: Path) -> dict[str, list[str]]:
     """Return what each tracer puts before a command."""
-    quoted = WITH_TRACEFS + ["sh", "-c", 'program=$1 out=$2; shift 2; exec bpftrace -q -o "$out" -c "$*" -e "$program"', "sh"]
+    quoted = [*WITH_TRACEFS, "sh", "-c", 'program=$1 out=$2; shift 2; exec bpftrace -q -o "$out" -c "$*" -e "$program"', "sh"]
     events = [word for point in POINTS for word in ("-e", point)]
     return {
         "forktrace": [*FORKTRACE, "record", "-q", "--force", "--user", "root", "-o", str(folder / "x.arrows"), "--"],
@@ -76,7 +76,7 @@ def tracers(folder: Path) -> dict[str, list[str]]:
 
 def elapsed_s(command: Sequence[str]) -> float:
     """Run `command` and return the seconds that it prints as its last line."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0 or not done.stdout.strip():
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     return float(done.stdout.split()[-1])
@@ -215,10 +215,17 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory_mb(pid: int, entry: str) -> float:
-    """Return VmRSS or VmHWM (its peak) of a process from /proc/PID/status."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(entry)).split()[1]) * 1024 / 1e6
+def memory_mb(pids: Sequence[int], file: str, entry: str) -> float:
+    """Return the sum of an entry of /proc/PID/FILE; a process that has ended counts nothing.
+
+    VmRSS of `status` counts a page that two of them share twice, Pss of `smaps_rollup` once.
+    """
+    kib = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+            kib += sum(int(line.split()[1]) for line in lines if line.startswith(entry))
+    return kib * 1024 / 1e6
 
 
 def recorder(folder: Path) -> None:
@@ -227,20 +234,20 @@ def recorder(folder: Path) -> None:
         before = sum(cpu_s(pid) for pid in pids)
         time.sleep(IDLE_S)
         share = (sum(cpu_s(pid) for pid in pids) - before) / IDLE_S
-        rss = sum(memory_mb(pid, "VmRSS") for pid in pids)
-    row("recorder idle", f"{share:.1%} of a core over {IDLE_S:.0f} s, {len(pids)} processes")
-    row("its memory, idle", f"{rss:.0f} MB resident, the sum of its processes")
-    peak = 0.0
+        each = " + ".join(f"{memory_mb([pid], 'status', 'VmRSS'):.0f}" for pid in pids)
+        pss = memory_mb(pids, "smaps_rollup", "Pss:")
+    row("recorder idle", f"{share:.1%} of a core over {IDLE_S:.0f} s")
+    row("memory, idle", f"{each} MB resident (launcher + recorder); {pss:.0f} MB with shared pages counted once")
+    peak_rss = peak_pss = 0.0
     with recording(folder, [str(folder / "storm"), *LONG_STORM]) as pids:
-        while len(alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) == len(pids):
-            with contextlib.suppress(OSError, StopIteration):
-                peak = max(peak, sum(memory_mb(pid, "VmRSS") for pid in alive))
-            if Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                break
+        while (rss := memory_mb(pids, "status", "VmRSS")) > 0:
+            peak_rss = max(peak_rss, rss)
+            peak_pss = max(peak_pss, memory_mb(pids, "smaps_rollup", "Pss:"))
             time.sleep(0.05)
     lost, processes, size, _ = trace_facts(folder / "x.arrows")
-    row("its memory, recording a storm", f"{peak:.0f} MB at most; {processes} processes, {lost} events lost")
-    row("that storm's trace, merged", f"{size / processes:.0f} bytes a process")
+    peak = f"at most {peak_rss:.0f} MB resident, {peak_pss:.0f} MB with shared pages counted once"
+    row("memory, recording a storm", f"{peak}; {processes} processes, {lost} events lost")
+    row("that storm's trace", f"{size / processes:.0f} bytes a process")
 
 
 def starts(folder: Path) -> None:
