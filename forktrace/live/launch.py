@@ -25,6 +25,7 @@ from forktrace.errors import CommandError, ForktraceError, PermissionMissing, Us
 
 PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python sets both to SIG_IGN, which an exec would pass on
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
+DIED: Final = {"say": "error", "message": "the recorder died", "hint": "what was recorded before can be read", "status": 1}
 INTERPRETER: Final = "/bin/sh"  # for a script without #!, as execvp(3) does
 
 
@@ -186,7 +187,10 @@ def _receive(channel: socket.socket, wanted: str) -> None:
         message = channel.recv(1 << 16)
     except ConnectionError:
         message = b""
-    said = json.loads(message or b'{"say": "error", "message": "the recorder died", "status": 1}')
+    said = json.loads(
+        message
+        or b'{"say": "error", "message": "the recorder died", "hint": "what was recorded before can be read", "status": 1}'
+    )
     if said["say"] == "error":
         error = ForktraceError(said["message"], said.get("hint", ""))
         error.exit_status = said["status"]  # that of the class it had over there
@@ -316,9 +320,13 @@ def _watch(channel: socket.socket, pid: int, duration_s: float | None) -> int:
     """Wait for the target and for the recorder, passing signals on.
 
     Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+
+    Raises:
+        ForktraceError: the recording broke off; the target has ended by then.
     """
     told: list[int] = []
     status: int | None = None
+    failure: ForktraceError | None = None
 
     def interrupted(number: int, frame: object) -> None:
         told.append(number)
@@ -339,16 +347,28 @@ def _watch(channel: socket.socket, pid: int, duration_s: float | None) -> int:
         if target in readable:
             status = os.waitpid(pid, 0)[1]
             _send(channel, "ended")
-        elif channel in readable:  # closed: the recorder is done, or dead
+        elif channel in readable:
+            failure = _failure(channel)
             break
         elif not readable:
             _send(channel, "stop")
             deadline = None
-    if status is not None:
-        return status
-    if len(told) > 1:
-        return signal.SIGINT
-    return 0 if duration_s is not None else os.waitpid(pid, 0)[1]
+    if failure:  # the target goes on as if nothing had happened, and only then is it said
+        if status is None:
+            os.waitpid(pid, 0)
+        raise failure
+    if status is None:
+        return signal.SIGINT if len(told) > 1 else 0
+    return status
+
+
+def _failure(channel: socket.socket) -> ForktraceError | None:
+    """Return what the recorder failed at, None when it is done."""
+    try:
+        _receive(channel, "done")
+    except ForktraceError as error:
+        return error
+    return None
 
 
 def _send(channel: socket.socket, say: str) -> None:

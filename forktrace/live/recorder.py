@@ -1,8 +1,8 @@
 """The recorder's own process: probes in, trace out. `launch` starts it, tells it whom to follow, and reaps the target.
 
 The two talk over a socket in single messages: the recorder says `armed`, is sent `follow` with the target's number and the
-open trace, answers `ready`; is told `ended` when the target was reaped and `stop` when the user has had enough; and says
-`error` with a message when it cannot go on.
+open trace, answers `ready`; is told `ended` when the target was reaped and `stop` when the user has had enough; and says `done`
+at the end, or `error` with a message when it cannot go on.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ class Recorder:
             self._close()
         self._live.clear()
         self._say_closing()
+        with contextlib.suppress(OSError):  # nobody waits for it
+            self._channel.send(b'{"say": "done"}')
 
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
@@ -275,6 +277,8 @@ class Recorder:
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 
     def _say_closing(self) -> None:
+        if not self._counts:  # the command could not be started, which is said elsewhere
+            return
         if self._worst:
             lasted, pid, by, call = self._worst
             how = f"until {by or 'another process'} reaped it ({call})" if call else "and still is: nobody reaped it"

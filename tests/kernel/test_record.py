@@ -342,3 +342,21 @@ def test_sudo_opens_with_the_users_rights(user: str, open_folder: Path) -> None:
         done = as_user(user, ["record", "-o", str(locked / "x.arrows"), "--", "/bin/true"], folder)
         assert done.returncode == 125, done.stderr
         assert not list(locked.iterdir())
+
+
+def test_full_disk(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A disk that fills ends the recording with one line and 125; the target goes on, and what was written can be read."""
+    disk = open_folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    try:
+        script = "import os\nfor i in range(3000):\n    os.fork() or os._exit(0)\n    os.wait()\nprint('the target is done')"
+        line = forktrace_command("record", "-o", str(disk / "x.arrows"), "--", sys.executable, "-c", script)
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        recording = forktrace.read(disk / "x.arrows")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert (done.returncode, done.stdout) == (125, "the target is done\n")
+    assert "cannot write the trace: No space left on device" in done.stderr
+    assert recording.cut
+    assert len(recording.lifecycles()) > 100

@@ -1,0 +1,72 @@
+"""Names, users and commands, before anything is started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from forktrace.errors import CommandError, PermissionMissing, UsageError
+from forktrace.live import launch
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["python", "consumer.py"], "forktrace-consumer.7.arrows"),
+        (["/usr/bin/python3.11", "-u", "/srv/my app.py", "x.py"], "forktrace-my app.7.arrows"),
+        (["python3", "-c", "pass"], "forktrace-python3.7.arrows"),
+        (["./run.sh"], "forktrace-run.sh.7.arrows"),
+    ],
+)
+def test_default_name(command: list[str], name: str) -> None:
+    """The script's name for Python, else the command's."""
+    assert launch.default_name(command, 7) == name
+
+
+def user(path: Path) -> launch.User:
+    """Somebody whose PATH is one directory."""
+    return launch.User("somebody", 1234, 1234, (1234,), {"PATH": str(path)})
+
+
+def test_a_command_is_looked_for_in_the_users_path(tmp_path: Path) -> None:
+    """Not in that of root: what is nowhere there is 127; a name with a slash is left to exec."""
+    (tmp_path / "there").touch()
+    launch.check_command("there", user(tmp_path))
+    launch.check_command("./nowhere", user(tmp_path))
+    with pytest.raises(CommandError, match="ls: command not found") as caught:
+        launch.check_command("ls", user(tmp_path))
+    assert caught.value.exit_status == 127
+
+
+def test_named_user() -> None:
+    """--user takes that user's numbers and home, and nobody unknown."""
+    nobody = launch.named_user("nobody")
+    assert (nobody.uid, nobody.environment["USER"]) == (65534, "nobody")
+    with pytest.raises(UsageError, match="there is no user no-such-user"):
+        launch.named_user("no-such-user")
+
+
+def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SUDO_UID alone, without a sudo above, makes nobody else of us."""
+    monkeypatch.setattr(launch, "sudo_environment", lambda: None)
+    monkeypatch.setenv("SUDO_UID", "1234")
+    assert launch.invoking_user().uid == 0
+
+
+def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the environment that sudo was given, also where the number has no name."""
+    monkeypatch.setattr(launch, "sudo_environment", lambda: {"PATH": "/home/me/bin"})
+    monkeypatch.setenv("SUDO_UID", "54321")
+    monkeypatch.setenv("SUDO_GID", "54322")
+    who = launch.invoking_user()
+    assert (who.uid, who.gid, who.groups, who.environment) == (54321, 54322, (54322,), {"PATH": "/home/me/bin"})
+
+
+def test_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says so at once, with the command to type."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(PermissionMissing) as caught:
+        launch.record(["true"], output=None, force=False, duration_s=None, quiet=True, user=None)
+    assert caught.value.hint == 'sudo "$(command -v forktrace)" record -- true'
