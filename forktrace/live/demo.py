@@ -44,8 +44,8 @@ def check_absent(*paths: Path) -> None:
 def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: Callable[[str], None]) -> int:
     """Record the scene into `trace` and return the exit status of `forktrace record`.
 
-    What the scene prints goes to stderr and to its feeder, which so knows how far it is. `say` gets one line of words at
-    a time. Whatever goes wrong, Ctrl-C included: when this returns or raises, the feeder and the recorder are gone.
+    What the scene and the recorder print goes to `say`, a line at a time, and to the feeder, which so knows how far the
+    scene is. Whatever goes wrong, Ctrl-C included: when this returns or raises, the feeder and the recorder are gone.
 
     Raises:
         ForktraceError: the feeder did not start.
@@ -59,7 +59,8 @@ def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: C
         command = [_short(sys.executable), _short(str(scene.program)), *arguments]
         record = ["record", "-o", str(trace), *["--force"] * force, "--", *command]
         say(shlex.join(["forktrace", *record]))
-        recorder = subprocess.Popen([*_forktrace(), *record], stdout=subprocess.PIPE, text=True)
+        # stderr too: not being a terminal it gets no live line, which the lines of the scene would be written into.
+        recorder = subprocess.Popen([*_forktrace(), *record], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for line in _stdout(recorder):
             say(line.rstrip("\n"))
             _pass_on(line, feeder)
