@@ -219,6 +219,7 @@ def demo(scene: str, listing: bool, speed: float, output: str | None, force: boo
     demo.check_modules(chosen)
     if not force:
         demo.check_absent(Path(trace), Path(picture))
+    demo.check_root()
     status = demo.record_scene(chosen, Path(trace), speed=speed, force=force, say=_say)
     if status:
         sys.exit(status if status > 0 else 128 - status)

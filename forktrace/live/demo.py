@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO, cast
 
-from forktrace.errors import ForktraceError, MachineLacks, UsageError
+from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError
 from forktrace.scenes import Scene
 
 PATIENCE_S: Final = 5.0  # for a process that should end by itself
@@ -39,6 +39,16 @@ def check_absent(*paths: Path) -> None:
     for path in paths:
         if path.exists():
             raise UsageError(f"{path} exists", hint="name another with -o, or overwrite with --force")
+
+
+def check_root() -> None:
+    """Make sure that there is somebody to record, before there is something to record.
+
+    Raises:
+        PermissionMissing: this is not root.
+    """
+    if os.geteuid() != 0:
+        raise PermissionMissing("recording needs root", 'sudo "$(command -v forktrace)" demo')
 
 
 def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: Callable[[str], None]) -> int:

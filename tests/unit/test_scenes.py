@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forktrace.errors import ForktraceError, MachineLacks, UsageError
+from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError
 from forktrace.live import demo
 from forktrace.scenes import SCENES, Scene, scene
 
@@ -87,6 +87,14 @@ def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
     taken.touch()
     with pytest.raises(UsageError, match=r"taken\.png exists") as error:
         demo.check_absent(tmp_path / "free.arrows", taken)
+
+
+def test_nothing_starts_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is a demo to repeat, not the command line that reads from this demo's broker."""
+    monkeypatch.setattr(demo.os, "geteuid", lambda: 1000)
+    with pytest.raises(PermissionMissing) as failed:
+        demo.check_root()
+    assert failed.value.hint.endswith("demo")
     assert "--force" in error.value.hint
 
 
