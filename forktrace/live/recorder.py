@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -66,7 +67,7 @@ class Recorder:
 
     def __init__(self, channel: socket.socket, *, quiet: bool) -> None:
         self._channel = channel
-        self._live = LiveLine(quiet or not sys.stderr.isatty())
+        self._live = LiveLine(silent=quiet or not os.isatty(2))
         self._quiet = quiet
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
@@ -85,6 +86,7 @@ class Recorder:
         from forktrace.trace.stream import Writer
 
         self._probes = Probes()
+        self._live.clear()
         self._channel.send(b'{"say": "armed"}')
         message, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 1)
         if not message:
@@ -282,7 +284,7 @@ class Recorder:
         if self._worst:
             lasted, pid, by, call = self._worst
             how = f"until {by or 'another process'} reaped it ({call})" if call else "and still is: nobody reaped it"
-            self._say(f"{pid} was a zombie for {lasted / 1e9:.3f} s, {how}")
+            self._say(f"{pid} was a zombie for {duration(lasted)}, {how}")
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
@@ -290,25 +292,25 @@ class Recorder:
 
 
 class LiveLine:
-    """The line on a terminal that shows how the recording goes."""
+    """The line on a terminal that shows how the recording goes.
+
+    It stands at the right edge and leaves the cursor at the left, where the target, which may print to the same terminal,
+    writes as if nothing were there.
+    """
 
     def __init__(self, silent: bool) -> None:
-        self._live: Any = None
         self._silent = silent
+        self._shown = False
         self._before = (time.monotonic(), 0)
 
     def show(self, text: str) -> None:
         """Replace the line."""
         if self._silent:
             return
-        from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
-
-        if self._live is None:
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._live.start()
-        self._live.update(Text(f"forktrace: {text}", no_wrap=True, overflow="ellipsis"), refresh=True)
+        width = shutil.get_terminal_size().columns
+        text = f"forktrace: {text}"[: width - 1]
+        self._write(f"\r\x1b[K\x1b[{width - len(text)}G\x1b[2m{text}\x1b[0m\r")
+        self._shown = True
 
     def update(self, counts: Counter[str], lost: int, running: int, zombies: int) -> None:
         """Show how many processes ran and run, zombies now, events per second and losses."""
@@ -324,14 +326,23 @@ class LiveLine:
 
     def clear(self) -> None:
         """Remove the line; the next `show` makes a new one."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._shown:
+            self._write("\r\x1b[K")
+            self._shown = False
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            os.write(2, text.encode())
 
 
 def count(number: int, noun: str) -> str:
     """Return `1 process`, `2 processes`."""
     return f"{number:,} {noun}{'' if number == 1 else 'es'}"
+
+
+def duration(ns: int) -> str:
+    """Return `1.803 s`, or `3.7 ms` for less than a second."""
+    return f"{ns / 1e9:.3f} s" if ns >= 1_000_000_000 else f"{ns / 1e6:.1f} ms"
 
 
 def boot_ns() -> int:
