@@ -87,15 +87,15 @@ def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
     taken.touch()
     with pytest.raises(UsageError, match=r"taken\.png exists") as error:
         demo.check_absent(tmp_path / "free.arrows", taken)
+    assert "--force" in error.value.hint
 
 
 def test_nothing_starts_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint is a demo to repeat, not the command line that reads from this demo's broker."""
-    monkeypatch.setattr(demo.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(PermissionMissing) as failed:
         demo.check_root()
     assert failed.value.hint.endswith("demo")
-    assert "--force" in error.value.hint
 
 
 # A scene of its own: the feeder hands out one argument, then copies what it hears; it ends when its stdin does.
