@@ -6,6 +6,7 @@ What a command needs is imported in its body, so that `forktrace --help` stays f
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -337,6 +338,7 @@ def _flush() -> None:
 
 def main() -> NoReturn:
     """Run the command line and end with the status of DESIGN.md, section 6. Errors of users are one line, no traceback."""
+    _open_standard_streams()
     try:
         status = cli.main(prog_name="forktrace", standalone_mode=False)
         sys.stdout.flush()
@@ -353,6 +355,19 @@ def main() -> NoReturn:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
         status = _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed, lest a file of ours become one; what we start finds it closed still."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - it stays open
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave_pipe() -> int:

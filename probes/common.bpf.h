@@ -49,7 +49,8 @@ struct process {
 BPF_HASH(followed, u64, struct process, 65536);
 
 /* (namespace, number) -> signal_struct, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
- * Set at fork, removed with the process unless the number has a new owner. Full: resolved by user space, or not. */
+ * Set at fork, removed with the process unless the number has a new owner. Full:
+ * losses[NUMBERS_UNKNOWN], and its reap may be one that nobody was seen to do. */
 BPF_HASH(numbers, struct number, u64, 131072);
 
 /* place -> wait calls that came back without a child. User space reads it, and removes the places of processes that are gone.

@@ -15,7 +15,7 @@ enum sent_by { BY_PROCESS, BY_KERNEL, BY_OOM, BY_PDEATHSIG, BY_PIDNS };
 #define NONE 255 /* of any of these enums: not known */
 
 /* What can get lost beside the records themselves; the indexes go on after enum kind. */
-enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, LOSSES };
+enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBERS_UNKNOWN, LOSSES };
 
 #define ARGV_BYTES 4096
 #define FILE_BYTES 256

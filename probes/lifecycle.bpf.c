@@ -21,7 +21,8 @@ static __always_inline struct process *follow(u64 task)
         READ(number.nr, upid + upid_nr);
         READ(ns, upid + upid_ns);
         READ(number.ns, ns + pid_namespace_ns + ns_common_inum);
-        numbers.update(&number, &signal);
+        if (numbers.update(&number, &signal))
+            lose(NUMBERS_UNKNOWN);
         fresh.numbers[up] = number;
     }
     fresh.pid = number_at(pid, recorder_level());

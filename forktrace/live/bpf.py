@@ -24,7 +24,7 @@ SOURCES: Final = ("events.h", "common.bpf.h", "lifecycle.bpf.c", "wait.bpf.c")
 
 # The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
 RING_KINDS: Final = KINDS[:10]
-LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted")
+LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number")
 
 # All that belongs to one processor architecture: system call numbers, where the arguments of a call are kept, the size of a
 # kernel stack, the directory of its C headers. aarch64 would be a further column: its numbers, `syscallno`, `regs`.

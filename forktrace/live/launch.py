@@ -53,12 +53,13 @@ def record(
         raise PermissionMissing("recording needs root", f'sudo "$(command -v forktrace)" {again}')
     who = named_user(user) if user else invoking_user()
     check_command(command[0], who)
-    if output is not None and not force and os.path.lexists(output):
+    to_stdout = output == "-"
+    if output is not None and not force and not to_stdout and os.path.lexists(output):
         raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force")
     channel = _start_recorder(quiet)
     try:
         _receive(channel, "armed")
-        held = Held(command, who)
+        held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
             with _opened(path, who, force) as (trace, is_new):
@@ -79,7 +80,8 @@ def record(
         raise
     channel.close()
     _wait_for_recorder()
-    _merge(path, who)
+    if not to_stdout:
+        _merge(path, who)
     return status
 
 
@@ -206,9 +208,12 @@ def _wait_for_recorder() -> None:
 
 
 class Held:
-    """The target, forked and with its user's rights, waiting for `release` before it runs the command."""
+    """The target, forked and with its user's rights, waiting for `release` before it runs the command.
 
-    def __init__(self, command: Sequence[str], who: User) -> None:
+    Its standard output is the descriptor `stdout`: another than 1 where the trace itself goes there.
+    """
+
+    def __init__(self, command: Sequence[str], who: User, stdout: int = 1) -> None:
         go_read, self._go = os.pipe()
         self._failure, failure_write = os.pipe()
         self._command = command[0]
@@ -217,6 +222,8 @@ class Held:
             try:
                 for number in PYTHON_IGNORES:
                     signal.signal(number, signal.SIG_DFL)
+                if stdout != 1:
+                    os.dup2(stdout, 1)
                 _become(who)
                 os.close(self._go)
                 if os.read(go_read, 1):
@@ -276,6 +283,9 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 @contextlib.contextmanager
 def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
     """Open the trace with the user's rights; yields its descriptor and whether the file is new."""
+    if path == "-":
+        yield 1, False
+        return
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     is_new = not os.path.lexists(path)
     try:
@@ -284,6 +294,8 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
         raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
     except OSError as error:
         raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
+    with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
+        os.fchmod(descriptor, 0o600)
     try:
         yield descriptor, is_new
     finally:
@@ -310,7 +322,7 @@ def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, comman
     """Tell the recorder whom to follow and where to write, and wait until it does."""
     from forktrace.live.recorder import header
 
-    order = {"pid": held.pid, "path": path, "truncate": os.fstat(trace).st_size > 0}
+    order = {"pid": held.pid, "path": path, "truncate": path != "-" and os.fstat(trace).st_size > 0}
     order["header"] = header(list(command), held.pid, who.name)
     socket.send_fds(channel, [json.dumps(order).encode()], [trace])
     _receive(channel, "ready")

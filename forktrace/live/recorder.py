@@ -93,7 +93,7 @@ class Recorder:
             return
         order = json.loads(message)
         os.ftruncate(descriptors[0], 0) if order["truncate"] else None
-        self._path = order["path"]
+        self._path = "standard output" if order["path"] == "-" else order["path"]
         with open(descriptors[0], "wb", buffering=0) as sink:
             self._writer = Writer(sink, order["header"])
             self._probes.follow(order["pid"], self._pid_ns)
@@ -288,7 +288,8 @@ class Recorder:
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
-        self._say(f"next: forktrace report {self._path}")
+        if self._path != "standard output":
+            self._say(f"next: forktrace report {self._path}")
 
 
 class LiveLine:

@@ -360,3 +360,32 @@ def test_full_disk(open_folder: Path, environment: Mapping[str, str]) -> None:
     assert "cannot write the trace: No space left on device" in done.stderr
     assert recording.cut
     assert len(recording.lifecycles()) > 100
+
+
+def test_trace_on_stdout(environment: Mapping[str, str], open_folder: Path) -> None:
+    """`-o -` writes the trace to stdout, and what the target prints to stderr."""
+    line = forktrace_command("record", "-q", "-o", "-", "--", "/bin/echo", "hello")
+    done = subprocess.run(line, env=environment, capture_output=True, timeout=60, check=True)
+    (open_folder / "piped.arrows").write_bytes(done.stdout)
+    assert closed_recording(open_folder / "piped.arrows").table["comm"].tolist() == ["echo"]
+    assert done.stderr == b"hello\n"
+
+
+def test_closed_standard_descriptors(environment: Mapping[str, str], open_folder: Path) -> None:
+    """With stdin, stdout and stderr closed the trace is as good, and the target finds them closed too."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    line = forktrace_command("record", "-o", str(path), "--", "/bin/sh", "-c", "test ! -e /proc/self/fd/1 && exit 7")
+    script = 'exec "$@" <&- >&- 2>&-'
+    done = subprocess.run(["/bin/sh", "-c", script, "sh", *line], env=environment, timeout=60, check=False)
+    assert done.returncode == 7
+    assert closed_recording(path).table["exit_code"].tolist()[0] == 7
+
+
+def test_overwriting_keeps_arguments_secret(environment: Mapping[str, str], open_folder: Path) -> None:
+    """--force gives the old file's place to a trace that its owner alone can read."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    path.write_bytes(bytes(100_000))
+    path.chmod(0o644)
+    subprocess.run(forktrace_command("record", "-q", "--force", "-o", str(path), "--", "true"), env=environment, check=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(closed_recording(path).table) == 1
