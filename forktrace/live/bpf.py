@@ -17,7 +17,7 @@ from forktrace.live.layout import layouts, probe_directory
 from forktrace.live.maps import Map, Records, Ring
 from forktrace.trace.events import KINDS
 
-RING_BYTES: Final = 16 << 20
+RING_BYTES: Final = 8 << 20
 FOLLOWED: Final = 65536  # entries of the maps of that name in common.bpf.h
 WAIT_PLACES: Final = 16384
 SOURCES: Final = ("events.h", "common.bpf.h", "lifecycle.bpf.c", "wait.bpf.c")

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from forktrace.errors import ForktraceError, MachineLacks
 
-READ_EVERY_S: Final = 0.02  # 16 MiB hold two seconds of the fastest fork storm
+READ_EVERY_S: Final = 0.02  # 8 MiB hold a second of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 TRACEFS: Final = "/sys/kernel/tracing"
