@@ -61,7 +61,7 @@ def cli() -> None:
 @cli.command(context_settings={"allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
 @force_option
-@click.option("-d", "--duration", metavar="SEC", type=click.FloatRange(0, min_open=True), help="Stop recording after SEC.")
+@click.option("-d", "--duration", metavar="SEC", type=click.FloatRange(0, 1e9, min_open=True), help="Stop recording after SEC.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
 @click.option("--user", metavar="USER", help="Run the command as USER [default: who called sudo].")
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -274,10 +274,12 @@ def _read(trace: str | None, pid: str | None, since: str | None, until: str | No
     recording = read(trace or _newest())
     if recording.cut:
         click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
-    if since or until:
-        recording = recording.between(
-            recording.parse_time(since) if since else None, recording.parse_time(until) if until else None
-        )
+    if since is not None or until is not None:
+        first = None if since is None else recording.parse_time(since)
+        last = None if until is None else recording.parse_time(until)
+        if first is not None and last is not None and last < first:
+            raise UsageError(f"--until {until} is before --since {since}")
+        recording = recording.between(first, last)
     return recording.of(recording.find_process(pid)) if pid else recording
 
 

@@ -213,6 +213,7 @@ def _compiled_elsewhere(ring_bytes: int) -> dict[str, int]:
     pid = os.fork()
     if pid == 0:
         try:
+            os.chdir("/")  # clang asks for the working directory, which may be gone
             _compile_and_send(its, ring_bytes)
         finally:
             os._exit(0)

@@ -54,6 +54,8 @@ def record(
     who = named_user(user) if user else invoking_user()
     check_command(command[0], who)
     to_stdout = output == "-"
+    if output is not None and os.path.isdir(output):
+        raise UsageError(f"{output} is a directory", "name a file with -o")
     if output is not None and not force and not to_stdout and os.path.lexists(output):
         raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force")
     channel = _start_recorder(quiet)
@@ -148,6 +150,8 @@ def check_command(name: str, who: User) -> None:
         CommandError: 127, there is none.
     """
     folders = who.environment.get("PATH", os.defpath).split(os.pathsep)
+    if not name:
+        raise CommandError("'': command not found", 127)
     if os.sep not in name and not any(os.path.lexists(os.path.join(folder or ".", name)) for folder in folders):
         raise CommandError(f"{name}: command not found", 127)
 
@@ -324,7 +328,13 @@ def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, comman
 
     order = {"pid": held.pid, "path": path, "truncate": path != "-" and os.fstat(trace).st_size > 0}
     order["header"] = header(list(command), held.pid, who.name)
-    socket.send_fds(channel, [json.dumps(order).encode()], [trace])
+    written = os.memfd_create("order")  # no message is large enough for the longest command line
+    try:
+        with open(written, "w", closefd=False) as file:
+            json.dump(order, file)
+        socket.send_fds(channel, [b"{}"], [trace, written])
+    finally:
+        os.close(written)
     _receive(channel, "ready")
 
 

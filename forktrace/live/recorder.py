@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -68,6 +69,7 @@ class Recorder:
     def __init__(self, channel: socket.socket, *, quiet: bool) -> None:
         self._channel = channel
         self._live = LiveLine(silent=quiet or not os.isatty(2))
+        self._shares_terminal = os.isatty(1)  # with the target: a line of ours would erase its prompts
         self._quiet = quiet
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
@@ -88,11 +90,14 @@ class Recorder:
         self._probes = Probes()
         self._live.clear()
         self._channel.send(b'{"say": "armed"}')
-        message, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 1)
+        message, descriptors, _, _ = socket.recv_fds(self._channel, 64, 2)
         if not message:
             return
-        order = json.loads(message)
-        os.ftruncate(descriptors[0], 0) if order["truncate"] else None
+        with open(descriptors[1], encoding="utf-8") as file:
+            file.seek(0)
+            order = json.load(file)
+        if order["truncate"]:
+            os.ftruncate(descriptors[0], 0)
         self._path = "standard output" if order["path"] == "-" else order["path"]
         with open(descriptors[0], "wb", buffering=0) as sink:
             self._writer = Writer(sink, order["header"])
@@ -121,7 +126,8 @@ class Recorder:
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
                 self._write()
-                self._live.update(self._counts, sum(self._lost.values()), self._running(), self._zombies())
+                if not self._shares_terminal:
+                    self._live.update(self._counts, sum(self._lost.values()), self._running(), self._zombies())
             if self._ended_at is None:
                 continue
             if self._chunks:
@@ -289,15 +295,11 @@ class Recorder:
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
         if self._path != "standard output":
-            self._say(f"next: forktrace report {self._path}")
+            self._say(f"next: forktrace report {shlex.quote(self._path)}")
 
 
 class LiveLine:
-    """The line on a terminal that shows how the recording goes.
-
-    It stands at the right edge and leaves the cursor at the left, where the target, which may print to the same terminal,
-    writes as if nothing were there.
-    """
+    """The line on a terminal that shows how the recording goes."""
 
     def __init__(self, silent: bool) -> None:
         self._silent = silent
@@ -310,7 +312,7 @@ class LiveLine:
             return
         width = shutil.get_terminal_size().columns
         text = f"forktrace: {text}"[: width - 1]
-        self._write(f"\r\x1b[K\x1b[{width - len(text)}G\x1b[2m{text}\x1b[0m\r")
+        self._write(f"\r\x1b[K{text}")
         self._shown = True
 
     def update(self, counts: Counter[str], lost: int, running: int, zombies: int) -> None:
@@ -321,9 +323,8 @@ class LiveLine:
         then, before = self._before
         self._before = (now, total)
         rate = (total - before) / max(now - then, 1e-3)
-        self.show(
-            f"{count(counts['fork'], 'process')}, {running} running, {zombies} zombies, {rate:,.0f} events/s, {lost} lost"
-        )
+        alive = f"{running} running, {count(zombies, 'zombie', 's')}"
+        self.show(f"{count(counts['fork'], 'process')}, {alive}, {rate:,.0f} events/s, {lost} lost")
 
     def clear(self) -> None:
         """Remove the line; the next `show` makes a new one."""
@@ -336,9 +337,9 @@ class LiveLine:
             os.write(2, text.encode())
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = "es") -> str:
     """Return `1 process`, `2 processes`."""
-    return f"{number:,} {noun}{'' if number == 1 else 'es'}"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def duration(ns: int) -> str:
@@ -349,6 +350,11 @@ def duration(ns: int) -> str:
 def boot_ns() -> int:
     """Return CLOCK_BOOTTIME in ns, the clock of every time in a trace."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def working_directory() -> str:
+    """Return the working directory, which may be gone: then what the kernel says of it, `/path (deleted)`."""
+    return os.readlink("/proc/self/cwd")
 
 
 def read_comm(pid: int) -> str:
@@ -376,7 +382,7 @@ def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
     return {
         "forktrace": __version__,
         "command": command,
-        "cwd": os.getcwd(),
+        "cwd": working_directory(),
         "target_pid": target_pid,
         "target_start_ns": None,
         "user": user,

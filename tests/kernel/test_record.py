@@ -389,3 +389,21 @@ def test_overwriting_keeps_arguments_secret(environment: Mapping[str, str], open
     subprocess.run(forktrace_command("record", "-q", "--force", "-o", str(path), "--", "true"), env=environment, check=True)
     assert path.stat().st_mode & 0o777 == 0o600
     assert len(closed_recording(path).table) == 1
+
+
+def test_a_long_command_line_from_a_directory_that_is_gone(environment: Mapping[str, str], open_folder: Path) -> None:
+    """What the kernel executes is recorded, however long; the working directory need not be there any more."""
+    path, gone = open_folder / f"{uuid.uuid4()}.arrows", open_folder / "gone"
+    line = forktrace_command("record", "-q", "-o", str(path), "--", "/bin/true", *["x" * 100_000] * 3)
+    script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+    subprocess.run(["/bin/sh", "-c", script, str(gone), *line], env=environment, timeout=60, check=True)
+    assert closed_recording(path).recording.header["cwd"] == f"{gone} (deleted)"
+
+
+def test_an_empty_command(environment: Mapping[str, str], open_folder: Path) -> None:
+    """Is none, and leaves no file."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    line = forktrace_command("record", "-o", str(path), "--", "")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (127, "forktrace: '': command not found\n")
+    assert not path.exists()
