@@ -41,6 +41,7 @@ struct process {
     u8 reaped;
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
     u8 adopter_disposition;
+    u8 parent_is_init; /* the parent is followed, and the init of its PID namespace */
 };
 
 /* signal_struct -> a followed process. That address is shared by all threads and survives an exec from any of them; a pid does
@@ -201,6 +202,17 @@ static __always_inline u8 disposition_of(u64 task, u32 signal)
     if (signal == SIGCHLD && (flags & SA_NOCLDWAIT))
         return NOCLDWAIT;
     return handler ? HANDLER : DEFAULT;
+}
+
+/* Remember the real parent of a process that died: who it is and what it does with SIGCHLD. */
+static __always_inline void note_parent(struct process *process, u64 task)
+{
+    u64 signal = signal_of(task);
+    struct process *parent = followed.lookup(&signal);
+    process->parent = signal;
+    process->disposition = disposition_of(task, SIGCHLD);
+    process->parent_is_init = parent && parent->numbers[0].nr == 1;
+    name_process(&process->parent_name, task);
 }
 
 static __always_inline u64 cgroup_of(u64 task)

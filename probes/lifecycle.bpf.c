@@ -234,9 +234,7 @@ RAW_TRACEPOINT_PROBE(sched_process_exit)
     READ(leader, task + task_group_leader);
     READ(parent, leader + task_real_parent);
     READ(process->exit_signal, leader + task_exit_signal);
-    process->parent = signal_of(parent);
-    process->disposition = disposition_of(parent, SIGCHLD);
-    name_process(&process->parent_name, parent);
+    note_parent(process, parent);
     u64 adopter = adopter_of(task), value = 0;
     nobody(&process->adopter_name);
     if (adopter) {
@@ -301,9 +299,7 @@ static __always_inline void report_zombie(u64 signal, struct process *process, u
     u64 notified = signal_of(target);
     if (signal == signal_of(current) && process->parent != notified)
         return;
-    process->parent = notified;
-    process->disposition = disposition_of(target, SIGCHLD);
-    name_process(&process->parent_name, target);
+    note_parent(process, target);
     u64 now = bpf_ktime_get_boot_ns();
     if (!process->zombie_ns)
         process->zombie_ns = now;
@@ -439,7 +435,7 @@ static __always_inline void report_release(struct process *process)
 {
     u64 parent_signal = process->parent;
     struct process *parent = followed.lookup(&parent_signal);
-    int dying_init = parent && parent->exit_ns && parent->numbers[0].nr == 1;
+    int dying_init = process->parent_is_init && (!parent || parent->exit_ns); /* it cannot go before its children */
     if (!dying_init && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
         u64 notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
         report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
