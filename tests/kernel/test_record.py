@@ -115,13 +115,13 @@ class Terminal:
 
 
 CATCHES = """
-import os, signal, subprocess, time
-signal.signal(signal.SIGINT, lambda *_: os._exit(5))
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child's, from its first instruction
 child = os.fork()
 if not child:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     time.sleep(0.5)
     os._exit(6)
+signal.signal(signal.SIGINT, lambda *_: os._exit(5))
 print("the target is up", flush=True)
 os.waitpid(child, 0)
 """
