@@ -11,6 +11,7 @@ Rows are written in time order within a batch; batches of two flushes may overla
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ KINDS: Final = (
     "signal",  # a signal that kills or stops reached a followed process
     "oom",  # the kernel's OOM killer chose this process
     "waits",  # running total of wait calls that brought no child, per place or per child
+    "runtime",  # a Python interpreter was met: `file`; `detail` is JSON with its version and the directories of its library
+    "source",  # the text (`detail`) of line `line` of `file`, on which a frame of a recorded stack stands
     "lost",  # the kernel side could not deliver `count` records of the kind in `detail`
     "end",  # the recording was closed; `detail` is JSON with the totals
 )
@@ -37,6 +40,7 @@ CALLS: Final = ("fork", "vfork", "clone", "clone3", "wait4", "waitid", "io_uring
 TARGETS: Final = ("pid", "any", "pgid", "pidfd")
 DISPOSITIONS: Final = ("default", "handler", "ignored", "nocldwait")
 SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
+EXITS: Final = ("interpreter", "py-exit", "other")  # whose code called exit_group: os._exit, Py_Exit, any other
 STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "truncated", "not-python", "lost")
 
 # What a column may hold: a width for integers, a tuple for the values of an enumeration, "text" for strings that repeat
@@ -72,7 +76,9 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "result": "int64",  # errno of a failed call, else 0
     "sent_by": SENDERS,
     "count": "int64",
-    "stack": "text",
+    "exit_from": EXITS,  # of the exit of a Python process; null: it was killed, or it cannot be told
+    "line": "int32",
+    "stack": "text",  # folded, as forktrace.trace.stacks makes it
     "stack_status": STACK_STATUSES,
     "detail": "string",
 }
@@ -198,6 +204,17 @@ def waits(time_ns: int, count: int, *, pid: int | None = None, by: int | None = 
     """
     row: Row = {"kind": "waits", "time_ns": time_ns, "pid": pid, "result": result, "count": count}
     return row | acting(by) | more
+
+
+def runtime(time_ns: int, file: str, version: str, libraries: list[str], **more: Any) -> Row:
+    """An interpreter was met: its shared library or executable, `3.11.7`, and where its standard library is."""
+    found = {"version": version, "libraries": libraries}
+    return {"kind": "runtime", "time_ns": time_ns, "file": file, "detail": json.dumps(found)} | more
+
+
+def source(time_ns: int, file: str, line: int, text: str) -> Row:
+    """Line `line` of `file` reads `text`, stripped; `file` is as the frames of the stacks spell it."""
+    return {"kind": "source", "time_ns": time_ns, "file": file, "line": line, "detail": text}
 
 
 def lost(time_ns: int, count: int, what: str) -> Row:
