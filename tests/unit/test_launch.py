@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SUDO_GID", "54322")
     who = launch.invoking_user()
     assert (who.uid, who.gid, who.groups, who.environment) == (54321, 54322, (54322,), {"PATH": "/home/me/bin"})
+
+
+def test_ctrl_c_ends_a_held_target() -> None:
+    """Which dies of it, as it would once it runs, and is not released any more."""
+    me = launch.User("me", os.getuid(), os.getgid(), (os.getgid(),), os.environ)
+    held = launch.Held(["/bin/true"], me)
+    os.kill(held.pid, signal.SIGINT)
+    held.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(held.pid, 0)[1]) == -signal.SIGINT
 
 
 def test_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
