@@ -91,17 +91,27 @@ def record(
 
 
 def named_user(name: str) -> User:
-    """Return the user `name`, with this process's environment and that user's HOME, USER, LOGNAME and SHELL.
+    """Return the user called `name`, or with that number; the environment is this process's with HOME, USER, LOGNAME and SHELL.
 
     Raises:
         UsageError: there is no such user.
     """
     try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
+        entry = _password_entry(name)
+    except (KeyError, OverflowError):
         raise UsageError(f"there is no user {name}") from None
-    changed = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
+    changed = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
     return _user(entry, dict(os.environ) | changed)
+
+
+def _password_entry(name: str) -> pwd.struct_passwd:
+    """As chown(1) does it: a number that is somebody's name is that name."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        if not (name.isascii() and name.isdigit()):
+            raise
+        return pwd.getpwuid(int(name))
 
 
 def invoking_user() -> User:

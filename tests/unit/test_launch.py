@@ -42,11 +42,13 @@ def test_a_command_is_looked_for_in_the_users_path(tmp_path: Path) -> None:
 
 
 def test_named_user() -> None:
-    """--user takes that user's numbers and home, and nobody unknown."""
-    nobody = launch.named_user("nobody")
-    assert (nobody.uid, nobody.environment["USER"]) == (65534, "nobody")
-    with pytest.raises(UsageError, match="there is no user no-such-user"):
-        launch.named_user("no-such-user")
+    """--user takes that user's numbers and home, by name or number, and nobody unknown."""
+    for word in ("nobody", "65534"):
+        nobody = launch.named_user(word)
+        assert (nobody.name, nobody.uid, nobody.environment["USER"]) == ("nobody", 65534, "nobody")
+    for word in ("no-such-user", "54321", "-1", "9" * 30, "\u0661"):
+        with pytest.raises(UsageError, match=f"there is no user {word}"):
+            launch.named_user(word)
 
 
 def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
