@@ -9,7 +9,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -70,8 +69,14 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
+def cpu_seconds_of_children() -> float:
+    """Return the processor time of all children that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_fast_and_imports_little() -> None:
-    """`forktrace --help` takes at most 0.15 s, and imports none of the large dependencies."""
+    """`forktrace --help` takes at most 0.15 s of a processor, however busy it is, and imports no large dependency."""
     program = (
         "import sys\n"
         "from forktrace.cli import cli\n"
@@ -82,9 +87,9 @@ def test_help_is_fast_and_imports_little() -> None:
     subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     seconds = []
     for _ in range(7):
-        start = time.perf_counter()
+        before = cpu_seconds_of_children()
         run("--help")
-        seconds.append(time.perf_counter() - start)
+        seconds.append(cpu_seconds_of_children() - before)
     assert min(seconds) <= 0.15, statistics.median(seconds)
 
 
@@ -149,6 +154,9 @@ def test_a_cut_trace_is_shown_with_a_warning(trace: Path) -> None:
         (["record"], 125),
         (["record", "--nonsense", "true"], 125),
         (["record", "-d", "0", "true"], 125),
+        (["record", "-d", "-1", "true"], 125),
+        (["record", "-d", "inf", "true"], 125),
+        (["record", "-d", "nan", "true"], 125),
         (["record", "-d", "never", "true"], 125),
     ],
 )
@@ -188,18 +196,21 @@ def test_a_file_that_cannot_be_written(trace: Path) -> None:
     assert (full.returncode, full.stderr) == (1, "forktrace: No space left on device\n")
 
 
-@pytest.mark.parametrize("command", ["events", "export", "report"])
+@pytest.mark.parametrize("command", ["events", "export", "report", "timeline -o -"])
 def test_head_ends_it_quietly(trace: Path, command: str) -> None:
-    """A reader that leaves is no error worth a word."""
+    """A reader that leaves is no error worth a word; the status is that of other programs then."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "forktrace", command, trace], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "forktrace", *command.split(), trace],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout
     assert process.stderr
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    process.wait()
+    assert process.wait() == 141
 
 
 def test_selections_reach_the_tables(trace: Path) -> None:
