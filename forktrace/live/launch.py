@@ -15,6 +15,7 @@ import select
 import shlex
 import signal
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,10 +60,8 @@ def record(
     who = named_user(user) if user else invoking_user()
     check_command(command[0], who)
     to_stdout = output == "-"
-    if output is not None and os.path.isdir(output):
-        raise UsageError(f"{output} is a directory", "name a file with -o")
-    if output is not None and not force and not to_stdout and os.path.lexists(output):
-        raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force")
+    if output is not None and not to_stdout:
+        check_output(output, force)
     channel, recorder = _start_recorder(quiet)
     try:
         _receive(channel, "armed")
@@ -167,6 +166,31 @@ def check_command(name: str, who: User) -> None:
         raise CommandError("'': command not found", 127)
     if os.sep not in name and not any(os.path.lexists(os.path.join(folder or ".", name)) for folder in folders):
         raise CommandError(f"{name}: command not found", 127)
+
+
+def check_output(path: str, force: bool) -> None:
+    """Make sure that a trace may be written to `path`, before the seconds that arming the probes takes.
+
+    Raises:
+        UsageError: there is a file already, or something that holds no trace.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a directory", "name a file with -o")
+    if is_stream(path):
+        return
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{path} is neither a file nor a pipe", "name a file with -o")
+    if os.path.lexists(path) and not force:
+        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force")
+
+
+def is_stream(path: str) -> bool:
+    """Say whether `path` is a pipe or a character device such as /dev/null: what is written there replaces nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def default_name(command: Sequence[str], pid: int) -> str:
@@ -297,20 +321,21 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 @contextlib.contextmanager
 def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
-    """Open the trace with the user's rights; yields its descriptor and whether the file is new."""
+    """Open the trace with the user's rights; yields its descriptor and whether the file is new. A pipe waits for its reader."""
     if path == "-":
         yield 1, False
         return
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     is_new = not os.path.lexists(path)
+    flags = os.O_WRONLY | os.O_NOCTTY if is_stream(path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
     try:
-        descriptor = _as_user(who, os.open, path, flags if force else flags | os.O_EXCL, 0o600)
+        descriptor = _as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
     except OSError as error:
         raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
-    with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
-        os.fchmod(descriptor, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
+            os.fchmod(descriptor, 0o600)
     try:
         yield descriptor, is_new
     finally:
@@ -337,7 +362,8 @@ def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, comman
     """Tell the recorder whom to follow and where to write, and wait until it does."""
     from forktrace.live.recorder import header
 
-    order = {"pid": held.pid, "path": path, "truncate": path != "-" and os.fstat(trace).st_size > 0}
+    is_file = path != "-" and stat.S_ISREG(os.fstat(trace).st_mode)
+    order = {"pid": held.pid, "path": path, "is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
     order["header"] = header(list(command), held.pid, who.name)
     written = os.memfd_create("order")  # no message is large enough for the longest command line
     try:
@@ -416,7 +442,7 @@ def _send(channel: socket.socket, say: str) -> None:
 
 def _merge(path: str, who: User) -> None:
     """Join the many small batches of a long recording, with the user's rights."""
-    if os.path.getsize(path) < 1 << 20:
+    if not os.path.isfile(path) or os.path.getsize(path) < 1 << 20:
         return
     from forktrace.trace.stream import merge
 

@@ -99,6 +99,7 @@ class Recorder:
         if order["truncate"]:
             os.ftruncate(descriptors[0], 0)
         self._path = "standard output" if order["path"] == "-" else order["path"]
+        self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
             self._writer = Writer(sink, order["header"])
             self._probes.follow(order["pid"], self._pid_ns)
@@ -294,7 +295,7 @@ class Recorder:
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
-        if self._path != "standard output":
+        if self._is_file:
             self._say(f"next: forktrace report {shlex.quote(self._path)}")
 
 

@@ -2,8 +2,10 @@
 
 import os
 import pty
+import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -65,6 +67,41 @@ def test_output_exists(open_folder: Path, environment: Mapping[str, str]) -> Non
     assert path.read_text() == "precious"
     assert "--force" in done.stderr
     assert not ran.exists()
+
+
+@pytest.fixture
+def null() -> Iterator[Path]:
+    """A device like /dev/null, which is too precious for experiments."""
+    path = Path(f"/dev/forktrace-test-{os.getpid()}")
+    os.mknod(path, stat.S_IFCHR | 0o666, Path("/dev/null").stat().st_rdev)
+    path.chmod(0o666)
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize("options", [[], ["--force"]])
+def test_a_device(null: Path, options: list[str], environment: Mapping[str, str]) -> None:
+    """What is written to a device replaces nothing: it needs no --force, is left as it is, and cannot be read again."""
+    line = forktrace_command("record", *options, "-o", str(null), "--", "/bin/sh", "-c", "exit 3")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 3
+    assert re.fullmatch(rf"(.*zombie.*\n)?forktrace: \d+ events of 1 process, 0 lost: {null}\n", done.stderr)
+    assert stat.filemode(null.stat().st_mode) == "crw-rw-rw-"
+
+
+def test_a_pipe(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A trace goes through a named pipe to whoever reads it, whole."""
+    pipe, path = open_folder / str(uuid.uuid4()), open_folder / f"{uuid.uuid4()}.arrows"
+    os.mkfifo(pipe)
+    line = forktrace_command("record", "-q", "-o", str(pipe), "--", "/bin/true")
+    with path.open("wb") as file, subprocess.Popen(["cat", pipe], stdout=file) as reader:
+        try:
+            subprocess.run(line, env=environment, timeout=PATIENCE_S, check=True)
+            assert reader.wait(PATIENCE_S) == 0
+        finally:
+            reader.kill()
+    assert closed_recording(path).table["comm"].tolist() == ["true"]
+    assert pipe.is_fifo()
 
 
 class Terminal:

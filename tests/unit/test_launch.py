@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,27 @@ def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SUDO_GID", "54322")
     who = launch.invoking_user()
     assert (who.uid, who.gid, who.groups, who.environment) == (54321, 54322, (54322,), {"PATH": "/home/me/bin"})
+
+
+def test_where_a_trace_may_go(tmp_path: Path) -> None:
+    """To a new file, an old one with --force, a pipe or a character device; not to a directory, nor to what holds no file."""
+    (tmp_path / "old").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket"))
+    for name in ("new", "none/new", "pipe", "/dev/null"):
+        launch.check_output(str(tmp_path / name), False)
+    launch.check_output(str(tmp_path / "old"), True)
+    for name, force, words in [
+        ("old", False, "exists"),
+        ("dangling", False, "exists"),
+        ("", True, "is a directory"),
+        ("socket", True, "is neither a file nor a pipe"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            launch.check_output(str(tmp_path / name), force)
+    listening.close()
 
 
 def test_ctrl_c_ends_a_held_target() -> None:
