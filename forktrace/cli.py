@@ -133,7 +133,7 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
     """
     from forktrace.views.report import report
 
-    report(_read(trace, pid, since, until), _console())
+    report(_read(trace, pid, since, until, says_cut=True), _console())
 
 
 @cli.command()
@@ -262,7 +262,7 @@ def _show(trace: str, picture: str, force: bool) -> None:
     from forktrace.views.report import report
     from forktrace.views.timeline import write_timeline
 
-    recording = _read(trace, None, None, None)
+    recording = _read(trace, None, None, None, says_cut=True)
     report(recording, _console())
     with _sink(picture, force) as sink:
         write_timeline(recording, sink, "png")
@@ -302,12 +302,12 @@ def _console() -> Console:
     return Screen()
 
 
-def _read(trace: str | None, pid: str | None, since: str | None, until: str | None) -> Recording:
-    """Return the selected part of the trace, or of the newest one here."""
+def _read(trace: str | None, pid: str | None, since: str | None, until: str | None, says_cut: bool = False) -> Recording:
+    """Return the selected part of the trace, or of the newest one here; a cut is told unless the command says it by itself."""
     from forktrace.analysis.recording import read
 
     recording = read(trace or _newest())
-    if recording.cut:
+    if recording.cut and not says_cut:
         click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
     if since is not None or until is not None:
         first = None if since is None else recording.parse_time(since)

@@ -129,6 +129,17 @@ def test_a_bad_trace_is_65(tmp_path: Path, command: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t.arrows"]
 
 
+def test_a_report_of_a_cut_trace_says_so_once(trace: Path) -> None:
+    """In the report, where it belongs: stderr has nothing to add. Without any event it is all there is to say."""
+    whole = trace.read_bytes()
+    for size, words in [(len(whole) - 8, "The trace is not whole: "), (whole.index(b"\xff" * 4, 8), "Nothing was recorded: ")]:
+        trace.write_bytes(whole[:size])
+        done = run("report", trace.name, cwd=trace.parent)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count(words) == done.stdout.count("its end mark") == 1
+    assert len(done.stdout.splitlines()) == 2
+
+
 def test_a_cut_trace_is_shown_with_a_warning(trace: Path) -> None:
     """What is there is shown; stderr says why the rest is not."""
     trace.write_bytes(trace.read_bytes()[:-8])
