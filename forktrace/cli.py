@@ -211,7 +211,7 @@ def export(
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
     recording = _read(trace, pid, since, until)
     with _sink(output, force) as sink:
-        write(recording, table, form, sink)
+        write(recording, table, form, sink, on_screen=sink.isatty())
     if output != "-":
         click.echo(f"wrote {output}", err=True)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import resource
 import shlex
 import signal
@@ -222,6 +224,31 @@ def test_head_ends_it_quietly(trace: Path, command: str) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("table", ["lifecycles", "events"])
+def test_a_terminal_gets_no_control_characters(trace: Path, table: str) -> None:
+    """Names from a trace cannot steer the terminal that a table is printed to; a pipe gets them as they are."""
+    with trace.open("wb") as file:
+        writer = stream.Writer(file, HEADER)
+        evil = (
+            ev.fork(0, 100, by=50, origin="target", comm="\x1b[31m"),
+            ev.exec_(1, 100, ["\x1b]0;"], file="\x1b", comm="\x1b[31m"),
+        )
+        writer.write(stream.batch_of([*evil, ev.end(2)]))
+        writer.close()
+    assert "\x1b" in run("export", str(trace)).stdout
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "forktrace", "export", str(trace), "--table", table]
+    subprocess.run(command, env=ENVIRONMENT, stdout=its, check=True)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert rb"\x1b" in shown
+    assert b"\x1b" not in shown
 
 
 def test_selections_reach_the_tables(trace: Path) -> None:
