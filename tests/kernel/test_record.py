@@ -195,7 +195,7 @@ cli.main()
 FILLS = """
 import os, sys, time
 grows = True
-for _ in range(30):
+for _ in range(15):
     size = os.path.getsize(sys.argv[1])
     for _ in range(100):
         os.fork() or os._exit(0)
@@ -441,7 +441,7 @@ def test_full_disk(open_folder: Path, environment: Mapping[str, str]) -> None:
     """A disk that fills ends the recording with one line and 125; the target goes on, and what was written can be read."""
     disk = open_folder / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", disk], check=True)
     try:
         path = str(disk / "x.arrows")
         line = forktrace_command("record", "-o", path, "--", sys.executable, "-c", FILLS, path)
