@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from forktrace.analysis.recording import Recording
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
-_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks")
+_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
