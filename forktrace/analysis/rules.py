@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -122,7 +123,7 @@ class Rules:
         return stack
 
 
-def load(path: str | None = None) -> Rules:
+def load(path: str | os.PathLike[str] | None = None) -> Rules:
     """Return the built-in rules, and before them those of the file `path`.
 
     Raises:
