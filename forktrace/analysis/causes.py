@@ -8,18 +8,8 @@ import numpy as np
 
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, first_rows, pick
-from forktrace.analysis.rules import each
+from forktrace.analysis.rules import CAUSES, CREATORS, each
 from forktrace.trace import events
-
-CREATORS: Final = (
-    *("multiprocessing", "pool", "executor", "forkserver", "subprocess", "asyncio"),
-    *("os-fork", "posix-spawn", "native", "unknown"),
-)
-CAUSES: Final = (
-    *("next-start", "join", "poll", "active-children", "pool", "executor", "forkserver", "resource-tracker"),
-    *("subprocess-wait", "subprocess-cleanup", "asyncio", "signal-handler", "os-wait", "exit-handler", "parent-exit"),
-    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "other-native", "unknown", "never"),
-)
 
 _VFORKED: Final = 0x4100  # CLONE_VFORK|CLONE_VM (linux/sched.h): posix_spawn, vfork, and what libc builds on them
 _HAS_POSIX_SPAWN: Final = (3, 8)  # the first Python with os.posix_spawn
@@ -34,7 +24,7 @@ def creators(history: History) -> Ints:
     log, sites, readings = history.log, history.sites, history.readings
     row = log.fork_row
     stack = pick(sites.code, row)
-    by_rule = readings.of_stacks("created_by", stack, CREATORS)
+    by_rule = readings.of_stacks("created_by", stack)
     vforked = (log.at("flags", row) & _VFORKED == _VFORKED) & (row != NONE)
     too_old = each(lambda one: int(() < readings.version(one) < _HAS_POSIX_SPAWN), stack) == 1
     told: list[tuple[Flags, str]] = [
@@ -77,7 +67,7 @@ def _by_libc(history: History) -> Flags:
     same &= pick(log.by_id, reap) == pick(log.by_id, row)
     second = each(lambda one: int(readings.version(one)[:1] == (2,)), stack) == 1
     second &= log.at("flags", row) & _VFORKED == _VFORKED
-    likely = np.flatnonzero((stack != NONE) & (same | second) & (readings.of_stacks("created_by", stack, CREATORS) == NONE))
+    likely = np.flatnonzero((stack != NONE) & (same | second) & (readings.of_stacks("created_by", stack) == NONE))
     execs = log.rows("exec")
     first = first_rows(log.id, execs[log.id[execs] != NONE], log.count)[likely]
     shell = log.texts("file", first).str.endswith("/sh") & log.texts("argv", first).str.startswith("sh\0-c\0")
@@ -94,7 +84,7 @@ def causes(history: History) -> Ints:
     """
     log, known = history.log, history.parents
     row = np.where(history.waited, history.release_row, NONE)
-    by_rule = history.readings.of_waits(log, row, CAUSES)
+    by_rule = pick(history.wait_rules, row)
     dead = (log.exit_row != NONE) | (log.zombie_row != NONE) | (history.gone_ns < NEVER)
     disposition = pick(log.codes("disposition"), np.where(history.autoreaped, history.release_row, log.exit_row))
     autoreaped = history.autoreaped | history.silent

@@ -8,13 +8,10 @@ import numpy as np
 
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Flags, Ints, Log, last_rows, pick
+from forktrace.analysis.rules import EXIT_PATHS
 from forktrace.trace import events
 from forktrace.trace.waitstatus import Ending, decode
 
-EXIT_PATHS: Final = (
-    *("main-return", "sys-exit", "exception", "os-exit", "bootstrap"),
-    *("signal", "abort", "not-python", "unknown"),
-)
 _SIGABRT: Final = 6
 
 
@@ -49,7 +46,7 @@ def exit_paths(history: History) -> Ints:
     row = log.exit_row
     code, number, _ = decoded(log)
     stack, status = pick(sites.code, row), pick(log.codes("stack_status"), row)
-    by_rule = history.readings.of_stacks("exit_path", stack, EXIT_PATHS)
+    by_rule = history.readings.of_stacks("exit_path", stack)
     came = pick(log.codes("exit_from"), row)
     from_interpreter, from_py_exit, from_other = (
         came == events.EXITS.index(one) for one in ("interpreter", "py-exit", "other")

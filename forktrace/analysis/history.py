@@ -63,6 +63,14 @@ class History:
         """What the rules say of the stacks."""
         return Readings(self.sites, self.rules)
 
+    @cached_property
+    def wait_rules(self) -> Ints:
+        """The cause that the rules see in each row that waits, an index into `readings.names("cause")`; NONE: none fits."""
+        rows = self.log.rows("reap", "wait")
+        found = np.full(len(self.log.time_ns), NONE)
+        found[rows] = self.readings.of_waits(self.log, rows)
+        return found
+
     def called(self, *calls: str) -> Flags:
         """Return which processes were released by a row with one of these calls."""
         codes = pick(self.log.codes("call"), self.release_row)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from forktrace.analysis.causes import CAUSES, CREATORS, causes, creators
-from forktrace.analysis.endings import EXIT_PATHS, decoded, exit_paths, killing_rows
+from forktrace.analysis.causes import causes, creators
+from forktrace.analysis.endings import decoded, exit_paths, killing_rows
 from forktrace.analysis.history import History
 from forktrace.analysis.log import (
     NEVER,
@@ -27,6 +27,7 @@ from forktrace.analysis.log import (
 )
 from forktrace.analysis.options import option_names
 from forktrace.analysis.programs import Programs
+from forktrace.analysis.rules import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.analysis.starts import cleared_by
 from forktrace.trace import events
 from forktrace.trace.waitstatus import signal_name
@@ -175,14 +176,14 @@ def _stacks(history: History) -> dict[str, object]:
         "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
         "fork_stack": sites.stack_texts(log.fork_row),
         "fork_stack_status": sites.statuses(log.fork_row),
-        "created_by": category(creators(history), readings.names("created_by", CREATORS)),
+        "created_by": category(creators(history), readings.names("created_by")),
         "exit_site": sites.sites(log.exit_row, np.arange(log.count)),
-        "exit_path": category(exit_paths(history), readings.names("exit_path", EXIT_PATHS)),
+        "exit_path": category(exit_paths(history), readings.names("exit_path")),
         "killer_site": sites.sites(killer, pick(log.by_id, killer)),
         "reap_site": sites.sites(reap, pick(log.by_id, reap)),
         "reap_stack": sites.stack_texts(reap),
         "reap_stack_status": sites.statuses(reap),
-        "reap_cause": category(causes(history), readings.names("cause", CAUSES)),
+        "reap_cause": category(causes(history), readings.names("cause")),
     }
 
 

@@ -21,12 +21,25 @@ from forktrace.errors import UsageError
 from forktrace.trace.events import CALLS, TARGETS
 from forktrace.trace.stacks import Frame, fold
 
+CREATORS: Final = (
+    *("multiprocessing", "pool", "executor", "forkserver", "subprocess", "asyncio"),
+    *("os-fork", "posix-spawn", "native", "unknown"),
+)
+CAUSES: Final = (
+    *("next-start", "join", "poll", "active-children", "pool", "executor", "forkserver", "resource-tracker"),
+    *("subprocess-wait", "subprocess-cleanup", "asyncio", "signal-handler", "os-wait", "exit-handler", "parent-exit"),
+    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "other-native", "unknown", "never"),
+)
+EXIT_PATHS: Final = (
+    *("main-return", "sys-exit", "exception", "os-exit", "bootstrap"),
+    *("signal", "abort", "not-python", "unknown"),
+)
 BUILT_IN: Final = Path(__file__).with_name("causes.toml")
 GAP: Final = "..."  # any frames of libraries
 ANY: Final = "*"
 
 _HINT: Final = "docs/causes.md shows how rules are written"
-_KINDS: Final = ("cause", "created_by", "exit_path")
+_KINDS: Final = {"cause": CAUSES, "created_by": CREATORS, "exit_path": EXIT_PATHS}
 _MORE_KEYS: Final = {"cause": ("call", "target", "options"), "created_by": ("start",)}
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">=": operator.ge,
@@ -221,9 +234,9 @@ class Readings:
         self._inner: dict[int, Stack] = {}
         self._fitting: dict[tuple[str, int], list[Rule]] = {}
 
-    def names(self, kind: str, known: Sequence[str]) -> list[str]:
-        """Return `known` and after them the names that only the user's rules of `kind` have."""
-        return list(dict.fromkeys([*known, *(rule.name for rule in getattr(self._rules, kind))]))
+    def names(self, kind: str) -> list[str]:
+        """Return what rules of `kind` can say, `CAUSES` and the like, and after that what only the user's rules say."""
+        return list(dict.fromkeys([*_KINDS[kind], *(rule.name for rule in getattr(self._rules, kind))]))
 
     def inner(self, stack: int) -> Stack:
         """Return the frames of a distinct stack that are this process's and thread's own, the innermost first."""
@@ -243,14 +256,14 @@ class Readings:
             self._fitting[kind, stack] = [rule for rule in rules if rule.fits(inner, version)]
         return self._fitting[kind, stack]
 
-    def of_stacks(self, kind: str, stack: Ints, known: Sequence[str]) -> Ints:
-        """Return what the rules of `kind` say of each stack, an index into `names(kind, known)`; NONE where none fits."""
-        names = self.names(kind, known)
+    def of_stacks(self, kind: str, stack: Ints) -> Ints:
+        """Return what the rules of `kind` say of each stack, an index into `names(kind)`; NONE where none fits."""
+        names = self.names(kind)
         return each(lambda one: next((names.index(rule.name) for rule in self.fitting(kind, one)), NONE), stack)
 
-    def of_waits(self, log: Log, row: Ints, known: Sequence[str]) -> Ints:
-        """Return what the rules say of the wait of each row, an index into `names("cause", known)`; NONE where none fits."""
-        names = self.names("cause", known)
+    def of_waits(self, log: Log, row: Ints) -> Ints:
+        """Return what the rules say of the wait of each row, an index into `names("cause")`; NONE where none fits."""
+        names = self.names("cause")
         stack, call, target = pick(self._sites.code, row), pick(log.codes("call"), row), pick(log.codes("target"), row)
         flags = log.at("flags", row)
         first = first_of_each(stack, call, target, flags)

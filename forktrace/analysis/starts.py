@@ -7,11 +7,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.causes import CAUSES
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Flags, Ints, Log, nullable, pick
 from forktrace.analysis.options import WNOHANG
-from forktrace.analysis.rules import each
+from forktrace.analysis.rules import CAUSES, each
 from forktrace.trace import events
 
 # A sweep and the fork after it are neighbouring lines of one function: microseconds apart on an idle machine. 100 ms leaves
@@ -34,7 +33,7 @@ def cleared_by(history: History) -> tuple[Ints, Flags]:
 def _seen(history: History) -> Ints:
     """The start that swept each process, where the stacks say so."""
     log, readings = history.log, history.readings
-    reaps = _is_sweep(history) & (_cause_of_rows(history) == CAUSES.index("next-start"))
+    reaps = _is_sweep(history) & (history.wait_rules == CAUSES.index("next-start"))
     rows = np.flatnonzero(reaps | log.is_kind("fork", "fork-failed"))
     stack = np.where(_is_whole(log)[rows], history.sites.code[rows], NONE)
     calls: dict[str, int] = {"": NONE}
@@ -54,15 +53,6 @@ def _seen(history: History) -> Ints:
     return cleared
 
 
-def _cause_of_rows(history: History) -> Ints:
-    """The cause that the rules see in each row that reaps; NONE elsewhere."""
-    log = history.log
-    cause = np.full(len(log.time_ns), NONE)
-    reaps = log.rows("reap")
-    cause[reaps] = history.readings.of_waits(log, reaps, CAUSES)
-    return cause
-
-
 def _is_whole(log: Log) -> Flags:
     """Which rows have a stack with all its frames."""
     whole: Flags = log.codes("stack_status") == events.STACK_STATUSES.index("ok")
@@ -76,7 +66,7 @@ def _inferred(history: History) -> Ints:
     rows = rows[np.lexsort((rows, log.numbers("by_tid")[rows], log.by_id[rows]))]
     if not len(rows):
         return np.full(log.count, NONE)
-    fits = (code == NONE) | (_cause_of_rows(history) == CAUSES.index("next-start"))
+    fits = (code == NONE) | (history.wait_rules == CAUSES.index("next-start"))
     sweeps, forks = (_is_sweep(history) & fits)[rows], np.isin(rows, log.fork_row)
     follows = _follows(log, rows)
     linked = np.append(follows[:-1] & (sweeps | forks)[1:], False)

@@ -210,7 +210,22 @@ def test_selections_reach_the_tables(trace: Path) -> None:
     assert len(late) == 2
 
 
-@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks"])
+@pytest.mark.parametrize("command", ["report", "export"])
+def test_rules_of_the_user(trace: Path, command: str) -> None:
+    """--causes takes a file of rules; one that is none is a line with a hint."""
+    file = trace.with_name("own.toml")
+    file.write_text("[[cause]]\nname = 'mine'\nframes = ['a.py reap']")
+    assert run(command, "--causes", "own.toml", cwd=trace.parent).returncode == 0
+    file.write_text("[[cause]]\nname = 'mine'")
+    done = run(command, "--causes", "own.toml", cwd=trace.parent)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "forktrace: own.toml: [[cause]] 1: frames is no list of texts",
+        "  docs/causes.md shows how rules are written",
+    ]
+
+
+@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen"])
 def test_every_table_in_every_format(trace: Path, table: str) -> None:
     """Each table can be written as each format, by the file's name."""
     for form in ("csv", "json", "parquet"):
