@@ -1,4 +1,4 @@
-"""What is said of causes, remedies, stacks and frames: the texts of explanations.toml."""
+"""What is said of causes, remedies, exits and stacks: the texts of explanations.toml."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def cause(name: str) -> Cause:
 
 
 def creator(name: str) -> Creator:
-    """Return what is said of a child that `name` made: one of `created_by`, or `orphan`."""
-    return Creator(**texts()["creator"][name])
+    """Return what is said of a child that `name` made: one of `created_by`, of a user's own rules too, or `orphan`."""
+    known = texts()["creator"].get(name)
+    return Creator(**known) if known else Creator(printable(name), "the child", [])
 
 
 def remedy(name: str, **words: str) -> str:
@@ -64,8 +65,3 @@ def object_of(source: str | None, otherwise: str) -> str:
     """Return what the source line of a fork calls the child: `p` of `p.start()`."""
     found = next((match[1] for each in _OBJECT if source and (match := each.search(source))), None)
     return otherwise if found is None else printable(found)
-
-
-def friendly(module: str, function: str) -> str:
-    """Return a function of the standard library as people know it, `Process.start`; of others the plain name."""
-    return str(texts()["frames"].get(module, {}).get(function) or printable(function))

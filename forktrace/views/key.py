@@ -38,26 +38,30 @@ _MOST_SITE: Final = 44
 
 
 class Kind(NamedTuple):
-    """One entry of the key: its words, its style, and the rows of the table that it is about."""
+    """One entry of the key: its words, its style, and the rows of the table that it is about, in order."""
 
     label: str
     style: Style
     rows: Rows
 
+    def has(self, row: int) -> bool:
+        """Whether it is about that row."""
+        place = np.searchsorted(self.rows, row)
+        return bool(place < len(self.rows) and self.rows[place] == row)
+
 
 def zombies(table: pd.DataFrame) -> list[Kind]:
-    """Return the zombies by cause: those swept by a start and those never reaped first, then those with most zombie time."""
+    """Return the zombies by cause: those swept by a start, then those never reaped, then those with most zombie time."""
     dead = table["zombie_ms"].notna().to_numpy()
-    codes, causes = pd.factorize(table["reap_cause"].astype("string"))
-    if not len(causes):
-        return [Kind("zombie", ZOMBIE, np.flatnonzero(dead))] if dead.any() else []
-    total = np.bincount(codes[dead] + 1, table["zombie_ms"].to_numpy()[dead], len(causes) + 1)  # the first is: not known
-    names = ["", *causes]
-    there = [code for code in np.argsort(-total, kind="stable").tolist() if (dead & (codes == code - 1)).any()]
-    order = sorted(there, key=lambda code: (names[code] != "next-start", names[code] != "never"))
-    labels = [f"zombie, {explanations.cause(names[code]).short if code else 'cause not known'}" for code in order]
-    styles = [*(_OWN_STYLE[names[code]] for code in order if names[code] in _OWN_STYLE), *_OTHERS]
-    return _kinds(_ranks(np.where(dead, codes + 1, -1), order), labels, styles, "zombie, other causes")
+    codes, causes = pd.factorize(table["reap_cause"].astype("string").fillna("unknown").where(dead))
+    total = np.bincount(codes[dead], table["zombie_ms"].to_numpy()[dead], len(causes))
+    known = list(causes)
+    own = _OWN_STYLE | ({} if "next-start" in known else {"unknown": ZOMBIE})  # of a trace without stacks nearly all are
+    names = [name for name in own if name in known]
+    names += [known[code] for code in np.argsort(-total, kind="stable").tolist() if known[code] not in own]
+    labels = [f"zombie, {explanations.cause(name).short}" for name in names]
+    styles = [*(own[name] for name in names if name in own), *_OTHERS]
+    return _kinds(_ranks(codes, [known.index(name) for name in names]), labels, styles, "zombie, other causes")
 
 
 def starts(table: pd.DataFrame) -> list[Kind]:

@@ -140,7 +140,7 @@ def _entries(recording: Recording) -> list[Artist]:
         entries = [Patch(**RUNNING, label="running children (up)")]
         entries += [Patch(**kind.style, label=kind.label.replace("zombie", "zombies (down)", 1)) for kind in key.zombies(table)]
         labelled = [start for start, _ in _labelled(recording, table)]
-        kinds = [kind for kind in key.starts(table) if np.isin(labelled, kind.rows).any()]
+        kinds = [kind for kind in key.starts(table) if any(map(kind.has, labelled))]
         words = [(kind.label, kind.style) for kind in kinds] or ([("starts that cleared most", START)] if labelled else [])
         return [*entries, *(Line2D([], [], **style | _LABELLED, label=label) for label, style in words)]
     entries = [Patch(**RUNNING, label="running")]
@@ -265,7 +265,9 @@ def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     """
     spans, groups = _spans(recording, table), _by_parent(recording, table)
     edges = np.linspace(_span(recording)[0], max(_end_s(recording), _span(recording)[0] + 1e-6), BINS + 1)
-    labels, kinds = [], key.zombies(table)
+    labels, kinds, kind_of = [], key.zombies(table), np.full(len(table), -1)
+    for number, kind in enumerate(kinds):
+        kind_of[kind.rows] = number
     for row, (label, members) in enumerate(groups):
         running = _most(spans.fork[members], spans.exit[members], edges)[0]
         dead = members[~np.isnan(spans.zombie[members])]
@@ -273,8 +275,8 @@ def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
         scale = 0.42 / max(running.max(), zombies.max(), 1)
         ax.stairs(row - running * scale, edges, baseline=row, fill=True, **RUNNING | _FINE)
         below = np.zeros(BINS, np.int64)
-        for kind in kinds:
-            mine = np.intersect1d(dead, kind.rows)
+        for number, kind in enumerate(kinds):
+            mine = dead[kind_of[dead] == number]
             above, below = below, below + _existing(spans.zombie[mine], spans.gone[mine], when)
             there = np.where(below > above, row + below * scale, np.nan)
             ax.stairs(
@@ -291,7 +293,7 @@ def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     for start, cleared in _labelled(recording, table):
         row, x = row_of[start], spans.fork[start]
         words = f"{names.pid(int(ids[start]))} cleared {cleared:,}"
-        style = next((kind.style for kind in starts if start in kind.rows), START)
+        style = next((kind.style for kind in starts if kind.has(start)), START)
         ax.vlines(x, row - 0.4, row + 0.45, **_plural(style | _LABELLED), zorder=3)
         ax.text(x, row - 0.42, words, ha="center", va="bottom", fontsize=7)
 

@@ -51,11 +51,13 @@ def test_bars() -> None:
         ("500 child", 0.1, 0.2, False),
         ("501 child", 0.15, 0.25, False),
         ("502 child", 0.402, 0.6, False),
+        ("502 child", 0.6, 1.0, True),
         ("500 child", 0.2, 0.4, True),
         ("501 child", 0.25, 0.401, True),
-        ("502 child", 0.6, 1.0, True),
     ]
-    assert legend(ax) == ["running", "zombie", "still a zombie at the end", "cleared (dot) by a start"]
+    assert legend(ax) == [
+        *("running", "zombie, never reaped", "zombie, cause not known", "still a zombie at the end", "cleared (dot) by a start")
+    ]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
 
 
@@ -101,7 +103,7 @@ def test_starts_say_their_line() -> None:
     """A triangle at each start in the colour of its line, which the legend names; its connector looks the same."""
     sites = {1: "a.py:1 f", 2: "b.py:2 g", 3: "a.py:1 f"}
     ax = drawn(known(recording(*SWEPT, closed=False), fork_site=sites))
-    assert legend(ax)[3:] == ["start at a.py:1 f", "start at b.py:2 g", "cleared (dot) by a start"]
+    assert legend(ax)[4:] == ["start at a.py:1 f", "start at b.py:2 g", "cleared (dot) by a start"]
     assert marks(ax)[1:] == [(">", [0.1, 0.402], [1, 3]), ("o", [0.402, 0.402], [1, 2]), (">", [0.15], [2])]
     entries = ax.get_legend().get_lines()
     assert [entry.get_color() for entry in entries[1:3]] == [ax.lines[1].get_color(), ax.lines[3].get_color()]
@@ -167,7 +169,7 @@ def test_fold_by_cause_and_line() -> None:
 def test_fold_without_starts_that_clear() -> None:
     """No start cleared two zombies: none is labelled, nor in the legend."""
     rows = [target(), *(row for pid in range(500, 570) for row in child(pid, pid - 490, pid - 400))]
-    assert legend(drawn(recording(*rows))) == ["running children (up)", "zombies (down)"]
+    assert legend(drawn(recording(*rows))) == ["running children (up)", "zombies (down), never reaped"]
 
 
 def test_fold_counts() -> None:
