@@ -206,20 +206,22 @@ class _Chain:
         row = self.row
         if pd.isna(row.exit_ns):
             return
-        path = "" if pd.isna(row.exit_path) else explanations.texts()["exit-path"].get(row.exit_path, "")
-        after = f"after {duration(row.run_ms)}"
+        name = "failed" if row.exit_path == "bootstrap" and row.exit_code != 0 else row.exit_path
+        path = "" if pd.isna(name) else explanations.texts()["exit-path"].get(name, "")
+        after, source = f"after {duration(row.run_ms)}", self._source(row.killer_site)
         if not pd.isna(row.term_signal):
             core = " (core dumped)" if row.core_dumped else ""
             words = f"killed  by {row.term_signal} {after}{core}, "
             words += self._sender(row.killer_kind, row.killer_id, row.killer_pid, row.killer_site)
             words += f"; {path}" if path else ""
+            own = row.killer_kind == "kernel" or (not pd.isna(row.killer_id) and row.killer_id == row.id)
         else:
             words = f"exited  {'?' if pd.isna(row.exit_code) else row.exit_code} {after}"
             words += f", {path}" if path else ""
-        left = pd.NA if row.exit_path == "bootstrap" else row.exit_site  # that line is the parent's, before the fork
-        words += _at_line(left)
-        site = left if pd.isna(row.killer_site) else row.killer_site
-        yield self._at(row.exit_ns, words + self._failed_exec(), self._source(site))
+            own = row.exit_path != "bootstrap"  # that line is the parent's, before the fork
+        if own:
+            words, source = words + _at_line(row.exit_site), source or self._source(row.exit_site)
+        yield self._at(row.exit_ns, words + self._failed_exec(), source)
 
     def _failed_exec(self) -> str:
         row = self.row
@@ -243,19 +245,19 @@ class _Chain:
         elif row.reap_call == "unseen":
             text = f"reaped  by {who}, at the latest; its wait raised no event"
         else:
-            text = f"reaped  by {who}{self._place(row.reap_site, row.reap_stack, row.reap_stack_status, self._call())}"
+            place = self._place(row.reap_site, row.reap_stack, row.reap_stack_status, self._call())
+            place = f" with {self._call()}" if row.reaper_pid == self.recording.header["recorder_pid"] else place
+            text = f"reaped  by {who}{place}"
         line = self._at(gone_ns, text, self._source(row.reap_site))
         yield line if not pd.isna(row.reap_ns) else (gone_ns, Line("", text))
 
     def _where_asked(self) -> str:
-        """The lines of its parent that ask for single children; which child each asked for is not recorded."""
-        parent = self.row.parent_id
+        """The lines of its parent that asked for single children in vain; for which of them is not recorded."""
         table = self.recording.whole.waits()
-        if pd.isna(parent):
-            return ""
-        table = table[(table["id"] == parent) & (table["target"] == "pid") & (table["empty"] > 0) & table["site"].notna()]
-        sites = [printable(site) for site in table["site"].unique()]
-        return f"; {self.parent} asks at {some(sites[:4], len(sites))}" if sites else ""
+        table = table[(table["id"] == self.row.parent_id).fillna(False) & (table["target"] == "pid") & table["site"].notna()]
+        asked = table.groupby("site", sort=False)["empty"].sum().sort_values(ascending=False, kind="stable")
+        lines = [printable(str(site)) for site in asked.index[asked > 0]]
+        return f"; {self.parent} asks children in vain at {some(lines[:4], len(lines))}" if lines else ""
 
     def _call(self) -> str:
         """`waitpid(4711, WNOHANG)`: the call as a Python program writes it, else as the kernel has it."""
@@ -283,7 +285,10 @@ class _Chain:
         taken = taken[taken != self.row.id]
         if len(taken):
             which = some([self.names.pid(int(one)) for one in taken.head(4)], len(taken))
-            yield Line("thief", f"{self.name} took the exit status of {which} from what waits for them")
+            yield Line(
+                "thief",
+                f"{self.name} took the exit status of {which} from what waits for {'it' if len(taken) == 1 else 'them'}",
+            )
 
     def _cause(self) -> str:
         """The cause; of a trace without stacks it may follow from the order of calls."""

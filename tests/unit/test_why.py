@@ -203,6 +203,11 @@ def test_what_it_ran() -> None:
             "exited  7 after 202 ms, by os._exit() at consumer.py:33 f | p.start()",
         ),
         ({"exit_path": "bootstrap"}, "exited  0 after 202 ms, as its function had ended"),
+        ({"exit_path": "bootstrap", "exit_site": SITE}, "exited  0 after 202 ms, as its function had ended"),
+        (
+            {"exit_code": 1, "exit_path": "bootstrap"},
+            "exited  1 after 202 ms, as its function had ended by an exception or sys.exit()",
+        ),
         ({"exit_path": "not-python"}, "exited  0 after 202 ms"),
         ({"exit_path": "unknown"}, "exited  0 after 202 ms"),
         (
@@ -236,6 +241,9 @@ def test_a_failed_exec_is_one_without_an_exec() -> None:
         ({"killer_kind": "process", "killer_id": 1, "killer_pid": 4711}, "sent by itself"),
         ({"killer_kind": "process", "killer_pid": 9}, "sent by 9"),
         ({"killer_kind": "kernel", "core_dumped": True}, "by the kernel itself"),
+        ({"killer_kind": "kernel", "exit_site": "a.py:1 f"}, "by the kernel itself at a.py:1 f"),
+        ({"killer_kind": "process", "killer_pid": 9, "exit_site": "a.py:1 f"}, "sent by 9"),
+        ({"killer_kind": "process", "killer_id": 1, "killer_pid": 4711, "exit_site": "a.py:1 f"}, "sent by itself at a.py:1 f"),
         ({"killer_kind": "oom"}, "by the OOM killer: memory ran out"),
         ({"killer_kind": "pidns"}, "because its PID namespace died"),
         (
@@ -264,7 +272,7 @@ def test_polled_in_vain() -> None:
     assert told(made)[3] == "asked   1 time in vain"
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=37), more=[asked])
     made.waits()["site"] = pd.array(["b.py:7 g", "consumer.py:40 main"], dtype="string")
-    assert told(made)[3] == "asked   37 times in vain; 100 asks at consumer.py:40 main"
+    assert told(made)[3] == "asked   37 times in vain; 100 asks children in vain at consumer.py:40 main"
 
 
 @pytest.mark.parametrize(
@@ -346,7 +354,7 @@ def test_the_command_itself() -> None:
     """forktrace is its parent."""
     rows = [ev.exit_(50 * MS, 100, parent=50), ev.zombie(50 * MS, 100, parent=50), ev.reap(51 * MS, 100, by=50)]
     made = recording(target(), *rows)
-    assert line(made, "+0.051", 0) == "reaped  by 50 forktrace with wait4(100) (recorded without stacks)"
+    assert line(made, "+0.051", 0) == "reaped  by 50 forktrace with wait4(100)"
     assert line(made, "why", 0) == "forktrace started it, so forktrace waited for it"
     assert not [one for one in told(made, 0) if one.startswith("fix")]
 
@@ -445,8 +453,8 @@ def test_a_stolen_exit_status() -> None:
 
 
 def test_a_thief() -> None:
-    """The process that took them is told how many."""
-    assert line(stolen(of_child(REAP)), "thief", 0) == "100 took the exit status of 4711 from what waits for them"
+    """The process that took an exit status is told of it."""
+    assert line(stolen(of_child(REAP)), "thief", 0) == "100 took the exit status of 4711 from what waits for it"
 
 
 POOL, SUBPROCESS = f"{LIBRARY}/multiprocessing/pool.py", f"{LIBRARY}/subprocess.py"
@@ -505,7 +513,7 @@ def test_a_trace_with_stacks() -> None:
         "(next-start)",
     ]
     assert told(made, 2)[3:6] == [
-        "asked   12 times in vain; 100 asks at consumer.py:65 wait_all",
+        "asked   12 times in vain; 100 asks children in vain at consumer.py:65 wait_all",
         "+3.500 reaped  by 100 consumer.py:70 wait_all > Process.join > wait > poll > waitpid(4715, WNOHANG)",
         "why 100 joined it; that join() came only then (join)",
     ]
@@ -621,7 +629,7 @@ def test_the_texts_are_complete() -> None:
     texts = explanations.texts()
     assert set(texts["cause"]) == set(CAUSES)
     assert set(texts["creator"]) == {*CREATORS, "orphan"}
-    assert set(texts["exit-path"]) <= set(EXIT_PATHS)
+    assert set(texts["exit-path"]) <= {*EXIT_PATHS, "failed"}
     assert set(texts["stack-status"]) == set(texts["stack-count"]) == {*ev.STACK_STATUSES} - {"ok"}
     used = {name for kind in ("cause", "creator") for one in texts[kind].values() for name in one.get("fix", [])}
     assert used | {"own-children", "leave-it"} == set(texts["remedy"])
