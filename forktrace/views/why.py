@@ -206,7 +206,8 @@ class _Chain:
         row = self.row
         if pd.isna(row.exit_ns):
             return
-        name = "failed" if row.exit_path == "bootstrap" and row.exit_code != 0 else row.exit_path
+        failed = row.exit_path == "bootstrap" and not pd.isna(row.exit_code) and row.exit_code != 0
+        name = "failed" if failed else row.exit_path
         path = "" if pd.isna(name) else explanations.texts()["exit-path"].get(name, "")
         after, source = f"after {duration(row.run_ms)}", self._source(row.killer_site)
         if not pd.isna(row.term_signal):
@@ -246,7 +247,8 @@ class _Chain:
             text = f"reaped  by {who}, at the latest; its wait raised no event"
         else:
             place = self._place(row.reap_site, row.reap_stack, row.reap_stack_status, self._call())
-            place = f" with {self._call()}" if row.reaper_pid == self.recording.header["recorder_pid"] else place
+            recorder = not pd.isna(row.reaper_pid) and row.reaper_pid == self.recording.header["recorder_pid"]
+            place = f" with {self._call()}" if recorder else place
             text = f"reaped  by {who}{place}"
         line = self._at(gone_ns, text, self._source(row.reap_site))
         yield line if not pd.isna(row.reap_ns) else (gone_ns, Line("", text))
@@ -293,9 +295,9 @@ class _Chain:
     def _cause(self) -> str:
         """The cause; of a trace without stacks it may follow from the order of calls."""
         row = self.row
-        if not pd.isna(row.reap_cause):
-            return str(row.reap_cause)
-        return "unknown" if pd.isna(row.cleared_by_id) else "next-start"
+        name = "unknown" if pd.isna(row.reap_cause) else str(row.reap_cause)
+        inferred = name == "unknown" and pd.isna(row.reap_site) and not pd.isna(row.cleared_by_id)
+        return "next-start" if inferred else name
 
     def _why(self) -> Iterator[Line]:
         row, name = self.row, self._cause()

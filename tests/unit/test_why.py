@@ -195,6 +195,7 @@ def test_what_it_ran() -> None:
         ({}, "exited  0 after 202 ms"),
         ({"exit_code": 3}, "exited  3 after 202 ms"),
         ({"exit_code": pd.NA}, "exited  ? after 202 ms"),
+        ({"exit_code": pd.NA, "exit_path": "bootstrap"}, "exited  ? after 202 ms, as its function had ended"),
         ({"exit_path": "main-return"}, "exited  0 after 202 ms, its program had run to its end"),
         ({"exit_path": "sys-exit"}, "exited  0 after 202 ms, by sys.exit()"),
         ({"exit_code": 1, "exit_path": "exception"}, "exited  1 after 202 ms, by an exception that nobody caught"),
@@ -305,6 +306,11 @@ def test_polled_in_vain() -> None:
             "by 100 python with io_uring(?, WEXITED) (recorded without stacks)",
         ),
         (ev.reap(3209 * MS, 4711, by=1, call="unseen"), {}, "by 1, at the latest; its wait raised no event"),
+        (
+            REAP,
+            {"reaper_pid": pd.NA, "reaper_id": pd.NA},
+            "by a process that is not known with wait4(4711, WNOHANG) (recorded without stacks)",
+        ),
     ],
 )
 def test_reaps(reap: ev.Row, columns: dict[str, Any], said: str) -> None:
@@ -415,7 +421,8 @@ def test_an_unknown_cause_says_what_is_missing() -> None:
 
 def test_an_inferred_start() -> None:
     """A trace without stacks tells by the order of calls which start swept it away; the note says that it is inferred."""
-    made = of_child(REAP, ev.fork(3209 * MS + 1, 4715, by=100), reap_cause=pd.NA)
+    made = of_child(REAP, ev.fork(3209 * MS + 1, 4715, by=100))
+    assert made.lifecycles().at[1, "reap_cause"] == "unknown"
     assert line(made, "why").startswith("never joined; starting 4715 swept it away")
     assert line(made, "note") == "clearing start inferred"
 
