@@ -1,0 +1,194 @@
+"""Python stacks: every interpreter that this machine has, against what the program itself sees, line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import WORKLOADS, Line, Recorded
+
+from forktrace.trace.stacks import Frame, fold
+
+pytestmark = pytest.mark.root
+
+DEBIAN = "/usr/bin/python3"
+LIMIT = 1024  # frames of a stack
+STACKS, RECYCLED = (str(WORKLOADS / name) for name in ("stacks.py", "recycled.py"))
+KINDS = {"fork": "fork", "reap": "reap", "echild": "wait", "kill": "signal", "exit": "exit"}
+
+
+def pyenv_versions() -> Path:
+    """Where pyenv keeps its interpreters."""
+    root = os.environ.get("PYENV_ROOT")
+    if not root and shutil.which("pyenv"):
+        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(root or Path.home() / ".pyenv") / "versions"
+
+
+def interpreters() -> dict[str, str]:
+    """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`."""
+    found = {path.parts[-3]: str(path) for path in sorted(pyenv_versions().glob("*/bin/python"))}
+    return found | ({"debian": DEBIAN} if Path(DEBIAN).exists() else {})
+
+
+PYTHONS = interpreters()
+NEXT = dict(zip(PYTHONS, [*list(PYTHONS.values())[1:], *PYTHONS.values()], strict=False))  # which a case executes
+MANY = {name: 10_000 if name.startswith(("3.11", "3.13")) else 2_000 for name in PYTHONS}
+CASES = (
+    *("module", "plain", "deep", "very_deep", "generators", "comprehensions", "lambdas", "callbacks", "classes", "handlers"),
+    *("decorators", "traced", "strings", "file_names", "function_names", "long_functions", "far_lines", "new_syntax"),
+    *("many_lines", "libraries", "threads", "generations", "programs", "endings", "imported", "other_version", "no_stack"),
+)
+
+
+class Witnessed:
+    """A recording of stacks.py, and the comparison of its rows with what the program saw."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.recorded = recorded
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, int], list[Any]]:
+        """The rows of the trace by kind and process; of a wait in vain, by the number that it was for."""
+        found = defaultdict(list)
+        for row in self.recorded.raw.itertuples():
+            number = row.target_pid if row.kind == "wait" else row.pid
+            if number == number and number is not None:
+                found[row.kind, int(number)].append(row)
+        return found
+
+    def differences(self, line: Line) -> list[str]:
+        """What the trace says about a call that differs from what the program saw."""
+        found = self.rows[KINDS[line["event"]], line["pid"]]
+        if line["event"] in ("fork", "reap", "echild"):
+            found = [row for row in found if row.by_tid == line["tid"]]
+        about = f"{line['case']}: {line['event']} {line['pid']}"
+        if line["event"] == "echild":
+            found = [row for row in found if row.result == 10]
+        elif len(found) != 1:
+            return [f"{about}: {len(found)} rows"]
+        frames = [Frame(*frame) for frame in line["frames"]]
+        alike = [row for row in found if is_stack(row, frames)]
+        if len(alike) == 1:
+            return []
+        return [f"{about}: {len(alike)} of {len(found)} rows are as it saw\n  saw   {fold(frames)[-900:]}"] + [
+            f"  trace {row.stack_status} {str(row.stack)[-900:]}" for row in found[:4]
+        ]
+
+    def assert_same(self, program: str, case: str) -> int:
+        """Every call of a case is in the trace with its stack; returns how many there were."""
+        lines = self.recorded.of(case, program, "stack")
+        wrong = [text for line in lines for text in self.differences(line)]
+        assert not wrong, f"{len(wrong)} lines:\n" + "\n".join(wrong[:40])
+        return len(lines)
+
+
+def is_stack(row: Any, frames: list[Frame]) -> bool:
+    """The row holds these frames; of a stack that is too deep, the innermost."""
+    if len(frames) <= LIMIT:
+        return bool(row.stack_status == "ok" and row.stack == fold(frames))
+    return bool(row.stack_status == "truncated" and row.stack == fold(frames[-LIMIT:]))
+
+
+def command(*words: str) -> str:
+    """A word of the driver's command line."""
+    return shlex.join(words)
+
+
+@pytest.fixture(scope="session")
+def matrix(record: Callable[..., Recorded]) -> Witnessed:
+    """One recording of stacks.py and recycled.py under every interpreter."""
+    programs = [f"{name}={command(python, '-B', STACKS, NEXT[name])}" for name, python in PYTHONS.items()]
+    programs += [f"{name}={command(python, RECYCLED, str(MANY[name]))}" for name, python in PYTHONS.items()]
+    recorded = record([sys.executable, str(WORKLOADS / "driver.py"), *programs], timeout_s=300)
+    failed = [line["program"] for line in recorded.of("program") if line["status"] != 0]
+    assert not failed, f"stacks.py failed under {failed}:\n{recorded.stderr[-4000:]}"
+    return Witnessed(recorded)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", PYTHONS)
+def test_stacks(matrix: Witnessed, name: str, case: str) -> None:
+    """Every fork, reap, wait in vain, kill and exit has the stack that the program saw at that call."""
+    if (name[:3], case) == ("2.7", "new_syntax"):
+        pytest.skip("2.7 has no syntax of 3")
+    assert matrix.assert_same(name, case) > 0
+
+
+@pytest.mark.parametrize("name", PYTHONS)
+def test_too_deep(matrix: Witnessed, name: str) -> None:
+    """Of more than 1,024 frames the innermost are there, and the row says that the others are not."""
+    assert matrix.assert_same(name, "too_deep") == 9
+
+
+@pytest.mark.parametrize("name", PYTHONS)
+def test_recycled_code(matrix: Witnessed, name: str) -> None:
+    """Functions that are made, called and freed one after the other at a handful of addresses all have their own lines."""
+    assert matrix.assert_same(name, "recycled") == MANY[name]
+    (line,) = matrix.recorded.of("recycled", name, "addresses")
+    assert line["addresses"] < MANY[name] / 100
+
+
+@pytest.mark.parametrize("name", PYTHONS)
+def test_no_stack(matrix: Witnessed, name: str) -> None:
+    """Where there are no Python frames the row says why: a thread or an end without any, a program that is not Python."""
+    lines = [line for line in matrix.recorded.lines if line.get("program") == name and line.get("what") == "status"]
+    assert {line["status"] for line in lines} == {"no-thread-state", "not-python"}
+    for line in lines:
+        (row,) = matrix.rows[KINDS[line["event"]], line["pid"]]
+        assert (row.stack, row.stack_status) == (None, line["status"]), line
+
+
+@pytest.mark.parametrize("name", PYTHONS)
+def test_waits_in_vain_are_counted(matrix: Witnessed, name: str) -> None:
+    """Of the waits for a child that is gone each place has a row, and the further ones are in its running total."""
+    seen = Counter(
+        fold(Frame(*frame) for frame in line["frames"])
+        for line in matrix.recorded.lines
+        if line.get("program") == name and line.get("event") == "echild" and len(line["frames"]) <= LIMIT
+    )
+    raw = matrix.recorded.raw
+    raw = raw[(raw["result"] == 10) & raw["stack"].isin(list(seen))]
+    rows = Counter(raw.loc[raw["kind"] == "wait", "stack"])
+    totals = raw[raw["kind"] == "waits"].groupby(["by_pid", "call", "target", "flags", "stack"], observed=True)["count"].max()
+    for place, count in totals.groupby("stack").sum().items():
+        rows[place] += count
+    assert rows == seen
+
+
+@pytest.mark.parametrize("name", PYTHONS)
+def test_exit_path(matrix: Witnessed, name: str) -> None:
+    """How a program left is told for all that can be told apart; the rest is unknown."""
+    lines = [line for line in matrix.recorded.lines if line.get("program") == name and "exit_path" in line]
+    assert len(lines) == 28
+    matrix.recorded.assert_agrees(lines)
+
+
+def test_every_stack_of_a_python_program(matrix: Witnessed) -> None:
+    """No fork of a Python process of the recording lacks its stack, but those of threads that Python does not know."""
+    raw = matrix.recorded.raw
+    forks = raw[(raw["kind"] == "fork") & (raw["stack_status"] != "not-python") & (raw["origin"] == "forked")]
+    statuses = Counter(forks["stack_status"])
+    assert statuses["no-thread-state"] == len(PYTHONS)
+    assert set(statuses) == {"ok", "truncated", "no-thread-state"}
+
+
+def test_runtimes(matrix: Witnessed) -> None:
+    """Each interpreter is named with its version and the directories of its library."""
+    raw = matrix.recorded.raw
+    found = [json.loads(text) for text in raw.loc[raw["kind"] == "runtime", "detail"]]
+    for python in PYTHONS.values():
+        code = "import os, platform; print(platform.python_version()); print(os.path.realpath(os.path.dirname(os.__file__)))"
+        version, library = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        (runtime,) = [each for each in found if each["version"] == version]
+        assert library in [os.path.realpath(path) for path in runtime["libraries"]]
