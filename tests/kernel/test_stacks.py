@@ -5,40 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import WORKLOADS, Line, Recorded
+from recorded import WORKLOADS, Line, Recorded, interpreters
 
 from forktrace.trace.stacks import Frame, fold
 
 pytestmark = pytest.mark.root
 
-DEBIAN = "/usr/bin/python3"
 LIMIT = 1024  # frames of a stack
 STACKS, RECYCLED = (str(WORKLOADS / name) for name in ("stacks.py", "recycled.py"))
 KINDS = {"fork": "fork", "reap": "reap", "echild": "wait", "kill": "signal", "exit": "exit"}
-
-
-def pyenv_versions() -> Path:
-    """Where pyenv keeps its interpreters."""
-    root = os.environ.get("PYENV_ROOT")
-    if not root and shutil.which("pyenv"):
-        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True).stdout.strip()
-    return Path(root or Path.home() / ".pyenv") / "versions"
-
-
-def interpreters() -> dict[str, str]:
-    """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`."""
-    found = {path.parts[-3]: str(path) for path in sorted(pyenv_versions().glob("*/bin/python"))}
-    return found | ({"debian": DEBIAN} if Path(DEBIAN).exists() else {})
 
 
 PYTHONS = interpreters()

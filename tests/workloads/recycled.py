@@ -1,4 +1,3 @@
-# -*- coding: utf-8 -*-
 """Makes COUNT functions from text, one after the other, calls each and forgets it, so that addresses are used again.
 
 Each waits in vain for a number of its own, which no process can have; every 20th forks a child as well, which is reaped.

@@ -1,4 +1,3 @@
-# -*- coding: utf-8 -*-
 """Forks, waits, kills and leaves from every kind of Python frame, and prints the stack that it sees itself at each such call.
 
 `stacks.py OTHER`, under Python 2.7 and every later one; OTHER is another interpreter, into which a case executes.
