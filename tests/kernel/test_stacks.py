@@ -10,6 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,16 +84,11 @@ def is_stack(row: Any, frames: list[Frame]) -> bool:
     return bool(row.stack_status == "truncated" and row.stack == fold(frames[-LIMIT:]))
 
 
-def command(*words: str) -> str:
-    """A word of the driver's command line."""
-    return shlex.join(words)
-
-
 @pytest.fixture(scope="session")
 def matrix(record: Callable[..., Recorded]) -> Witnessed:
     """One recording of stacks.py and recycled.py under every interpreter."""
-    programs = [f"{name}={command(python, '-B', STACKS, NEXT[name])}" for name, python in PYTHONS.items()]
-    programs += [f"{name}={command(python, RECYCLED, str(MANY[name]))}" for name, python in PYTHONS.items()]
+    programs = [f"{name}={shlex.join([python, '-B', STACKS, NEXT[name]])}" for name, python in PYTHONS.items()]
+    programs += [f"{name}={shlex.join([python, RECYCLED, str(MANY[name])])}" for name, python in PYTHONS.items()]
     recorded = record([sys.executable, str(WORKLOADS / "driver.py"), *programs], timeout_s=300)
     failed = [line["program"] for line in recorded.of("program") if line["status"] != 0]
     assert not failed, f"stacks.py failed under {failed}:\n{recorded.stderr[-4000:]}"
@@ -175,3 +171,74 @@ def test_runtimes(matrix: Witnessed) -> None:
         version, library = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         (runtime,) = [each for each in found if each["version"] == version]
         assert library in [os.path.realpath(path) for path in runtime["libraries"]]
+
+
+# Interpreters in odd places: $1 is a directory to put things in, $2 an interpreter, $3 and so on what it runs.
+COPY = 'cp "$2" "$1/python"; for file in $LIBRARY; do cp "$file" "$1"; done; run="$1/python"'
+MOUNTED = f'mount -t tmpfs none "$1"; {COPY}'
+ROOTED = (
+    'root=$1; mount -t tmpfs none "$root"; mkdir "$root/opt" "$root/usr" "$root/proc" "$root/work";'
+    'cp -a /bin /lib /lib64 "$root"; mount --rbind /usr "$root/usr"; mount --rbind /proc "$root/proc";'
+    'cp "$2" "$root/opt/python";'
+    'cp "$3" "$root/work/stacks.py"; shift 3; exec chroot "$root" /opt/python -B /work/stacks.py "$@"'
+)
+
+
+def in_place(script: str, folder: Path, python: str, *arguments: str, mount: bool = True) -> str:
+    """A command that runs an interpreter and its arguments as `script` says, in a mount namespace of its own."""
+    code = "import os, sys, sysconfig as s; print(sys.prefix, os.path.realpath(sys.executable), s.get_config_var('LDLIBRARY'))"
+    prefix, program, library = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    shared = [str(path) for path in Path(prefix, "lib").glob(f"{library}.*")] if library.endswith(".so") else []
+    run = ["env", f"LIBRARY={' '.join(shared)}", f"LD_LIBRARY_PATH={folder}", f"PYTHONHOME={prefix}"]
+    shell = ["sh", "-ec", script + '; shift 2; exec "$run" "$@"', "sh", str(folder), program, *arguments]
+    return shlex.join([*(["unshare", "--mount"] if mount else []), *run, *shell])
+
+
+@pytest.fixture(scope="session")
+def places(record: Callable[..., Recorded], open_folder: Path) -> Witnessed:
+    """One recording of interpreters in virtual environments, mount namespaces and a chroot, and of new ones in its middle."""
+    programs = []
+    for name, python in two_kinds().items():
+        folders = {place: open_folder / f"{place}-{name}" for place in ("venv", "mounted", "new", "rooted")}
+        for folder in folders.values():
+            folder.mkdir()
+        subprocess.run([python, "-m", "venv", "--without-pip", folders["venv"]], check=True)
+        there = ["-B", STACKS, python, "plain"]
+        programs.append(f"venv {name}={shlex.join([str(folders['venv'] / 'bin/python'), *there])}")
+        programs.append(f"mounted {name}={in_place(MOUNTED, folders['mounted'], python, *there)}")
+        new = in_place(COPY, folders["new"], python, "-S", str(WORKLOADS / "first_line.py"), mount=False)
+        programs.append(f"new {name}={new}")
+        if name == "debian":  # all of it is in /usr
+            programs.append(f"rooted {name}={in_place(ROOTED, folders['rooted'], python, STACKS, '/opt/python', 'plain')}")
+    recorded = record([sys.executable, str(WORKLOADS / "driver.py"), *programs])
+    failed = [line["program"] for line in recorded.of("program") if line["status"] != 0]
+    assert not failed, f"these failed: {failed}:\n{recorded.stderr[-4000:]}"
+    return Witnessed(recorded)
+
+
+def two_kinds() -> dict[str, str]:
+    """An interpreter with a shared library, the newest of pyenv, and a static one: Debian's."""
+    names = sorted(
+        (name for name in PYTHONS if name.startswith("3.")), key=lambda name: [int(part) for part in name.split(".")]
+    )
+    return {name: PYTHONS[name] for name in [*names[-1:], "debian"] if name in PYTHONS}
+
+
+@pytest.mark.parametrize("name", two_kinds())
+@pytest.mark.parametrize("place", ["venv", "mounted", "rooted"])
+def test_places(places: Witnessed, place: str, name: str) -> None:
+    """An interpreter is known wherever it is: behind a link, or in a file that cannot be seen from outside."""
+    if (place, name) != ("rooted", "debian") and place == "rooted":
+        pytest.skip("only what is in /usr can be put into a small root")
+    assert places.assert_same(f"{place} {name}", "plain") == 9
+
+
+@pytest.mark.parametrize("name", two_kinds())
+def test_new_in_the_middle(places: Witnessed, name: str) -> None:
+    """An interpreter that comes up during the recording is learnt; what it did before has no stack, and says so."""
+    first, again = places.recorded.of("first-line", f"new {name}", "stack")
+    (row,) = places.rows["fork", first["pid"]]
+    frames = [Frame(*frame) for frame in first["frames"]]
+    assert is_stack(row, frames) or (row.stack, row.stack_status) == (None, "no-runtime")
+    (row,) = places.rows["fork", again["pid"]]
+    assert is_stack(row, [Frame(*frame) for frame in again["frames"]])
