@@ -161,7 +161,7 @@ def fork_servers(context):
     pool.join()
     until_gone(pid)
     say("pool of a fork server", pid, reap_cause="forkserver", created_by="forkserver", reaper_pid=servers[1])
-    say("fork server", servers[1], created_by="multiprocessing")
+    say("fork server at the end", servers[1], created_by="multiprocessing", reap_cause="parent-exit", complete=None)
 
 
 def resource_trackers():

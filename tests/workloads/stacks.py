@@ -337,20 +337,25 @@ def strings():
     run("\n\ndef inner():\n\n    family()\n    eval(%r)\ninner()\n" % ONE_LINE, "/srv/generated.py")
 
 
-FILES = [
-    "/srv/caf\xe9.py",
-    "/srv/\u65e5\u672c\u8a9e/\u30d5\u30a1\u30a4\u30eb.py",
-    "/srv/\U0001f40d.py",
-    "/srv/mixed-\xe9-\u65e5-\U0001f40d.py",
-    "/srv/a b;c:7 d.py",
-    "/srv/new\nline\ttab.py",
-    "relative.py",
-    "<a notebook cell>",
-    "",
-    "/srv/" + "long" * 75 + ".py",
-    "/srv/" + "\u9577\u3044" * 90 + ".py",
-]
-NAMES = ["caf\xe9", "\u65e5\u672c\u8a9e", "\u0444\u0443\u043d\u043a\u0446\u0438\u044f", "\U00010400", "n" * 300]
+def decoded(*names):
+    """The names with their escapes resolved, as 2.7 has no common way to write them."""
+    return [name.encode("ascii").decode("unicode_escape") for name in names]
+
+
+FILES = decoded(
+    r"/srv/caf\xe9.py",
+    r"/srv/\u65e5\u672c\u8a9e/\u30d5\u30a1\u30a4\u30eb.py",
+    r"/srv/\U0001f40d.py",
+    r"/srv/mixed-\xe9-\u65e5-\U0001f40d.py",
+    r"/srv/a b;c:7 d.py",
+    r"/srv/new\nline\ttab.py",
+    r"relative.py",
+    r"<a notebook cell>",
+    r"",
+    r"/srv/" + "long" * 75 + ".py",
+    r"/srv/" + r"\u9577\u3044" * 90 + ".py",
+)
+NAMES = decoded(r"caf\xe9", r"\u65e5\u672c\u8a9e", r"\u0444\u0443\u043d\u043a\u0446\u0438\u044f", r"\U00010400", "n" * 300)
 
 
 def file_names():
