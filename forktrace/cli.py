@@ -64,9 +64,22 @@ def cli() -> None:
 @click.option("-d", "--duration", metavar="SEC", type=click.FloatRange(0, 1e9, min_open=True), help="Stop recording after SEC.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
 @click.option("--user", metavar="USER", help="Run the command as USER [default: who called sudo].")
+@click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
+@click.option("--no-source", is_flag=True, help="Leave the text of source lines out of the trace.")
+@click.option(
+    "--own", metavar="PREFIX", multiple=True, help="Files below PREFIX are your code too, wherever they are installed."
+)
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(
-    output: str | None, force: bool, duration: float | None, quiet: bool, user: str | None, command: tuple[str, ...]
+    output: str | None,
+    force: bool,
+    duration: float | None,
+    quiet: bool,
+    user: str | None,
+    no_stacks: bool,
+    no_source: bool,
+    own: tuple[str, ...],
+    command: tuple[str, ...],
 ) -> None:
     """Record what becomes of a command's processes.
 
@@ -81,7 +94,17 @@ def record(
     try:
         from forktrace.live import launch
 
-        status = launch.record(command, output=output, force=force, duration_s=duration, quiet=quiet, user=user)
+        status = launch.record(
+            command,
+            output=output,
+            force=force,
+            duration_s=duration,
+            quiet=quiet,
+            user=user,
+            stacks=not no_stacks,
+            source=not no_source,
+            own=own,
+        )
     except CommandError:
         raise
     except ForktraceError as error:

@@ -13,9 +13,11 @@ import os
 import pwd
 import select
 import shlex
+import shutil
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,16 @@ class User:
 
 
 def record(
-    command: Sequence[str], *, output: str | None, force: bool, duration_s: float | None, quiet: bool, user: str | None
+    command: Sequence[str],
+    *,
+    output: str | None,
+    force: bool,
+    duration_s: float | None,
+    quiet: bool,
+    user: str | None,
+    stacks: bool = True,
+    source: bool = True,
+    own: Sequence[str] = (),
 ) -> int:
     """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
 
@@ -58,19 +69,22 @@ def record(
         raise UsageError(f"{output} is a directory", "name a file with -o")
     if output is not None and not force and not to_stdout and os.path.lexists(output):
         raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force")
-    channel = _start_recorder(quiet)
+    search = who.environment.get("PATH", os.defpath) if stacks else ""
+    channel = _start_recorder(quiet, stacks, search)
     try:
         _receive(channel, "armed")
         held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
             with _opened(path, who, force) as (trace, is_new):
-                _hand_over(channel, held, trace, path, command, who)
+                order = _order(held, path, command, who, own=own, source=source and stacks)
+                order["truncate"] = not to_stdout and os.fstat(trace).st_size > 0
+                _hand_over(channel, trace, order)
                 try:
                     held.release()
                 except CommandError:
                     if is_new:
-                        _as_user(who, os.unlink, path)
+                        as_user(who, os.unlink, path)
                     raise
         except BaseException:
             held.abandon()
@@ -165,7 +179,7 @@ def default_name(command: Sequence[str], pid: int) -> str:
     return f"forktrace-{name}.{pid}.arrows"
 
 
-def _start_recorder(quiet: bool) -> socket.socket:
+def _start_recorder(quiet: bool, stacks: bool, path: str) -> socket.socket:
     """Fork the recorder; it lives until this end of the socket is closed."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
@@ -175,8 +189,10 @@ def _start_recorder(quiet: bool) -> socket.socket:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             from forktrace.live.recorder import serve
 
-            serve(its, quiet=quiet)
+            serve(its, quiet=quiet, stacks=stacks, path=path)
             status = 0
+        except Exception:  # a defect: without its trace nobody could mend it
+            traceback.print_exc()
         finally:
             os._exit(status)
     its.close()
@@ -293,7 +309,7 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     is_new = not os.path.lexists(path)
     try:
-        descriptor = _as_user(who, os.open, path, flags if force else flags | os.O_EXCL, 0o600)
+        descriptor = as_user(who, os.open, path, flags if force else flags | os.O_EXCL, 0o600)
     except FileExistsError:
         raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
     except OSError as error:
@@ -306,8 +322,8 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
         os.close(descriptor)
 
 
-def _as_user(who: User, function: Any, *arguments: Any) -> Any:
-    """Call `function` with the user's rights."""
+def as_user(who: User, function: Any, *arguments: Any) -> Any:
+    """Call `function` with the rights of `who`."""
     if who.uid == os.geteuid():
         return function(*arguments)
     groups, gid = os.getgroups(), os.getegid()
@@ -322,12 +338,24 @@ def _as_user(who: User, function: Any, *arguments: Any) -> Any:
         os.setgroups(groups)
 
 
-def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, command: Sequence[str], who: User) -> None:
-    """Tell the recorder whom to follow and where to write, and wait until it does."""
+def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> dict[str, Any]:
+    """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
     from forktrace.live.recorder import header
 
-    order = {"pid": held.pid, "path": path, "truncate": path != "-" and os.fstat(trace).st_size > 0}
-    order["header"] = header(list(command), held.pid, who.name)
+    search = who.environment.get("PATH", os.defpath)
+    return {
+        "pid": held.pid,
+        "path": path,
+        "header": header(list(command), held.pid, who.name) | {"own": list(own)},
+        "program": shutil.which(command[0], path=search),
+        "search": search,
+        "source": source,
+        "user": [who.uid, who.gid, list(who.groups)],
+    }
+
+
+def _hand_over(channel: socket.socket, trace: int, order: dict[str, Any]) -> None:
+    """Give the recorder its order and the open trace, and wait until it follows."""
     written = os.memfd_create("order")  # no message is large enough for the longest command line
     try:
         with open(written, "w", closefd=False) as file:
@@ -404,4 +432,4 @@ def _merge(path: str, who: User) -> None:
         return
     from forktrace.trace.stream import merge
 
-    _as_user(who, merge, path)
+    as_user(who, merge, path)
