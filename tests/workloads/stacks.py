@@ -58,7 +58,7 @@ def row(pid, **values):
 
 
 def tell(event, pid, frames, tid=None):
-    LINES.append(line_of(what="stack", event=event, pid=pid, tid=tid or thread_number(), frames=frames))
+    LINES.append(line_of(what="stack", event=event, pid=pid, by=os.getpid(), tid=tid or thread_number(), frames=frames))
 
 
 def write(data):
@@ -355,7 +355,7 @@ FILES = decoded(
     r"/srv/" + "long" * 75 + ".py",
     r"/srv/" + r"\u9577\u3044" * 90 + ".py",
 )
-NAMES = decoded(r"caf\xe9", r"\u65e5\u672c\u8a9e", r"\u0444\u0443\u043d\u043a\u0446\u0438\u044f", r"\U00010400", "n" * 300)
+NAMES = decoded(r"caf\xe9", r"\u65e5\u672c\u8a9e", r"\u0444\u0443\u043d\u043a\u0446\u0438\u044f", r"\U00010400", "n" * 250)
 
 
 def file_names():
@@ -364,13 +364,13 @@ def file_names():
 
 
 def function_names():
-    for name in NAMES if VERSION >= (3, 0) else [str("n" * 300)]:
+    for name in NAMES if VERSION >= (3, 0) else [str("n" * 250)]:
         run("def %s():\n    %s\n" % (name, ONE_LINE), "/srv/names.py", name)
 
 
 def twin(lines, blank):
     """A function of `lines` lines with the call in their middle; an empty line is put before line `blank`."""
-    body = ["    x = 1; y = x; x = y"] * lines
+    body = ["    x = 1"] * lines
     body[lines // 2] = "    " + ONE_LINE
     body.insert(blank, "")
     return "\n".join(["def twin():", "    x = 0"] + body) + "\n"
@@ -390,7 +390,7 @@ def far_lines():
     run(
         "def gaps():\n" + "".join("    x = 1\n" + "\n" * gap + "    " + ONE_LINE + "\n" for gap in gaps), "/srv/gaps.py", "gaps"
     )
-    run("def wide():\n    x = [" + "1, " * 3000 + ONE_LINE + ", " + ONE_LINE + "]\n", "/srv/wide.py", "wide")
+    run("def wide():\n    x = [" + "1, " * 1000 + ONE_LINE + ", " + ONE_LINE + "]\n", "/srv/wide.py", "wide")
     run(
         "def back():\n    x = dict(\n" + "        a=" + ONE_LINE + ",\n" + "\n" * 300 + "        b=0)\n    family()\n",
         "/srv/back.py",
@@ -802,7 +802,7 @@ def by_abort():
 
 
 def by_crash():
-    ctypes.string_at(noted_alone("exit", look(), 0))
+    ctypes.memset(noted_alone("exit", look(), 0), 1, 1)
 
 
 def noted_alone(event, frames, value=None):
