@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,9 +21,12 @@ from forktrace.errors import CommandError, ForktraceError, PermissionMissing, Us
 from forktrace.scenes import SCENES
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from forktrace.analysis.recording import Recording
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
+_READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
 _TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _SCENES: Final = tuple(each.name for each in SCENES)
@@ -44,7 +48,31 @@ def selection_options(command: _Command) -> _Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _ReaderLeft(Exception):
+    """Nobody reads stdout any more (`| head`)."""
+
+
+class _Group(click.Group):
+    """The commands; the end of a reader is known from other failures, which click does not tell apart."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderLeft from None
+
+
+class _Seconds(click.FloatRange):
+    """A number of seconds; not `nan`, which is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="forktrace", message="%(prog)s %(version)s")
 def cli() -> None:
     """Show every zombie process of a program: who forked it, how long it stayed, and who reaped it.
@@ -61,9 +89,9 @@ def cli() -> None:
 @cli.command(context_settings={"allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
 @force_option
-@click.option("-d", "--duration", metavar="SEC", type=click.FloatRange(0, 1e9, min_open=True), help="Stop recording after SEC.")
+@click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
-@click.option("--user", metavar="USER", help="Run the command as USER [default: who called sudo].")
+@click.option("--user", metavar="USER", help="Run the command as USER, a name or a number [default: who called sudo].")
 @click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
 @click.option("--no-source", is_flag=True, help="Leave the text of source lines out of the trace.")
 @click.option(
@@ -126,11 +154,9 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
         forktrace report
         forktrace report run.arrows --pid 4711
     """
-    from rich.console import Console
-
     from forktrace.views.report import report
 
-    report(_read(trace, pid, since, until), Console())
+    report(_read(trace, pid, since, until, says_cut=True), _console())
 
 
 @cli.command()
@@ -208,7 +234,7 @@ def export(
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
     recording = _read(trace, pid, since, until)
     with _sink(output, force) as sink:
-        write(recording, table, form, sink)
+        write(recording, table, form, sink, on_screen=sink.isatty())
     if output != "-":
         click.echo(f"wrote {output}", err=True)
 
@@ -256,13 +282,11 @@ def _say(line: str) -> None:
 
 def _show(trace: str, picture: str, force: bool) -> None:
     """Print the report of a trace and draw its timeline, which shall belong to whom the trace belongs to."""
-    from rich.console import Console
-
     from forktrace.views.report import report
     from forktrace.views.timeline import write_timeline
 
-    recording = _read(trace, None, None, None)
-    report(recording, Console())
+    recording = _read(trace, None, None, None, says_cut=True)
+    report(recording, _console())
     with _sink(picture, force) as sink:
         write_timeline(recording, sink, "png")
         owner = os.stat(trace)
@@ -290,12 +314,23 @@ def doctor() -> None:
         sys.exit(MachineLacks.exit_status)
 
 
-def _read(trace: str | None, pid: str | None, since: str | None, until: str | None) -> Recording:
-    """Return the selected part of the trace, or of the newest one here."""
+def _console() -> Console:
+    """Return the screen, or what stands in its place; one whose reader has left is no error of its own."""
+    from rich.console import Console
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Screen()
+
+
+def _read(trace: str | None, pid: str | None, since: str | None, until: str | None, says_cut: bool = False) -> Recording:
+    """Return the selected part of the trace, or of the newest one here; a cut is told unless the command says it by itself."""
     from forktrace.analysis.recording import read
 
     recording = read(trace or _newest())
-    if recording.cut:
+    if recording.cut and not says_cut:
         click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
     if since is not None or until is not None:
         first = None if since is None else recording.parse_time(since)
@@ -374,7 +409,7 @@ def main() -> NoReturn:
         status = _complain_of_usage(error)
     except click.Abort:
         status = 130  # 128 + SIGINT
-    except BrokenPipeError:
+    except (_ReaderLeft, BrokenPipeError):
         status = _leave_pipe()
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
@@ -398,7 +433,7 @@ def _open_standard_streams() -> None:
 def _leave_pipe() -> int:
     """Let go of stdout, whose reader has left (`| head`): else Python complains when it closes it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ForktraceError.exit_status
+    return _READER_LEFT
 
 
 def _complain(message: str, hint: str, status: int) -> int:

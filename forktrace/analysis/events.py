@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.history import WNOWAIT, History
-from forktrace.analysis.lifecycles import option_names
-from forktrace.analysis.log import NONE, Ints, Log, category, empty_texts, nullable, pick, texts
+from forktrace.analysis.history import History
+from forktrace.analysis.log import NONE, Ints, Log, category, nullable, pick, texts
+from forktrace.analysis.options import WNOWAIT, option_names
 from forktrace.trace import events
 from forktrace.trace.waitstatus import decode, signal_name
 
@@ -66,7 +66,7 @@ def event_table(history: History) -> pd.DataFrame:
         by_id, by_pid, by_tid   Int64      the process and the thread that acted; of a reparent the adopter
         call                    category   `clone`, `wait4`, ...
         status                  Int64      the wait status as the kernel encodes it
-        site, stack             string     empty: traces carry no stacks yet
+        site, stack             string     where the acting thread was; for an exit the thread that called it
         detail                  string     the rest in words
     """
     log, known = history.log, history.parents
@@ -74,6 +74,8 @@ def event_table(history: History) -> pd.DataFrame:
     nothing = np.full(derived, NONE)
     time_ns = np.concatenate([log.time_ns, known.step_ns])
     named = log.numbers("by_pid") != NONE
+    rows = np.concatenate([np.arange(recorded), nothing])
+    acting = np.concatenate([np.where(log.is_kind("exit"), log.id, log.by_id), nothing])
     by_tid = np.where(named, log.numbers("by_tid"), NONE)
     table = pd.DataFrame(
         {
@@ -85,8 +87,8 @@ def event_table(history: History) -> pd.DataFrame:
             "by_tid": nullable(np.concatenate([by_tid, nothing])),
             "call": category(np.concatenate([log.codes("call"), nothing]), events.CALLS),
             "status": nullable(np.concatenate([log.numbers("status"), nothing])),
-            "site": empty_texts(recorded + derived),
-            "stack": empty_texts(recorded + derived),
+            "site": history.sites.sites(rows, acting),
+            "stack": history.sites.stack_texts(rows),
             "detail": texts([*_details(history), *_handings_over(history)]),
         }
     )

@@ -11,20 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis import events, lifecycles, selection, signals, starts, waits, zombies
+from forktrace.analysis import events, lifecycles, rules, selection, signals, starts, waits, zombies
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
 from forktrace.trace import stream
 
 
-def read(path: str | os.PathLike[str]) -> Recording:
+def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = None) -> Recording:
     """Return the recording in the trace file `path`; `.cut` says when it was cut off.
+
+    `causes` is a file of rules that come before the built-in ones (docs/causes.md).
 
     Raises:
         TraceError: empty, damaged, not a trace, or from a newer forktrace.
+        UsageError: the file of rules is none.
     """
-    return Recording(stream.read(path))
+    return Recording(stream.read(path), causes=causes)
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,15 @@ class Recording:
     The methods raise TraceError when the events of the trace contradict each other.
     """
 
-    def __init__(self, trace: stream.Trace, whole: Recording | None = None, selected: Selection | None = None) -> None:
+    def __init__(
+        self,
+        trace: stream.Trace,
+        whole: Recording | None = None,
+        selected: Selection | None = None,
+        causes: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.trace = trace
+        self._rules: rules.Rules = whole._rules if whole else rules.load(causes)
         self.whole = whole or self
         self.selected = selected or Selection()
 
@@ -160,7 +170,7 @@ class Recording:
 
     @cached_property
     def _history(self) -> History:
-        return History(Log(self.trace)) if self.whole is self else self.whole._history
+        return History(Log(self.trace), self._rules) if self.whole is self else self.whole._history
 
     @cached_property
     def _lifecycles(self) -> pd.DataFrame:

@@ -109,6 +109,7 @@ class Recorder:
         if order["truncate"]:
             os.ftruncate(descriptors[0], 0)
         self._path = "standard output" if order["path"] == "-" else order["path"]
+        self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
             self._writer = Writer(sink, order["header"])
             self._probes.follow(order["pid"], self._pid_ns)
@@ -364,12 +365,11 @@ class Recorder:
             return
         if self._worst:
             lasted, pid, by, call = self._worst
-            how = f"until {by or 'another process'} reaped it ({call})" if call else "and still is: nobody reaped it"
-            self._say(f"{pid} was a zombie for {duration(lasted)}, {how}")
+            self._say(f"{pid} was a zombie for {duration(lasted)}, {ending_of_zombie(by, call)}")
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
-        if self._path != "standard output":
+        if self._is_file:
             self._say(f"next: forktrace report {shlex.quote(self._path)}")
 
 
@@ -410,6 +410,16 @@ class LiveLine:
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone
             os.write(2, text.encode())
+
+
+def ending_of_zombie(by: int, call: str) -> str:
+    """Return in words how a zombie was released by the call (`reap_call`) of the process `by`; no call: it was not."""
+    if not call:
+        return "and still is: nobody reaped it"
+    if call == "kernel":
+        return "until the kernel released it: its PID namespace died"
+    how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
+    return f"until {by or 'another process'} reaped it{how}"
 
 
 def count(number: int, noun: str, plural: str = "es") -> str:

@@ -106,3 +106,18 @@ def test_an_adopter_that_the_kernel_named() -> None:
     table = recording(*rows, ev.exit_(8 * MS, 300, parent=100)).events()
     moved = table[table["kind"] == "reparent"]
     assert cells(moved, "time_ns", "id", "by_id", "by_pid") == [(4 * MS, 2, 0, 100)]
+
+
+def test_sites_and_stacks() -> None:
+    """Each event has the stack of the thread that acted, and its site: of an exit the process's own."""
+    stack = "/srv/a.py:7 main;/usr/lib/python3.11/os.py:1 x"
+    rows = [target(), ev.exec_(1 * MS, 100, ["python", "-m", "os"])]
+    rows += [ev.fork(2 * MS, 500, by=100, stack=stack), ev.exec_(3 * MS, 500, ["python", "x.py"])]
+    rows += [ev.exit_(4 * MS, 500, stack=stack), ev.reap(5 * MS, 500, by=100, stack=stack)]
+    table = recording(*rows).events()
+    assert cells(table, "kind", "site", "stack")[2:6] == [
+        ("fork", "os.py:1 x", stack),
+        ("exec", None, None),
+        ("exit", "a.py:7 main", stack),
+        ("reap", "os.py:1 x", stack),
+    ]

@@ -28,9 +28,10 @@ def exported(made: Recording, table: str, form: str) -> bytes:
 
 @pytest.mark.parametrize("table", export.TABLES)
 def test_parquet_keeps_everything(table: str) -> None:
-    """What is read back from Parquet has the same values, dtypes and order."""
+    """What is read back from Parquet has the same values, dtypes (but for the storage of strings) and order."""
     made = recording(*ROWS, *child(501, 60, 70))
     expected = export.TABLES[table](made)
+    expected = expected.astype({name: "string" for name in expected.columns if expected[name].dtype == "string"})
     pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(exported(made, table, "parquet"))), expected)
 
 
@@ -81,6 +82,20 @@ def test_line_breaks_in_csv() -> None:
     made = recording(target(), ev.exec_(MS, 100, ["a\nb", "\r=1"]))
     lines = list(csv.DictReader(io.StringIO(exported(made, "lifecycles", "csv").decode(), newline="")))
     assert [one["argv"] for one in lines] == ["'a\nb' '\\r=1'"]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_nothing_steers_a_screen(form: str) -> None:
+    """On a screen control characters are escapes, and all else is as in a file."""
+    evil = "\x1b]0;x\x07\x9b\u202e"
+    made = recording(target(comm=evil), ev.exec_(MS, 100, [evil, "a\nb"], file=evil, comm=evil), *child(500, 10, 20))
+    for table in export.TABLES:
+        sink = io.BytesIO()
+        export.write(made, table, form, sink, on_screen=True)
+        assert all(line.isprintable() for line in sink.getvalue().decode().splitlines())
+    plain = exported(recording(target()), "lifecycles", form)
+    export.write(recording(target()), "lifecycles", form, sink := io.BytesIO(), on_screen=True)
+    assert sink.getvalue() == plain
 
 
 def test_numbers_below_zero_are_no_formulas() -> None:
