@@ -49,7 +49,7 @@ class Sources:
 
 
 def read_regular(path: str) -> bytes:
-    """Return the beginning of a regular file; anything else is not opened. The files in /proc, which tell of who reads them, are empty.
+    """Return the beginning of a regular file; anything else is not opened. Files of /proc tell of who reads them: they are empty.
 
     Raises:
         OSError: it cannot be read, or is no regular file.

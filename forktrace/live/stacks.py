@@ -38,7 +38,7 @@ class Code:
     version: int
 
     def line(self, instruction: int) -> int:
-        """Return the line of the instruction at this offset; 0: it has none. Before the first (-1) it is that of the function."""
+        """Return the line of the instruction at this offset; 0: it has none; the function's before its first one (-1)."""
         if instruction >= _NEGATIVE:
             return self.first_line
         starts, lines = self._lines
