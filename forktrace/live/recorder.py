@@ -272,7 +272,7 @@ class Recorder:
     def _write_waits(self, *, last: bool = False) -> None:
         """Write the totals that changed, and forget the places of processes that are gone.
 
-        A place may be newer than what was read from the ring: its stack is still to come then, and it has until the `last` call.
+        A place may be newer than what was read from the ring: its stack is still to come, and has until the `last` call.
         """
         from forktrace.live.records import NONE
         from forktrace.live.stacks import LOST

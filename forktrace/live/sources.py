@@ -49,7 +49,7 @@ class Sources:
 
 
 def read_regular(path: str) -> bytes:
-    """Return the beginning of a regular file; anything else is not opened. Files of /proc tell of who reads them: they are empty.
+    """Return the beginning of a regular file; anything else is not opened. Files of /proc tell of their reader: not read.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
