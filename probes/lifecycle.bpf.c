@@ -190,7 +190,7 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
     if (bytes > ARGV_BYTES - 1)
         bytes = ARGV_BYTES - 1;
     bytes &= ARGV_BYTES - 1; /* for older verifiers, which forget the comparison */
-    if (bpf_probe_read_user(record->argv, bytes, (void *)from))
+    if (read_user(record->argv, bytes, (void *)from))
         record->argv_bytes = bytes = 0;
     if (ring.ringbuf_output(record, sizeof(struct exec_record) - ARGV_BYTES + bytes, NO_WAKEUP))
         lose(EXEC);
@@ -278,7 +278,7 @@ static __always_inline u8 exit_from(u64 regs, struct process *process)
     u64 base = mapped && mapped->version ? process->library_start - python->first_page : process->program_code - python->first_code;
     if (words[0] - base >= python->text && words[0] - base < python->text_end)
         return INTERPRETER;
-#pragma unroll
+#pragma nounroll
     for (int i = 0; i < 32; i++)
         if (words[i] - base > python->py_exit && words[i] - base <= python->py_exit_end)
             from = PY_EXIT;

@@ -173,9 +173,9 @@ static __always_inline u64 mix_block(u64 mixed, u64 address, u64 size, struct re
     u64 room = 4096 - (address & 4095), whole = less(BLOCK_BYTES, size);
     size = (BLOCK_BYTES & whole) | (size & ~whole);
     u64 shift = (BLOCK_BYTES - room) & less(room, BLOCK_BYTES) & ~less(room, size) & (BLOCK_BYTES - 1);
-    bpf_probe_read_user(ahead->block, BLOCK_BYTES, (void *)(address - shift));
+    read_user(ahead->block, BLOCK_BYTES, (void *)(address - shift));
     *(u64 *)((u8 *)ahead->block + ((shift + size) & 255)) = 0;
-#pragma unroll
+#pragma nounroll
     for (int i = 0; i < BLOCK_BYTES / 8; i++) {
         mixed = mix(mixed, *(u64 *)((u8 *)ahead->block + shift + 8 * i) & less(8 * i, size));
         asm volatile("" : "+r"(mixed)); /* one after the other */
@@ -199,7 +199,7 @@ static __always_inline u64 mix_lines(u64 mixed, u64 address, u64 bytes, struct r
 {
     mixed = mix_last(mix_first(mixed, address, bytes, ahead), address, bytes, ahead);
     if (bytes > 2 * BLOCK_BYTES) {
-#pragma unroll
+#pragma nounroll
         for (int block = 1; block < LINE_BLOCKS - 1; block++)
             mixed = mix_last(mixed, address, (block + 1) * BLOCK_BYTES, ahead);
     }
@@ -238,7 +238,7 @@ static __always_inline u32 copy(u8 *into, u64 most, u64 address, u64 bytes)
 {
     u64 fits = less(bytes, most);
     bytes = ((bytes & fits) | ((most - 4) & ~fits)) & (most - 1);
-    s64 failed = bpf_probe_read_user(into, bytes, (void *)address);
+    s64 failed = read_user(into, bytes, (void *)address);
     return bytes & ~(failed >> 63);
 }
 
@@ -280,7 +280,7 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
     if (!frame || count >= walk->most)
         return 0;
     struct frame *slot = &record->frames[count & (STACK_FRAMES - 1)];
-    if (bpf_probe_read_user(ahead->frame, python->frame_bytes & 127, (void *)frame))
+    if (read_user(ahead->frame, python->frame_bytes & 127, (void *)frame))
         goto unreadable;
     walk->frame = *(u64 *)(ahead->frame + (python->frame_back & 127));
     walk->count = count + 1;
@@ -293,7 +293,7 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
     u64 instruction = *(u64 *)(ahead->frame + (python->frame_instruction & 127));
     instruction &= python->instruction_is_pointer | 0xffffffff;
     instruction -= (code + python->code_instructions) & python->instruction_is_pointer;
-    if (bpf_probe_read_user(ahead->code, 128, (void *)(code + 32)))
+    if (read_user(ahead->code, 128, (void *)(code + 32)))
         goto unreadable;
     u64 path = *(u64 *)(ahead->code + ((python->code_path - 32) & 127));
     u64 name = *(u64 *)(ahead->code + ((python->code_name - 32) & 127));
