@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
-_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks")
+_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 trace_argument = click.argument("trace", required=False)
+causes_option = click.option("--causes", metavar="FILE", help="Rules for causes that come before the built-in ones.")
 force_option = click.option("--force", is_flag=True, help="Overwrite the output file.")
 
 
@@ -144,7 +145,8 @@ def record(
 @cli.command()
 @trace_argument
 @selection_options
-def report(trace: str | None, pid: str | None, since: str | None, until: str | None) -> None:
+@causes_option
+def report(trace: str | None, pid: str | None, since: str | None, until: str | None, causes: str | None) -> None:
     """Say what happened, in words.
 
     The longest zombies, who reaped them with which call, what was never reaped, failed forks, and what was lost.
@@ -156,7 +158,7 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
     """
     from forktrace.views.report import report
 
-    report(_read(trace, pid, since, until, says_cut=True), _console())
+    report(_read(trace, pid, since, until, causes, says_cut=True), _console())
 
 
 @cli.command()
@@ -207,9 +209,10 @@ def events(trace: str | None, pid: str | None, since: str | None, until: str | N
 @trace_argument
 @click.option("-o", "--output", metavar="FILE", default="-", help="A .csv, .json or .parquet file [default: stdout].")
 @click.option("--to", "to", type=click.Choice(_TABLE_FORMATS), help="The format [default: by the file's name; csv on stdout].")
-@click.option("--table", type=click.Choice(_TABLES), default="lifecycles", show_default=True, help="Which table.")
+@click.option("--table", type=click.Choice(_TABLES), metavar="NAME", default="lifecycles", help=f"One of {', '.join(_TABLES)}.")
 @force_option
 @selection_options
+@causes_option
 def export(
     trace: str | None,
     output: str,
@@ -219,6 +222,7 @@ def export(
     pid: str | None,
     since: str | None,
     until: str | None,
+    causes: str | None,
 ) -> None:
     """Write a table of the recording for other programs.
 
@@ -232,7 +236,7 @@ def export(
     form = to or ("csv" if output == "-" else format_of(output))
     if form == "parquet" and output == "-" and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
-    recording = _read(trace, pid, since, until)
+    recording = _read(trace, pid, since, until, causes)
     with _sink(output, force) as sink:
         write(recording, table, form, sink, on_screen=sink.isatty())
     if output != "-":
@@ -325,11 +329,19 @@ def _console() -> Console:
     return Screen()
 
 
-def _read(trace: str | None, pid: str | None, since: str | None, until: str | None, says_cut: bool = False) -> Recording:
+def _read(
+    trace: str | None,
+    pid: str | None,
+    since: str | None,
+    until: str | None,
+    causes: str | None = None,
+    *,
+    says_cut: bool = False,
+) -> Recording:
     """Return the selected part of the trace, or of the newest one here; a cut is told unless the command says it by itself."""
     from forktrace.analysis.recording import read
 
-    recording = read(trace or _newest())
+    recording = read(trace or _newest(), causes)
     if recording.cut and not says_cut:
         click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
     if since is not None or until is not None:

@@ -12,11 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 STATIC = {"first": ("-nostdlib", "-static")}
 SCREEN = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+# Examples may take as long as a busy machine needs; in CI they are the same ones each time.
+slow_machine = [HealthCheck.too_slow]
+settings.register_profile("any-machine", deadline=None, derandomize="CI" in os.environ, suppress_health_check=slow_machine)
+settings.load_profile("any-machine")
 
 
 def pytest_configure() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis import events, lifecycles, rules, selection, signals, starts, waits, zombies
+from forktrace.analysis import events, lifecycles, rules, selection, signals, starts, stolen, waits, zombies
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
@@ -137,6 +137,10 @@ class Recording:
         """Return one row per fork that failed: `analysis.starts.failed_forks`."""
         return self._failed_forks
 
+    def stolen(self) -> pd.DataFrame:
+        """Return one row per stolen reap: `analysis.stolen.stolen`."""
+        return self._stolen
+
     def lost(self) -> dict[str, int]:
         """Return how many events of which kind could not be delivered, over the whole time; empty: nothing was lost."""
         log = self._history.log
@@ -211,6 +215,11 @@ class Recording:
     def _failed_forks(self) -> pd.DataFrame:
         table = starts.failed_forks(self._history)
         return self._part(table, table["id"])
+
+    @cached_property
+    def _stolen(self) -> pd.DataFrame:
+        table = stolen.stolen(self._history)
+        return self._part(table, table["id"], table["thief_id"])
 
     def _part(self, table: pd.DataFrame, *columns: pd.Series) -> pd.DataFrame:
         """The rows of a table with `time_ns` that are selected."""

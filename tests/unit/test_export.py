@@ -17,6 +17,8 @@ from forktrace.views import export
 
 ROWS = [target(), *child(500, 10, 20, status=15), ev.reap(40 * MS, 500, by=100, options=1), ev.fork_failed(50 * MS, 100, 11)]
 ROWS += [ev.signal(15 * MS, 500, 15, by=100), ev.waits(55 * MS, 2, by=100, target="any", call="wait4", flags=1)]
+ROWS += [*child(600, 30, 31), ev.reap(32 * MS, 600, by=100, target="any")]
+ROWS += [ev.wait(33 * MS, None, by=100, result=10, target_pid=600, stack="/usr/lib/python3.11/subprocess.py:7 wait")]
 
 
 def exported(made: Recording, table: str, form: str) -> bytes:
