@@ -70,7 +70,7 @@ def test_a_program_that_is_not_there(libraries: Recorded, name: str, library: st
     """The child that could not execute its program was reaped by the constructor."""
     (line,) = lines_of(libraries, f"{name}/{library}", "parent")
     table = libraries.table
-    rows = table[(table["parent_id"] == libraries.id_of(line["pid"])) & (table["exit_code"] == line["exit_code"])]
+    rows = table[(table["parent_id"] == libraries.id_of(line["pid"])) & table["exit_code"].isin(line["exit_codes"])]
     for column in ("created_by", "reap_cause"):
         assert rows[column].tolist() == [line[column]], column
 
@@ -89,7 +89,7 @@ def test_stolen(libraries: Recorded, name: str) -> None:
     """The thief's line, its thread and the line where the owner asked in vain are named, and nobody is accused wrongly."""
     program = f"{name}/stolen"
     witnessed = {line["pid"]: line for line in lines_of(libraries, program, "stolen")}
-    assert len(witnessed) >= 5
+    assert len(witnessed) >= 8
     kept = {line["pid"] for line in lines_of(libraries, program, "kept")}
     assert len(kept) >= 6
     table = libraries.recording.stolen()
@@ -102,7 +102,7 @@ def test_stolen(libraries: Recorded, name: str) -> None:
         assert (row.created_by, row.thief_tid) == (line["created_by"], line["thief_tid"]), line["case"]
         assert row.thief_site.endswith(line["thief_site"]), line["case"]
         assert row.owner_site.endswith(line["owner_site"]), line["case"]
-        assert row.seen, line["case"]
+        assert row.seen == line["seen"], line["case"]
 
 
 def test_nothing_else_is_stolen(libraries: Recorded) -> None:
@@ -123,7 +123,6 @@ def test_nothing_else_is_stolen(libraries: Recorded) -> None:
         ("families", "handed-over", "parent-exit"),
         ("families", "handed-to-ignorer", "autoreap-ignored"),
         ("families", "orphans", "parent-exit"),
-        ("uring", "io_uring", "other-native"),
     ],
 )
 def test_causes_without_python(suite: Recorded, program: str, case: str, cause: str) -> None:

@@ -154,14 +154,14 @@ def fork_servers(context):
         if len(servers) == 1:
             os.kill(servers[0], signal.SIGKILL)
             until_zombie(servers[0])
-    say("fork server", servers[0], reap_cause="forkserver", created_by="multiprocessing", term_signal="SIGKILL")
+    say("fork server", servers[0], reap_cause="forkserver", created_by="forkserver", term_signal="SIGKILL")
     pool = context.Pool(1)
     pid = pool.apply(number, (0,))
     pool.close()
     pool.join()
     until_gone(pid)
     say("pool of a fork server", pid, reap_cause="forkserver", created_by="forkserver", reaper_pid=servers[1])
-    say("fork server at the end", servers[1], created_by="multiprocessing", reap_cause="parent-exit", complete=None)
+    say("fork server at the end", servers[1], created_by="forkserver", reap_cause="parent-exit", complete=None)
 
 
 def resource_trackers():

@@ -1,7 +1,7 @@
 """Takes the status of children that a library made and later asks for in vain; and what looks like it, and is none.
 
-A line with `what: stolen` says who took the child and where its owner asked, each as the line of the program; a line with
-`what: kept` is a child that nobody stole.
+A line with `what: stolen` says who took the child, where its owner asked, each as the line of the program, and what it got to
+see; a line with `what: kept` is a child that nobody stole.
 """
 
 import asyncio
@@ -30,8 +30,12 @@ def nothing():
     pass
 
 
-def stolen(case, pid, **values):
-    say(case, pid, what="stolen", thief_tid=threading.get_native_id(), **values)
+SEEN = {"multiprocessing": "exitcode None", "subprocess": "returncode 0", "asyncio": "returncode 255", "os-fork": "ECHILD"}
+
+
+def stolen(case, pid, created_by, thief_site, owner_site, seen=None):
+    sites = {"thief_tid": threading.get_native_id(), "thief_site": thief_site, "owner_site": owner_site}
+    say(case, pid, what="stolen", created_by=created_by, seen=seen or SEEN[created_by], **sites)
 
 
 def kept(case, pid):
@@ -137,6 +141,55 @@ def asyncio_against_subprocess():
     loop.close()
 
 
+def wait_against_asyncio():
+    """The loop cannot look at the child before the program has waited for it."""
+
+    async def main():
+        reader, writer = os.pipe()
+        child = await asyncio.create_subprocess_exec("/bin/sh", "-c", "read line; exit 3", stdin=reader)
+        os.close(reader)
+        os.close(writer)
+        (pid, _), thief = os.wait(), here()
+        assert pid == child.pid
+        assert await child.wait() == 255
+        return pid, thief
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    watcher = asyncio.PidfdChildWatcher()
+    watcher.attach_loop(loop)
+    asyncio.set_child_watcher(watcher)
+    (pid, thief), owner = loop.run_until_complete(main()), here()
+    stolen("os.wait and asyncio", pid, created_by="asyncio", thief_site=thief, owner_site=owner)
+    asyncio.set_child_watcher(None)
+    loop.close()
+
+
+def handler_against_the_program():
+    """A program that asks again for what its own handler has reaped."""
+    with Handled():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        until_taken(pid)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            owner = f"{HERE}:{sys._getframe().f_lineno - 2} {sys._getframe().f_code.co_name}"
+        stolen("handler and os.waitpid", pid, created_by="os-fork", thief_site=TAKEN[pid], owner_site=owner)
+
+
+def handler_against_a_dropped_popen():
+    """Nobody asks, but subprocess itself, when the object goes."""
+    with Handled():
+        child = subprocess.Popen(["/bin/true"])
+        pid = child.pid
+        until_taken(pid)
+        owner = f"{HERE}:{sys._getframe().f_lineno + 1} {sys._getframe().f_code.co_name}"
+        del child
+        stolen("handler and del", pid, created_by="subprocess", thief_site=TAKEN[pid], owner_site=owner, seen="not asked")
+
+
 def interrupted_join():
     """The join that the handler interrupts has the status already; the handler then finds no child."""
     with Handled():
@@ -149,16 +202,13 @@ def interrupted_join():
 
 
 def own_children():
-    """What the program forked itself it may reap where it likes, and ask for again."""
+    """What the program forked itself it may reap where it likes."""
     with Handled():
         pid = os.fork()
         if pid == 0:
             os._exit(0)
         until_taken(pid)
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:
-            kept("os.fork, handler and waitpid", pid)
+        kept("os.fork and a handler", pid)
 
 
 def ignored():
@@ -212,6 +262,10 @@ def main():
     handler_against_multiprocessing()
     if hasattr(asyncio, "FastChildWatcher"):
         asyncio_against_subprocess()
+    if hasattr(asyncio, "PidfdChildWatcher"):
+        wait_against_asyncio()
+    handler_against_the_program()
+    handler_against_a_dropped_popen()
     interrupted_join()
     own_children()
     ignored()
