@@ -159,7 +159,8 @@ def _version(elf: Elf, name: str) -> tuple[int, ...]:
         return number >> 24, number >> 16 & 0xFF, number >> 8 & 0xFF
     named = re.search(r"python(\d)\.(\d+)", name)
     wanted = rb"%s\.%s" % (named[1].encode(), named[2].encode()) if named else rb"(?:2\.7|3\.(?:6|7|8|9|10))"
-    found = re.search(rb"\0(" + wanted + rb"\.\d+)[+a-z0-9]*\0", elf.constants())
+    # Not always a string of its own: linkers let it share the end of a longer one, such as a path.
+    found = re.search(rb"(?<![0-9.])(" + wanted + rb"\.\d+)[+a-z0-9]*\0", elf.constants())
     if found:
         return tuple(int(part) for part in found[1].split(b"."))
     if named:

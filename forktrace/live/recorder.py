@@ -269,14 +269,21 @@ class Recorder:
             self._writer.write(batch_of(events.lost(boot_ns(), count, what) for what, count in new.items() if count))
         self._lost = now
 
-    def _write_waits(self) -> None:
-        """Write the totals that changed, and forget the places of processes that are gone."""
+    def _write_waits(self, *, last: bool = False) -> None:
+        """Write the totals that changed, and forget the places of processes that are gone.
+
+        A place may be newer than what was read from the ring: its stack is still to come, and has until the `last` call.
+        """
         from forktrace.live.records import NONE
+        from forktrace.live.stacks import LOST
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
         places, counts = self._probes.wait_totals()
         stacks, statuses = self._stacks.texts(places["stack"], places["stack_status"])
+        known = (statuses != LOST) | last
+        places, counts, statuses = places[known], counts[known], statuses[known]
+        stacks = [stack for stack, is_known in zip(stacks, known, strict=True) if is_known]
         totals = dict(zip(map(bytes, places), counts.tolist(), strict=True))
         changed = [
             (place, totals[bytes(place)], stack, status)
@@ -301,7 +308,7 @@ class Recorder:
                 for place, count, stack, status in changed
             ]
             self._writer.write(batch_of(rows))
-        self._waits = totals
+        self._waits.update(totals)
         if len(totals) > 1000:
             here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
             for place in places:
@@ -323,6 +330,7 @@ class Recorder:
         if chunk := self._probes.read():
             self._chunks.append(chunk)
         self._write()
+        self._write_waits(last=True)
         still = self._probes.following()
         now = boot_ns()
         polled = [

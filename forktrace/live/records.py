@@ -106,6 +106,8 @@ def columns_of(
     `cgroup(id, pid)` names a control group; `pid_ns` is the inode number of the recorder's PID namespace.
     """
     rows = sum(map(len, records.values()))
+    if not rows:
+        return {}, 0
     columns = Columns(rows)
     start = 0
     for kind, part in records.items():

@@ -49,14 +49,14 @@ class Sources:
 
 
 def read_regular(path: str) -> bytes:
-    """Return the beginning of a regular file; anything else is not opened.
+    """Return the beginning of a regular file; anything else is not opened. Files of /proc tell of their reader: not read.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
     descriptor = open_regular(path)
     try:
-        return os.read(descriptor, FILE_MOST)
+        return os.read(descriptor, min(FILE_MOST, os.fstat(descriptor).st_size))
     finally:
         os.close(descriptor)
 

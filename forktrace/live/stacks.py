@@ -21,6 +21,7 @@ from forktrace.trace.stacks import Frame, fold
 MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 _SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
+_NEGATIVE: Final = 1 << 31  # offsets are 32 bits wide, in two's complement
 _NO_LINE: Final = -128  # 3.10: in the place of a difference
 
 NO_RUNTIME, NOT_PYTHON, LOST = (STACK_STATUSES.index(name) for name in ("no-runtime", "not-python", "lost"))
@@ -37,7 +38,9 @@ class Code:
     version: int
 
     def line(self, instruction: int) -> int:
-        """Return the line of the instruction at this offset; 0: it has none."""
+        """Return the line of the instruction at this offset; 0: it has none; the function's before its first one (-1)."""
+        if instruction >= _NEGATIVE:
+            return self.first_line
         starts, lines = self._lines
         place = bisect_right(starts, instruction) - 1
         return lines[place] if place >= 0 else 0

@@ -13,7 +13,7 @@ from forktrace.live.bpf import EVENTS, LOSSES, RING_KINDS
 from forktrace.live.layout import enums, layouts, probe_directory, structs
 from forktrace.live.maps import BUSY, DISCARDED, Ring, record_words
 from forktrace.live.records import columns_of, cpu_times, layout, split
-from forktrace.live.stacks import Stacks
+from forktrace.live.stacks import Code, Stacks
 from forktrace.trace import events
 from forktrace.trace.stream import batch
 
@@ -129,6 +129,17 @@ def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: str | None) -
     """The limit that was met, when it can be told; another error has none."""
     (row,) = rows_of(record("fork-failed", 5, 10, **fields))
     assert row.get("detail") == limit
+
+
+def test_nothing_but_stacks() -> None:
+    """What was read from the ring may hold stacks and questions, and no event yet."""
+    assert columns_of({}, lambda identity, pid: None, NS, Stacks(print, NOT_PYTHON.__contains__)) == ({}, 0)
+
+
+@pytest.mark.parametrize("version", [0x207, 0x308, 0x30A, 0x30B])
+def test_a_frame_before_its_first_instruction(version: int) -> None:
+    """A function that is traced when it is called (f_lasti -1) is at its first line."""
+    assert Code("/srv/a.py", "f", 10, b"\x02\x01\x02\x03", version).line(0xFFFFFFFF) == 10
 
 
 def test_cpu_times() -> None:
