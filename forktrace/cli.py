@@ -441,18 +441,13 @@ def main() -> NoReturn:
     try:
         status = cli.main(prog_name="forktrace", standalone_mode=False)
         sys.stdout.flush()
-    except ForktraceError as error:
-        quiet = isinstance(error.__cause__, BrokenPipeError)
-        status = _leave_pipe() if quiet else _complain(str(error), error.hint, error.exit_status)
     except click.ClickException as error:
         status = _complain_of_usage(error)
     except click.Abort:
         status = 130  # 128 + SIGINT
-    except (_ReaderLeft, BrokenPipeError):
-        status = _leave_pipe()
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-        status = _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
+    except (ForktraceError, _ReaderLeft, OSError) as error:
+        _let_go_of_stdout()  # as long as there is the error: what pandas has put around stdout goes with it
+        status = _complain_of(error)
     sys.exit(status)
 
 
@@ -469,10 +464,21 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _leave_pipe() -> int:
-    """Let go of stdout, whose reader has left (`| head`): else Python complains when it closes it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _READER_LEFT
+def _let_go_of_stdout() -> None:
+    """Where stdout takes no more (`| head`, a full disk): else Python complains when it closes it, and 3.14 ends with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain_of(error: ForktraceError | _ReaderLeft | OSError) -> int:
+    if isinstance(error, (_ReaderLeft, BrokenPipeError)) or isinstance(error.__cause__, BrokenPipeError):
+        return _READER_LEFT
+    if isinstance(error, ForktraceError):
+        return _complain(str(error), error.hint, error.exit_status)
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+    return _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
 
 
 def _complain(message: str, hint: str, status: int) -> int:

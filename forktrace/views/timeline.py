@@ -272,7 +272,7 @@ def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
         running = _most(spans.fork[members], spans.exit[members], edges)[0]
         dead = members[~np.isnan(spans.zombie[members])]
         zombies, when = _most(spans.zombie[dead], spans.gone[dead], edges)
-        scale = 0.42 / max(running.max(), zombies.max(), 1)
+        scale = 0.42 / max(int(running.max()), int(zombies.max()), 1)
         ax.stairs(row - running * scale, edges, baseline=row, fill=True, **RUNNING | _FINE)
         below = np.zeros(BINS, np.int64)
         for number, kind in enumerate(kinds):
