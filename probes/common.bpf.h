@@ -176,6 +176,7 @@ struct walk {
     u32 status;
     u32 most;
     u32 then; /* the program to go on with */
+    u32 tries; /* that came to nothing so far */
     s64 result; /* of the system call, for it */
     u32 call;
 };

@@ -5,12 +5,14 @@
  * the thread's innermost frame, `walk_frames` calls itself until the frames are through, then the probe's second half reports. Tail
  * calls stay within one type of program, so raw tracepoints (RAW) and those of system calls (SYSCALL) have a copy each.
  *
- * A code object is known by its contents (path, name, first line, line table), never by its address, which Python uses again for
- * other code. Cannot see: frames of an interpreter whose file user space has not described, and a thread without a thread state.
+ * A code object is known by its contents (path, name, first line, line table; of tables beyond 1 KiB by their place too), never by
+ * its address alone, which Python uses again for other code. Cannot see: frames of an interpreter whose file user space has not
+ * described, and a thread without a thread state.
  * What the fields of struct interpreter are for each version: forktrace/live/pythons.py.
  */
 #define FRAMES_A_CALL 34 /* 31 calls of walk_frames, and one each of find_frame and the second half: the kernel's limit is 33 */
 #define THREADS_LOOKED_AT 512
+#define TRIES 8 /* a page that a fork shares is away for a moment while another thread gets a copy of its own */
 #define BLOCK_BYTES 128
 #define LINE_BLOCKS 8
 #define OWNED_BY_C 3    /* from 3.12 on: frames that stand for a call from C */
@@ -29,16 +31,18 @@ static __always_inline struct walk *walk_of(int walker)
     return walks.lookup(&walker);
 }
 
-/* Of a struct file. The device number is the kernel's own, major << 20 | minor. */
+/* Of a struct file. The device number is the kernel's own, major << 20 | minor. A temporary file system that is unmounted leaves its
+ * device number to the next one, where inode numbers are as small: the size tells two of their files apart. */
 static __always_inline u64 file_key(u64 file)
 {
-    u64 inode = 0, super = 0, number = 0;
+    u64 inode = 0, super = 0, number = 0, size = 0;
     u32 device = 0;
     READ(inode, file + file_f_inode);
     READ(number, inode + inode_i_ino);
     READ(super, inode + inode_i_sb);
     READ(device, super + super_block_s_dev);
-    return number ^ ((u64)device << 40);
+    READ(size, inode + inode_i_size);
+    return number ^ size << 16 ^ (u64)device << 40;
 }
 
 static __always_inline void ask_about(u64 key, u32 pid, u64 mapped)
@@ -62,6 +66,7 @@ static __always_inline int prepare(struct walk *walk, struct process *process, u
     walk->stack = 0;
     walk->frame = 0;
     walk->count = 0;
+    walk->tries = 0;
     walk->most = most;
     walk->then = then;
     walk->status = NONE;
@@ -104,6 +109,7 @@ struct read_ahead {
     u8 frame[136];
     u8 code[136];
     u64 block[34];
+    s64 failed; /* not 0: a read did */
 };
 BPF_PERCPU_ARRAY(reading, struct read_ahead, WALKERS);
 BPF_PERCPU_ARRAY(walked, struct stack_record, WALKERS);
@@ -118,21 +124,21 @@ static __always_inline struct interpreter *interpreter_of(struct process *proces
     return interpreters.lookup(&program);
 }
 
-/* The innermost frame of the current thread: that of the thread state with this thread's pthread_self. */
+/* The innermost frame of the current thread: that of the thread state with this thread's pthread_self. This thread need not hold the
+ * interpreter's lock, so that others may change the list meanwhile: what is not found is looked for again from the start. */
 static __always_inline void find_frame(struct walk *walk, struct interpreter *python)
 {
     u64 own = 0, interpreter = 0, thread = 0, id = 0, frame = 0;
     READ(own, bpf_get_current_task() + task_thread_pointer);
-    if (READ_USER(interpreter, walk->runtime + python->runtime_interpreters)) {
-        walk->status = READ_FAULT;
-        return;
-    }
-    walk->status = NO_THREAD_STATE;
 #pragma nounroll
     for (int i = 0; i < THREADS_LOOKED_AT; i++) {
         if (!thread) {
-            if (!interpreter)
-                return;
+            if (!interpreter) {
+                if (walk->tries++ >= TRIES)
+                    return;
+                walk->status = READ_USER(interpreter, walk->runtime + python->runtime_interpreters) ? READ_FAULT : NO_THREAD_STATE;
+                continue;
+            }
             READ_USER(thread, interpreter + python->interpreter_threads);
             READ_USER(interpreter, interpreter + python->interpreter_next);
             continue;
@@ -143,12 +149,21 @@ static __always_inline void find_frame(struct walk *walk, struct interpreter *py
             break;
         READ_USER(thread, thread + python->thread_next);
     }
-    if (!thread || id != own)
+    if (!thread || id != own) {
+        walk->status = STACK_LOST;
         return;
-    READ_USER(frame, thread + python->thread_frame);
-    if (python->has_cframe)
-        READ_USER(frame, frame + python->cframe_frame);
-    walk->frame = frame;
+    }
+    walk->status = READ_FAULT;
+#pragma nounroll
+    for (int i = 0; i < TRIES; i++) {
+        if (READ_USER(frame, thread + python->thread_frame))
+            continue;
+        if (python->has_cframe && READ_USER(frame, frame + python->cframe_frame))
+            continue;
+        walk->status = NO_THREAD_STATE; /* until there is a frame */
+        walk->frame = frame;
+        return;
+    }
 }
 
 static __always_inline u64 mix(u64 mixed, u64 word)
@@ -173,7 +188,7 @@ static __always_inline u64 mix_block(u64 mixed, u64 address, u64 size, struct re
     u64 room = 4096 - (address & 4095), whole = less(BLOCK_BYTES, size);
     size = (BLOCK_BYTES & whole) | (size & ~whole);
     u64 shift = (BLOCK_BYTES - room) & less(room, BLOCK_BYTES) & ~less(room, size) & (BLOCK_BYTES - 1);
-    read_user(ahead->block, BLOCK_BYTES, (void *)(address - shift));
+    ahead->failed |= read_user(ahead->block, BLOCK_BYTES, (void *)(address - shift)) & less(0, size);
     *(u64 *)((u8 *)ahead->block + ((shift + size) & 255)) = 0;
 #pragma nounroll
     for (int i = 0; i < BLOCK_BYTES / 8; i++) {
@@ -194,7 +209,7 @@ static __always_inline u64 mix_last(u64 mixed, u64 address, u64 bytes, struct re
     return mix_block(mixed, address + ((bytes - BLOCK_BYTES) & less(BLOCK_BYTES, bytes)), bytes, ahead);
 }
 
-/* Mix in a line table: whole up to LINE_BLOCKS blocks; of a longer one what lies before the last block is represented by the length. */
+/* Mix in a line table: whole up to LINE_BLOCKS blocks; of a longer one what lies before the last block is represented by its place. */
 static __always_inline u64 mix_lines(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
 {
     mixed = mix_last(mix_first(mixed, address, bytes, ahead), address, bytes, ahead);
@@ -203,7 +218,7 @@ static __always_inline u64 mix_lines(u64 mixed, u64 address, u64 bytes, struct r
         for (int block = 1; block < LINE_BLOCKS - 1; block++)
             mixed = mix_last(mixed, address, (block + 1) * BLOCK_BYTES, ahead);
     }
-    return mixed;
+    return mix(mixed, address & less(LINE_BLOCKS * BLOCK_BYTES, bytes));
 }
 
 struct text {
@@ -213,12 +228,12 @@ struct text {
 };
 
 /* Where a str keeps its characters; in Python 2 it is a bytes object. */
-static __always_inline struct text text_at(u64 object, struct interpreter *python)
+static __always_inline struct text text_at(u64 object, struct interpreter *python, struct read_ahead *ahead)
 {
     struct text text = {};
     u32 state = 0;
-    READ_USER(text.characters, object + 16);
-    READ_USER(state, object + 32);
+    ahead->failed |= READ_USER(text.characters, object + 16);
+    ahead->failed |= READ_USER(state, object + 32);
     state >>= 2; /* below are two bits for interning */
     u64 ascii = -(u64)(state >> 4 & 1);
     text.width = (state & python->text_width_mask) | python->text_width;
@@ -228,21 +243,23 @@ static __always_inline struct text text_at(u64 object, struct interpreter *pytho
 
 static __always_inline u64 mix_text(u64 mixed, u64 object, struct interpreter *python, struct read_ahead *ahead)
 {
-    struct text text = text_at(object, python);
+    struct text text = text_at(object, python, ahead);
     u64 bytes = text.characters * text.width;
-    return mix_last(mix(mixed, bytes), text.address, bytes, ahead); /* paths differ at the end */
+    mixed = mix_last(mix(mixed, bytes), text.address, bytes, ahead); /* paths differ at the end */
+    return bytes > BLOCK_BYTES ? mix_first(mixed, text.address, bytes, ahead) : mixed;
 }
 
-/* Returns how many bytes were copied of a memory of `bytes`: 0 when they cannot be read. `most` is a power of two. */
-static __always_inline u32 copy(u8 *into, u64 most, u64 address, u64 bytes)
+/* Returns how many bytes were copied of a memory of `bytes`. `most` is a power of two. */
+static __always_inline u32 copy(u8 *into, u64 most, u64 address, u64 bytes, struct read_ahead *ahead)
 {
     u64 fits = less(bytes, most);
     bytes = ((bytes & fits) | ((most - 4) & ~fits)) & (most - 1);
-    s64 failed = read_user(into, bytes, (void *)address);
-    return bytes & ~(failed >> 63);
+    ahead->failed |= read_user(into, bytes, (void *)address);
+    return bytes;
 }
 
-static __always_inline void send_code(int walker, u64 key, struct interpreter *python, u64 path, u64 name, u64 lines, u32 first_line)
+static __always_inline void send_code(int walker, u64 key, struct interpreter *python, u64 path, u64 name, u64 lines, u32 first_line,
+                                      struct read_ahead *ahead)
 {
     struct code_record *record = sending.lookup(&walker);
     struct text text;
@@ -255,16 +272,18 @@ static __always_inline void send_code(int walker, u64 key, struct interpreter *p
     record->version = python->version;
     record->file = python->file;
     record->first_line = first_line;
-    text = text_at(name, python);
+    text = text_at(name, python, ahead);
     record->name_width = text.width;
-    record->name_bytes = copy(record->name, NAME_BYTES, text.address, text.characters * text.width);
-    text = text_at(path, python);
+    record->name_bytes = copy(record->name, NAME_BYTES, text.address, text.characters * text.width, ahead);
+    text = text_at(path, python, ahead);
     record->path_width = text.width;
-    record->path_bytes = copy(record->path, PATH_BYTES, text.address, text.characters * text.width);
-    READ_USER(bytes, lines + 16);
+    record->path_bytes = copy(record->path, PATH_BYTES, text.address, text.characters * text.width, ahead);
+    ahead->failed |= READ_USER(bytes, lines + 16);
     record->lines_whole = bytes;
-    bytes = copy(record->lines, LINES_BYTES, lines + python->bytes_data, bytes) & (LINES_BYTES - 1);
+    bytes = copy(record->lines, LINES_BYTES, lines + python->bytes_data, bytes, ahead) & (LINES_BYTES - 1);
     record->lines_bytes = bytes;
+    if (ahead->failed)
+        return;
     if (ring.ringbuf_output(record, sizeof(struct code_record) - LINES_BYTES + bytes, NO_WAKEUP))
         lose(CODE);
     else
@@ -299,19 +318,25 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
     u64 name = *(u64 *)(ahead->code + ((python->code_name - 32) & 127));
     u64 lines = *(u64 *)(ahead->code + ((python->code_lines - 32) & 127));
     u32 first_line = *(u32 *)(ahead->code + ((python->code_first_line - 32) & 127));
-    READ_USER(line_bytes, lines + 16);
+    ahead->failed = READ_USER(line_bytes, lines + 16);
     u64 key = mix((u64)python->version << 32 | first_line, line_bytes);
     key = mix_lines(key, lines + python->bytes_data, line_bytes, ahead);
     key = mix_text(key, path, python, ahead);
     key = mix_text(key, name, python, ahead);
     key |= 1; /* 0 is a call from C */
-    if (!sent_codes.lookup(&key))
-        send_code(walker, key, python, path, name, lines, first_line);
+    if (!ahead->failed && !sent_codes.lookup(&key))
+        send_code(walker, key, python, path, name, lines, first_line, ahead);
+    if (ahead->failed)
+        goto unreadable;
     slot->code = key;
     slot->instruction = instruction;
     walk->stack = mix(mix(stack, key), instruction);
     return 1;
 unreadable:
+    walk->frame = frame;
+    walk->count = count;
+    if (walk->tries++ < 2 * TRIES)
+        return 1;
     walk->status = READ_FAULT;
     walk->frame = 0;
     return 0;

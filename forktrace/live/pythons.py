@@ -310,7 +310,7 @@ class Registry:
         with open(descriptor, "rb"):
             about = os.fstat(descriptor)
             device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
-            self._examine((about.st_ino ^ device << 40) & _U64, descriptor, name, "/")
+            self._examine((_within_device(about) ^ device << 40) & _U64, descriptor, name, "/")
 
     def answer(self, question: Any) -> None:
         """Examine the file that a `struct unknown_file_record` asks about."""
@@ -325,8 +325,7 @@ class Registry:
             ):  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks again
                 continue
             with open(descriptor, "rb"):
-                number = os.fstat(descriptor).st_ino
-                if (number ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now
+                if (_within_device(os.fstat(descriptor)) ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now
                     self._examine(file, descriptor, name, f"/proc/{pid}/root")
             return
 
@@ -341,6 +340,11 @@ class Registry:
         self.known[file] = {**found.fields, "file": file} if found else {}
         if found:
             self.found[file] = Found(name, found.version, library_folders(name, found.version, root))
+
+
+def _within_device(about: os.stat_result) -> int:
+    """Return the probes' `file_key` without the number of the device, which stat(2) does not always tell."""
+    return about.st_ino ^ about.st_size << 16
 
 
 def _mapped_file(pid: int, start: int) -> str:

@@ -353,6 +353,7 @@ FILES = decoded(
     r"<a notebook cell>",
     r"",
     r"/srv/" + "long" * 75 + ".py",
+    r"/prv/" + "long" * 75 + ".py",
     r"/srv/" + r"\u9577\u3044" * 90 + ".py",
 )
 NAMES = decoded(r"caf\xe9", r"\u65e5\u672c\u8a9e", r"\u0444\u0443\u043d\u043a\u0446\u0438\u044f", r"\U00010400", "n" * 250)
@@ -377,10 +378,14 @@ def twin(lines, blank):
 
 
 def long_functions():
-    """Functions that differ in the middle of their line table only, with the call at line 1502 or 1503; then a longer one."""
+    """Functions that differ in the middle of their line table only, with the call at line 1503 or 1504."""
+    kept = []
     for blank in (1000, 2000, 1400, 1600, 1499, 1501):
-        run(twin(3000, blank), "/srv/long.py", "twin")
-    run(twin(12000, 1), "/srv/longer.py", "twin")
+        names = dict(globals())
+        exec(compile(twin(3000, blank), "/srv/long.py", "exec"), names)
+        kept.append(names["twin"])
+    for each in kept:
+        each()
 
 
 def far_lines():
@@ -711,7 +716,6 @@ PATHS = {
     "os-exit": (5, "os-exit"),
     "libc-exit": (6, "unknown"),
 }
-SAME_WITH_M = ("exit-3", "os-exit", "libc-exit")
 RUNS = {
     "-c": ["return", "exit-0", "exit-3"],
     "-": ["return", "exit-3", "exception"],
@@ -746,8 +750,9 @@ def tell_ending(pid, how, ending):
         )
         return
     code, path = PATHS[ending]
-    unknown = how == "-m" and VERSION >= (3, 8) and ending not in SAME_WITH_M
-    row(pid, exit_code=code, term_signal=None, exit_path="unknown" if unknown else path)
+    if how == "-m" and (ending in ("return", "exception") or (VERSION >= (3, 8) and ending in ("exit-0", "exit-1"))):
+        path = "unknown"
+    row(pid, exit_code=code, term_signal=None, exit_path=path)
     if ending == "return":
         LINES.append(line_of(what="status", event="exit", pid=pid, status="no-thread-state"))
 
