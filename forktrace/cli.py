@@ -9,6 +9,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
 _TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
+_PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -83,6 +85,7 @@ def cli() -> None:
         forktrace doctor                            is all here that recording needs?
         sudo forktrace record -- python consumer.py
         forktrace report                            the newest recording here, in words
+        forktrace why 4711                          one process, explained
         forktrace timeline -o consumer.png
     """
 
@@ -159,6 +162,30 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
     from forktrace.views.report import report
 
     report(_read(trace, pid, since, until, causes, says_cut=True), _console())
+
+
+@cli.command()
+@trace_argument
+@click.argument("pid", required=False)
+@causes_option
+def why(trace: str | None, pid: str | None, causes: str | None) -> None:
+    """Explain one process, from its fork to its reap.
+
+    Says who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier, and what the
+    program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+
+    \b
+    Examples:
+        forktrace why
+        forktrace why run.arrows 4711
+    """
+
+    from forktrace.views.why import why
+
+    if trace and pid is None and _PROCESS.fullmatch(trace) and not Path(trace).exists():
+        trace, pid = None, trace
+    recording = _read(trace, None, None, None, causes)
+    why(recording, recording.find_process(pid) if pid else None, _console())
 
 
 @cli.command()

@@ -146,7 +146,8 @@ struct wait_place {
 /* One frame of a Python stack: what code runs (the key of a code_record, 0: a C function called Python here) and where in it. */
 struct frame {
     u64 code;
-    u64 instruction; /* offset in bytes, in instructions in 3.10 */
+    u32 instruction; /* offset in bytes, in instructions in 3.10 */
+    u32 handled;     /* a signal handler, called for this signal */
 };
 
 /* A stack that was not seen before, innermost frame first. The record ends where the frames do. */
@@ -210,6 +211,9 @@ struct interpreter {
     u32 frame_back;
     u32 frame_instruction;
     u32 frame_owner; /* 0: frames have no owner */
+    u32 frame_locals;
+    u32 frame_of_object; /* where a frame object points to its frame; 0: it is the frame */
+    u32 int_digit;
     u32 code_first_line;
     u32 code_path;
     u32 code_name;

@@ -15,6 +15,7 @@
 #define TRIES 8 /* a page that a fork shares is away for a moment while another thread gets a copy of its own */
 #define BLOCK_BYTES 128
 #define LINE_BLOCKS 8
+#define TUPLE_ITEMS 24
 #define OWNED_BY_C 3    /* from 3.12 on: frames that stand for a call from C */
 
 enum walker { RAW, SYSCALL, WALKERS };
@@ -70,6 +71,8 @@ static __always_inline int prepare(struct walk *walk, struct process *process, u
     walk->most = most;
     walk->then = then;
     walk->status = NONE;
+    walk->interrupted[0] = walk->interrupted[1] = walk->interrupted[2] = 0;
+    walk->handles = disposition_of(bpf_get_current_task(), SIGCHLD) == HANDLER;
 #if STACKS
     u64 library = process->library, program = process->program;
     struct interpreter *python = library ? interpreters.lookup(&library) : 0;
@@ -290,6 +293,40 @@ static __always_inline void send_code(int walker, u64 key, struct interpreter *p
         sent_codes.update(&key, &one);
 }
 
+#define SIGNALS 64
+
+/* Whether a frame may be that of a signal handler: its first two variables, or the second and third of a method, or a tuple that is
+ * the first (`*args`), are a signal's number and a frame. It is one if that frame turns out to be its caller, which has not called
+ * it. */
+static __always_inline void look_for_handler(struct walk *walk, struct interpreter *python, u64 frame, u32 place)
+{
+    u64 variables[5] = {};
+    read_user(variables, 24, (void *)(frame + python->frame_locals));
+    read_user(&variables[3], 16, (void *)((variables[0] & ~7ULL) + TUPLE_ITEMS));
+    walk->handler = place;
+#pragma unroll
+    for (int i = 0; i < CANDIDATES; i++) {
+        int at = i == 2 ? 3 : i;
+        u64 interrupted = variables[at + 1] & ~7ULL;
+        walk->numbers[i] = 0;
+        READ_USER(walk->numbers[i], (variables[at] & ~7ULL) + python->int_digit);
+        if (python->frame_of_object)
+            READ_USER(interrupted, interrupted + python->frame_of_object);
+        walk->interrupted[i] = interrupted;
+    }
+}
+
+/* `frame` comes next in the stack: was it interrupted by the one before? Returns the signal, 0: it was not. */
+static __always_inline u32 handled_before(struct walk *walk, u64 frame)
+{
+    u32 number = 0;
+#pragma unroll
+    for (int i = 0; i < CANDIDATES; i++)
+        if (walk->interrupted[i] == frame && walk->numbers[i] <= SIGNALS)
+            number = walk->numbers[i];
+    return number;
+}
+
 /* Read the next frame, and go to its caller; 0: there is none. */
 static __always_inline int walk_frame(int walker, struct walk *walk, struct interpreter *python, struct stack_record *record,
                                       struct read_ahead *ahead)
@@ -304,9 +341,17 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
     walk->frame = *(u64 *)(ahead->frame + (python->frame_back & 127));
     walk->count = count + 1;
     if (python->frame_owner && ahead->frame[python->frame_owner & 127] >= OWNED_BY_C) {
-        slot->code = slot->instruction = 0;
+        slot->code = slot->instruction = slot->handled = 0;
         walk->stack = mix(stack, 0);
         return 1;
+    }
+    if (walk->handles) {
+        u32 number = handled_before(walk, frame);
+        if (number) {
+            record->frames[walk->handler & (STACK_FRAMES - 1)].handled = number;
+            stack = mix(stack, number);
+        }
+        look_for_handler(walk, python, frame, count);
     }
     u64 code = *(u64 *)(ahead->frame + (python->frame_code & 127)) & ~7ULL; /* from 3.14 on the lowest bits are a tag */
     u64 instruction = *(u64 *)(ahead->frame + (python->frame_instruction & 127));
@@ -330,6 +375,7 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
         goto unreadable;
     slot->code = key;
     slot->instruction = instruction;
+    slot->handled = 0;
     walk->stack = mix(mix(stack, key), instruction);
     return 1;
 unreadable:

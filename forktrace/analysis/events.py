@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -196,7 +197,7 @@ def _signal(log: Log, rows: Ints) -> Iterator[str]:
 def _waits(log: Log, rows: Ints) -> Iterator[str]:
     words = {0: "empty", 4: "interrupted", 10: "no child"}
     for call, (result, count) in zip(wait_words(log, rows), _integers(log, ("result", "count"), rows), strict=True):
-        yield f"{call}: {count} calls so far, {words.get(result) or errno_name(result)}"
+        yield f"{call}: {count} {'call' if count == 1 else 'calls'} so far, {words.get(result) or errno_name(result)}"
 
 
 def _lost(log: Log, rows: Ints) -> Iterator[str]:
@@ -204,8 +205,33 @@ def _lost(log: Log, rows: Ints) -> Iterator[str]:
         yield f"{count} {what or 'events'}"
 
 
-def _end(log: Log, rows: Ints) -> Iterator[Any]:
-    yield from _texts(log, "detail", rows)
+def _runtime(log: Log, rows: Ints) -> Iterator[str]:
+    for file, found in zip(_texts(log, "file", rows), map(_object, _texts(log, "detail", rows)), strict=True):
+        yield " ".join(filter(None, ("Python", str(found.get("version") or ""), f"in {file}" if file else "")))
+
+
+def _source(log: Log, rows: Ints) -> Iterator[str]:
+    for file, (line,), text in zip(
+        _texts(log, "file", rows), _integers(log, ("line",), rows), _texts(log, "detail", rows), strict=True
+    ):
+        yield f"{file}:{line}  {text or ''}"
+
+
+def _end(log: Log, rows: Ints) -> Iterator[str]:
+    for totals in map(_object, _texts(log, "detail", rows)):
+        lost = totals.get("lost")
+        parts = {"processes": totals.get("processes"), "still running": totals.get("still_running")}
+        parts |= {f"{what} lost": number for what, number in (lost if isinstance(lost, dict) else {}).items()}
+        yield ", ".join(f"{number} {what}" for what, number in parts.items() if isinstance(number, int))
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """The JSON object in a detail; {} where there is none."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _DESCRIBERS: Final[dict[str, Callable[[Log, Ints], Iterator[Any]]]] = {
@@ -219,6 +245,8 @@ _DESCRIBERS: Final[dict[str, Callable[[Log, Ints], Iterator[Any]]]] = {
     "autoreap": _autoreap,
     "signal": _signal,
     "waits": _waits,
+    "runtime": _runtime,
+    "source": _source,
     "lost": _lost,
     "end": _end,
 }

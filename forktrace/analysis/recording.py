@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
 from forktrace.trace import stream
+from forktrace.trace.stacks import Frame, unfold
 
 
 def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = None) -> Recording:
@@ -28,6 +29,14 @@ def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = N
         UsageError: the file of rules is none.
     """
     return Recording(stream.read(path), causes=causes)
+
+
+class Call(NamedTuple):
+    """A frame of a stack, its function as people know it (`Process.start`), and whose code it is: `home` of `sites.Place`."""
+
+    frame: Frame
+    name: str
+    home: str
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,12 @@ class Recording:
     def stolen(self) -> pd.DataFrame:
         """Return one row per stolen reap: `analysis.stolen.stolen`."""
         return self._stolen
+
+    def calls(self, stack: str) -> list[Call]:
+        """Return the frames of a folded stack that are this process's and thread's own, the outermost first."""
+        history, frames = self._history, unfold(stack)
+        inner = history.rules.inner(frames, [history.sites.libraries.place(frame.file) for frame in frames])
+        return [Call(frame, history.rules.name_of(frame, place), place.home) for frame, place in reversed(inner)]
 
     def lost(self) -> dict[str, int]:
         """Return how many events of which kind could not be delivered, over the whole time; empty: nothing was lost."""

@@ -36,6 +36,9 @@ frame_code             32   32   32   32   32   32   32    0
 frame_back             24   24   24   24   24   24   48    8
 frame_instruction     120  120  104  104  104   96   56   56
 frame_owner             0    0    0    0    0    0    0   70
+frame_locals          376  376  360  360  360  352   72   72
+frame_of_object         0    0    0    0    0    0   24   24
+int_digit              16   24   24   24   24   24   24   24
 code_first_line        96   36   36   40   40   40   72   68
 code_path              80   96   96  104  104  104  112  112
 code_name              88  104  104  112  112  112  120  120
@@ -195,6 +198,9 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "frame_back": offsets["frame.previous"],
             "frame_instruction": offsets["frame.instr_ptr"],
             "frame_owner": offsets["frame.owner"],
+            "frame_locals": offsets["frame.localsplus"],
+            "frame_of_object": 24,
+            "int_digit": offsets["long.ob_digit"],
             "code_first_line": offsets["code.firstlineno"],
             "code_path": offsets["code.filename"],
             "code_name": offsets["code.name"],

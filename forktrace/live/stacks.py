@@ -16,7 +16,8 @@ import numpy as np
 
 from forktrace.live.layout import layouts
 from forktrace.trace.events import STACK_STATUSES
-from forktrace.trace.stacks import Frame, fold
+from forktrace.trace.stacks import HANDLER, Frame, fold
+from forktrace.trace.waitstatus import signal_name
 
 MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
@@ -157,14 +158,20 @@ class Stacks:
         head = layouts()["stack_record"].fields["frames"][1]  # type: ignore[index]
         identity, count = np.frombuffer(record, "<u8", 1)[0], int(np.frombuffer(record, "<u4", 1, 12)[0])
         frames = np.frombuffer(record, layouts()["frame"], count, head)
-        self._stacks[int(identity)] = self._folded(frames["code"].tolist(), frames["instruction"].tolist())
+        self._stacks[int(identity)] = self._folded(frames.tolist())
 
-    def _folded(self, codes: list[int], instructions: list[int]) -> str | None:
-        frames = [self._frame(*each) for each in zip(codes, instructions, strict=True) if each[0]]
-        known = [frame for frame in frames if frame]
-        if len(known) != len(frames):
-            return None
-        return fold(frame for frame in reversed(known) if frame.file != _SHIM)
+    def _folded(self, frames: list[tuple[int, int, int]]) -> str | None:
+        """The text of frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
+        innermost_first: list[Frame] = []
+        for key, instruction, handled in frames:
+            frame = self._frame(key, instruction) if key else None
+            if key and frame is None:
+                return None
+            if frame and frame.file != _SHIM:
+                innermost_first.append(frame)
+            if handled:
+                innermost_first.append(Frame(HANDLER, 0, signal_name(handled)))
+        return fold(reversed(innermost_first))
 
     def _frame(self, key: int, instruction: int) -> Frame | None:
         found = self._frames.get((key, instruction))

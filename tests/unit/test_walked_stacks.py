@@ -68,12 +68,13 @@ def code_record(key: int, path: bytes = b"/srv/a.py", name: bytes = b"f", versio
     return one.tobytes()[: -layouts()["code_record"]["lines"].itemsize]
 
 
-def stack_record(identity: int, *frames: tuple[int, int]) -> bytes:
+def stack_record(identity: int, *frames: tuple[int, int], handled: int = 0) -> bytes:
     """A `struct stack_record` with these frames, innermost first."""
     one = np.zeros(1, layouts()["stack_record"])
     one["id"], one["count"] = identity, len(frames)
     one["frames"]["code"][0][: len(frames)] = [code for code, _ in frames]
     one["frames"]["instruction"][0][: len(frames)] = [instruction for _, instruction in frames]
+    one["frames"]["handled"][0][0] = handled
     whole = one.tobytes()
     return whole[: len(whole) - (1024 - len(frames)) * layouts()["frame"].itemsize]
 
@@ -150,6 +151,15 @@ def test_frames_become_text() -> None:
         Frame("__init__", 0, "__init__"),
     }
     assert stacks.interpreters == {99}
+
+
+def test_a_signal_handler_is_told_from_a_call() -> None:
+    """A frame of its own stands between the handler and what it interrupted."""
+    stacks, _ = fresh()
+    for key, name in ((1, b"reap"), (2, b"main")):
+        stacks.add_code(code_record(key, name=name))
+    stacks.add_stack(stack_record(10, (1, 0), (0, 0), (2, 0), handled=17))
+    assert texts(stacks, (10, "ok")) == [("/srv/a.py:0 main;<signal handler>:0 SIGCHLD;/srv/a.py:0 reap", "ok")]
 
 
 def test_what_did_not_arrive_is_lost() -> None:
