@@ -262,20 +262,56 @@ def classes():
     reap(Meta("Made", (object,), {})())
 
 
+class Handlers(object):
+    """Signal handlers of all shapes. Each stack has a frame that the program does not see: the signal."""
+
+    def __init__(self):
+        self.done = []
+
+    def plain(self):
+        def on_child(number, frame):
+            self.done.append(reaped(os.waitpid(-1, 0)[0], handled(look())))
+
+        return on_child
+
+    def method(self, number, frame):
+        self.done.append(reaped(os.waitpid(-1, 0)[0], handled(look())))
+
+    def any_arguments(self):
+        return lambda *arguments: self.done.append(reaped(os.waitpid(-1, 0)[0], handled(look())))
+
+    def through_helper(self):
+        return lambda number, frame: self.done.append(reap_any())
+
+
+def reap_any():
+    return reaped(os.waitpid(-1, 0)[0], handled(look(), 2))
+
+
+def handled(frames, depth=1):
+    return frames[:-depth] + [["<signal handler>", 0, "SIGCHLD"]] + frames[-depth:]
+
+
 def handlers():
-    done = []
+    """The handlers, over a program that sleeps, computes and blocks in a wait for another child."""
+    shapes = Handlers()
+    for handler in (shapes.plain(), shapes.method, shapes.any_arguments(), shapes.through_helper()):
+        for idle in (naps, computes):
+            del shapes.done[:]
+            before = signal.signal(signal.SIGCHLD, handler)
+            pid = child(forked(look(), os.fork()))
+            while not shapes.done:
+                idle()
+            assert shapes.done == [pid]
+            signal.signal(signal.SIGCHLD, before)
 
-    def on_child(number, frame):
-        done.append(reaped(os.waitpid(-1, 0)[0], look()))
 
-    before = signal.signal(signal.SIGCHLD, on_child)
-    for _ in range(3):
-        del done[:]
-        pid = child(forked(look(), os.fork()))
-        while not done:
-            time.sleep(0.001)
-        assert done == [pid]
-    signal.signal(signal.SIGCHLD, before)
+def naps():
+    time.sleep(0.001)
+
+
+def computes():
+    sum(range(1000))
 
 
 def decorators():
