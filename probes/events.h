@@ -27,6 +27,7 @@ enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBE
 #define NAME_BYTES 256
 #define PATH_BYTES 1024
 #define LINES_BYTES 16384
+#define CODE_BYTES 17664
 
 /* A thread, or with tid 0 a process: numbers in the recorder's PID namespace, 0 when it cannot be seen from there. */
 struct who {
@@ -158,8 +159,8 @@ struct stack_record {
     struct frame frames[STACK_FRAMES];
 };
 
-/* A code object that was not seen before. Text is as CPython keeps it: 1, 2 or 4 bytes a character. The record ends where the
- * line table does. */
+/* A code object that was not seen before: its name, its path and its line table one after the other, and there the record ends. Text is
+ * as CPython keeps it: 1, 2 or 4 bytes a character. */
 struct code_record {
     u64 key;
     u32 kind;
@@ -172,9 +173,7 @@ struct code_record {
     u32 path_width;
     u32 lines_bytes;
     u64 lines_whole; /* more than lines_bytes: the table was cut */
-    u8 name[NAME_BYTES];
-    u8 path[PATH_BYTES];
-    u8 lines[LINES_BYTES];
+    u8 data[CODE_BYTES]; /* room for all three */
 };
 
 /* A program, or a library by the name of libpython, of which user space has not said yet whether it is an interpreter. */

@@ -266,7 +266,7 @@ static __always_inline void send_code(int walker, u64 key, struct interpreter *p
 {
     struct code_record *record = sending.lookup(&walker);
     struct text text;
-    u64 bytes = 0;
+    u64 bytes = 0, name_bytes, path_bytes, lines_bytes;
     u8 one = 1;
     if (!record)
         return;
@@ -277,17 +277,21 @@ static __always_inline void send_code(int walker, u64 key, struct interpreter *p
     record->first_line = first_line;
     text = text_at(name, python, ahead);
     record->name_width = text.width;
-    record->name_bytes = copy(record->name, NAME_BYTES, text.address, text.characters * text.width, ahead);
+    name_bytes = copy(record->data, NAME_BYTES, text.address, text.characters * text.width, ahead) & (NAME_BYTES - 1);
+    record->name_bytes = name_bytes;
     text = text_at(path, python, ahead);
     record->path_width = text.width;
-    record->path_bytes = copy(record->path, PATH_BYTES, text.address, text.characters * text.width, ahead);
+    path_bytes = copy(record->data + name_bytes, PATH_BYTES, text.address, text.characters * text.width, ahead) & (PATH_BYTES - 1);
+    record->path_bytes = path_bytes;
     ahead->failed |= READ_USER(bytes, lines + 16);
     record->lines_whole = bytes;
-    bytes = copy(record->lines, LINES_BYTES, lines + python->bytes_data, bytes, ahead) & (LINES_BYTES - 1);
-    record->lines_bytes = bytes;
+    lines_bytes = copy(record->data + name_bytes + path_bytes, LINES_BYTES, lines + python->bytes_data, bytes, ahead);
+    lines_bytes &= LINES_BYTES - 1;
+    record->lines_bytes = lines_bytes;
     if (ahead->failed)
         return;
-    if (ring.ringbuf_output(record, sizeof(struct code_record) - LINES_BYTES + bytes, NO_WAKEUP))
+    bytes = sizeof(struct code_record) - CODE_BYTES + name_bytes + path_bytes + lines_bytes;
+    if (ring.ringbuf_output(record, bytes, NO_WAKEUP))
         lose(CODE);
     else
         sent_codes.update(&key, &one);

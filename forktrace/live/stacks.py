@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +38,7 @@ class Code:
     first_line: int
     table: bytes
     version: int
+    is_cut: bool = False  # the table goes on
 
     def line(self, instruction: int) -> int:
         """Return the line of the instruction at this offset; 0: it has none; the function's before its first one (-1)."""
@@ -54,6 +56,8 @@ class Code:
         for start, line in decode(self.table, self.first_line, self.version):
             starts.append(start)
             lines.append(line)
+        if self.is_cut:
+            lines[-1] = 0
         return starts, lines
 
 
@@ -144,14 +148,15 @@ class Stacks:
         version = int(one["version"])
         self.interpreters.add(int(one["file"]))
         encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
-        path, name = (
-            bytes(one[text][: int(one[f"{text}_bytes"])]).decode(
-                encodings.get(int(one[f"{text}_width"]), "latin-1"), "backslashreplace"
-            )
-            for text in ("path", "name")
+        sizes = [int(one[f"{part}_bytes"]) for part in ("name", "path", "lines")]
+        ends = list(accumulate(sizes))
+        name, path, table = (bytes(one["data"][end - size : end]) for end, size in zip(ends, sizes, strict=True))
+        path_text, name_text = (
+            text.decode(encodings.get(int(width), "latin-1"), "backslashreplace")
+            for text, width in ((path, one["path_width"]), (name, one["name_width"]))
         )
-        table = bytes(one["lines"][: int(one["lines_bytes"])])
-        self._codes[int(one["key"])] = Code(path, name, int(one["first_line"]), table, version)
+        is_cut = int(one["lines_whole"]) > len(table)
+        self._codes[int(one["key"])] = Code(path_text, name_text, int(one["first_line"]), table, version, is_cut)
 
     def add_stack(self, record: bytes) -> None:
         """Take in a `struct stack_record`."""

@@ -62,10 +62,9 @@ def code_record(key: int, path: bytes = b"/srv/a.py", name: bytes = b"f", versio
     fields = {"key": key, "version": version, "first_line": 7, "file": 99, "path_width": 1, "name_width": 1} | more
     for field, value in fields.items():
         one[field] = value
-    for field, value in (("path", path), ("name", name)):
-        one[field][0][: len(value)] = list(value)
-        one[f"{field}_bytes"] = len(value)
-    return one.tobytes()[: -layouts()["code_record"]["lines"].itemsize]
+    one["name_bytes"], one["path_bytes"] = len(name), len(path)
+    one["data"][0][: len(name + path)] = list(name + path)
+    return one.tobytes()[: len(one.tobytes()) - layouts()["code_record"]["data"].itemsize + len(name + path)]
 
 
 def stack_record(identity: int, *frames: tuple[int, int], handled: int = 0) -> bytes:
@@ -127,6 +126,14 @@ def test_lines_of_every_interpreter(tmp_path: Any) -> None:
             mine = Code("f.py", "f", first, bytes(table), version)
             units = 2 if version == 0x30A else 1  # 3.10 counts instructions
             assert [(at, mine.line(at // units)) for at, _ in starts] == [tuple(one) for one in starts], (python, first)
+
+
+@pytest.mark.parametrize("version", [0x309, 0x30A])
+def test_lines_beyond_a_cut_table_are_not_known(version: int) -> None:
+    """Where the table was too long to be sent, no line is made up."""
+    whole, cut = (Code("f.py", "f", 10, bytes([4, 1, 4, 1]), version, is_cut) for is_cut in (False, True))
+    assert [whole.line(0), cut.line(0)] == [10 + (version == 0x30A)] * 2
+    assert (whole.line(100), cut.line(100)) == (12, 0)
 
 
 def test_dis_agrees_on_the_first_instruction() -> None:
