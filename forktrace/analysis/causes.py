@@ -70,9 +70,8 @@ def _by_libc(history: History) -> Flags:
     likely = np.flatnonzero((stack != NONE) & (same | second) & (readings.of_stacks("created_by", stack) == NONE))
     execs = log.rows("exec")
     first = first_rows(log.id, execs[log.id[execs] != NONE], log.count)[likely]
-    shell = log.texts("file", first).str.endswith("/sh") & log.texts("argv", first).str.startswith("sh\0-c\0")
     found = np.zeros(log.count, bool)
-    found[likely] = shell.to_numpy(bool, na_value=False)
+    found[likely] = log.texts("argv", first).str.startswith("sh\0-c\0").to_numpy(bool, na_value=False)
     return found
 
 
@@ -97,6 +96,7 @@ def causes(history: History) -> Ints:
         (autoreaped & (disposition == events.DISPOSITIONS.index("nocldwait")), "autoreap-nocldwait"),
         (history.called("kernel"), "pidns-exit"),
         (adopter, "parent-exit"),
+        (log.at("by_pid", row) == log.trace.header["recorder_pid"], "os-wait"),  # which is how forktrace waits for the target
         (_by_libc(history) | _without_python(history, row), "other-native"),
         (has_stack, "os-wait"),
         (np.ones(log.count, bool), "unknown"),

@@ -74,6 +74,14 @@ def test_stacks_of_real_libraries(column: str) -> None:
     assert [(word, stack) for word, (_, stack) in zip(found, expected, strict=True)] == expected
 
 
+def test_the_wait_of_forktrace_for_the_target() -> None:
+    """forktrace is the target's parent, and calls waitpid."""
+    made = recording(target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), ev.reap(6 * MS, 100, by=50))
+    assert cells(made.lifecycles(), "reap_cause") == [("os-wait",)]
+    made = recording(target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), ev.reap(6 * MS, 100, by=51))
+    assert cells(made.lifecycles(), "reap_cause") == [("unknown",)]
+
+
 def test_no_rule_is_idle() -> None:
     """Each built-in rule is the first that fits some real stack, but for the one whose frame only the recorder makes."""
     known, libraries = rules.load(), Libraries({})
@@ -172,6 +180,9 @@ def test_vforks_of_the_program_itself() -> None:
         *lived(503, fork=ok("app.py main")),
     ]
     assert said("created_by", *rows) == ["posix-spawn", "native", "posix-spawn", "os-fork"]
+    old, new = (ev.runtime(1, "/usr/bin/python", version, [f"/usr/lib/python{version[:3]}"]) for version in ("2.7.18", "3.8.1"))
+    assert said("created_by", old, *rows[8:]) == ["native", "os-fork"]
+    assert said("created_by", old, new, *rows[8:]) == ["posix-spawn", "os-fork"]
 
 
 def shell(pid: int, *, version: str = "3.11", reaped: str = "app.py main", **changed: Any) -> list[ev.Row]:

@@ -133,6 +133,16 @@ def test_children_inherit_the_program() -> None:
     assert cells(table[table["pid"] >= 500], "fork_site") == [("app.py:9 go",), ("app.py:9 go",), ("popen_fork.py:66 _launch",)]
 
 
+def test_frames_from_before_the_fork() -> None:
+    """What lies outside of the frame on which a process of multiprocessing begins was its parent's."""
+    parent = f"/srv/consumer.py:33 consume_task;{START};{LIB}/multiprocessing/process.py:314 _bootstrap"
+    assert site(f"{parent};{LIB}/queue.py:7 get") == "queue.py:7 get"
+    assert site(f"{parent};/srv/consumer.py:50 work;{LIB}/queue.py:7 get") == "consumer.py:50 work"
+    rows = [target(), ev.fork(MS, 500, by=100), ev.exit_(2 * MS, 500, stack=f"/srv/consumer.py:33 consume_task;{START}")]
+    rows[2] |= {"exit_from": "interpreter"}
+    assert cells(recording(*rows).lifecycles(), "exit_path", "exit_site")[1] == ("bootstrap", "popen_fork.py:66 _launch")
+
+
 def test_what_own_names() -> None:
     """--own makes an installed package, or what lies in a directory, the user's own."""
     stack = f"/srv/a.py:1 main;{SITE}/lib/x.py:7 f;{START}"
