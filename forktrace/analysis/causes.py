@@ -49,7 +49,7 @@ def _select(told: list[tuple[Flags, str]], names: tuple[str, ...]) -> Ints:
 def _without_python(history: History, row: Ints) -> Flags:
     """Whether the thread that made a row has no Python: another program's, or one that Python does not know."""
     statuses = [events.STACK_STATUSES.index(one) for one in ("not-python", "no-thread-state")]
-    without: Flags = (pick(history.sites.code, row) == NONE) & np.isin(pick(history.log.codes("stack_status"), row), statuses)
+    without: Flags = np.isin(pick(history.log.codes("stack_status"), row), statuses)
     return without
 
 
@@ -87,7 +87,7 @@ def causes(history: History) -> Ints:
     dead = (log.exit_row != NONE) | (log.zombie_row != NONE) | (history.gone_ns < NEVER)
     disposition = pick(log.codes("disposition"), np.where(history.autoreaped, history.release_row, log.exit_row))
     autoreaped = history.autoreaped | history.silent
-    adopter = known.orphaned & (history.called("unseen") | (log.at("by_pid", row) == known.last_pid))
+    adopter = known.orphaned & (history.called("unseen") | history.waited)
     has_stack = pick(history.sites.code, row) != NONE
     told: list[tuple[Flags, str]] = [
         (~dead, ""),

@@ -116,6 +116,7 @@ def test_no_rule_is_idle() -> None:
         ("subprocess-wait", "multiprocessing/util.py _exit_function > app.py finalizer > subprocess.py wait"),
         ("os-wait", "app.py start > app.py _cleanup > app.py poll"),
         ("os-wait", "multiprocessing/forking.py poll"),
+        ("os-wait", "dist-packages/subprocess.py wait"),
     ],
 )
 def test_causes_by_frames(cause: str, frames: str) -> None:
@@ -205,6 +206,8 @@ def test_os_system() -> None:
     ]
     assert said("created_by", *rows) == ["native", "posix-spawn", "posix-spawn", "native"]
     assert said("reap_cause", *rows) == ["other-native", "os-wait", "os-wait", "other-native"]
+    rows = shell(500, version="2.7", reaped="app.py other", flags=17)
+    assert said("created_by", *rows) == ["os-fork"]
     rows = shell(500)
     rows[3] |= {"by_tid": 101}
     assert said("created_by", *rows) == ["posix-spawn"]

@@ -107,6 +107,8 @@ def test_the_package_of_a_console_script() -> None:
     assert site(f"{main};{START}", argv) == "cli.py:20 main"
     seen = ev.fork(5 * MS, 400, by=100, stack=f"{main};{START}", stack_status="ok")
     assert site(f"{thread};{START}", argv, seen) == "pool.py:7 work"
+    gone = ev.exit_(6 * MS, 400, stack=f"{main};{START}", stack_status="ok")
+    assert site(f"{thread};{START}", argv, ev.fork(5 * MS, 400, by=100), gone) == "pool.py:7 work"
     assert site(f"{thread};{START}", argv) == "popen_fork.py:66 _launch"
     assert site(f"{main};{START}", ["/venv/bin/python", "/venv/bin/other"]) == "prog:8 <module>"
 
