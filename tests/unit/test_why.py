@@ -99,6 +99,8 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe gets none, nor a terminal with NO_COLOR."""
     assert "\x1b" not in text(swept(), 1)
     assert "\x1b[36m" in text(swept(), 1, force_terminal=True)
+    assert "\x1b[1m4711" in text(swept(), 1, force_terminal=True)
+    assert "\x1b[1;31m4711" in text(of_child(reap_cause="never"), 1, force_terminal=True)
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[36m" not in text(swept(), 1, force_terminal=True)
 
@@ -266,9 +268,15 @@ def test_a_signal_that_did_not_kill() -> None:
     assert line(made, "+1.300") == "got     SIGTERM, sent by 100 python, which did not end it"
 
 
+def test_few_of_many_signals() -> None:
+    """A process that is stopped and continued a thousand times is no thousand lines."""
+    made = of_child(REAP, more=[ev.signal((1300 + n) * MS, 4711, 19, by=100) for n in range(5)])
+    assert [one.partition(" got")[0] for one in told(made) if "SIGSTOP" in one] == ["+1.300", "+1.301", "+1.302"]
+
+
 def test_polled_in_vain() -> None:
     """How often it was asked for before it was reaped, and where its parent asks for single children."""
-    asked = ev.waits(1400 * MS, 36, by=100, call="wait4", target="pid", flags=1)
+    asked = ev.waits(1400 * MS, 1, by=100, call="wait4", target="pid", flags=1)
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=1))
     assert told(made)[3] == "asked   1 time in vain"
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=37), more=[asked])
