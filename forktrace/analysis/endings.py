@@ -51,7 +51,7 @@ def exit_paths(history: History) -> Ints:
     from_interpreter, from_py_exit, from_other = (
         came == events.EXITS.index(one) for one in ("interpreter", "py-exit", "other")
     )
-    finalised = from_other & (stack == NONE) & (status == events.STACK_STATUSES.index("no-thread-state"))
+    finalised = from_other & (status == events.STACK_STATUSES.index("no-thread-state"))
     module, spawned = sites.command_lines(np.arange(log.count), pick(log.time_ns, row))
     told: list[tuple[Flags, str]] = [
         (row == NONE, ""),
@@ -67,8 +67,7 @@ def exit_paths(history: History) -> Ints:
         (np.ones(log.count, bool), "unknown"),
     ]
     path = np.select([so for so, _ in told], [EXIT_PATHS.index(name) if name else NONE for _, name in told])
-    exited = from_interpreter & (number == NONE) & (by_rule != NONE)
-    return np.where(exited, by_rule, path)
+    return np.where(from_interpreter & (by_rule != NONE), by_rule, path)
 
 
 def _by_itself(history: History) -> Flags:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from forktrace.analysis.log import NONE, Ints, Log, first_of_each, pick
 from forktrace.analysis.options import option_names
-from forktrace.analysis.sites import Place, Sites
+from forktrace.analysis.sites import Place, Sites, Stack
 from forktrace.errors import UsageError
 from forktrace.trace.events import CALLS, TARGETS
 from forktrace.trace.stacks import Frame, fold
@@ -48,8 +48,6 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-
-Stack = Sequence[tuple[Frame, Place]]  # the innermost frame first
 
 
 class Pattern(NamedTuple):
@@ -231,27 +229,25 @@ class Readings:
     def __init__(self, sites: Sites, rules: Rules) -> None:
         self._sites = sites
         self._rules = rules
-        self._inner: dict[int, Stack] = {}
         self._fitting: dict[tuple[str, int], list[Rule]] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return what rules of `kind` can say, `CAUSES` and the like, and after that what only the user's rules say."""
         return list(dict.fromkeys([*_KINDS[kind], *(rule.name for rule in getattr(self._rules, kind))]))
 
-    def inner(self, stack: int) -> Stack:
-        """Return the frames of a distinct stack that are this process's and thread's own, the innermost first."""
-        if stack not in self._inner:
-            self._inner[stack] = self._rules.inner(self._sites.frames[stack], self._sites.places(stack))
-        return self._inner[stack]
-
     def version(self, stack: int) -> tuple[int, ...]:
-        """Return the version of the Python whose library is on a distinct stack: `(3, 11, 7)`, `(3, 11)`, () when not known."""
-        return next((place.version for _, place in self.inner(stack) if place.version), ())
+        """Return the version of the Python of a distinct stack, `(3, 11, 7)` or `(3, 11)`, () when not known.
+
+        The library's frames tell it; on a stack without any it is that of the recording, if this met only one.
+        """
+        met = self._sites.libraries.versions
+        by_default = next(iter(met)) if len(met) == 1 else ()
+        return next((place.version for _, place in self._sites.inner(stack) if place.version), by_default)
 
     def fitting(self, kind: str, stack: int) -> list[Rule]:
         """Return the rules of `kind` whose frames fit a distinct stack, the first to be believed first."""
         if (kind, stack) not in self._fitting:
-            inner, version = self.inner(stack), self.version(stack)
+            inner, version = self._sites.inner(stack), self.version(stack)
             rules: list[Rule] = getattr(self._rules, kind)
             self._fitting[kind, stack] = [rule for rule in rules if rule.fits(inner, version)]
         return self._fitting[kind, stack]
@@ -278,7 +274,7 @@ class Readings:
 
     def start_of(self, stack: int) -> str:
         """Return the frames outside of the function that starts a process, and its name; "" where the stack is in none."""
-        inner = self.inner(stack)
+        inner = self._sites.inner(stack)
         for depth, (frame, place) in enumerate(inner):
             if any(one.fits(frame, place) for one in self._rules.starts):
                 frames = self._sites.frames[stack]

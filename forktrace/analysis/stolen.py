@@ -122,8 +122,8 @@ def _library(history: History, rows: Ints, made: Ints) -> Ints:
 
 def _in_subprocess(history: History, rows: Ints) -> Flags:
     """Whether the innermost frame is subprocess's."""
-    readings = history.readings
-    so: Flags = each(lambda stack: int(readings.inner(stack)[0][1].module == "subprocess.py"), history.sites.code[rows]) == 1
+    sites = history.sites
+    so: Flags = each(lambda stack: int(sites.inner(stack)[0][1].module == "subprocess.py"), sites.code[rows]) == 1
     return so
 
 

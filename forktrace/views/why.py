@@ -366,7 +366,9 @@ def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
     found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
     own = not found or calls[found[-1]].home != "python"
     inner = itertools.dropwhile(_starts_thread, calls) if not own else calls[found[-1] + 1 :] if found else []
-    words = [printable(call.name) for call in inner]
+    words = [
+        f"handler of {printable(name)}" if frame.file == "<signal handler>" else printable(name) for frame, name, _ in inner
+    ]
     return own, words if len(words) <= MOST_FRAMES else [*words[:2], "...", *words[3 - MOST_FRAMES :]]
 
 

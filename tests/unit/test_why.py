@@ -611,6 +611,12 @@ def test_calls_in_the_middle_are_left_out() -> None:
     assert calls_of("gone.py:1 main", calls) == (True, [])
 
 
+def test_a_handler_among_the_calls() -> None:
+    """Where the interpreter ran a handler of a library on top of what it interrupted, the chain says so."""
+    stack = f"/srv/a.py:1 main;<signal handler>:0 SIGCHLD;{LIBRARY}/asyncio/unix_events.py:9 _sig_chld"
+    assert calls_of("a.py:1 main", recording(target()).calls(stack)) == (True, ["handler of SIGCHLD", "_sig_chld"])
+
+
 def test_the_innermost_of_equal_frames() -> None:
     """In a recursion the last of the equal frames is the site."""
     stack = "/srv/a.py:1 walk;/srv/a.py:1 walk;/usr/lib/python3.11/subprocess.py:1 wait"
