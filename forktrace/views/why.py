@@ -311,11 +311,11 @@ class _Chain:
             return
         cause, words = explanations.cause(name), self._words()
         noticed = row.zombie_open or row.zombie_ms >= NOTICEABLE_MS
-        text = cause.why.format(**words) + (cause.late if noticed else "")
+        stolen = self._thefts("id")["thief_site"]
+        text = cause.why.format(**words) + (cause.late if noticed and not len(stolen) else "")
         if name == "never" and self.orphan:
             text = f"{self.parent} ended without waiting for it; {self.adopter} inherited it and has not waited for it either"
         yield Line("why", f"{text} ({printable(name)})")
-        stolen = self._thefts("id")["thief_site"]
         if len(stolen):
             yield from _fix([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], stolen.iloc[0])
         elif noticed or cause.accident:

@@ -461,7 +461,7 @@ def test_a_stolen_exit_status() -> None:
     assert lines[-3:] == [
         "fix app.py:20, one of:",
         "- wait for your own children by number, never for any child (a call for each child)",
-        "- leave the waiting to what made it (nothing; it waits anyway)",
+        "- leave the waiting to what made it (nothing: it waits anyway)",
     ]
     bare = stolen(of_child(REAP, **FORKED, **REAPED), created_by=None, thief_site=None, owner_site=None, seen=None)
     assert told(bare)[4:6] == ["stolen by 100 python", "from its owner, which waits for it"]
@@ -577,10 +577,10 @@ def test_a_trace_with_a_theft() -> None:
         "+3.950 reaped  by 100 reaper.py:9 reap_all > waitpid(-1)",
         "stolen by 100 at reaper.py:9 reap_all",
         "from subprocess, which waits for it at consumer.py:81 run, and got returncode 0, whatever it was",
-        "why 100 itself called a wait function of the os module; that call came only then (os-wait)",
+        "why 100 itself called a wait function of the os module (os-wait)",
         "fix reaper.py:9, one of:",
         "- wait for your own children by number, never for any child (a call for each child)",
-        "- leave the waiting to what made it (nothing; it waits anyway)",
+        "- leave the waiting to what made it (nothing: it waits anyway)",
     ]
 
 
