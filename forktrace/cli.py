@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import sys
@@ -21,9 +22,12 @@ from forktrace.errors import CommandError, ForktraceError, PermissionMissing, Us
 from forktrace.scenes import SCENES
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from forktrace.analysis.recording import Recording
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
+_READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
 _TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _PROCESS: Final = re.compile(r"#?[0-9]+")
@@ -47,7 +51,31 @@ def selection_options(command: _Command) -> _Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _ReaderLeft(Exception):
+    """Nobody reads stdout any more (`| head`)."""
+
+
+class _Group(click.Group):
+    """The commands; the end of a reader is known from other failures, which click does not tell apart."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderLeft from None
+
+
+class _Seconds(click.FloatRange):
+    """A number of seconds; not `nan`, which is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="forktrace", message="%(prog)s %(version)s")
 def cli() -> None:
     """Show every zombie process of a program: who forked it, how long it stayed, and who reaped it.
@@ -65,12 +93,25 @@ def cli() -> None:
 @cli.command(context_settings={"allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
 @force_option
-@click.option("-d", "--duration", metavar="SEC", type=click.FloatRange(0, 1e9, min_open=True), help="Stop recording after SEC.")
+@click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
-@click.option("--user", metavar="USER", help="Run the command as USER [default: who called sudo].")
+@click.option("--user", metavar="USER", help="Run the command as USER, a name or a number [default: who called sudo].")
+@click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
+@click.option("--no-source", is_flag=True, help="Leave the text of source lines out of the trace.")
+@click.option(
+    "--own", metavar="PREFIX", multiple=True, help="Files below PREFIX are your code too, wherever they are installed."
+)
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(
-    output: str | None, force: bool, duration: float | None, quiet: bool, user: str | None, command: tuple[str, ...]
+    output: str | None,
+    force: bool,
+    duration: float | None,
+    quiet: bool,
+    user: str | None,
+    no_stacks: bool,
+    no_source: bool,
+    own: tuple[str, ...],
+    command: tuple[str, ...],
 ) -> None:
     """Record what becomes of a command's processes.
 
@@ -85,7 +126,17 @@ def record(
     try:
         from forktrace.live import launch
 
-        status = launch.record(command, output=output, force=force, duration_s=duration, quiet=quiet, user=user)
+        status = launch.record(
+            command,
+            output=output,
+            force=force,
+            duration_s=duration,
+            quiet=quiet,
+            user=user,
+            stacks=not no_stacks,
+            source=not no_source,
+            own=own,
+        )
     except CommandError:
         raise
     except ForktraceError as error:
@@ -108,11 +159,9 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
         forktrace report
         forktrace report run.arrows --pid 4711
     """
-    from rich.console import Console
-
     from forktrace.views.report import report
 
-    report(_read(trace, pid, since, until, causes), Console())
+    report(_read(trace, pid, since, until, causes, says_cut=True), _console())
 
 
 @cli.command()
@@ -130,14 +179,13 @@ def why(trace: str | None, pid: str | None, causes: str | None) -> None:
         forktrace why
         forktrace why run.arrows 4711
     """
-    from rich.console import Console
 
     from forktrace.views.why import why
 
     if trace and pid is None and _PROCESS.fullmatch(trace) and not Path(trace).exists():
         trace, pid = None, trace
     recording = _read(trace, None, None, None, causes)
-    why(recording, recording.find_process(pid) if pid else None, Console())
+    why(recording, recording.find_process(pid) if pid else None, _console())
 
 
 @cli.command()
@@ -217,7 +265,7 @@ def export(
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
     recording = _read(trace, pid, since, until, causes)
     with _sink(output, force) as sink:
-        write(recording, table, form, sink)
+        write(recording, table, form, sink, on_screen=sink.isatty())
     if output != "-":
         click.echo(f"wrote {output}", err=True)
 
@@ -265,13 +313,11 @@ def _say(line: str) -> None:
 
 def _show(trace: str, picture: str, force: bool) -> None:
     """Print the report of a trace and draw its timeline, which shall belong to whom the trace belongs to."""
-    from rich.console import Console
-
     from forktrace.views.report import report
     from forktrace.views.timeline import write_timeline
 
-    recording = _read(trace, None, None, None)
-    report(recording, Console())
+    recording = _read(trace, None, None, None, says_cut=True)
+    report(recording, _console())
     with _sink(picture, force) as sink:
         write_timeline(recording, sink, "png")
         owner = os.stat(trace)
@@ -299,12 +345,31 @@ def doctor() -> None:
         sys.exit(MachineLacks.exit_status)
 
 
-def _read(trace: str | None, pid: str | None, since: str | None, until: str | None, causes: str | None = None) -> Recording:
-    """Return the selected part of the trace, or of the newest one here."""
+def _console() -> Console:
+    """Return the screen, or what stands in its place; one whose reader has left is no error of its own."""
+    from rich.console import Console
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Screen()
+
+
+def _read(
+    trace: str | None,
+    pid: str | None,
+    since: str | None,
+    until: str | None,
+    causes: str | None = None,
+    *,
+    says_cut: bool = False,
+) -> Recording:
+    """Return the selected part of the trace, or of the newest one here; a cut is told unless the command says it by itself."""
     from forktrace.analysis.recording import read
 
     recording = read(trace or _newest(), causes)
-    if recording.cut:
+    if recording.cut and not says_cut:
         click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
     if since is not None or until is not None:
         first = None if since is None else recording.parse_time(since)
@@ -383,7 +448,7 @@ def main() -> NoReturn:
         status = _complain_of_usage(error)
     except click.Abort:
         status = 130  # 128 + SIGINT
-    except BrokenPipeError:
+    except (_ReaderLeft, BrokenPipeError):
         status = _leave_pipe()
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
@@ -407,7 +472,7 @@ def _open_standard_streams() -> None:
 def _leave_pipe() -> int:
     """Let go of stdout, whose reader has left (`| head`): else Python complains when it closes it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ForktraceError.exit_status
+    return _READER_LEFT
 
 
 def _complain(message: str, hint: str, status: int) -> int:

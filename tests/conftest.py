@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -11,10 +12,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from recorded import MARK, WORKLOADS, Recorded, forktrace_command, processes_with
+from hypothesis import HealthCheck, settings
+from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 STATIC = {"first": ("-nostdlib", "-static")}
+SCREEN = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+# Examples may take as long as a busy machine needs; in CI they are the same ones each time.
+slow_machine = [HealthCheck.too_slow]
+settings.register_profile("any-machine", deadline=None, derandomize="CI" in os.environ, suppress_health_check=slow_machine)
+settings.load_profile("any-machine")
+
+
+def pytest_configure() -> None:
+    """Begin as a program in a terminal does, whatever started the tests: no signal ignored or blocked, no wish for a screen."""
+    ours = (signal.SIGPIPE, signal.SIGXFSZ)  # which every Python ignores
+    for number in signal.valid_signals() - set(ours):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for name in SCREEN:
+        os.environ.pop(name, None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -53,17 +72,17 @@ def environment() -> dict[str, str]:
     return plain | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
 
 
-def footprint() -> tuple[str, list[str]]:
-    """What could stay behind without a process: mounts (tracefs), and BPF programs and maps that were pinned."""
+def footprint() -> tuple[list[str], list[str]]:
+    """What could stay behind without a process: mounts of tracefs, and BPF programs and maps that were pinned."""
     pinned = [str(path) for path in Path("/sys/fs/bpf").rglob("*")]
-    return Path("/proc/self/mounts").read_text(), pinned
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if "tracefs" in line], pinned
 
 
 @pytest.fixture(scope="session")
 def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., Recorded]:
     """Record a command to its end; check what always holds: the balance, a closed trace, nothing left behind."""
 
-    def run(command: Sequence[str], *options: str, timeout_s: float = 120, **more: object) -> Recorded:
+    def run(command: Sequence[str], *options: str, timeout_s: float = 3 * PATIENCE_S, **more: object) -> Recorded:
         mark = f"{MARK}={uuid.uuid4()}"
         path = open_folder / f"{uuid.uuid4()}.arrows"
         line = forktrace_command("record", "-q", "-o", str(path), *options, "--", *command)
@@ -71,12 +90,17 @@ def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., R
         before = footprint()
         # Files, not pipes: a descendant that outlives the recording would hold a pipe open.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-            done = subprocess.run(line, env=marked, stdout=out, stderr=errors, timeout=timeout_s, check=False, **more)
+            try:
+                done = subprocess.run(line, env=marked, stdout=out, stderr=errors, timeout=timeout_s, check=False, **more)
+            finally:
+                left = processes_with(mark)
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
             out.seek(0)
             errors.seek(0)
             recorded = Recorded(path, done.returncode, out.read(), errors.read())
         assert path.exists(), recorded.stderr
-        assert not processes_with(mark), f"left behind: {processes_with(mark)}"
+        assert not left, f"left behind: {left}"
         assert footprint() == before
         recorded.assert_balanced()
         recorded.assert_whole()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +22,10 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # the unit of times in /pro
 BY_WAIT = ("wait4", "waitid", "io_uring", "kernel", "unseen")
 
 WORKLOADS = Path(__file__).parent / "workloads"
+DEBIAN = "/usr/bin/python3"
 MARK = "FORKTRACE_TEST_RUN"  # in the environment of everything that a recording starts
+PATIENCE_S = 100  # for what takes seconds: the machine may be slow and busy, and a failure need not come soon
+CLOCKS_NS = 50_000  # the clock of BPF may lag behind that of a process by microseconds (forktrace/analysis/log.py)
 
 Line = dict[str, Any]
 
@@ -28,6 +33,20 @@ Line = dict[str, Any]
 def forktrace_command(*arguments: str) -> list[str]:
     """The command line of forktrace in this very Python."""
     return [sys.executable, "-m", "forktrace", *arguments]
+
+
+def pyenv_versions() -> Path:
+    """Where pyenv keeps its interpreters."""
+    root = os.environ.get("PYENV_ROOT")
+    if not root and shutil.which("pyenv"):
+        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(root or Path.home() / ".pyenv") / "versions"
+
+
+def interpreters() -> dict[str, str]:
+    """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`."""
+    found = {path.parts[-3]: str(path) for path in sorted(pyenv_versions().glob("*/bin/python"))}
+    return found | ({"debian": DEBIAN} if Path(DEBIAN).exists() else {})
 
 
 def processes_with(mark: str) -> list[int]:
@@ -42,7 +61,7 @@ def processes_with(mark: str) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Return when `condition` holds; fail, naming `what`, when it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -166,7 +185,11 @@ def _out_of_order(row: pd.Series, line: Line) -> list[str]:
     order += [("before_reap_ns", "reap_ns"), ("reap_ns", "after_reap_ns")]
     known = moments | {name: value for name, value in line.items() if name.startswith(("before_", "after_"))}
     pairs = [(early, late) for early, late in order if known.get(early) is not None and known.get(late) is not None]
-    texts = [f"{early} {known[early]} is after {late} {known[late]}" for early, late in pairs if known[early] > known[late]]
+    texts = [
+        f"{early} {known[early]} is after {late} {known[late]}"
+        for early, late in pairs
+        if known[early] > known[late] + CLOCKS_NS
+    ]
     if "least_zombie_ms" in line and not row["zombie_ms"] >= line["least_zombie_ms"]:
         texts.append(f"a zombie for {row['zombie_ms']} ms, the witness says at least {line['least_zombie_ms']}")
     return texts

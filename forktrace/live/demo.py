@@ -15,7 +15,8 @@ from typing import Final, TextIO, cast
 from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError
 from forktrace.scenes import Scene
 
-PATIENCE_S: Final = 5.0  # for a process that should end by itself
+PATIENCE_S: Final = 5.0  # for a recorder that should end by itself
+FEEDER_PATIENCE_S: Final = 2.0  # for its feeder then: nobody needs it any more
 
 
 def check_modules(scene: Scene) -> None:
@@ -77,9 +78,9 @@ def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: C
         return recorder.wait()
     finally:
         _close(feeder)
-        for process in (recorder, feeder):
-            if process:
-                _end(process)
+        if recorder:
+            _end(recorder, PATIENCE_S)
+        _end(feeder, FEEDER_PATIENCE_S)
 
 
 def _start_feeder(scene: Scene, speed: float) -> subprocess.Popen[str]:
@@ -116,11 +117,11 @@ def _close(feeder: subprocess.Popen[str]) -> None:
         cast(TextIO, feeder.stdin).close()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], patience_s: float) -> None:
     """Wait until the process has ended, with more and more emphasis; a second Ctrl-C is emphasis too."""
     for stop in (process.terminate, process.kill):
         try:
-            process.wait(PATIENCE_S)
+            process.wait(patience_s)
             return
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             stop()

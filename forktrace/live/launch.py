@@ -13,9 +13,12 @@ import os
 import pwd
 import select
 import shlex
+import shutil
 import signal
 import socket
+import stat
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,12 @@ from forktrace.errors import CommandError, ForktraceError, PermissionMissing, Us
 
 PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python sets both to SIG_IGN, which an exec would pass on
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
-DIED: Final = {"say": "error", "message": "the recorder died", "hint": "what was recorded before can be read", "status": 1}
+DIED: Final[dict[str, Any]] = {
+    "say": "error",
+    "message": "the recorder died",
+    "hint": "what was recorded before can be read",
+    "status": 1,
+}
 INTERPRETER: Final = "/bin/sh"  # for a script without #!, as execvp(3) does
 
 
@@ -41,7 +49,16 @@ class User:
 
 
 def record(
-    command: Sequence[str], *, output: str | None, force: bool, duration_s: float | None, quiet: bool, user: str | None
+    command: Sequence[str],
+    *,
+    output: str | None,
+    force: bool,
+    duration_s: float | None,
+    quiet: bool,
+    user: str | None,
+    stacks: bool = True,
+    source: bool = True,
+    own: Sequence[str] = (),
 ) -> int:
     """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
 
@@ -54,51 +71,61 @@ def record(
     who = named_user(user) if user else invoking_user()
     check_command(command[0], who)
     to_stdout = output == "-"
-    if output is not None and os.path.isdir(output):
-        raise UsageError(f"{output} is a directory", "name a file with -o")
-    if output is not None and not force and not to_stdout and os.path.lexists(output):
-        raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force")
-    channel = _start_recorder(quiet)
+    if output is not None and not to_stdout:
+        check_output(output, force)
+    search = who.environment.get("PATH", os.defpath) if stacks else ""
+    channel, recorder = _start_recorder(quiet, stacks, search)
     try:
         _receive(channel, "armed")
         held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
             with _opened(path, who, force) as (trace, is_new):
-                _hand_over(channel, held, trace, path, command, who)
+                is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
+                order = _order(held, path, command, who, own=own, source=source and stacks)
+                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
+                _hand_over(channel, trace, order)
+                watch = Watch(channel, held.pid)  # from the target's first moment on, Ctrl-C is its own
                 try:
                     held.release()
                 except CommandError:
                     if is_new:
-                        _as_user(who, os.unlink, path)
+                        as_user(who, os.unlink, path)
                     raise
         except BaseException:
             held.abandon()
             raise
-        status = _watch(channel, held.pid, duration_s)
-    except BaseException:
+        status = watch.until_done(duration_s)
+    finally:
         channel.close()
-        _wait_for_recorder()
-        raise
-    channel.close()
-    _wait_for_recorder()
+        os.waitpid(recorder, 0)
     if not to_stdout:
         _merge(path, who)
     return status
 
 
 def named_user(name: str) -> User:
-    """Return the user `name`, with this process's environment and that user's HOME, USER, LOGNAME and SHELL.
+    """Return the user called `name`, or with that number; the environment is this process's with HOME, USER, LOGNAME and SHELL.
 
     Raises:
         UsageError: there is no such user.
     """
     try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
+        entry = _password_entry(name)
+    except (KeyError, OverflowError):
         raise UsageError(f"there is no user {name}") from None
-    changed = {"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell}
+    changed = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
     return _user(entry, dict(os.environ) | changed)
+
+
+def _password_entry(name: str) -> pwd.struct_passwd:
+    """As chown(1) does it: a number that is somebody's name is that name."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        if not (name.isascii() and name.isdigit()):
+            raise
+        return pwd.getpwuid(int(name))
 
 
 def invoking_user() -> User:
@@ -156,6 +183,31 @@ def check_command(name: str, who: User) -> None:
         raise CommandError(f"{name}: command not found", 127)
 
 
+def check_output(path: str, force: bool) -> None:
+    """Make sure that a trace may be written to `path`, before the seconds that arming the probes takes.
+
+    Raises:
+        UsageError: there is a file already, or something that holds no trace.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a directory", "name a file with -o")
+    if is_stream(path):
+        return
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{path} is neither a file nor a pipe", "name a file with -o")
+    if os.path.lexists(path) and not force:
+        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force")
+
+
+def is_stream(path: str) -> bool:
+    """Say whether `path` is a pipe or a character device such as /dev/null: what is written there replaces nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
 def default_name(command: Sequence[str], pid: int) -> str:
     """Return `forktrace-consumer.4711.arrows` for `python3 consumer.py`, else the command's name."""
     name = os.path.basename(command[0])
@@ -165,22 +217,25 @@ def default_name(command: Sequence[str], pid: int) -> str:
     return f"forktrace-{name}.{pid}.arrows"
 
 
-def _start_recorder(quiet: bool) -> socket.socket:
-    """Fork the recorder; it lives until this end of the socket is closed."""
+def _start_recorder(quiet: bool, stacks: bool, path: str) -> tuple[socket.socket, int]:
+    """Fork the recorder; return the socket to it, upon whose closing it ends, and its number."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         status = 1
         try:
             ours.close()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             from forktrace.live.recorder import serve
 
-            serve(its, quiet=quiet)
+            serve(its, quiet=quiet, stacks=stacks, path=path)
             status = 0
+        except Exception:  # a defect: without its trace nobody could mend it
+            traceback.print_exc()
         finally:
             os._exit(status)
     its.close()
-    return ours
+    return ours, pid
 
 
 def _receive(channel: socket.socket, wanted: str) -> None:
@@ -193,22 +248,13 @@ def _receive(channel: socket.socket, wanted: str) -> None:
         message = channel.recv(1 << 16)
     except ConnectionError:
         message = b""
-    said = json.loads(
-        message
-        or b'{"say": "error", "message": "the recorder died", "hint": "what was recorded before can be read", "status": 1}'
-    )
+    said = json.loads(message) if message else DIED
     if said["say"] == "error":
         error = ForktraceError(said["message"], said.get("hint", ""))
         error.exit_status = said["status"]  # that of the class it had over there
         raise error
     if said["say"] != wanted:
         raise ForktraceError(f"the recorder said {said['say']} instead of {wanted}")
-
-
-def _wait_for_recorder() -> None:
-    """Reap the recorder, and nobody else."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(-1, 0)
 
 
 class Held:
@@ -221,11 +267,15 @@ class Held:
         go_read, self._go = os.pipe()
         self._failure, failure_write = os.pipe()
         self._command = command[0]
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 for number in PYTHON_IGNORES:
                     signal.signal(number, signal.SIG_DFL)
+                if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # let Ctrl-C end it, not raise KeyboardInterrupt
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
                 if stdout != 1:
                     os.dup2(stdout, 1)
                 _become(who)
@@ -236,16 +286,18 @@ class Held:
                 os.write(failure_write, str(error.errno).encode())
             finally:
                 os._exit(125)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(go_read)
         os.close(failure_write)
 
     def release(self) -> None:
-        """Let it run the command.
+        """Let it run the command, unless Ctrl-C was faster.
 
         Raises:
             CommandError: 127 when there is no such command, 126 when it cannot be executed. The target is gone then.
         """
-        os.write(self._go, b"x")
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, b"x")
         os.close(self._go)
         self._go = -1
         failure = os.read(self._failure, 16)
@@ -286,28 +338,29 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 @contextlib.contextmanager
 def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
-    """Open the trace with the user's rights; yields its descriptor and whether the file is new."""
+    """Open the trace with the user's rights; yields its descriptor and whether the file is new. A pipe waits for its reader."""
     if path == "-":
         yield 1, False
         return
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     is_new = not os.path.lexists(path)
+    flags = os.O_WRONLY | os.O_NOCTTY if is_stream(path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
     try:
-        descriptor = _as_user(who, os.open, path, flags if force else flags | os.O_EXCL, 0o600)
+        descriptor = as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
     except OSError as error:
         raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
-    with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
-        os.fchmod(descriptor, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
+            os.fchmod(descriptor, 0o600)
     try:
         yield descriptor, is_new
     finally:
         os.close(descriptor)
 
 
-def _as_user(who: User, function: Any, *arguments: Any) -> Any:
-    """Call `function` with the user's rights."""
+def as_user(who: User, function: Any, *arguments: Any) -> Any:
+    """Call `function` with the rights of `who`."""
     if who.uid == os.geteuid():
         return function(*arguments)
     groups, gid = os.getgroups(), os.getegid()
@@ -322,12 +375,24 @@ def _as_user(who: User, function: Any, *arguments: Any) -> Any:
         os.setgroups(groups)
 
 
-def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, command: Sequence[str], who: User) -> None:
-    """Tell the recorder whom to follow and where to write, and wait until it does."""
+def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> dict[str, Any]:
+    """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
     from forktrace.live.recorder import header
 
-    order = {"pid": held.pid, "path": path, "truncate": path != "-" and os.fstat(trace).st_size > 0}
-    order["header"] = header(list(command), held.pid, who.name)
+    search = who.environment.get("PATH", os.defpath)
+    return {
+        "pid": held.pid,
+        "path": path,
+        "header": header(list(command), held.pid, who.name) | {"own": list(own)},
+        "program": shutil.which(command[0], path=search),
+        "search": search,
+        "source": source,
+        "user": [who.uid, who.gid, list(who.groups)],
+    }
+
+
+def _hand_over(channel: socket.socket, trace: int, order: dict[str, Any]) -> None:
+    """Give the recorder its order and the open trace, and wait until it follows."""
     written = os.memfd_create("order")  # no message is large enough for the longest command line
     try:
         with open(written, "w", closefd=False) as file:
@@ -338,50 +403,55 @@ def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, comman
     _receive(channel, "ready")
 
 
-def _watch(channel: socket.socket, pid: int, duration_s: float | None) -> int:
-    """Wait for the target and for the recorder, passing signals on.
+class Watch:
+    """Sees the target and the recorder to their ends. From now on signals are the target's: SIGTERM, SIGHUP are passed on."""
 
-    Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+    def __init__(self, channel: socket.socket, pid: int) -> None:
+        self._channel = channel
+        self._pid = pid
+        self._target = os.pidfd_open(pid)
+        self._status: int | None = None
+        self._told: list[int] = []
+        for number in (signal.SIGINT, *PASSED_ON):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._interrupted)
 
-    Raises:
-        ForktraceError: the recording broke off; the target has ended by then.
-    """
-    told: list[int] = []
-    status: int | None = None
-    failure: ForktraceError | None = None
-
-    def interrupted(number: int, frame: object) -> None:
-        told.append(number)
-        if len(told) > 1 or status is not None:
-            _send(channel, "stop")
+    def _interrupted(self, number: int, frame: object) -> None:
+        self._told.append(number)
+        if len(self._told) > 1 or self._status is not None:
+            _send(self._channel, "stop")
         elif number != signal.SIGINT:  # Ctrl-C has reached the target already: it is of our process group
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._target, number)
 
-    for number in (signal.SIGINT, *PASSED_ON):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, interrupted)
-    target = os.pidfd_open(pid)
-    deadline = None if duration_s is None else time.monotonic() + duration_s
-    while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        watched: list[socket.socket | int] = [channel] if status is not None else [channel, target]
-        readable, _, _ = select.select(watched, [], [], left)
-        if target in readable:
-            status = os.waitpid(pid, 0)[1]
-            _send(channel, "ended")
-        elif channel in readable:
-            failure = _failure(channel)
-            break
-        elif not readable:
-            _send(channel, "stop")
-            deadline = None
-    if failure:  # the target goes on as if nothing had happened, and only then is it said
-        if status is None:
-            os.waitpid(pid, 0)
-        raise failure
-    if status is None:
-        return signal.SIGINT if len(told) > 1 else 0
-    return status
+    def until_done(self, duration_s: float | None) -> int:
+        """Wait for the target and for the recorder.
+
+        Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+
+        Raises:
+            ForktraceError: the recording broke off; the target has ended by then.
+        """
+        deadline = None if duration_s is None else time.monotonic() + duration_s
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            watched: list[socket.socket | int] = [self._channel]
+            readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
+            if self._target in readable:
+                self._status = os.waitpid(self._pid, 0)[1]
+                _send(self._channel, "ended")
+            elif self._channel in readable:
+                break
+            elif not readable:
+                _send(self._channel, "stop")
+                deadline = None
+        if failure := _failure(self._channel):  # the target goes on as if nothing had happened, and only then is it said
+            if self._status is None:
+                os.waitpid(self._pid, 0)
+            raise failure
+        if self._status is None:
+            return signal.SIGINT if len(self._told) > 1 else 0
+        return self._status
 
 
 def _failure(channel: socket.socket) -> ForktraceError | None:
@@ -400,8 +470,8 @@ def _send(channel: socket.socket, say: str) -> None:
 
 def _merge(path: str, who: User) -> None:
     """Join the many small batches of a long recording, with the user's rights."""
-    if os.path.getsize(path) < 1 << 20:
+    if not os.path.isfile(path) or os.path.getsize(path) < 1 << 20:
         return
     from forktrace.trace.stream import merge
 
-    _as_user(who, merge, path)
+    as_user(who, merge, path)

@@ -57,7 +57,7 @@ def follow(producer: Producer) -> None:
                 done.release()
         if heard.is_set() and not stopped.is_set():
             send(producer, "stop")
-            time.sleep(1)  # for the consumer to fetch it: nobody is left to say that it has
+            time.sleep(5)  # for the consumer to fetch it: nobody is left to say that it has
     finally:
         os._exit(0)
 

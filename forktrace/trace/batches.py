@@ -21,6 +21,9 @@ Validity = npt.NDArray[np.bool_]
 # Values with their validity (None: all are valid), or strings where None is null. Enumerations: indexes into their tuple.
 Column = tuple[Values, Validity | None] | Sequence[str | None]
 
+# What pyarrow raises for data that is not what it claims to be.
+ARROW_ERRORS: Final = (pa.ArrowException, OSError, ValueError, MemoryError, SystemError, TypeError, LookupError, StopIteration)
+
 INTEGERS: Final[Mapping[str | tuple[str, ...], np.dtype[Any]]] = {"int32": np.dtype("<i4"), "int64": np.dtype("<i8")}
 
 
@@ -65,18 +68,19 @@ def _array(name: str, column: Any, rows: int) -> pa.Array:
     what = COLUMNS[name]
     if what == "text" or what == "string":
         column = [None] * rows if column is None else column
-        array = _texts(column) if what == "text" else _strings(column)
+        array = _texts(column) if what == "text" else strings(column)
     else:
         values, valid = (np.zeros(rows, np.int8), np.zeros(rows, np.bool_)) if column is None else column
-        array = _numbers(what, values if valid is None else np.where(valid, values, 0), valid)
+        array = numbers(what, values if valid is None else np.where(valid, values, 0), valid)
     if len(array) != rows:
         raise ValueError(f"{name} has {len(array)} values in a batch of {rows} rows")
     return array
 
 
-def _numbers(what: str | tuple[str, ...], values: Values, valid: Validity | None) -> pa.Array:
+def numbers(what: str | tuple[str, ...], values: Values, valid: Validity | None) -> pa.Array:
+    """Return an array of integers, or of an enumeration's indexes; `what` is as in `COLUMNS`, `valid` None: all are."""
     if isinstance(what, tuple):
-        return _dictionary(ENUMERATIONS[what], np.ascontiguousarray(values, np.int8), valid)
+        return dictionary(ENUMERATIONS[what], np.ascontiguousarray(values, np.int8), valid)
     data = pa.py_buffer(np.ascontiguousarray(values, INTEGERS[what]))
     return pa.Array.from_buffers(_arrow_type(what), len(values), [_bitmap(valid), data], _nulls(valid))
 
@@ -85,19 +89,27 @@ def _texts(values: Sequence[str | None]) -> pa.Array:
     words = sorted({value for value in values if value is not None})
     place: dict[str | None, int] = {word: index for index, word in enumerate(words)}
     codes = np.fromiter((place.get(value, -1) for value in values), np.int32, len(values))
-    return _dictionary(_strings(words), np.maximum(codes, 0), codes >= 0)
+    return dictionary(strings(words), np.maximum(codes, 0), codes >= 0)
 
 
-def _strings(values: Sequence[str | None]) -> pa.Array:
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """Return an array of strings."""
     encoded = [b"" if value is None else value.encode("utf-8", "backslashreplace") for value in values]
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum(np.fromiter(map(len, encoded), np.int32, len(values)), out=offsets[1:])
     valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers, _nulls(valid))
+    return string_array(offsets, b"".join(encoded), valid)
 
 
-def _dictionary(words: pa.Array, codes: Values, valid: Validity | None) -> pa.Array:
+def string_array(offsets: Values, text: bytes, valid: Validity) -> pa.Array:
+    """Return the strings that lie in `text` from each of the int32 `offsets` to the next."""
+    return pa.Array.from_buffers(
+        pa.string(), len(valid), [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(text)], _nulls(valid)
+    )
+
+
+def dictionary(words: pa.Array, codes: Values, valid: Validity | None) -> pa.Array:
+    """Return an array whose values are `words[code]`; int8 codes make one of the type of an enumeration."""
     kind = pa.dictionary(pa.int8() if codes.dtype == np.int8 else pa.int32(), pa.string())
     return pa.DictionaryArray.from_buffers(kind, len(codes), [_bitmap(valid), pa.py_buffer(codes)], words, _nulls(valid))
 
@@ -110,7 +122,7 @@ def _nulls(valid: Validity | None) -> int:
     return 0 if valid is None else len(valid) - int(np.count_nonzero(valid))
 
 
-ENUMERATIONS: Final = {what: _strings(what) for what in COLUMNS.values() if isinstance(what, tuple)}
+ENUMERATIONS: Final = {what: strings(what) for what in COLUMNS.values() if isinstance(what, tuple)}
 
 
 def checksum(batch: pa.RecordBatch) -> int:
@@ -152,7 +164,7 @@ def integers(column: pa.ChunkedArray) -> tuple[Values, Validity]:
 
 def by_time(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     """Return one contiguous table of `batches`, sorted by `time_ns`; equal times keep their order."""
-    table = pa.Table.from_batches(batches, SCHEMA).unify_dictionaries().combine_chunks()
+    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
     times, _ = integers(table["time_ns"])
     if np.all(times[:-1] <= times[1:]):
         return table
@@ -173,4 +185,4 @@ def _sorted_words(array: pa.Array) -> pa.Array:
     order = sorted(range(len(words)), key=words.__getitem__)
     place = np.zeros(max(1, len(words)), np.int32)
     place[order] = np.arange(len(words), dtype=np.int32)
-    return _dictionary(_strings([words[index] for index in order]), place[np.where(valid, codes, 0)], valid)
+    return dictionary(strings([words[index] for index in order]), place[np.where(valid, codes, 0)], valid)

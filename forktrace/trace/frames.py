@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from forktrace.errors import TraceError
 
@@ -23,24 +23,46 @@ _END_MARK: Final = _CONTINUATION + bytes(4)
 _MAX_HEADER_BYTES: Final = 1 << 24  # the schema message, whose header may hold a command line of megabytes
 _MAX_METADATA_BYTES: Final = 1 << 16
 _METADATA_V5: Final = 4  # MetadataVersion of Schema.fbs
-_SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # the message kinds of Message.fbs
+SCHEMA, DICTIONARY, BATCH = 1, 2, 3  # the message kinds of Message.fbs
+
+
+class Holding(NamedTuple):
+    """What a message holds. Its lists are found by where they lie in the file; 0: there is none."""
+
+    rows: int = 0
+    declared: int = 0  # bytes, uncompressed
+    nodes: int = 0  # the list of (rows, nulls) of each column
+    buffers: int = 0  # the list of (start, length) of each buffer, counted from the message's body
+    compressed: bool = False
+    dictionary: int = 0  # the number of the dictionary, where it is one
+
+
+class Message(NamedTuple):
+    """Where a message lies in the file, and what it holds."""
+
+    kind: int
+    offset: int
+    body: int  # where its header ends and its buffers begin
+    end: int
+    holds: Holding
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where the messages of a trace lie."""
 
-    batches: list[int]  # byte offset of each record batch
-    rows: int  # of all batches
+    messages: list[Message]  # all but the end mark
     cut: str | None  # why the file is cut off, None when it has its end mark
 
+    @property
+    def batches(self) -> list[int]:
+        """The byte offset of each record batch."""
+        return [message.offset for message in self.messages if message.kind == BATCH]
 
-@dataclass(frozen=True)
-class _Message:
-    kind: int
-    rows: int
-    declared: int  # bytes, uncompressed
-    size: int  # bytes in the file
+    @property
+    def rows(self) -> int:
+        """Of all batches."""
+        return sum(message.holds.rows for message in self.messages if message.kind == BATCH)
 
 
 class _Cut(Exception):
@@ -58,8 +80,8 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
         TraceError: empty, not an Arrow stream, or damaged before its last message.
     """
     _check_start(file, size, path)
-    batches: list[int] = []
-    rows = declared = offset = 0
+    messages: list[Message] = []
+    batches = declared = offset = 0
     while True:
         try:
             message = _read_message(file, offset, size)
@@ -68,23 +90,20 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
                 raise TraceError(f"{path}: cut off inside its header: no event was recorded") from None
             _check_is_last(file, offset, path)
             where = f"inside the message at byte {offset}" if offset < size else "without its end mark"
-            return Layout(batches, rows, f"the file ends {where}: the recorder was killed, or is still recording")
+            return Layout(messages, f"the file ends {where}: the recorder was killed, or is still recording")
         except _Damage as error:
-            raise TraceError(f"{path}: damaged at byte {offset}, after batch {len(batches)}: {error}") from None
+            raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: {error}") from None
         if message is None:
             _check_end(offset, size, path)
-            return Layout(batches, rows, None)
-        if (message.kind == _SCHEMA) != (offset == 0):
-            raise TraceError(
-                f"{path}: damaged at byte {offset}, after batch {len(batches)}: the schema is not where it belongs"
-            )
-        declared += message.declared
+            return Layout(messages, None)
+        if (message.kind == SCHEMA) != (offset == 0):
+            raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: the schema is not where it belongs")
+        declared += message.holds.declared
         if declared > MAX_BATCH_BYTES + MAX_RATIO * size:
-            raise TraceError(f"{path}: damaged at byte {offset}, after batch {len(batches)}: it would grow to {declared} bytes")
-        if message.kind == _BATCH:
-            batches.append(offset)
-            rows += message.rows
-        offset += message.size
+            raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: it would grow to {declared} bytes")
+        messages.append(message)
+        batches += message.kind == BATCH
+        offset = message.end
 
 
 def _check_start(file: BinaryIO, size: int, path: str) -> None:
@@ -107,7 +126,7 @@ def _check_is_last(file: BinaryIO, offset: int, path: str) -> None:
     for start in _continuations(rest):
         try:
             length = struct.unpack_from("<i", rest, start + 4)[0]
-            if 0 < length <= _MAX_METADATA_BYTES and _parse(rest[start + 8 : start + 8 + length])[0] in (_DICTIONARY, _BATCH):
+            if 0 < length <= _MAX_METADATA_BYTES and _parse(rest[start + 8 : start + 8 + length])[0] in (DICTIONARY, BATCH):
                 raise TraceError(
                     f"{path}: damaged at byte {offset}: the message there reaches into the next at {offset + start}"
                 )
@@ -123,7 +142,7 @@ def _continuations(rest: bytes) -> Iterator[int]:
         start = rest.find(_CONTINUATION, start + 1)
 
 
-def _read_message(file: BinaryIO, offset: int, size: int) -> _Message | None:
+def _read_message(file: BinaryIO, offset: int, size: int) -> Message | None:
     """Return the message at `offset`, or None for the end mark."""
     file.seek(offset)
     prefix = _read_exactly(file, 8, offset, size)
@@ -140,10 +159,10 @@ def _read_message(file: BinaryIO, offset: int, size: int) -> _Message | None:
         if not 0 <= body_bytes <= MAX_BATCH_BYTES:
             raise _Damage(f"a message of {body_bytes} bytes")
         body = _read_exactly(file, body_bytes, offset + 8 + length, size)
-        rows, declared = _measure(metadata, kind, table, body)
+        holds = _measure(metadata, kind, table, body, offset + 8)
     except struct.error:
         raise _Damage("a message header that points outside itself") from None
-    return _Message(kind, rows, declared, 8 + length + body_bytes)
+    return Message(kind, offset, offset + 8 + length, offset + 8 + length + body_bytes, holds)
 
 
 def _read_exactly(file: BinaryIO, length: int, offset: int, size: int) -> bytes:
@@ -162,25 +181,45 @@ def _parse(metadata: bytes) -> tuple[int, int, int]:
     return _unpack("<B", metadata, kind), _pointed(metadata, table), _unpack("<q", metadata, body) if body else 0
 
 
-def _measure(metadata: bytes, kind: int, table: int, body: bytes) -> tuple[int, int]:
-    """Return rows and uncompressed bytes of the message, once they are within bounds."""
-    if kind == _SCHEMA:
-        return 0, 0
-    if kind == _DICTIONARY:
+def custom_metadata(header: bytes) -> dict[bytes, bytes]:
+    """Return the custom metadata in a message's header, which begins with its prefix of 8 bytes and is verified to be one."""
+    metadata = header[8:]
+    vector = _field(metadata, _unpack("<I", metadata, 0), 4)
+    if not vector:
+        return {}
+    vector = _pointed(metadata, vector)
+    tables = [_pointed(metadata, vector + 4 + 4 * number) for number in range(_unpack("<I", metadata, vector))]
+    return {_string(metadata, _field(metadata, table, 0)): _string(metadata, _field(metadata, table, 1)) for table in tables}
+
+
+def _string(metadata: bytes, place: int) -> bytes:
+    start = _pointed(metadata, place) if place else 0
+    return metadata[start + 4 : start + 4 + _unpack("<I", metadata, start)] if place else b""
+
+
+def _measure(metadata: bytes, kind: int, table: int, body: bytes, start: int) -> Holding:
+    """Return what the message holds, once that is within bounds; its header `metadata` begins at `start` in the file."""
+    if kind == SCHEMA:
+        return Holding()
+    identity = _field(metadata, table, 0) if kind == DICTIONARY else 0
+    dictionary = _unpack("<q", metadata, identity) if identity else 0
+    if kind == DICTIONARY:
         delta, data = _field(metadata, table, 2), _field(metadata, table, 1)
         if (delta and _unpack("<B", metadata, delta)) or not data:
             raise _Damage("a dictionary that continues another")
         table = _pointed(metadata, data)
-    elif kind != _BATCH:
+    elif kind != BATCH:
         raise _Damage(f"a message of kind {kind}")
-    length, buffers = _field(metadata, table, 0), _field(metadata, table, 2)
+    length, nodes, buffers, compression = (_field(metadata, table, number) for number in range(4))
     rows = _unpack("<q", metadata, length) if length else 0
     if not 0 <= rows <= MAX_ROWS:
         raise _Damage(f"a batch of {rows} rows")
-    declared = _declared(metadata, _pointed(metadata, buffers), body, bool(_field(metadata, table, 3))) if buffers else 0
+    nodes, buffers = (_pointed(metadata, place) if place else 0 for place in (nodes, buffers))
+    declared = _declared(metadata, buffers, body, compression != 0) if buffers else 0
     if declared > MAX_BATCH_BYTES:
         raise _Damage(f"a batch that would grow to {declared} bytes")
-    return rows, declared
+    nodes, buffers = (start + place if place else 0 for place in (nodes, buffers))
+    return Holding(rows, declared, nodes, buffers, compression != 0, dictionary)
 
 
 def _declared(metadata: bytes, vector: int, body: bytes, compressed: bool) -> int:

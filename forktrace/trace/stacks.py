@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+HANDLER: Final = "<signal handler>"  # the file of a frame, named for the signal, between a handler and what it interrupted
 
 
 class Frame(NamedTuple):

@@ -19,17 +19,28 @@ import numpy as np
 import pyarrow as pa
 
 from forktrace.errors import ForktraceError, PermissionMissing, TraceError
-from forktrace.trace.batches import ENUMERATIONS, SCHEMA, Column, batch, batch_of, by_time, checksum, integers, merged
+from forktrace.trace import runs
+from forktrace.trace.batches import (
+    ARROW_ERRORS,
+    ENUMERATIONS,
+    SCHEMA,
+    Column,
+    batch,
+    batch_of,
+    by_time,
+    checksum,
+    integers,
+    merged,
+)
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import COLUMNS, KINDS
-from forktrace.trace.frames import Layout, scan
+from forktrace.trace.frames import BATCH, Layout, scan
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
 
 _FEW_ROWS: Final = 12  # below, a batch is smaller without zstd
 _CHECKSUM: Final = b"crc32"
 _MANY_BYTES: Final = 1 << 24
-_ARROW_ERRORS: Final = (pa.ArrowException, OSError, ValueError, MemoryError, SystemError, TypeError, LookupError, StopIteration)
 
 
 @dataclass(frozen=True)
@@ -120,10 +131,9 @@ def read(path: str | os.PathLike[str]) -> Trace:
     data = _read_bytes(name)
     layout = scan(io.BytesIO(data), len(data), name)
     header, stream = _open(pa.BufferReader(data), name)
-    batches = list(_checked(stream, layout, name))
-    table = by_time(batches)
+    table = by_time(_fast(data, layout, name) or _checked(stream, layout, name))
     if fault_of(table):
-        _raise_at_fault(batches, layout, name)
+        _raise_at_fault(data, layout, name)
     return Trace(name, _printable(header), table, layout.cut or _not_closed(table))
 
 
@@ -143,7 +153,7 @@ def _open(source: Any, path: str) -> tuple[dict[str, Any], Any]:
     try:
         stream = pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(use_threads=False))
         metadata = stream.schema.metadata or {}
-    except _ARROW_ERRORS as error:
+    except ARROW_ERRORS as error:
         raise TraceError(f"{path}: damaged at byte 0: {_one_line(error)}") from None
     if b"forktrace" not in metadata:
         raise TraceError(f"{path}: an Arrow stream, but not a trace of forktrace")
@@ -153,6 +163,27 @@ def _open(source: Any, path: str) -> tuple[dict[str, Any], Any]:
     return header, stream
 
 
+def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None:
+    """Return all rows in file order, small batches joined, checked as `_checked` does; None: not worth while, or not sure."""
+    spans = runs.spans(layout.messages)
+    if not spans:
+        return None
+    inside = {place for span in spans for place in span}
+    rest = [one for place, one in enumerate(layout.messages) if place not in inside or one.kind != BATCH]
+    try:
+        joined = dict(zip([span.start for span in spans], runs.read(data, layout.messages, spans), strict=True))
+        _, stream = _open(pa.BufferReader(b"".join([data[one.offset : one.end] for one in rest])), path)
+        others = _checked(stream, Layout(rest, layout.cut), path)
+        parts: list[pa.RecordBatch] = []
+        for place, one in enumerate(layout.messages):
+            parts += joined.get(place, [])
+            if place not in inside and one.kind == BATCH:
+                parts.append(next(others))
+    except (runs.Odd, TraceError):
+        return None
+    return parts
+
+
 def _checked(stream: Any, layout: Layout, path: str) -> Iterator[pa.RecordBatch]:
     """Yield each whole batch, once its structure, its enumerations and its checksum are right."""
     for number, offset in enumerate(layout.batches):
@@ -160,7 +191,7 @@ def _checked(stream: Any, layout: Layout, path: str) -> Iterator[pa.RecordBatch]
             batch, metadata = stream.read_next_batch_with_custom_metadata()
             batch.validate(full=True)
             right = _has_enumerations(batch) and (metadata or {}).get(_CHECKSUM) == b"%08x" % checksum(batch)
-        except _ARROW_ERRORS as error:
+        except ARROW_ERRORS as error:
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {_one_line(error)}") from None
         if not right:
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: the checksum is wrong")
@@ -176,8 +207,9 @@ def _one_line(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _raise_at_fault(batches: list[pa.RecordBatch], layout: Layout, path: str) -> None:
-    for number, (part, offset) in enumerate(zip(batches, layout.batches, strict=True)):
+def _raise_at_fault(data: bytes, layout: Layout, path: str) -> None:
+    _, stream = _open(pa.BufferReader(data), path)
+    for number, (part, offset) in enumerate(zip(_checked(stream, layout, path), layout.batches, strict=True)):
         if fault := fault_of(pa.Table.from_batches([part])):
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {fault}")
 

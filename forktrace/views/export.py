@@ -8,6 +8,7 @@ from typing import BinaryIO, Final
 
 import pandas as pd
 
+from forktrace.analysis.names import printable
 from forktrace.analysis.recording import Recording
 from forktrace.errors import ForktraceError, UsageError
 
@@ -40,11 +41,11 @@ def format_of(path: str) -> str:
     return form
 
 
-def write(recording: Recording, table: str, form: str, sink: BinaryIO) -> None:
+def write(recording: Recording, table: str, form: str, sink: BinaryIO, on_screen: bool = False) -> None:
     """Write the table named `table` to `sink` as `csv`, `json` (a list of records, times in ISO 8601) or `parquet`.
 
     In CSV a text that a spreadsheet would take for a formula gets an apostrophe in front, and a carriage return becomes `\\r`;
-    `<NA>` is an empty field, in JSON null. Parquet keeps every dtype.
+    `<NA>` is an empty field, in JSON null. Parquet keeps every dtype. With `on_screen` nothing in a text can steer a terminal.
 
     Raises:
         UsageError: there is no such table or format.
@@ -54,6 +55,8 @@ def write(recording: Recording, table: str, form: str, sink: BinaryIO) -> None:
         wrong, known = (table, TABLES) if table not in TABLES else (form, FORMATS)
         raise UsageError(f"{wrong}: not one of {', '.join(known)}")
     rows = TABLES[table](recording)
+    if on_screen:
+        rows = _in_texts(rows, _visible)
     try:
         _WRITERS[form](rows, sink)
     except OSError as error:
@@ -61,8 +64,18 @@ def write(recording: Recording, table: str, form: str, sink: BinaryIO) -> None:
 
 
 def _write_csv(rows: pd.DataFrame, sink: BinaryIO) -> None:
-    texts = {name: _harmless(rows[name]) for name in rows.columns if pd.api.types.is_string_dtype(rows[name].dtype)}
-    rows.assign(**texts).to_csv(sink, index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%S.%fZ")
+    rows = _in_texts(rows, _harmless)
+    rows.to_csv(sink, index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _in_texts(rows: pd.DataFrame, change: Callable[[pd.Series], pd.Series]) -> pd.DataFrame:
+    """The table with each column of texts changed."""
+    texts = [name for name in rows.columns if pd.api.types.is_string_dtype(rows[name].dtype)]
+    return rows.assign(**{name: change(rows[name]) for name in texts})
+
+
+def _visible(texts: pd.Series) -> pd.Series:
+    return texts.map({text: printable(text) for text in texts.dropna().unique()}).astype("string")
 
 
 def _harmless(texts: pd.Series) -> pd.Series:

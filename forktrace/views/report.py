@@ -31,6 +31,9 @@ def report(recording: Recording, console: Console) -> None:
     """
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
     table = recording.lifecycles()
+    if nothing := _nothing(recording, table):
+        print_text(console, nothing)
+        return
     for line in (*_summary(recording), *_limits(recording)):
         print_text(console, line)
     _print_list(console, "What happened", _findings(table, names))
@@ -42,6 +45,18 @@ def report(recording: Recording, console: Console) -> None:
     _print_list(console, "Failed forks", _failed_forks(recording, names))
     _print_list(console, "Killed by a signal", _killed(table, names))
     _print_list(console, "Not known for sure", _doubts(recording, table))
+
+
+def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
+    """Why there is nothing to report; None when there is something."""
+    if recording.whole.lifecycles().empty:
+        return Text(f"Nothing was recorded: {printable(recording.cut or 'the command never began')}.", "red")
+    since_ns, until_ns = recording.selected.since_ns, recording.selected.until_ns
+    begin_ns, end_ns = recording.start_ns, recording.end_ns
+    if table.empty or (since_ns or end_ns) > end_ns or (until_ns or begin_ns) < begin_ns:
+        whole = f"the recording goes from {_at(recording, begin_ns)} to {_at(recording, end_ns)} s"
+        return Text(f"Nothing lies in the part that was asked for: {whole}.")
+    return None
 
 
 def _print_list(console: Console, title: str, lines: Iterator[Text]) -> None:
@@ -197,12 +212,12 @@ def _release_words(row: Any, names: Names) -> str:
         return "it was released without a wait: SIGCHLD is ignored"
     if row.reap_call == "kernel":
         return "the kernel released it: its PID namespace died"
-    adopted = "" if pd.isna(row.adopter_pid) else ", which had adopted it"
+    who = reaper if pd.isna(row.adopter_pid) else f"{reaper}, which had adopted it,"
     if row.reap_call == "unseen":
-        return f"{reaper} reaped it at the latest{adopted}"
+        return f"{who} reaped it; that was not seen and may have been earlier"
     if pd.isna(row.reap_site):
-        return f"{reaper} called {_call(row)}{adopted}"
-    return f"{reaper} reaped it at {_place(row.reap_site)}{adopted} ({explanations.cause(row.reap_cause).short})"
+        return f"{who} called {_call(row)}"
+    return f"{who} reaped it at {_place(row.reap_site)} ({explanations.cause(row.reap_cause).short})"
 
 
 def _call(row: Any) -> str:

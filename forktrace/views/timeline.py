@@ -92,7 +92,7 @@ def write_timeline(recording: Recording, sink: str | os.PathLike[str] | BinaryIO
         try:
             figure.savefig(sink, dpi=150, format=form, metadata=_UNDATED.get(form))
         except OSError as error:
-            raise ForktraceError(f"cannot write the timeline: {error.strerror or error}") from None
+            raise ForktraceError(f"cannot write the timeline: {error.strerror or error}") from error
 
 
 def _axes_of(recording: Recording, figure: Figure) -> Axes:

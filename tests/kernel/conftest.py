@@ -12,12 +12,13 @@ import pytest
 from recorded import WORKLOADS, Recorded
 
 CGROUPS = Path("/sys/fs/cgroup")
-UNUSED_UID = 54321
+UNUSED_UID = 50_000 + os.getpid() % 10_000  # another for every run: RLIMIT_NPROC counts them all
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin") or "python3"
 
 
 # controller, its limit in the two versions of cgroups, the value
 SMALL = {"pids": ("pids.max", "pids.max", "3"), "memory": ("memory.limit_in_bytes", "memory.max", str(16 << 20))}
+NO_SWAP = {"memory.memsw.limit_in_bytes": str(16 << 20), "memory.swap.max": "0"}  # where the memory could go instead
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,9 @@ def small_cgroup(controller: str, first: str, second: str, value: str) -> Path |
         folder.rmdir()
         return None
     limit.write_text(value)
+    for name, most in NO_SWAP.items():
+        if (folder / name).exists():
+            (folder / name).write_text(most)
     return folder
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recorded import MARK, forktrace_command, processes_with, wait_until
+from recorded import CLOCKS_NS, MARK, PATIENCE_S, forktrace_command, processes_with, wait_until
 
 import forktrace
 from forktrace.views.words import duration
@@ -20,7 +20,7 @@ from forktrace.views.words import duration
 pytestmark = pytest.mark.root
 
 SINGLES, BURST, CHILDREN = 3, 5, 9  # messages of the schedule in forktrace/scenes/broker.py
-SPEED = 2.0
+PAUSE_MS = 600  # the least of the pauses there, of 1.2 s and 1.5 s, that a child has left when it has ended at last
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,12 @@ def done(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedPr
     pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
     name = f"{MARK}={uuid.uuid4()}"
     ran = subprocess.run(
-        forktrace_command("demo", "kafka", "-o", "run", "--speed", str(SPEED)),
+        forktrace_command("demo", "kafka", "-o", "run"),
         env=dict(environment) | {MARK: name.partition("=")[2]},
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert not processes_with(name)
@@ -80,9 +80,8 @@ def test_single_zombies_last_until_the_next_start(children: pd.DataFrame) -> Non
     singles = children[:SINGLES]
     following = children["id"][1 : SINGLES + 1]
     assert singles["cleared_by_id"].tolist() == following.tolist()
-    assert (singles["zombie_ms"] >= 1200 / SPEED).all()
-    until_next_ms = (children["fork_ns"].shift(-1) - children["zombie_ns"])[:SINGLES] / 1e6
-    assert ((until_next_ms - singles["zombie_ms"]).abs() < 100).all()
+    assert (singles["zombie_ms"] >= PAUSE_MS).all()
+    assert (singles["reap_ns"] <= children["fork_ns"].shift(-1)[:SINGLES] + CLOCKS_NS).all()
 
 
 def test_burst_is_cleared_together(children: pd.DataFrame) -> None:
@@ -90,7 +89,7 @@ def test_burst_is_cleared_together(children: pd.DataFrame) -> None:
     burst, following = children[SINGLES : SINGLES + BURST], children.iloc[SINGLES + BURST]
     assert burst["cleared_by_id"].tolist() == [following["id"]] * BURST
     assert burst["zombie_ns"].max() < burst["reap_ns"].min()
-    assert (burst["zombie_ms"] >= 1500 / SPEED).all()
+    assert (burst["zombie_ms"] >= PAUSE_MS).all()
     assert burst["reap_call"].tolist() == ["wait4"] * BURST
     assert burst["reap_options"].tolist() == ["WNOHANG"] * BURST
 
@@ -158,6 +157,6 @@ def test_interrupted_demo_leaves_nobody_behind(number: signal.Signals, folder: P
     else:
         demo.send_signal(number)
     demo.stderr.read()
-    assert demo.wait(30) != 0
+    assert demo.wait(PATIENCE_S) != 0
     wait_until(lambda: not processes_with(f"{MARK}={marked[MARK]}"), "every process of the demo has ended")
     assert forktrace.read(folder / f"{number.name}.arrows").cut is None

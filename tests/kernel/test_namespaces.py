@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from recorded import Recorded, forktrace_command, wait_until
+from recorded import PATIENCE_S, Recorded, forktrace_command, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -51,8 +51,8 @@ def test_adopted_orphans(workload: Callable[[str], str], open_folder: Path, envi
             wait_until(lambda: Path(out.name).read_text().count("\n") == 1, "the namespace's init")
             init = Recorded(path, 0, Path(out.name).read_text(), "").of("adopted", what="init")[0]
             visit = ["nsenter", "-t", str(init["pid"]), "-p", program, "visit"]
-            orphans = subprocess.run(visit, stdout=subprocess.PIPE, text=True, timeout=20, check=True).stdout
-            _, errors = recorder.communicate(timeout=30)
+            orphans = subprocess.run(visit, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=True).stdout
+            _, errors = recorder.communicate(timeout=PATIENCE_S)
         finally:
             recorder.kill()
     recorded = Recorded(path, recorder.returncode, Path(out.name).read_text() + orphans, errors)

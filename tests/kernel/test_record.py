@@ -2,8 +2,10 @@
 
 import os
 import pty
+import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from recorded import MARK, Recorded, forktrace_command, processes_with, wait_until
+from recorded import MARK, PATIENCE_S, Recorded, forktrace_command, processes_with, wait_until
 
 import forktrace
 
@@ -48,7 +50,7 @@ def test_no_command(command: str, status: int, open_folder: Path, environment: M
     """A command that is not there ends in 127, one that cannot be executed in 126; one line says so, and no trace is left."""
     path = open_folder / f"{uuid.uuid4()}.arrows"
     line = forktrace_command("record", "-o", str(path), "--", command)
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == status, done.stderr
     assert command in done.stderr
     assert "Traceback" not in done.stderr
@@ -60,11 +62,46 @@ def test_output_exists(open_folder: Path, environment: Mapping[str, str]) -> Non
     path, ran = open_folder / f"{uuid.uuid4()}.arrows", open_folder / str(uuid.uuid4())
     path.write_text("precious")
     line = forktrace_command("record", "-o", str(path), "--", "touch", str(ran))
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 125, done.stderr
     assert path.read_text() == "precious"
     assert "--force" in done.stderr
     assert not ran.exists()
+
+
+@pytest.fixture
+def null() -> Iterator[Path]:
+    """A device like /dev/null, which is too precious for experiments."""
+    path = Path(f"/dev/forktrace-test-{os.getpid()}")
+    os.mknod(path, stat.S_IFCHR | 0o666, Path("/dev/null").stat().st_rdev)
+    path.chmod(0o666)
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize("options", [[], ["--force"]])
+def test_a_device(null: Path, options: list[str], environment: Mapping[str, str]) -> None:
+    """What is written to a device replaces nothing: it needs no --force, is left as it is, and cannot be read again."""
+    line = forktrace_command("record", *options, "-o", str(null), "--", "/bin/sh", "-c", "exit 3")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 3
+    assert re.fullmatch(rf"(.*zombie.*\n)?forktrace: \d+ events of 1 process, 0 lost: {null}\n", done.stderr)
+    assert stat.filemode(null.stat().st_mode) == "crw-rw-rw-"
+
+
+def test_a_pipe(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A trace goes through a named pipe to whoever reads it, whole."""
+    pipe, path = open_folder / str(uuid.uuid4()), open_folder / f"{uuid.uuid4()}.arrows"
+    os.mkfifo(pipe)
+    line = forktrace_command("record", "-q", "-o", str(pipe), "--", "/bin/true")
+    with path.open("wb") as file, subprocess.Popen(["cat", pipe], stdout=file) as reader:
+        try:
+            subprocess.run(line, env=environment, timeout=PATIENCE_S, check=True)
+            assert reader.wait(PATIENCE_S) == 0
+        finally:
+            reader.kill()
+    assert closed_recording(path).table["comm"].tolist() == ["true"]
+    assert pipe.is_fifo()
 
 
 class Terminal:
@@ -88,7 +125,7 @@ class Terminal:
                 break
         return self.text
 
-    def until(self, text: str, timeout_s: float = 30) -> None:
+    def until(self, text: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until `text` was printed."""
         wait_until(lambda: text in self.read(), f"{text!r} on the terminal, which shows {self.text!r}", timeout_s)
 
@@ -96,7 +133,7 @@ class Terminal:
         """Type."""
         os.write(self.master, key)
 
-    def wait(self, timeout_s: float = 60) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """The exit code or negative signal number of the command."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -117,8 +154,10 @@ class Terminal:
 CATCHES = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child's, from its first instruction
-child = os.fork()
+parent, child = os.getpid(), os.fork()
 if not child:
+    while os.getppid() == parent:
+        time.sleep(0.01)
     time.sleep(0.5)
     os._exit(6)
 signal.signal(signal.SIGINT, lambda *_: os._exit(5))
@@ -126,12 +165,54 @@ print("the target is up", flush=True)
 os.waitpid(child, 0)
 """
 
+OUTLIVES = """
+import os, time
+parent = os.getpid()
+if os.fork():
+    os._exit(3)
+while os.getppid() == parent:
+    time.sleep(0.01)
+os.fork() or os._exit(4)
+os.wait()
+time.sleep(1)
+os._exit(5)
+"""
+
+PRESSED = """
+import os, signal
+from forktrace import cli
+from forktrace.live import launch
+
+class Pressed(launch.Held):
+    def release(self):
+        super().release()
+        os.kill(os.getpid(), signal.SIGINT)
+
+launch.Held = Pressed
+cli.main()
+"""
+
+FILLS = """
+import os, sys, time
+grows = True
+for _ in range(15):
+    size = os.path.getsize(sys.argv[1])
+    for _ in range(100):
+        os.fork() or os._exit(0)
+        os.wait()
+    deadline = time.monotonic() + 2
+    while grows and os.path.getsize(sys.argv[1]) == size:
+        grows = time.monotonic() < deadline
+        time.sleep(0.01)
+print("the target is done")
+"""
+
 IGNORES = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal goes away with the recording
 print("the target is up", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -152,14 +233,13 @@ def test_ctrl_c(open_folder: Path, environment: Mapping[str, str]) -> None:
     assert terminal.wait() == 5, terminal.text
     recorded = closed_recording(path)
     assert recorded.table["exit_code"].tolist() == [5, 6]
-    assert recorded.table["state"].tolist() == ["gone", "gone"]
     assert not processes_with(terminal.mark)
 
 
 def test_ctrl_c_kills(open_folder: Path, environment: Mapping[str, str]) -> None:
     """A target without a handler dies of Ctrl-C, and record with it, its trace whole."""
     path = open_folder / f"{uuid.uuid4()}.arrows"
-    command = ["/bin/sh", "-c", "echo the target is up; exec sleep 60"]
+    command = ["/bin/sh", "-c", "echo the target is up; exec sleep 600"]
     terminal = Terminal(forktrace_command("record", "-o", str(path), "--", *command), environment)
     terminal.until("the target is up")
     terminal.press(b"\x03")
@@ -187,24 +267,34 @@ def test_second_ctrl_c(open_folder: Path, environment: Mapping[str, str]) -> Non
     assert closed_recording(path).table["state"].tolist() == ["running"]
 
 
+def test_ctrl_c_at_once(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """From the target's first moment on Ctrl-C is its own: it does not end record, however early it comes."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    line = [sys.executable, "-c", PRESSED, "record", "-q", "-o", str(path), "--", "/bin/sh", "-c", "sleep 0.2; exit 4"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stderr) == (4, "")
+    assert closed_recording(path).table["exit_code"].tolist() == [4, 0]
+
+
 def test_outlives_the_command(record: Record) -> None:
     """record follows on until the last descendant is gone, and ends with the status of the command."""
-    script = "(sleep 0.3; exec sleep 1) & exit 3"
-    recorded = record(["/bin/sh", "-c", script])
+    recorded = record([sys.executable, "-c", OUTLIVES])
     assert recorded.returncode == 3
-    assert sorted(recorded.table["comm"]) == ["sh", "sleep", "sleep"]
-    assert recorded.table["state"].tolist() == ["gone"] * 3
-    outlived = recorded.table[recorded.table["id"] == 1].iloc[0]
-    assert outlived["exit_ns"] - recorded.table["exit_ns"].iloc[0] >= 1_200_000_000
-    assert outlived["adopter_pid"] == outlived["reaper_pid"]
+    assert recorded.table["exit_code"].tolist() == [3, 5, 4]
+    command, outlived, _ = (row for _, row in recorded.table.iterrows())
+    assert outlived["exit_ns"] - command["exit_ns"] >= 1_000_000_000
+    # It came to pid 1, whose doings are not ours to know: here it looks every other second, and may be later than record waits.
+    assert outlived["state"] == "zombie" or outlived["adopter_pid"] == outlived["reaper_pid"]
 
 
 def test_duration(open_folder: Path, environment: Mapping[str, str]) -> None:
     """After -d seconds the recording ends with status 0, and the target runs on; a zombie then counts with its age."""
     path, mark = open_folder / f"{uuid.uuid4()}.arrows", f"{MARK}={uuid.uuid4()}"
-    line = forktrace_command("record", "-q", "-o", str(path), "-d", "1", "--", "/bin/sh", "-c", "/bin/true & exec sleep 60")
+    line = forktrace_command("record", "-q", "-o", str(path), "-d", "2", "--", "/bin/sh", "-c", "/bin/true & exec sleep 600")
     with tempfile.TemporaryFile("w+") as errors:  # not a pipe, which the target would hold open
-        done = subprocess.run(line, env=dict(environment) | dict([mark.split("=")]), timeout=60, check=False, stderr=errors)
+        done = subprocess.run(
+            line, env=dict(environment) | dict([mark.split("=")]), timeout=PATIENCE_S, check=False, stderr=errors
+        )
     alive = processes_with(mark)
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
@@ -213,7 +303,9 @@ def test_duration(open_folder: Path, environment: Mapping[str, str]) -> None:
     assert alive == [recorded.recording.header["target_pid"]]
     assert recorded.table["state"].tolist() == ["running", "zombie"]
     assert recorded.table["zombie_open"].tolist() == [False, True]
-    assert 500 < recorded.table["zombie_ms"].iloc[1] < 1500
+    end_ns, zombie = recorded.recording.end_ns, recorded.table.iloc[1]
+    assert end_ns - recorded.recording.start_ns >= 2_000_000_000
+    assert zombie["zombie_ms"] == (end_ns - zombie["zombie_ns"]) / 1e6
 
 
 def test_surroundings(workload: Workload, open_folder: Path, environment: Mapping[str, str]) -> None:
@@ -236,7 +328,8 @@ def test_surroundings(workload: Workload, open_folder: Path, environment: Mappin
 def test_terminal(workload: Workload, open_folder: Path, environment: Mapping[str, str]) -> None:
     """On a terminal the target is in its foreground group, and reads and writes it directly."""
     path = open_folder / f"{uuid.uuid4()}.arrows"
-    script = f"{workload('surroundings')}; {sys.executable} -m forktrace record -q -o {path} -- {workload('surroundings')}"
+    program = workload("surroundings")
+    script = f"stty -echo; {program}; {sys.executable} -m forktrace record -q -o {path} -- {program}"
     terminal = Terminal(["/bin/sh", "-c", script], environment)
     terminal.until("/dev/pts")
     terminal.press(b"one\n\x04")
@@ -256,21 +349,20 @@ def test_sigpipe(open_folder: Path, environment: Mapping[str, str]) -> None:
         assert recorder.stdout is not None
         assert recorder.stdout.read(2) == b"y\n"
         recorder.stdout.close()
-        assert recorder.wait(60) == -signal.SIGPIPE
+        assert recorder.wait(PATIENCE_S) == -signal.SIGPIPE
     assert closed_recording(path).table["term_signal"].tolist() == ["SIGPIPE"]
 
 
 def test_killed_recorder(open_folder: Path, environment: Mapping[str, str]) -> None:
     """SIGKILL of the recorder leaves a trace that can be read, cut off, and a target that runs on."""
     path, mark = open_folder / f"{uuid.uuid4()}.arrows", f"{MARK}={uuid.uuid4()}"
-    script = "for i in 1 2 3 4 5 6 7; do /bin/true; done; echo done; exec sleep 60"
+    script = "for i in 1 2 3 4 5 6 7; do /bin/true; done; echo done; exec sleep 600"
     line = forktrace_command("record", "-q", "-o", str(path), "--", "/bin/sh", "-c", script)
     with subprocess.Popen(line, env=dict(environment) | dict([mark.split("=")]), stdout=subprocess.PIPE) as recorder:
         assert recorder.stdout is not None
         assert recorder.stdout.readline() == b"done\n"
-        time.sleep(0.5)
-        recording = forktrace.read(path)
-        target = recording.header["target_pid"]
+        wait_until(lambda: (forktrace.read(path).lifecycles()["state"] == "gone").sum() == 7, "what was done is written")
+        target = forktrace.read(path).header["target_pid"]
         children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
         (recorder_pid,) = {int(pid) for pid in children} - {target}
         os.kill(recorder_pid, signal.SIGKILL)
@@ -292,7 +384,8 @@ def user(open_folder: Path) -> Iterator[str]:
     """An ordinary user who may run anything as root without a password, made and removed here."""
     if subprocess.run(["sh", "-c", "command -v sudo useradd"], capture_output=True, check=False).returncode:
         pytest.skip("sudo or useradd is not installed")
-    name, rule = "forktrace-test", Path("/etc/sudoers.d/forktrace-test")
+    name = f"forktrace-{os.getpid()}"
+    rule = Path("/etc/sudoers.d", name)
     subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", name], check=True)
     try:
         rule.write_text(f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n")
@@ -300,7 +393,7 @@ def user(open_folder: Path) -> Iterator[str]:
         yield name
     finally:
         rule.unlink(missing_ok=True)
-        subprocess.run(["userdel", name], check=True)
+        wait_until(lambda: subprocess.run(["userdel", name], check=False).returncode == 0, f"no process of {name} is left")
 
 
 def as_user(user: str, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -311,7 +404,7 @@ def as_user(user: str, command: list[str], folder: Path) -> subprocess.Completed
     )
     script.chmod(0o755)
     line = ["sudo", "-u", user, "-H", "env", f"{MARK}=sudo", "sudo", "-n", str(script), *command]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_sudo(user: str, open_folder: Path) -> None:
@@ -348,24 +441,24 @@ def test_full_disk(open_folder: Path, environment: Mapping[str, str]) -> None:
     """A disk that fills ends the recording with one line and 125; the target goes on, and what was written can be read."""
     disk = open_folder / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", disk], check=True)
     try:
-        script = "import os\nfor i in range(3000):\n    os.fork() or os._exit(0)\n    os.wait()\nprint('the target is done')"
-        line = forktrace_command("record", "-o", str(disk / "x.arrows"), "--", sys.executable, "-c", script)
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        path = str(disk / "x.arrows")
+        line = forktrace_command("record", "-o", path, "--", sys.executable, "-c", FILLS, path)
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         recording = forktrace.read(disk / "x.arrows")
     finally:
         subprocess.run(["umount", disk], check=True)
     assert (done.returncode, done.stdout) == (125, "the target is done\n")
     assert "cannot write the trace: No space left on device" in done.stderr
     assert recording.cut
-    assert len(recording.lifecycles()) > 100
+    assert 10 < len(recording.lifecycles()) < 1500
 
 
 def test_trace_on_stdout(environment: Mapping[str, str], open_folder: Path) -> None:
     """`-o -` writes the trace to stdout, and what the target prints to stderr."""
     line = forktrace_command("record", "-q", "-o", "-", "--", "/bin/echo", "hello")
-    done = subprocess.run(line, env=environment, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(line, env=environment, capture_output=True, timeout=PATIENCE_S, check=True)
     (open_folder / "piped.arrows").write_bytes(done.stdout)
     assert closed_recording(open_folder / "piped.arrows").table["comm"].tolist() == ["echo"]
     assert done.stderr == b"hello\n"
@@ -376,7 +469,7 @@ def test_closed_standard_descriptors(environment: Mapping[str, str], open_folder
     path = open_folder / f"{uuid.uuid4()}.arrows"
     line = forktrace_command("record", "-o", str(path), "--", "/bin/sh", "-c", "test ! -e /proc/self/fd/1 && exit 7")
     script = 'exec "$@" <&- >&- 2>&-'
-    done = subprocess.run(["/bin/sh", "-c", script, "sh", *line], env=environment, timeout=60, check=False)
+    done = subprocess.run(["/bin/sh", "-c", script, "sh", *line], env=environment, timeout=PATIENCE_S, check=False)
     assert done.returncode == 7
     assert closed_recording(path).table["exit_code"].tolist()[0] == 7
 
@@ -396,7 +489,7 @@ def test_a_long_command_line_from_a_directory_that_is_gone(environment: Mapping[
     path, gone = open_folder / f"{uuid.uuid4()}.arrows", open_folder / "gone"
     line = forktrace_command("record", "-q", "-o", str(path), "--", "/bin/true", *["x" * 100_000] * 3)
     script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
-    subprocess.run(["/bin/sh", "-c", script, str(gone), *line], env=environment, timeout=60, check=True)
+    subprocess.run(["/bin/sh", "-c", script, str(gone), *line], env=environment, timeout=PATIENCE_S, check=True)
     assert closed_recording(path).recording.header["cwd"] == f"{gone} (deleted)"
 
 
@@ -404,6 +497,6 @@ def test_an_empty_command(environment: Mapping[str, str], open_folder: Path) -> 
     """Is none, and leaves no file."""
     path = open_folder / f"{uuid.uuid4()}.arrows"
     line = forktrace_command("record", "-o", str(path), "--", "")
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stderr) == (127, "forktrace: '': command not found\n")
     assert not path.exists()

@@ -98,6 +98,20 @@ def test_line_breaks_in_csv() -> None:
     assert [one["argv"] for one in lines] == ["'a\nb' '\\r=1'"]
 
 
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_nothing_steers_a_screen(form: str) -> None:
+    """On a screen control characters are escapes, and all else is as in a file."""
+    evil = "\x1b]0;x\x07\x9b\u202e"
+    made = recording(target(comm=evil), ev.exec_(MS, 100, [evil, "a\nb"], file=evil, comm=evil), *child(500, 10, 20))
+    for table in export.TABLES:
+        sink = io.BytesIO()
+        export.write(made, table, form, sink, on_screen=True)
+        assert all(line.isprintable() for line in sink.getvalue().decode().splitlines())
+    plain = exported(recording(target()), "lifecycles", form)
+    export.write(recording(target()), "lifecycles", form, sink := io.BytesIO(), on_screen=True)
+    assert sink.getvalue() == plain
+
+
 def test_numbers_below_zero_are_no_formulas() -> None:
     """Only texts are changed."""
     made = recording(target(), *child(500, 10, 20))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -41,11 +43,13 @@ def test_a_command_is_looked_for_in_the_users_path(tmp_path: Path) -> None:
 
 
 def test_named_user() -> None:
-    """--user takes that user's numbers and home, and nobody unknown."""
-    nobody = launch.named_user("nobody")
-    assert (nobody.uid, nobody.environment["USER"]) == (65534, "nobody")
-    with pytest.raises(UsageError, match="there is no user no-such-user"):
-        launch.named_user("no-such-user")
+    """--user takes that user's numbers and home, by name or number, and nobody unknown."""
+    for word in ("nobody", "65534"):
+        nobody = launch.named_user(word)
+        assert (nobody.name, nobody.uid, nobody.environment["USER"]) == ("nobody", 65534, "nobody")
+    for word in ("no-such-user", "54321", "-1", "9" * 30, "\u0661"):
+        with pytest.raises(UsageError, match=f"there is no user {word}"):
+            launch.named_user(word)
 
 
 def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +66,36 @@ def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SUDO_GID", "54322")
     who = launch.invoking_user()
     assert (who.uid, who.gid, who.groups, who.environment) == (54321, 54322, (54322,), {"PATH": "/home/me/bin"})
+
+
+def test_where_a_trace_may_go(tmp_path: Path) -> None:
+    """To a new file, an old one with --force, a pipe or a character device; not to a directory, nor to what holds no file."""
+    (tmp_path / "old").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket"))
+    for name in ("new", "none/new", "pipe", "/dev/null"):
+        launch.check_output(str(tmp_path / name), False)
+    launch.check_output(str(tmp_path / "old"), True)
+    for name, force, words in [
+        ("old", False, "exists"),
+        ("dangling", False, "exists"),
+        ("", True, "is a directory"),
+        ("socket", True, "is neither a file nor a pipe"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            launch.check_output(str(tmp_path / name), force)
+    listening.close()
+
+
+def test_ctrl_c_ends_a_held_target() -> None:
+    """Which dies of it, as it would once it runs, and is not released any more."""
+    me = launch.User("me", os.getuid(), os.getgid(), (os.getgid(),), os.environ)
+    held = launch.Held(["/bin/true"], me)
+    os.kill(held.pid, signal.SIGINT)
+    held.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(held.pid, 0)[1]) == -signal.SIGINT
 
 
 def test_no_root(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,12 +65,11 @@ def test_without_zombies() -> None:
 
 
 def test_of_nothing() -> None:
-    """An empty recording reads well too."""
+    """Of an empty recording there is one thing to say: why it is empty."""
     written = text(recording(ev.end(5 * MS), closed=False))
-    assert written.splitlines() == [
-        "python consumer.py: recorded for 5.0 ms; 0 processes in the recording.",
-        "No zombie outlived 10 ms.",
-    ]
+    assert written == "Nothing was recorded: the command never began.\n"
+    cut = text(recording(closed=False), width=200)
+    assert cut == "Nothing was recorded: the recording was not closed: its last event is missing.\n"
 
 
 def test_tables() -> None:
@@ -275,6 +274,29 @@ def test_long_lines_are_cut_from_the_left() -> None:
     """The end of a path tells more than its beginning."""
     made = known(with_lines(), reap_site={1: f"{'folder/' * 9}a.py:1 f"})
     assert "100 python ...er/folder/folder/folder/folder/a.py:1  " in text(made, 120)
+
+
+@pytest.mark.parametrize(("since_ms", "until_ms"), [(100_000, None), (None, -5), (1700, 1800)])
+def test_an_empty_part(since_ms: int | None, until_ms: int | None) -> None:
+    """Where nothing lies in the part that was asked for, that is all there is to say, and where there is something."""
+    times = [None if ms is None else ms * MS for ms in (since_ms, until_ms)]
+    nothing = "Nothing lies in the part that was asked for: the recording goes from +0.000 to +1.618 s.\n"
+    assert text(recording(*consumer(10), closed=False).between(*times), width=100) == nothing
+
+
+def test_a_part_without_the_process() -> None:
+    """A process that did not live then is nothing."""
+    made = recording(*consumer(10), closed=False)
+    assert text(made.between(100 * MS, 500 * MS).of(3)).startswith("Nothing lies in the part that was asked for: ")
+
+
+def test_a_reap_that_was_not_seen() -> None:
+    """Who reaped, as whose adopter, and that the time is not known, in words."""
+    rows = [target(), *child(500, 10, 100), *child(501, 20, 60, by=500), ev.reap(101 * MS, 500, by=100)]
+    rows += [ev.zombie(100 * MS, 501, parent=1), ev.reap(160 * MS, 501, by=1, call="unseen", target=None)]
+    assert after("What happened", text(recording(*rows), width=200)).splitlines()[0] == (
+        "  501 was a zombie for 100 ms, until 1, which had adopted it, reaped it; that was not seen and may have been earlier."
+    )
 
 
 def test_names_cannot_steer_the_terminal() -> None:

@@ -7,10 +7,10 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from recorded import PATIENCE_S, wait_until
 
 from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError
 from forktrace.live import demo
@@ -126,8 +126,9 @@ def alive(file: str) -> bool:
     return Path("/proc", Path(file).read_text()).exists()
 
 
-def test_the_feeder_hears_the_scene(stand_in: Scene) -> None:
+def test_the_feeder_hears_the_scene(stand_in: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the scene prints reaches the feeder and the reader; the recorder's status comes back; nobody is left."""
+    monkeypatch.setattr(demo, "FEEDER_PATIENCE_S", PATIENCE_S)
     Path("recorder.py").write_text(RECORDER + "sys.exit(7)")
     said: list[str] = []
     assert demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=True, say=said.append) == 7
@@ -185,41 +186,43 @@ def zombies_of(parent: int) -> set[int]:
 
 def wait_for_zombie(pid: int, parent: int) -> set[int]:
     """Wait until `pid` is a zombie; return all zombies of its parent."""
-    deadline = time.monotonic() + 10
-    while pid not in (found := zombies_of(parent)):
-        assert time.monotonic() < deadline, f"{pid} is no zombie"
-        time.sleep(0.005)
-    return found
+    wait_until(lambda: pid in zombies_of(parent), f"{pid} is a zombie")
+    return zombies_of(parent)
 
 
 def test_kafka_shows_both_phenomena() -> None:
     """Run bare: each single child is a zombie until the next start, and one start clears the whole burst."""
     pytest.importorskip("kafka", reason="kafka-python is missing")
     pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
-    broker = start_broker("2")
+    broker = start_broker("1")
     assert broker.stdin
     assert broker.stdout
     consumer = start_consumer(broker.stdout.readline().split())
     assert consumer.stdout
-    counts: list[int] = []
+    started: list[int] = []
+    left: list[set[int]] = []  # of those before, when one starts
+    seen: list[set[int]] = []  # of all, when one has ended
     try:
         for line in consumer.stdout:
             if "works" in line:
-                counts.append(len(zombies_of(consumer.pid)))
+                left.append(zombies_of(consumer.pid) & set(started))
+                started.append(int(line.split()[0]))
             if "is done" in line:
-                counts.append(len(wait_for_zombie(int(line.split()[0]), consumer.pid)))
+                seen.append(wait_for_zombie(int(line.split()[0]), consumer.pid))
             print(line, end="", file=broker.stdin, flush=True)
-        assert consumer.wait(10) == 0
+        assert consumer.wait(PATIENCE_S) == 0
         broker.stdin.close()
-        assert broker.wait(10) == 0
+        assert broker.wait(PATIENCE_S) == 0
     finally:
         for process in (consumer, broker):
             process.kill()
             process.wait()
-    singles, burst, last = counts[:6], counts[6:16], counts[16:]
-    assert singles == [0, 1] * 3
-    assert burst == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
-    assert last == [0, 1]
+    singles, burst, last = started[:3], started[3:8], started[8:]
+    assert seen[:3] == [{pid} for pid in singles]
+    assert left[:4] == [set()] * 4
+    assert seen[7] == set(burst)
+    assert left[8:] == [set()]
+    assert seen[8:] == [set(last)]
 
 
 def test_consumer_is_told_to_stop_when_nobody_listens() -> None:
@@ -234,8 +237,8 @@ def test_consumer_is_told_to_stop_when_nobody_listens() -> None:
     try:
         print(consumer.stdout.readline(), end="", file=broker.stdin, flush=True)
         broker.stdin.close()
-        assert consumer.wait(10) == 0
-        assert broker.wait(10) == 0
+        assert consumer.wait(PATIENCE_S) == 0
+        assert broker.wait(PATIENCE_S) == 0
     finally:
         for process in (consumer, broker):
             process.kill()

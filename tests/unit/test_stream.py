@@ -102,7 +102,7 @@ rows_of_anything = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(rows_of_anything, max_size=3))
 def test_any_row_comes_back(batches: list[list[ev.Row]]) -> None:
     """Every column keeps every value, null and the empty string told apart."""

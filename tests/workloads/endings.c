@@ -200,7 +200,7 @@ static void exit_signals(const char *name)
             _exit(20 + i);
         if (i == 3) {
             until_zombie(pid);
-            sleep_ms(20);
+            sleep_ms(40);
         }
         must(wait4(pid, NULL, __WALL, NULL) == pid, "no signal");
         say("'case': '%s', 'pid': %d, 'exit_signal': 0, 'reaper_pid': %d, 'reap_call': 'wait4', 'reap_options': '__WALL', 'exit_code': %d",

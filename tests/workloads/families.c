@@ -30,10 +30,11 @@ static void orphans(const char *name)
 {
     int status;
     for (int i = 0; i < 2; i++) {
-        int report[2];
-        must(pipe(report) == 0, "pipe");
+        int report[2], gate[2];
+        must(pipe(report) == 0 && pipe(gate) == 0, "pipe");
         pid_t parent = plain_fork();
         if (!parent) {
+            char byte;
             pid_t self = getpid();
             pid_t pid = plain_fork();
             if (!pid) {
@@ -41,7 +42,8 @@ static void orphans(const char *name)
                     sleep_ms(1);
                 tell(report[1], getpid());
                 tell(report[1], getppid());
-                sleep_ms(10);
+                close(gate[1]);
+                must(read(gate[0], &byte, 1) == 0, "gate");
                 _exit(60 + i);
             }
             _exit(5);
@@ -50,6 +52,8 @@ static void orphans(const char *name)
         pid_t pid = hear(report[0]), adopter = hear(report[0]);
         unsigned long long start = starttime(pid);
         long long before_ns = now_ns();
+        close(gate[0]);
+        close(gate[1]);
         while (starttime(pid) == start)
             sleep_ms(1);
         say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'starttime': %llu, 'exit_code': %d, 'state': 'gone', "
@@ -81,7 +85,7 @@ static void to_a_subreaper(const char *name)
     }
 }
 
-/* 5 zombies lie there for 30 ms when their parent dies; whoever inherits them reaps them, or ignores SIGCHLD. */
+/* 5 zombies lie there for more than 30 ms when their parent dies; whoever inherits them reaps them, or ignores SIGCHLD. */
 static pid_t leaves_zombies(int report)
 {
     pid_t parent = plain_fork();
@@ -93,7 +97,7 @@ static pid_t leaves_zombies(int report)
         pids[i] = child(30 + i, NULL);
     for (int i = 0; i < 5; i++)
         until_zombie(pids[i]);
-    sleep_ms(30);
+    sleep_ms(50);
     for (int i = 0; i < 5; i++)
         tell(report, pids[i]);
     _exit(7);

@@ -118,7 +118,7 @@ static void death_of_init(const char *name)
                 until_zombie(numbers.outer);
             must(write(list[1], &numbers, sizeof numbers) == sizeof numbers, "write");
         }
-        sleep_ms(20);
+        sleep_ms(40);
         _exit(12);
     }
     pid_t outer = init_number();

@@ -66,12 +66,16 @@ static void one_forks_another_waits(const char *name)
     }
 }
 
-static int report_pipe[2];
+static int report_pipe[2], gate[2];
 
+/* Lives until the parent has looked at the process without its leader. */
 static void *outlive_the_leader(void *code)
 {
+    char byte;
     until_state(getpid(), 'Z');
     sleep_ms(50);
+    if (read(gate[0], &byte, 1) != 1)
+        die("gate");
     last_ns = now_ns();
     if (write(report_pipe[1], &last_ns, sizeof last_ns) != sizeof last_ns)
         die("write");
@@ -97,6 +101,8 @@ static void leader_first(const char *name, int code)
         if (wait4(pid, NULL, WNOHANG, NULL) != 0)
             die("a leader was reaped too early");
     unsigned long long start = starttime(pid);
+    if (write(gate[1], "", 1) != 1)
+        die("gate");
     if (read(report_pipe[0], &last_ns, sizeof last_ns) != sizeof last_ns)
         die("read");
     if (wait4(pid, &status, 0, NULL) != pid)
@@ -108,7 +114,7 @@ static void leader_first(const char *name, int code)
 
 static void leader_dies_first(const char *name)
 {
-    if (pipe(report_pipe))
+    if (pipe(report_pipe) || pipe(gate))
         die("pipe");
     leader_first(name, 0);
     leader_first(name, 13);

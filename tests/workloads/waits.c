@@ -225,7 +225,7 @@ static void ignore_it(int number UNUSED)
 {
 }
 
-/* A timer interrupts 3 blocking waits for a child. */
+/* A timer interrupts 3 blocking waits for a child. It goes on ticking, for the first tick may come before the wait. */
 static void interrupted(const char *name)
 {
     int gate[2];
@@ -233,11 +233,11 @@ static void interrupted(const char *name)
     pid_t pid = child(82, gate);
     struct sigaction action = {.sa_handler = ignore_it};
     sigaction(SIGALRM, &action, NULL);
-    for (int i = 0; i < 3; i++) {
-        struct itimerval soon = {.it_value = {0, 5000}};
-        setitimer(ITIMER_REAL, &soon, NULL);
+    struct itimerval ticking = {{0, 5000}, {0, 5000}}, never = {{0, 0}, {0, 0}};
+    setitimer(ITIMER_REAL, &ticking, NULL);
+    for (int i = 0; i < 3; i++)
         must(wait4(pid, NULL, 0, NULL) == -1 && errno == EINTR, "EINTR");
-    }
+    setitimer(ITIMER_REAL, &never, NULL);
     close(gate[0]);
     close(gate[1]);
     must(wait4(pid, NULL, 0, NULL) == pid, "wait4");
