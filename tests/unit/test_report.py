@@ -186,6 +186,18 @@ def test_lines_of_the_program() -> None:
     assert "Not known" not in written.replace(after("Not known for sure", written), "").replace("Not known for sure", "")
 
 
+def test_many_lines_are_summed_up() -> None:
+    """Ten rows of a table, and one for all the rest."""
+    rows = [target(), *(row for pid in range(500, 513) for row in child(pid, 10, 20))]
+    made = recording(*rows, *(ev.reap(90 * MS + pid, pid, by=100) for pid in range(500, 513)))
+    sites = {number: f"a.py:{number} f" for number in range(1, 14)}
+    known(made, fork_site=sites, reap_site=sites, created_by=dict.fromkeys(sites, "subprocess"))
+    written = text(made)
+    assert after("Who reaped them", written).splitlines()[-1].split() == ["3", "in", "3", "other", "ways", "70", "ms"]
+    assert after("Where they were started", written).splitlines()[-1].split() == ["3", "at", "3", "other", "lines", "70", "ms"]
+    assert len(after("Where they were started", written).splitlines()) == 13
+
+
 def test_a_swept_group_names_the_line() -> None:
     """Those that one start cleared together are told with the line of that start."""
     rows = [target(), *child(500, 10, 20), *child(501, 10, 20), ev.reap(90 * MS, 500, by=100, options=1)]

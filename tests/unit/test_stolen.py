@@ -9,6 +9,7 @@ from test_causes import ok
 from traces import MS, cells, recording, target
 
 from forktrace.trace import events as ev
+from forktrace.views.export import TABLES
 
 PROCESS = "app.py main > multiprocessing/process.py start > multiprocessing/popen_fork.py _launch"
 POPEN = "app.py main > subprocess.py __init__ > subprocess.py _execute_child"
@@ -54,6 +55,9 @@ def taken(
          "multiprocessing", ("app.py:1 x", "app.py:1 main"), "exitcode None"),
         ("asyncio/unix_events.py _start > subprocess.py __init__", "app.py reaper", WATCH, "asyncio",
          ("app.py:1 reaper", "unix_events.py:2 _do_waitpid"), "returncode 255"),
+        ("asyncio/unix_events.py _start > subprocess.py __init__", "app.py reaper",
+         "asyncio/base_subprocess.py close > subprocess.py poll > subprocess.py _internal_poll", "asyncio",
+         ("app.py:1 reaper", "subprocess.py:3 _internal_poll"), "not asked"),
         ("app.py main", "app.py reaper", "app.py other", "os-fork", ("app.py:1 reaper", "app.py:1 other"), "ECHILD"),
         ("multiprocessing/resource_tracker.py x > multiprocessing/util.py spawnv_passfds", "app.py reaper",
          "multiprocessing/resource_tracker.py ensure_running", "multiprocessing",
@@ -92,6 +96,25 @@ def test_thefts_of_a_named_child() -> None:
 def test_no_thefts(fork: str, reap: str | None, asked: str, of_reap: dict[str, Any]) -> None:
     """A library that gets what it asks for has stolen nothing, whoever asks next; a late handler is not robbed."""
     assert taken(fork, reap, asked, **of_reap) == []
+
+
+@pytest.mark.parametrize("stack", ["", ";", "\x00", "a b c", ":1 ", "x" * 5000 + ";" * 5000])
+def test_stacks_that_no_recorder_writes(stack: str) -> None:
+    """They are text like any other, in every table."""
+    strange = {"stack": stack, "stack_status": "ok"}
+    rows = [
+        target(),
+        ev.fork(1 * MS, 500, by=100, **strange),
+        ev.exit_(2 * MS, 500, parent=100, exit_from="interpreter", **strange),
+    ]
+    rows += [ev.zombie(3 * MS, 500), ev.reap(4 * MS, 500, by=100, target="any", **strange)]
+    rows += [ev.wait(5 * MS, None, by=100, result=10, target_pid=500, **strange), ev.fork_failed(6 * MS, 100, 11, **strange)]
+    rows += [ev.waits(7 * MS, 3, by=100, target="any", call="wait4", **strange), ev.signal(8 * MS, 100, 15, by=100, **strange)]
+    made = recording(*rows)
+    for table in TABLES.values():
+        table(made)
+    assert cells(made.lifecycles(), "reap_cause")[1] == ("os-wait",)
+    assert made.stolen().empty
 
 
 def test_in_vain_is_after_the_death() -> None:
