@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -275,6 +275,7 @@ class Registry:
         self.known: dict[int, Mapping[str, int]] = {}
         self.found: dict[int, Found] = {}
         self._unsupported: set[int] = set()
+        self._looked_at: set[str] = set()
 
     def not_python(self, file: int) -> bool:
         """Whether this file was examined and is no interpreter."""
@@ -318,6 +319,13 @@ class Registry:
             device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
             self._examine((_within_device(about) ^ device << 40) & _U64, descriptor, name, "/")
 
+    def look_at(self, programs: Iterable[str]) -> None:
+        """Examine programs that have run by their names, each once: they may have ended before the probes' question."""
+        new = {name for name in programs if os.path.isabs(name)} - self._looked_at
+        self._looked_at |= new
+        for name in new:
+            self._expect_file(name)
+
     def answer(self, question: Any) -> None:
         """Examine the file that a `struct unknown_file_record` asks about."""
         file, pid, mapped = int(question["file"]), int(question["pid"]), int(question["mapped"])
@@ -326,9 +334,7 @@ class Registry:
                 link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
                 name = os.readlink(link)
                 descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
-            except (
-                OSError
-            ):  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks again
+            except OSError:  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks
                 continue
             with open(descriptor, "rb"):
                 if (_within_device(os.fstat(descriptor)) ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now

@@ -219,6 +219,9 @@ class Recorder:
             for stack in sent["stack"]:
                 self._stacks.add_stack(stack)
             self._write_findings()
+            if "exec" in records:
+                self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
+                self._tell()
             columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
             if rows:
                 self._writer.write(batch(columns, rows))
