@@ -12,7 +12,7 @@ enum call { CALL_FORK, CALL_VFORK, CALL_CLONE, CALL_CLONE3, WAIT4, WAITID, IO_UR
 enum target { PID, ANY, PGID, PIDFD };
 enum disposition { DEFAULT, HANDLER, IGNORED, NOCLDWAIT };
 enum sent_by { BY_PROCESS, BY_KERNEL, BY_OOM, BY_PDEATHSIG, BY_PIDNS };
-enum exit_from { INTERPRETER, PY_EXIT, OTHER_CODE };
+enum exit_from { INTERPRETER, PY_EXIT, OTHER_CODE, RETURNED };
 enum stack_status { STACK_OK, NO_RUNTIME, NO_THREAD_STATE, READ_FAULT, TRUNCATED, NOT_PYTHON, STACK_LOST };
 #define NONE 255 /* of any of these enums: not known */
 
@@ -223,4 +223,5 @@ struct interpreter {
     u32 text_ascii;   /* where the characters are, if they are ASCII */
     u32 text_compact; /* ... if they are not */
     u32 bytes_data;
+    u32 returns; /* main returns after SystemExit too, without Py_Exit */
 };

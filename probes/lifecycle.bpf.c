@@ -262,14 +262,14 @@ static __always_inline void adopt_children(u64 task)
 
 #if STACKS
 /* Whose code called exit_group, by the return addresses on the user's stack: os._exit lies in the interpreter and libc's _exit keeps
- * nothing there; of exit(3) Py_Exit is a caller further up. 256 bytes can always be read. */
+ * nothing there; of exit(3) Py_Exit is a caller further up, where SystemExit passes it. 256 bytes can always be read. */
 static __always_inline u8 exit_from(u64 regs, struct process *process)
 {
     u64 pointer = 0, words[32] = {};
-    u8 from = OTHER_CODE;
     struct interpreter *python = interpreter_of(process);
     if (!python || !python->version)
         return NONE;
+    u8 from = python->returns ? RETURNED : OTHER_CODE;
     READ(pointer, regs + REG_SP);
     if (READ_USER(words, pointer))
         return NONE;

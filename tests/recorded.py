@@ -27,6 +27,9 @@ MARK = "FORKTRACE_TEST_RUN"  # in the environment of everything that a recording
 PATIENCE_S = 100  # for what takes seconds: the machine may be slow and busy, and a failure need not come soon
 CLOCKS_NS = 50_000  # the clock of BPF may lag behind that of a process by microseconds (forktrace/analysis/log.py)
 
+# A chroot's root may be a directory like any other; `unshare --mount` does not work there.
+ROOT_IS_A_MOUNT = any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
 Line = dict[str, Any]
 
 

@@ -40,7 +40,8 @@ def exit_paths(history: History) -> Ints:
     A Python frame at the exit means that os._exit was called: `os-exit`, or `bootstrap` where multiprocessing did. Without one
     the interpreter was finalised. Then SystemExit passes Py_Exit (`sys-exit`; the workers of the start method spawn end that
     way by themselves: `bootstrap`), and main returns 0 (`main-return`), or 1 after an exception that nobody caught. From 3.8 on
-    `python -m` never passes Py_Exit, so there 0 and 1 say nothing, while another code can only come from sys.exit.
+    `python -m` never passes Py_Exit, from 3.13.15 and 3.14.7 on nothing does (`returned`): there 0 and 1 say nothing, while
+    another code can only come from sys.exit.
     """
     log, sites = history.log, history.sites
     row = log.exit_row
@@ -48,11 +49,10 @@ def exit_paths(history: History) -> Ints:
     stack, status = pick(sites.code, row), pick(log.codes("stack_status"), row)
     by_rule = history.readings.of_stacks("exit_path", stack)
     came = pick(log.codes("exit_from"), row)
-    from_interpreter, from_py_exit, from_other = (
-        came == events.EXITS.index(one) for one in ("interpreter", "py-exit", "other")
-    )
-    finalised = from_other & (status == events.STACK_STATUSES.index("no-thread-state"))
+    from_interpreter, from_py_exit, from_other, returned = (came == place for place in range(len(events.EXITS)))
+    finalised = (from_other | returned) & (status == events.STACK_STATUSES.index("no-thread-state"))
     module, spawned = sites.command_lines(np.arange(log.count), pick(log.time_ns, row))
+    either = module | returned
     told: list[tuple[Flags, str]] = [
         (row == NONE, ""),
         ((number == _SIGABRT) & _by_itself(history), "abort"),
@@ -61,9 +61,10 @@ def exit_paths(history: History) -> Ints:
         (from_interpreter & (stack != NONE), "os-exit"),
         (from_py_exit & spawned, "bootstrap"),
         (from_py_exit, "sys-exit"),
-        (finalised & module & (code > 1), "sys-exit"),
-        (finalised & ~module & (code == 0), "main-return"),
-        (finalised & ~module & (code == 1), "exception"),
+        (finalised & returned & spawned & (code != 1), "bootstrap"),
+        (finalised & either & (code > 1), "sys-exit"),
+        (finalised & ~either & (code == 0), "main-return"),
+        (finalised & ~either & (code == 1), "exception"),
         (np.ones(log.count, bool), "unknown"),
     ]
     path = np.select([so for so, _ in told], [EXIT_PATHS.index(name) if name else NONE for _, name in told])

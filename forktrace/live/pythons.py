@@ -151,8 +151,13 @@ def _described(elf: Elf, name: str) -> Interpreter:
     text, text_end = elf.text
     places = {"runtime": start, "first_page": elf.first_page, "first_code": elf.first_code, "text": text, "text_end": text_end}
     places |= {"py_exit": py_exit, "py_exit_end": py_exit + size, "version": number[0] << 8 | number[1]}
-    pointers = _U64 if number >= (3, 11) else 0
-    return Interpreter(".".join(map(str, version)), {**fields, **places, "instruction_is_pointer": pointers})
+    flags = {"instruction_is_pointer": _U64 if number >= (3, 11) else 0, "returns": int(_returns_after_system_exit(version))}
+    return Interpreter(".".join(map(str, version)), {**fields, **places, **flags})
+
+
+def _returns_after_system_exit(version: tuple[int, ...]) -> bool:
+    """Whether main returns after SystemExit too, without Py_Exit: "gh-152132: Fix Py_RunMain() to return an exit code"."""
+    return version >= (3, 15) or (3, 14) > version >= (3, 13, 15) or version >= (3, 14, 7)
 
 
 def _version(elf: Elf, name: str) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ def mount_tracefs() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if (
         libc.unshare(_CLONE_NEWNS)
-        or libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
         or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
     ):
         reason = os.strerror(ctypes.get_errno())

@@ -63,6 +63,15 @@ def test_python_m() -> None:
     assert path(3 << 8, "other", argv=["python", "-m", "app"], version="2.7.18") == "unknown"
 
 
+def test_pythons_that_never_pass_py_exit() -> None:
+    """There sys.exit with 0 or 1 cannot be told from main's own; workers of spawn end by it, and 1 may be their import's."""
+    assert [path(code << 8, "returned") for code in (0, 1, 2)] == ["unknown", "unknown", "sys-exit"]
+    assert [path(code << 8, "returned", argv=SPAWN) for code in (0, 1, 2)] == ["bootstrap", "unknown", "bootstrap"]
+    assert path(3 << 8, "returned", argv=["python", "-m", "app"]) == "sys-exit"
+    assert path(3 << 8, "returned", stack=MAIN) == "unknown"  # exit() of C code that Python called
+    assert path(3 << 8, "returned", stack_status="no-runtime") == "unknown"
+
+
 def test_killed() -> None:
     """A signal is a signal; SIGABRT that it raised itself is an abort."""
     assert path(9, None) == "signal"

@@ -112,6 +112,14 @@ def test_an_unknown_order_is_refused() -> None:
         pythons._from_debug_offsets(bytes(1024), (3, 13))
 
 
+def test_which_main_returns_after_system_exit() -> None:
+    """gh-152132 came in the middle of two series; before 3.11 a file may not say more than its series."""
+    before = [(2, 7, 18), (3, 8), (3, 12, 99), (3, 13, 0), (3, 13, 14), (3, 14, 0), (3, 14, 6)]
+    after = [(3, 13, 15), (3, 13, 16), (3, 14, 7), (3, 14, 10), (3, 15, 0)]
+    told = [pythons._returns_after_system_exit(version) for version in before + after]
+    assert told == [False] * len(before) + [True] * len(after)
+
+
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"\x7fELF\x02\x01" + bytes(10), b"\x7fELF\x02\x01" + b"\xff" * 200])
 def test_what_is_no_interpreter(data: bytes, tmp_path: Path) -> None:
     """Anything may be in a file that a process runs."""

@@ -742,7 +742,8 @@ elif ending == "libc-exit":
     ctypes.CDLL(None).exit(6)
 """
 
-# What can be told of each ending: with -m, 3.8 and later handle SystemExit without Py_Exit.
+# What can be told of each ending: with -m, 3.8 and later handle SystemExit without Py_Exit, and so do some always.
+RETURNS = sys.version_info >= (3, 14, 7) or (3, 13, 15) <= sys.version_info < (3, 14)
 PATHS = {
     "return": (0, "main-return"),
     "exit-0": (0, "sys-exit"),
@@ -752,6 +753,7 @@ PATHS = {
     "os-exit": (5, "os-exit"),
     "libc-exit": (6, "unknown"),
 }
+KNOWN_ALL_THE_SAME = ("exit-3", "os-exit", "libc-exit")
 RUNS = {
     "-c": ["return", "exit-0", "exit-3"],
     "-": ["return", "exit-3", "exception"],
@@ -786,9 +788,9 @@ def tell_ending(pid, how, ending):
         )
         return
     code, path = PATHS[ending]
-    if how == "-m" and (ending in ("return", "exception") or (VERSION >= (3, 8) and ending in ("exit-0", "exit-1"))):
-        path = "unknown"
-    row(pid, exit_code=code, term_signal=None, exit_path=path)
+    of_module = how == "-m" and (ending in ("return", "exception") or VERSION >= (3, 8))
+    unknown = (RETURNS or of_module) and ending not in KNOWN_ALL_THE_SAME
+    row(pid, exit_code=code, term_signal=None, exit_path="unknown" if unknown else path)
     if ending == "return":
         LINES.append(line_of(what="status", event="exit", pid=pid, status="no-thread-state"))
 
@@ -821,7 +823,7 @@ def endings():
         atexit.register(at_exit, child(forked(look(), os.fork())))
         return True
     reap(pid)
-    row(pid, exit_code=0, exit_path="main-return")
+    row(pid, exit_code=0, exit_path="unknown" if RETURNS else "main-return")
     return False
 
 
