@@ -21,12 +21,12 @@ VFORK = 0x4111  # CLONE_VFORK|CLONE_VM|SIGCHLD
 
 
 def stack_of(frames: str, version: str = "3.11") -> str:
-    """Return the folded stack of `app.py main > subprocess.py wait`, with library files as that version names them."""
+    """Return the folded stack of `app.py main > @psutil/x.py f > subprocess.py wait`, as that version names library files."""
     folded = []
     for number, frame in enumerate(frames.split(" > "), 1):
         file, _, name = frame.rpartition(" ")
-        home = "/srv" if file == "app.py" else f"/usr/lib/python{version}"
-        folded.append(Frame(file if file.startswith("<") else f"{home}/{file}", number, name))
+        home = "/srv" if file == "app.py" else f"/usr/lib/python{version}" + "/site-packages" * file.startswith("@")
+        folded.append(Frame(file if file.startswith("<") else f"{home}/{file.removeprefix('@')}", number, name))
     return fold(folded)
 
 

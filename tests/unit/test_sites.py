@@ -81,6 +81,10 @@ def test_workers_of_multiprocessing() -> None:
     assert bootstrap_of(entry_of(["python", "-c", spawn, "--multiprocessing-fork"])) == "multiprocessing.spawn"
     assert bootstrap_of(Entry(code="from multiprocessing.forkserver import main; main(5)")) == "multiprocessing.forkserver"
     assert bootstrap_of(Entry(code="from multiprocessing import Process; Process()")) == ""
+    loky = "joblib.externals.loky.backend"
+    assert bootstrap_of(Entry(module=f"{loky}.popen_loky_posix")) == f"{loky}.popen_loky_posix"
+    assert bootstrap_of(Entry(code=f"from {loky}.resource_tracker import main; main(5)")) == f"{loky}.resource_tracker"
+    assert bootstrap_of(Entry(module="joblib.tool")) == ""
 
 
 def test_the_innermost_frame_of_the_users_own() -> None:
