@@ -17,9 +17,10 @@ from rich.text import Text
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.stacks import Frame
+from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations
 from forktrace.views.screen import print_text
-from forktrace.views.words import NOTICEABLE_MS, count, duration, sender, shorten, some, zombie_headline
+from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
 
 MOST_FRAMES: Final = 6  # of a call chain; of a longer one the middle is left out
 MOST_SOURCE: Final = 70

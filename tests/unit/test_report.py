@@ -11,8 +11,9 @@ from traces import MS, child, consumer, known, recording, target
 
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
+from forktrace.trace.words import count, duration
 from forktrace.views.report import report
-from forktrace.views.words import count, duration, some
+from forktrace.views.words import some
 
 
 def text(made: Recording, width: int = 80, **console: object) -> str:
