@@ -1,17 +1,18 @@
-"""What Python stacks cost in the kernel and in the trace: `python benchmarks/stack_cost.py`, as root.
+"""What Python stacks cost in the kernel and in the trace: `python benchmarks/stack_cost.py`, as root, on a quiet machine.
 
-The kernel's own statistics (sysctl kernel.bpf_stats_enabled) say how long all of the recorder's probes ran while 200 children
-were forked, left and were reaped from a stack of 2, 64 and 1,000 frames: three walks a child. What a walk costs is the
-difference to a recording without stacks, what a frame costs the difference between depths. Bytes are those of a trace of
-1,000 children that a consumer starts, with stacks and without, divided by the stacks.
+The kernel's own statistics (sysctl kernel.bpf_stats_enabled) say how long the probes ran while children were forked, left and
+were reaped from a stack of 2, 64 and 1,000 frames: three walks a child. What a walk costs is the difference to a recording
+without stacks, what a frame costs the difference between depths. Bytes are those of a trace of 1,000 children that a
+consumer starts, with stacks and without, divided by the stacks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
-import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.compute as pc
-from slowdown import OURS, WITHOUT, WORKLOADS, interpreters, tracers
+from slowdown import OURS, WITHOUT, WORKLOADS, interpreters, row, shown, tracers
 
+from forktrace.live.bpf import MACHINES
 from forktrace.trace import stream
 
 STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
-CHILDREN, WALKS, RUNS = 200, 3, 5
+PROG_GET_NEXT_ID, PROG_GET_FD_BY_ID = 11, 13  # enum bpf_cmd
+CHILDREN, WALKS, RUNS = 50, 3, 20
 DEPTHS = (2, 64, 1000)
 MESSAGES = 1000
 
@@ -34,49 +37,63 @@ def statistics_on() -> Iterator[None]:
     """The kernel measures every program."""
     before = STATISTICS.read_text()
     STATISTICS.write_text("1")
-    yield
-    STATISTICS.write_text(before)
+    try:
+        yield
+    finally:
+        STATISTICS.write_text(before)
 
 
-def probes_ns(pid: int) -> int:
-    """Return how long the BPF programs that a process and its children hold have run (/proc/PID/fdinfo)."""
-    pids = [str(pid), *Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    programs = {}
-    for holder in pids:
-        for path in Path(f"/proc/{holder}/fdinfo").iterdir():
-            with contextlib.suppress(OSError):
-                found = dict(re.findall(r"^(prog_id|run_time_ns):\s*(\d+)$", path.read_text(), re.MULTILINE))
-                if len(found) == 2:
-                    programs[found["prog_id"]] = int(found["run_time_ns"])
-    return sum(programs.values())
+def bpf(command: int, identity: int) -> tuple[int, int]:
+    """Call bpf(2) with the id of a program; return its result, and the next id."""
+    attributes = ctypes.create_string_buffer(struct.pack("<III", identity, 0, 0), 12)
+    result = ctypes.CDLL(None, use_errno=True).syscall(MACHINES["x86_64"]["calls"]["BPF"], command, attributes, 12)
+    return result, struct.unpack("<III", attributes.raw)[1]
 
 
-def child_ns(prefix: list[str], interpreter: str, depth: int) -> float:
-    """Return the probes' time for one child of a storm, the program's start and end left out."""
-    spent = []
-    for count in (0, CHILDREN):
-        command = [*prefix, interpreter, "-S", str(WORKLOADS / "fork_storm.py"), str(count), str(depth)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as recorder:
-            assert recorder.stdout is not None
-            assert recorder.stdin is not None
-            recorder.stdout.readline()
-            spent.append(probes_ns(recorder.pid))
-            recorder.stdin.close()
-    return (spent[1] - spent[0]) / CHILDREN
+def programs() -> dict[int, int]:
+    """Return the ids of all BPF programs, and for how many ns each has run."""
+    found, identity = {}, 0
+    while bpf(PROG_GET_NEXT_ID, identity)[0] == 0:
+        identity = bpf(PROG_GET_NEXT_ID, identity)[1]
+        descriptor = bpf(PROG_GET_FD_BY_ID, identity)[0]
+        if descriptor >= 0:
+            text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+            found[identity] = int(re.findall(r"run_time_ns:\s*(\d+)", text)[0])
+            os.close(descriptor)
+    return found
+
+
+def storms(prefix: list[str], interpreter: str) -> dict[int, list[float]]:
+    """Return for each depth the us that the probes ran for a child, once a run."""
+    before = programs().keys()
+    found: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
+    command = [*prefix, interpreter, "-S", str(WORKLOADS / "fork_storm.py"), "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as recorder:
+        assert recorder.stdin is not None
+        assert recorder.stdout is not None
+        for run in range(RUNS + 1):  # the first sends what is new
+            for depth in DEPTHS:
+                began = sum(ns for one, ns in programs().items() if one not in before)
+                recorder.stdin.write(f"{CHILDREN} {depth}\n".encode())
+                recorder.stdin.flush()
+                recorder.stdout.readline()
+                spent = sum(ns for one, ns in programs().items() if one not in before) - began
+                found[depth] += [spent / CHILDREN / 1000] if run else []
+        recorder.stdin.close()
+    return found
 
 
 def walks(folder: Path) -> None:
     """Print the cost of a walk and of a frame."""
-    print("| interpreter | frames | us a walk | ns a further frame |\n|---|---|---|---|", flush=True)
+    row("interpreter", "frames", "us a walk [95 % interval]", "ns a further frame")
+    row("---", "---", "---", "---")
     for version, interpreter in interpreters().items():
-        bare = statistics.median(child_ns(tracers(folder)[WITHOUT], interpreter, 2) for _ in range(RUNS))
-        last = 0.0
+        bare, ours = (storms(tracers(folder)[tracer], interpreter) for tracer in (WITHOUT, OURS))
+        walk = {depth: [(a - b) / WALKS for a, b in zip(ours[depth], bare[depth], strict=True)] for depth in DEPTHS}
         for depth in DEPTHS:
-            spent = statistics.median(child_ns(tracers(folder)[OURS], interpreter, depth) for _ in range(RUNS))
-            walk = (spent - bare) / WALKS
-            frame = (walk - last) / (depth - DEPTHS[max(DEPTHS.index(depth) - 1, 0)]) if last else float("nan")
-            print(f"| {version} | {depth} | {walk / 1000:.1f} | {frame:.0f} |", flush=True)
-            last = walk
+            further = (depth - DEPTHS[0]) or 1
+            frame = shown([(a - b) * 1000 / further for a, b in zip(walk[depth], walk[DEPTHS[0]], strict=True)], 0)
+            row(version, depth, shown(walk[depth], 1), "" if depth == DEPTHS[0] else frame)
 
 
 def trace_bytes(folder: Path, prefix: list[str]) -> tuple[int, int]:

@@ -322,7 +322,7 @@ def _show(trace: str, picture: str, force: bool) -> None:
         write_timeline(recording, sink, "png")
         owner = os.stat(trace)
         os.fchown(sink.fileno(), owner.st_uid, owner.st_gid)
-    _say(f"wrote {trace} and {picture}; next: forktrace events {trace}")
+    _say(f"wrote {trace} and {picture}; next: forktrace why {trace}")
 
 
 @cli.command()

@@ -166,6 +166,8 @@ static __always_inline void name_thread(struct who *who, u64 task)
     who->tid = number_at(thread_pid_of(task), recorder_level());
 }
 
+#define CANDIDATES 3
+
 /* The stack of the thread that is acting: walked before the event is reported, since tail calls do not come back. */
 struct walk {
     u64 time_ns; /* of the event */
@@ -176,8 +178,13 @@ struct walk {
     u32 status;
     u32 most;
     u32 then; /* the program to go on with */
+    u32 tries; /* that came to nothing so far */
     s64 result; /* of the system call, for it */
     u32 call;
+    u32 handles;     /* the process handles SIGCHLD: look for the frames of handlers */
+    u32 handler;     /* the place in the stack of one that may be, */
+    u32 numbers[CANDIDATES]; /* the signals that it may have been called for, */
+    u64 interrupted[CANDIDATES]; /* and the frames that it then interrupted */
 };
 
 /* `walk` 0: no stack was asked for. */

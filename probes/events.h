@@ -27,6 +27,7 @@ enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBE
 #define NAME_BYTES 256
 #define PATH_BYTES 1024
 #define LINES_BYTES 16384
+#define CODE_BYTES 17664
 
 /* A thread, or with tid 0 a process: numbers in the recorder's PID namespace, 0 when it cannot be seen from there. */
 struct who {
@@ -146,7 +147,8 @@ struct wait_place {
 /* One frame of a Python stack: what code runs (the key of a code_record, 0: a C function called Python here) and where in it. */
 struct frame {
     u64 code;
-    u64 instruction; /* offset in bytes, in instructions in 3.10 */
+    u32 instruction; /* offset in bytes, in instructions in 3.10 */
+    u32 handled;     /* a signal handler, called for this signal */
 };
 
 /* A stack that was not seen before, innermost frame first. The record ends where the frames do. */
@@ -157,8 +159,8 @@ struct stack_record {
     struct frame frames[STACK_FRAMES];
 };
 
-/* A code object that was not seen before. Text is as CPython keeps it: 1, 2 or 4 bytes a character. The record ends where the
- * line table does. */
+/* A code object that was not seen before: its name, its path and its line table one after the other, and there the record ends. Text is
+ * as CPython keeps it: 1, 2 or 4 bytes a character. */
 struct code_record {
     u64 key;
     u32 kind;
@@ -171,9 +173,7 @@ struct code_record {
     u32 path_width;
     u32 lines_bytes;
     u64 lines_whole; /* more than lines_bytes: the table was cut */
-    u8 name[NAME_BYTES];
-    u8 path[PATH_BYTES];
-    u8 lines[LINES_BYTES];
+    u8 data[CODE_BYTES]; /* room for all three */
 };
 
 /* A program, or a library by the name of libpython, of which user space has not said yet whether it is an interpreter. */
@@ -210,6 +210,9 @@ struct interpreter {
     u32 frame_back;
     u32 frame_instruction;
     u32 frame_owner; /* 0: frames have no owner */
+    u32 frame_locals;
+    u32 frame_of_object; /* where a frame object points to its frame; 0: it is the frame */
+    u32 int_digit;
     u32 code_first_line;
     u32 code_path;
     u32 code_name;

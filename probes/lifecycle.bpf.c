@@ -401,8 +401,8 @@ static __always_inline int ended(u64 task, u64 group_dead)
     return 0;
 }
 
-/* current is the dying thread. The kernels that hand over group_dead still have its memory here; on older ones its stack
- * is taken when it calls exit_group, and that of a crash is not to be had. */
+/* current is the dying thread. The kernels that hand over group_dead still have its memory here: that of a crash; on older ones
+ * its stack is not to be had. */
 RAW_TRACEPOINT_PROBE(sched_process_exit)
 {
 #if STACKS && EXIT_HAS_GROUP_DEAD
@@ -432,7 +432,8 @@ int sys_after_exit_group(void *ctx)
 }
 #endif
 
-#if STACKS && !EXIT_HAS_GROUP_DEAD
+#if STACKS
+/* Here the other threads still live. In sched_process_exit the last of them could report the end while this one walks. */
 TRACEPOINT_PROBE(syscalls, sys_enter_exit_group)
 {
     u64 task = bpf_get_current_task(), signal = signal_of(task);

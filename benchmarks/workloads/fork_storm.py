@@ -1,6 +1,6 @@
 """fork_storm.py COUNT [DEPTH]: forks that many children one after the other, and waits for each, in that many nested calls.
 
-Prints the seconds that it took; then waits until its standard input ends. Runs under any Python 3.
+fork_storm.py -: does so for each line `COUNT DEPTH` of its standard input. Prints the seconds that it took.
 """
 
 import os
@@ -21,7 +21,15 @@ def storm(count, depth):
     return time.perf_counter() - begin
 
 
+def orders():
+    """Yield the numbers of each storm."""
+    if sys.argv[1] != "-":
+        yield [int(text) for text in [*sys.argv[1:], "2"][:2]]
+        return
+    while line := sys.stdin.readline():
+        yield [int(text) for text in line.split()]
+
+
 sys.setrecursionlimit(5000)
-depth = int(sys.argv[2]) - 1 if len(sys.argv) > 2 else 1  # besides the frame of the module
-print(storm(int(sys.argv[1]), depth), flush=True)
-sys.stdin.read()
+for count, depth in orders():
+    print(storm(count, depth - 1), flush=True)  # besides the frame of the module

@@ -49,7 +49,7 @@ def _select(told: list[tuple[Flags, str]], names: tuple[str, ...]) -> Ints:
 def _without_python(history: History, row: Ints) -> Flags:
     """Whether the thread that made a row has no Python: another program's, or one that Python does not know."""
     statuses = [events.STACK_STATUSES.index(one) for one in ("not-python", "no-thread-state")]
-    without: Flags = (pick(history.sites.code, row) == NONE) & np.isin(pick(history.log.codes("stack_status"), row), statuses)
+    without: Flags = np.isin(pick(history.log.codes("stack_status"), row), statuses)
     return without
 
 
@@ -70,9 +70,8 @@ def _by_libc(history: History) -> Flags:
     likely = np.flatnonzero((stack != NONE) & (same | second) & (readings.of_stacks("created_by", stack) == NONE))
     execs = log.rows("exec")
     first = first_rows(log.id, execs[log.id[execs] != NONE], log.count)[likely]
-    shell = log.texts("file", first).str.endswith("/sh") & log.texts("argv", first).str.startswith("sh\0-c\0")
     found = np.zeros(log.count, bool)
-    found[likely] = shell.to_numpy(bool, na_value=False)
+    found[likely] = log.texts("argv", first).str.startswith("sh\0-c\0").to_numpy(bool, na_value=False)
     return found
 
 
@@ -88,7 +87,7 @@ def causes(history: History) -> Ints:
     dead = (log.exit_row != NONE) | (log.zombie_row != NONE) | (history.gone_ns < NEVER)
     disposition = pick(log.codes("disposition"), np.where(history.autoreaped, history.release_row, log.exit_row))
     autoreaped = history.autoreaped | history.silent
-    adopter = known.orphaned & (history.called("unseen") | (log.at("by_pid", row) == known.last_pid))
+    adopter = known.orphaned & (history.called("unseen") | history.waited)
     has_stack = pick(history.sites.code, row) != NONE
     told: list[tuple[Flags, str]] = [
         (~dead, ""),
@@ -97,6 +96,7 @@ def causes(history: History) -> Ints:
         (autoreaped & (disposition == events.DISPOSITIONS.index("nocldwait")), "autoreap-nocldwait"),
         (history.called("kernel"), "pidns-exit"),
         (adopter, "parent-exit"),
+        (log.at("by_pid", row) == log.trace.header["recorder_pid"], "os-wait"),  # which is how forktrace waits for the target
         (_by_libc(history) | _without_python(history, row), "other-native"),
         (has_stack, "os-wait"),
         (np.ones(log.count, bool), "unknown"),

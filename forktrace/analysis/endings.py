@@ -50,7 +50,7 @@ def exit_paths(history: History) -> Ints:
     by_rule = history.readings.of_stacks("exit_path", stack)
     came = pick(log.codes("exit_from"), row)
     from_interpreter, from_py_exit, from_other, returned = (came == place for place in range(len(events.EXITS)))
-    finalised = (from_other | returned) & (stack == NONE) & (status == events.STACK_STATUSES.index("no-thread-state"))
+    finalised = (from_other | returned) & (status == events.STACK_STATUSES.index("no-thread-state"))
     module, spawned = sites.command_lines(np.arange(log.count), pick(log.time_ns, row))
     either = module | returned
     told: list[tuple[Flags, str]] = [
@@ -68,8 +68,7 @@ def exit_paths(history: History) -> Ints:
         (np.ones(log.count, bool), "unknown"),
     ]
     path = np.select([so for so, _ in told], [EXIT_PATHS.index(name) if name else NONE for _, name in told])
-    exited = from_interpreter & (number == NONE) & (by_rule != NONE)
-    return np.where(exited, by_rule, path)
+    return np.where(from_interpreter & (by_rule != NONE), by_rule, path)
 
 
 def _by_itself(history: History) -> Flags:

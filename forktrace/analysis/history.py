@@ -56,7 +56,7 @@ class History:
     @cached_property
     def sites(self) -> Sites:
         """The stacks of the rows and their sites."""
-        return Sites(self.log)
+        return Sites(self.log, self.rules.inner)
 
     @cached_property
     def readings(self) -> Readings:

@@ -172,13 +172,15 @@ def _stacks(history: History) -> dict[str, object]:
     """Where in the program each process was made, left, was killed and reaped, and why."""
     log, sites, readings = history.log, history.sites, history.readings
     killer, reap = killing_rows(history), np.where(history.waited, history.release_row, NONE)
+    path = exit_paths(history)
+    inherited = path == EXIT_PATHS.index("bootstrap")  # what is on its stack by then was there before the fork
     return {
         "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
         "fork_stack": sites.stack_texts(log.fork_row),
         "fork_stack_status": sites.statuses(log.fork_row),
         "created_by": category(creators(history), readings.names("created_by")),
-        "exit_site": sites.sites(log.exit_row, np.arange(log.count)),
-        "exit_path": category(exit_paths(history), readings.names("exit_path")),
+        "exit_path": category(path, readings.names("exit_path")),
+        "exit_site": sites.sites(log.exit_row, np.arange(log.count)).where(~inherited, sites.innermost(log.exit_row)),
         "killer_site": sites.sites(killer, pick(log.by_id, killer)),
         "reap_site": sites.sites(reap, pick(log.by_id, reap)),
         "reap_stack": sites.stack_texts(reap),

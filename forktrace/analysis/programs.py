@@ -13,7 +13,8 @@ from forktrace.analysis.log import NONE, Flags, Ints, Latest, Log, pick
 
 _INTERPRETER: Final = re.compile(r"python|pypy", re.IGNORECASE)
 _WITH_VALUE: Final = "WXQ"  # options of the interpreter that take one; of all versions
-_MULTIPROCESSING: Final = re.compile(r"from (multiprocessing\.\w+) import \w+; ?\w+\(")
+_LIBRARY: Final = r"(?:multiprocessing|billiard|(?:[\w.]+\.)?loky\.backend)\.\w+"
+_IMPORTED: Final = re.compile(rf"from ({_LIBRARY}) import \w+; ?\w+\(")
 
 
 class Entry(NamedTuple):
@@ -50,8 +51,10 @@ def _of_letters(letters: str, rest: Iterator[str]) -> Entry | None:
 
 
 def bootstrap_of(entry: Entry) -> str:
-    """Return the module of multiprocessing that a worker of its own begins with, `multiprocessing.spawn`; "" for others."""
-    found = _MULTIPROCESSING.match(entry.code)
+    """Return the module by which multiprocessing, billiard or loky begins a worker, `multiprocessing.spawn`; "" for others."""
+    if re.fullmatch(_LIBRARY, entry.module):
+        return entry.module
+    found = _IMPORTED.match(entry.code)
     return found[1] if found else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import re
@@ -16,10 +17,10 @@ import pandas as pd
 
 from forktrace.analysis.log import NONE, Ints, Log, first_of_each, pick
 from forktrace.analysis.options import option_names
-from forktrace.analysis.sites import Place, Sites
+from forktrace.analysis.sites import Place, Sites, Stack
 from forktrace.errors import UsageError
 from forktrace.trace.events import CALLS, TARGETS
-from forktrace.trace.stacks import Frame, fold
+from forktrace.trace.stacks import Frame
 
 CREATORS: Final = (
     *("multiprocessing", "pool", "executor", "forkserver", "subprocess", "asyncio"),
@@ -48,8 +49,6 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-
-Stack = Sequence[tuple[Frame, Place]]  # the innermost frame first
 
 
 class Pattern(NamedTuple):
@@ -121,6 +120,7 @@ class Rules:
     boundaries: list[Pattern] = field(default_factory=list)
     starts: list[Pattern] = field(default_factory=list)
     names: list[tuple[Pattern, str]] = field(default_factory=list)
+    _begins: dict[tuple[str, str], bool] = field(default_factory=dict)  # whether a boundary, of each function met
 
     def name_of(self, frame: Frame, place: Place) -> str:
         """Return what a frame is called in a chain of calls: `Process.start`, or just its function."""
@@ -131,7 +131,9 @@ class Rules:
         stack: list[tuple[Frame, Place]] = []
         for frame, place in zip(reversed(frames), reversed(places), strict=True):
             stack.append((frame, place))
-            if any(one.fits(frame, place) for one in self.boundaries):
+            if (frame.file, frame.name) not in self._begins:
+                self._begins[frame.file, frame.name] = any(one.fits(frame, place) for one in self.boundaries)
+            if self._begins[frame.file, frame.name]:
                 break
         return stack
 
@@ -231,30 +233,40 @@ class Readings:
     def __init__(self, sites: Sites, rules: Rules) -> None:
         self._sites = sites
         self._rules = rules
-        self._inner: dict[int, Stack] = {}
         self._fitting: dict[tuple[str, int], list[Rule]] = {}
+        self._of_library: dict[tuple[str, object], list[int]] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return what rules of `kind` can say, `CAUSES` and the like, and after that what only the user's rules say."""
         return list(dict.fromkeys([*_KINDS[kind], *(rule.name for rule in getattr(self._rules, kind))]))
 
-    def inner(self, stack: int) -> Stack:
-        """Return the frames of a distinct stack that are this process's and thread's own, the innermost first."""
-        if stack not in self._inner:
-            self._inner[stack] = self._rules.inner(self._sites.frames[stack], self._sites.places(stack))
-        return self._inner[stack]
-
     def version(self, stack: int) -> tuple[int, ...]:
-        """Return the version of the Python whose library is on a distinct stack: `(3, 11, 7)`, `(3, 11)`, () when not known."""
-        return next((place.version for _, place in self.inner(stack) if place.version), ())
+        """Return the version of the Python of a distinct stack, `(3, 11, 7)` or `(3, 11)`, () when not known.
+
+        The library's frames tell it; on a stack without any it is that of the recording, if this met only one.
+        """
+        met = self._sites.libraries.versions
+        by_default = next(iter(met)) if len(met) == 1 else ()
+        return next((place.version for _, place in self._sites.inner(stack) if place.version), by_default)
 
     def fitting(self, kind: str, stack: int) -> list[Rule]:
         """Return the rules of `kind` whose frames fit a distinct stack, the first to be believed first."""
         if (kind, stack) not in self._fitting:
-            inner, version = self.inner(stack), self.version(stack)
+            inner, version = self._sites.inner(stack), self.version(stack)
             rules: list[Rule] = getattr(self._rules, kind)
-            self._fitting[kind, stack] = [rule for rule in rules if rule.fits(inner, version)]
+            free = [number for number, rule in enumerate(rules) if not rule.library and rule.fits(inner, version)]
+            self._fitting[kind, stack] = [rules[number] for number in sorted(free + self._in_library(kind, inner, version))]
         return self._fitting[kind, stack]
+
+    def _in_library(self, kind: str, inner: Stack, version: tuple[int, ...]) -> list[int]:
+        """The numbers of the rules for libraries that fit, looked for once for stacks that differ in the program only."""
+        tail = list(itertools.takewhile(lambda one: one[1].home in ("python", "packages"), inner))
+        alike = (kind, (version, tuple((place.home, place.module, frame.name) for frame, place in tail)))
+        if alike not in self._of_library:
+            rules: list[Rule] = getattr(self._rules, kind)
+            fitting = [number for number, rule in enumerate(rules) if rule.library and rule.fits(tail, version)]
+            self._of_library[alike] = fitting
+        return self._of_library[alike]
 
     def of_stacks(self, kind: str, stack: Ints) -> Ints:
         """Return what the rules of `kind` say of each stack, an index into `names(kind)`; NONE where none fits."""
@@ -278,11 +290,11 @@ class Readings:
 
     def start_of(self, stack: int) -> str:
         """Return the frames outside of the function that starts a process, and its name; "" where the stack is in none."""
-        inner = self.inner(stack)
+        inner = self._sites.inner(stack)
         for depth, (frame, place) in enumerate(inner):
             if any(one.fits(frame, place) for one in self._rules.starts):
-                frames = self._sites.frames[stack]
-                return fold([*frames[: len(frames) - 1 - depth], frame._replace(line=0)])
+                outside = self._sites.texts[stack].split(";")[: -1 - depth]
+                return ";".join([*outside, frame.file, frame.name])
         return ""
 
     def starts_process(self, stack: int) -> bool:

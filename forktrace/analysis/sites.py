@@ -2,7 +2,8 @@
 
 The user's own code is every frame outside the standard library and the directories of installed packages; the package that
 the command line runs, wherever it is installed; and what `--own` named when it was recorded. The site of a stack is its
-innermost such frame, and where there is none the innermost frame of all.
+innermost such frame, and where there is none the innermost frame of all. Frames outside of the one on which a process of
+multiprocessing begins are its parent's, from before the fork: they are not looked at.
 
 The package that the command line runs: with `-m pkg.mod` it is `pkg`; with a script inside an installed package, that
 package; with a script elsewhere (`/usr/bin/prog`), the installed package whose code that script calls directly: in any stack
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -84,6 +85,9 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
+Stack = Sequence[tuple[Frame, Place]]  # the innermost frame first
+
+
 class Owner(NamedTuple):
     """What is the user's own among installed code: packages (`gunicorn`, or `prog.py`), and files by their directories."""
 
@@ -103,7 +107,7 @@ def package_of(place: Place) -> str:
 
 
 class Sites:
-    """The stacks of a trace, each distinct one looked at once.
+    """The stacks of a trace, each distinct one looked at once. `cut` leaves of one what is its process's own.
 
     Attributes:
         code: of each row of the trace its stack, an index into `texts` and `frames`; NONE: it has none
@@ -111,12 +115,14 @@ class Sites:
         libraries: whose code a file is
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, cut: Callable[[Sequence[Frame], Sequence[Place]], Stack]) -> None:
         self._log = log
+        self._cut = cut
         column = log.trace.table.column("stack").combine_chunks()
         self.code = log.codes("stack")
         self.texts: list[str] = column.dictionary.to_pylist()
         self.libraries = Libraries(dict(_roots(log)))
+        self._inner: dict[int, Stack] = {}
 
     @cached_property
     def frames(self) -> list[list[Frame]]:
@@ -154,9 +160,20 @@ class Sites:
         codes = np.array([names[text] if text else NONE for text in texts], np.int64)
         return codes[which], list(names)
 
+    def innermost(self, rows: Ints) -> pd.Series:
+        """Return the innermost frame of the stack of each row; `<NA>` where there is none."""
+        texts = [self.frame_text(frames[-1]) if frames else pd.NA for frames in self.frames]
+        return chosen(pick(self.code, rows), texts)
+
+    def inner(self, stack: int) -> Stack:
+        """Return the frames of a distinct stack that are this process's and thread's own, the innermost first."""
+        if stack not in self._inner:
+            self._inner[stack] = self._cut(self.frames[stack], self.places(stack))
+        return self._inner[stack]
+
     def _site_text(self, stack: int, owner: Owner) -> str:
-        frames = self.frames[stack]
-        return self.frame_text(frames[own_frame(frames, self.places(stack), owner)]) if frames else ""
+        inner = self.inner(stack)
+        return self.frame_text(own_frame(inner, owner)) if inner else ""
 
     def frame_text(self, frame: Frame) -> str:
         """Return a frame as a screen shows it, with the shortest suffix of its path that names one file of the recording."""
@@ -253,19 +270,17 @@ def _same_file(file: str, script: str) -> bool:
     return file == script or file.endswith("/" + script.removeprefix("./"))
 
 
-def own_frame(frames: Sequence[Frame], places: Sequence[Place], owner: Owner) -> int:
-    """Return the index of the innermost frame of the user's own code, or of the innermost frame when there is none."""
-    for index in range(len(frames) - 1, -1, -1):
-        if owner.owns(frames[index].file, places[index]) and not _is_bootstrap(frames, places, index):
-            return index
-    return len(frames) - 1
+def own_frame(inner: Stack, owner: Owner) -> Frame:
+    """Return the innermost frame of the user's own code, or the innermost frame when there is none."""
+    for depth, (frame, place) in enumerate(inner):
+        if owner.owns(frame.file, place) and not (frame.file == "<string>" and depth and _is_bootstrap(inner[depth - 1][1])):
+            return frame
+    return inner[0][0]
 
 
-def _is_bootstrap(frames: Sequence[Frame], places: Sequence[Place], index: int) -> bool:
+def _is_bootstrap(called: Place) -> bool:
     """The `-c` program by which multiprocessing starts its workers is not the user's."""
-    if frames[index].file != "<string>" or index + 1 == len(frames):
-        return False
-    return places[index + 1].home == "python" and package_of(places[index + 1]) == "multiprocessing"
+    return called.home == "python" and package_of(called) == "multiprocessing"
 
 
 def shortest_suffixes(files: Iterable[str]) -> dict[str, str]:

@@ -122,8 +122,11 @@ def _library(history: History, rows: Ints, made: Ints) -> Ints:
 
 def _in_subprocess(history: History, rows: Ints) -> Flags:
     """Whether the innermost frame is subprocess's."""
-    readings = history.readings
-    so: Flags = each(lambda stack: int(readings.inner(stack)[0][1].module == "subprocess.py"), history.sites.code[rows]) == 1
+    sites = history.sites
+    innermost = each(
+        lambda stack: int(any(one.module == "subprocess.py" for _, one in sites.inner(stack)[:1])), sites.code[rows]
+    )
+    so: Flags = innermost == 1
     return so
 
 
@@ -134,8 +137,9 @@ def _seen(history: History, wait: Ints, child: Ints, made: Ints) -> Ints:
     watchers for 255: so in the sources of CPython 2.7 to 3.13.
     """
     library = _library(history, wait, made[child])
+    closed = _is_cause(history, wait, "asyncio") & _in_subprocess(history, wait)  # the Popen of a transport
     told = [
-        (_is_cause(history, wait, "subprocess-cleanup"), "not asked"),
+        (_is_cause(history, wait, "subprocess-cleanup") | closed, "not asked"),
         (_is_cause(history, wait, "resource-tracker"), "ECHILD"),
         (library == _MULTIPROCESSING, "exitcode None"),
         (library == _SUBPROCESS, "returncode 0"),

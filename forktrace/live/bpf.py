@@ -56,7 +56,7 @@ MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "sigaction": ("sa_handler", "sa_flags"),
     "mm_struct": ("arg_start", "arg_end", "exe_file", "start_code"),
     "file": ("f_inode", "f_path"),
-    "inode": ("i_ino", "i_sb"),
+    "inode": ("i_ino", "i_sb", "i_size"),
     "super_block": ("s_dev",),
     "path": ("dentry",),
     "dentry": ("d_name",),

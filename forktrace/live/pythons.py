@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +36,9 @@ frame_code             32   32   32   32   32   32   32    0
 frame_back             24   24   24   24   24   24   48    8
 frame_instruction     120  120  104  104  104   96   56   56
 frame_owner             0    0    0    0    0    0    0   70
+frame_locals          376  376  360  360  360  352   72   72
+frame_of_object         0    0    0    0    0    0   24   24
+int_digit              16   24   24   24   24   24   24   24
 code_first_line        96   36   36   40   40   40   72   68
 code_path              80   96   96  104  104  104  112  112
 code_name              88  104  104  112  112  112  120  120
@@ -200,6 +203,9 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "frame_back": offsets["frame.previous"],
             "frame_instruction": offsets["frame.instr_ptr"],
             "frame_owner": offsets["frame.owner"],
+            "frame_locals": offsets["frame.localsplus"],
+            "frame_of_object": 24,
+            "int_digit": offsets["long.ob_digit"],
             "code_first_line": offsets["code.firstlineno"],
             "code_path": offsets["code.filename"],
             "code_name": offsets["code.name"],
@@ -274,6 +280,7 @@ class Registry:
         self.known: dict[int, Mapping[str, int]] = {}
         self.found: dict[int, Found] = {}
         self._unsupported: set[int] = set()
+        self._looked_at: set[str] = set()
 
     def not_python(self, file: int) -> bool:
         """Whether this file was examined and is no interpreter."""
@@ -315,7 +322,14 @@ class Registry:
         with open(descriptor, "rb"):
             about = os.fstat(descriptor)
             device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
-            self._examine((about.st_ino ^ device << 40) & _U64, descriptor, name, "/")
+            self._examine((_within_device(about) ^ device << 40) & _U64, descriptor, name, "/")
+
+    def look_at(self, programs: Iterable[str]) -> None:
+        """Examine programs that have run by their names, each once: they may have ended before the probes' question."""
+        new = {name for name in programs if os.path.isabs(name)} - self._looked_at
+        self._looked_at |= new
+        for name in new:
+            self._expect_file(name)
 
     def answer(self, question: Any) -> None:
         """Examine the file that a `struct unknown_file_record` asks about."""
@@ -325,13 +339,10 @@ class Registry:
                 link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
                 name = os.readlink(link)
                 descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
-            except (
-                OSError
-            ):  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks again
+            except OSError:  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks
                 continue
             with open(descriptor, "rb"):
-                number = os.fstat(descriptor).st_ino
-                if (number ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now
+                if (_within_device(os.fstat(descriptor)) ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now
                     self._examine(file, descriptor, name, f"/proc/{pid}/root")
             return
 
@@ -346,6 +357,11 @@ class Registry:
         self.known[file] = {**found.fields, "file": file} if found else {}
         if found:
             self.found[file] = Found(name, found.version, library_folders(name, found.version, root))
+
+
+def _within_device(about: os.stat_result) -> int:
+    """Return the probes' `file_key` without the number of the device, which stat(2) does not always tell."""
+    return about.st_ino ^ about.st_size << 16
 
 
 def _mapped_file(pid: int, start: int) -> str:

@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from forktrace.errors import ForktraceError, MachineLacks
+from forktrace.trace.words import count, zombie_headline
 
 READ_EVERY_S: Final = 0.02  # 8 MiB hold a second of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
+MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 TRACEFS: Final = "/sys/kernel/tracing"
 
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
@@ -77,7 +79,6 @@ class Recorder:
         self._cgroups: dict[int, str | None] = {}
         self._counts: Counter[str] = Counter()
         self._lost: dict[str, int] = {}
-        self._waits: dict[Any, int] = {}
         self._chunks: list[bytes] = []
         self._examined_chunks = 0  # of these; the probes' questions in them are answered
         self._told = 0  # how many files of the registry the probes know
@@ -90,12 +91,14 @@ class Recorder:
         self._live.show("compiling probes")
         mount_tracefs()
         from forktrace.live.bpf import Probes
+        from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
         from forktrace.trace.stream import Writer
 
         self._registry = Registry()
         self._probes = Probes(stacks=self._with_stacks, meanwhile=lambda: self._registry.expect_on(path))
+        self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
         self._live.clear()
         self._channel.send(b'{"say": "armed"}')
@@ -219,6 +222,9 @@ class Recorder:
             for stack in sent["stack"]:
                 self._stacks.add_stack(stack)
             self._write_findings()
+            if "exec" in records:
+                self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
+                self._tell()
             columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
             if rows:
                 self._writer.write(batch(columns, rows))
@@ -270,51 +276,18 @@ class Recorder:
         self._lost = now
 
     def _write_waits(self, *, last: bool = False) -> None:
-        """Write the totals that changed, and forget the places of processes that are gone.
-
-        A place may be newer than what was read from the ring: its stack is still to come, and has until the `last` call.
-        """
-        from forktrace.live.records import NONE
-        from forktrace.live.stacks import LOST
-        from forktrace.trace import events
+        """Write the totals that changed, and forget the places of processes that are gone."""
         from forktrace.trace.stream import batch_of
 
         places, counts = self._probes.wait_totals()
-        stacks, statuses = self._stacks.texts(places["stack"], places["stack_status"])
-        known = (statuses != LOST) | last
-        places, counts, statuses = places[known], counts[known], statuses[known]
-        stacks = [stack for stack, is_known in zip(stacks, known, strict=True) if is_known]
-        totals = dict(zip(map(bytes, places), counts.tolist(), strict=True))
-        changed = [
-            (place, totals[bytes(place)], stack, status)
-            for place, stack, status in zip(places, stacks, statuses.tolist(), strict=True)
-            if self._waits.get(bytes(place)) != totals[bytes(place)]
-        ]
-        if changed:
-            now = boot_ns()
-            rows = [
-                events.waits(
-                    now,
-                    count,
-                    by=int(place["pid"]),
-                    by_start_ns=int(place["start_ns"]),
-                    result=int(place["error"]),
-                    call=events.CALLS[place["call"]],
-                    target=None if place["target"] == NONE else events.TARGETS[place["target"]],
-                    flags=int(place["options"]),
-                    stack=stack,
-                    stack_status=None if status == NONE else events.STACK_STATUSES[status],
-                )
-                for place, count, stack, status in changed
-            ]
+        if rows := self._places.changed(boot_ns(), places, counts, self._stacks, last=last):
             self._writer.write(batch_of(rows))
-        self._waits.update(totals)
-        if len(totals) > 1000:
+        if len(places) > MANY_PLACES:
             here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
-            for place in places:
-                if (int(place["pid"]), int(place["start_ns"])) not in here:
-                    self._probes.forget(place)
-                    del self._waits[bytes(place)]
+            gone = [place for place in places if (int(place["pid"]), int(place["start_ns"])) not in here]
+            for place in gone:
+                self._probes.forget(place)
+            self._places.forget({(int(place["pid"]), int(place["start_ns"])) for place in gone})
 
     def _cgroup(self, identity: int, pid: int) -> str | None:
         """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
@@ -373,12 +346,12 @@ class Recorder:
             return
         if self._worst:
             lasted, pid, by, call = self._worst
-            self._say(f"{pid} was a zombie for {duration(lasted)}, {ending_of_zombie(by, call)}")
+            self._say(f"{zombie_headline(str(pid), lasted / 1e6)}, {ending_of_zombie(by, call)}")
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
         if self._is_file:
-            self._say(f"next: forktrace report {shlex.quote(self._path)}")
+            self._say(f"next: forktrace {'why' if self._worst else 'report'} {shlex.quote(self._path)}")
 
 
 class LiveLine:
@@ -406,7 +379,7 @@ class LiveLine:
         then, before = self._before
         self._before = (now, total)
         rate = (total - before) / max(now - then, 1e-3)
-        alive = f"{running} running, {count(zombies, 'zombie', 's')}"
+        alive = f"{running} running, {count(zombies, 'zombie')}"
         self.show(f"{count(counts['fork'], 'process')}, {alive}, {rate:,.0f} events/s, {lost} lost")
 
     def clear(self) -> None:
@@ -428,16 +401,6 @@ def ending_of_zombie(by: int, call: str) -> str:
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
     return f"until {by or 'another process'} reaped it{how}"
-
-
-def count(number: int, noun: str, plural: str = "es") -> str:
-    """Return `1 process`, `2 processes`."""
-    return f"{number:,} {noun}{'' if number == 1 else plural}"
-
-
-def duration(ns: int) -> str:
-    """Return `1.803 s`, or `3.7 ms` for less than a second."""
-    return f"{ns / 1e9:.3f} s" if ns >= 1_000_000_000 else f"{ns / 1e6:.1f} ms"
 
 
 def boot_ns() -> int:

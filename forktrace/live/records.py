@@ -149,7 +149,7 @@ def _put_enum(columns: Columns, where: slice, name: str, values: Any) -> None:
 
 
 def _texts(values: npt.NDArray[np.bytes_]) -> list[str | None]:
-    return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
+    return [value.partition(b"\0")[0].decode("utf-8", "backslashreplace") for value in values.tolist()]
 
 
 def _fork(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:

@@ -10,13 +10,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
 
 from forktrace.live.layout import layouts
 from forktrace.trace.events import STACK_STATUSES
-from forktrace.trace.stacks import Frame, fold
+from forktrace.trace.stacks import HANDLER, Frame, fold
+from forktrace.trace.waitstatus import signal_name
 
 MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
@@ -36,6 +38,7 @@ class Code:
     first_line: int
     table: bytes
     version: int
+    is_cut: bool = False  # the table goes on
 
     def line(self, instruction: int) -> int:
         """Return the line of the instruction at this offset; 0: it has none; the function's before its first one (-1)."""
@@ -53,6 +56,8 @@ class Code:
         for start, line in decode(self.table, self.first_line, self.version):
             starts.append(start)
             lines.append(line)
+        if self.is_cut:
+            lines[-1] = 0
         return starts, lines
 
 
@@ -143,28 +148,35 @@ class Stacks:
         version = int(one["version"])
         self.interpreters.add(int(one["file"]))
         encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
-        path, name = (
-            bytes(one[text][: int(one[f"{text}_bytes"])]).decode(
-                encodings.get(int(one[f"{text}_width"]), "latin-1"), "backslashreplace"
-            )
-            for text in ("path", "name")
+        sizes = [int(one[f"{part}_bytes"]) for part in ("name", "path", "lines")]
+        ends = list(accumulate(sizes))
+        name, path, table = (bytes(one["data"][end - size : end]) for end, size in zip(ends, sizes, strict=True))
+        path_text, name_text = (
+            text.decode(encodings.get(int(width), "latin-1"), "backslashreplace")
+            for text, width in ((path, one["path_width"]), (name, one["name_width"]))
         )
-        table = bytes(one["lines"][: int(one["lines_bytes"])])
-        self._codes[int(one["key"])] = Code(path, name, int(one["first_line"]), table, version)
+        is_cut = int(one["lines_whole"]) > len(table)
+        self._codes[int(one["key"])] = Code(path_text, name_text, int(one["first_line"]), table, version, is_cut)
 
     def add_stack(self, record: bytes) -> None:
         """Take in a `struct stack_record`."""
         head = layouts()["stack_record"].fields["frames"][1]  # type: ignore[index]
         identity, count = np.frombuffer(record, "<u8", 1)[0], int(np.frombuffer(record, "<u4", 1, 12)[0])
         frames = np.frombuffer(record, layouts()["frame"], count, head)
-        self._stacks[int(identity)] = self._folded(frames["code"].tolist(), frames["instruction"].tolist())
+        self._stacks[int(identity)] = self._folded(frames.tolist())
 
-    def _folded(self, codes: list[int], instructions: list[int]) -> str | None:
-        frames = [self._frame(*each) for each in zip(codes, instructions, strict=True) if each[0]]
-        known = [frame for frame in frames if frame]
-        if len(known) != len(frames):
-            return None
-        return fold(frame for frame in reversed(known) if frame.file != _SHIM)
+    def _folded(self, frames: list[tuple[int, int, int]]) -> str | None:
+        """The text of frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
+        innermost_first: list[Frame] = []
+        for key, instruction, handled in frames:
+            frame = self._frame(key, instruction) if key else None
+            if key and frame is None:
+                return None
+            if frame and frame.file != _SHIM:
+                innermost_first.append(frame)
+            if handled:
+                innermost_first.append(Frame(HANDLER, 0, signal_name(handled)))
+        return fold(reversed(innermost_first))
 
     def _frame(self, key: int, instruction: int) -> Frame | None:
         found = self._frames.get((key, instruction))

@@ -14,9 +14,10 @@ from forktrace.analysis.events import errno_name
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
+from forktrace.trace.words import count, duration
 from forktrace.views import explanations
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, count, duration, sender, short_site, shorten, some
+from forktrace.views.words import NOTICEABLE_MS, sender, short_site, shorten, some
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10

@@ -22,9 +22,10 @@ from forktrace.analysis.names import Names, name, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.errors import ForktraceError, UsageError
+from forktrace.trace.words import count, duration
 from forktrace.views import key
 from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import count, duration, shorten
+from forktrace.views.words import shorten
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,9 +17,10 @@ from rich.text import Text
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.stacks import Frame
+from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations
 from forktrace.views.screen import print_text
-from forktrace.views.words import NOTICEABLE_MS, count, duration, sender, shorten, some, zombie_headline
+from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
 
 MOST_FRAMES: Final = 6  # of a call chain; of a longer one the middle is left out
 MOST_SOURCE: Final = 70
@@ -311,11 +312,11 @@ class _Chain:
             return
         cause, words = explanations.cause(name), self._words()
         noticed = row.zombie_open or row.zombie_ms >= NOTICEABLE_MS
-        text = cause.why.format(**words) + (cause.late if noticed else "")
+        stolen = self._thefts("id")["thief_site"]
+        text = cause.why.format(**words) + (cause.late if noticed and not len(stolen) else "")
         if name == "never" and self.orphan:
             text = f"{self.parent} ended without waiting for it; {self.adopter} inherited it and has not waited for it either"
         yield Line("why", f"{text} ({printable(name)})")
-        stolen = self._thefts("id")["thief_site"]
         if len(stolen):
             yield from _fix([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], stolen.iloc[0])
         elif noticed or cause.accident:
@@ -366,7 +367,9 @@ def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
     found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
     own = not found or calls[found[-1]].home != "python"
     inner = itertools.dropwhile(_starts_thread, calls) if not own else calls[found[-1] + 1 :] if found else []
-    words = [printable(call.name) for call in inner]
+    words = [
+        f"handler of {printable(name)}" if frame.file == "<signal handler>" else printable(name) for frame, name, _ in inner
+    ]
     return own, words if len(words) <= MOST_FRAMES else [*words[:2], "...", *words[3 - MOST_FRAMES :]]
 
 

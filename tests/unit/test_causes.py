@@ -21,12 +21,12 @@ VFORK = 0x4111  # CLONE_VFORK|CLONE_VM|SIGCHLD
 
 
 def stack_of(frames: str, version: str = "3.11") -> str:
-    """Return the folded stack of `app.py main > subprocess.py wait`, with library files as that version names them."""
+    """Return the folded stack of `app.py main > @psutil/x.py f > subprocess.py wait`, as that version names library files."""
     folded = []
     for number, frame in enumerate(frames.split(" > "), 1):
         file, _, name = frame.rpartition(" ")
-        home = "/srv" if file == "app.py" else f"/usr/lib/python{version}"
-        folded.append(Frame(file if file.startswith("<") else f"{home}/{file}", number, name))
+        home = "/srv" if file == "app.py" else f"/usr/lib/python{version}" + "/site-packages" * file.startswith("@")
+        folded.append(Frame(file if file.startswith("<") else f"{home}/{file.removeprefix('@')}", number, name))
     return fold(folded)
 
 
@@ -74,6 +74,14 @@ def test_stacks_of_real_libraries(column: str) -> None:
     assert [(word, stack) for word, (_, stack) in zip(found, expected, strict=True)] == expected
 
 
+def test_the_wait_of_forktrace_for_the_target() -> None:
+    """forktrace is the target's parent, and calls waitpid."""
+    made = recording(target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), ev.reap(6 * MS, 100, by=50))
+    assert cells(made.lifecycles(), "reap_cause") == [("os-wait",)]
+    made = recording(target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), ev.reap(6 * MS, 100, by=51))
+    assert cells(made.lifecycles(), "reap_cause") == [("unknown",)]
+
+
 def test_no_rule_is_idle() -> None:
     """Each built-in rule is the first that fits some real stack, but for the one whose frame only the recorder makes."""
     known, libraries = rules.load(), Libraries({})
@@ -108,6 +116,7 @@ def test_no_rule_is_idle() -> None:
         ("subprocess-wait", "multiprocessing/util.py _exit_function > app.py finalizer > subprocess.py wait"),
         ("os-wait", "app.py start > app.py _cleanup > app.py poll"),
         ("os-wait", "multiprocessing/forking.py poll"),
+        ("os-wait", "dist-packages/subprocess.py wait"),
     ],
 )
 def test_causes_by_frames(cause: str, frames: str) -> None:
@@ -172,6 +181,9 @@ def test_vforks_of_the_program_itself() -> None:
         *lived(503, fork=ok("app.py main")),
     ]
     assert said("created_by", *rows) == ["posix-spawn", "native", "posix-spawn", "os-fork"]
+    old, new = (ev.runtime(1, "/usr/bin/python", version, [f"/usr/lib/python{version[:3]}"]) for version in ("2.7.18", "3.8.1"))
+    assert said("created_by", old, *rows[8:]) == ["native", "os-fork"]
+    assert said("created_by", old, new, *rows[8:]) == ["posix-spawn", "os-fork"]
 
 
 def shell(pid: int, *, version: str = "3.11", reaped: str = "app.py main", **changed: Any) -> list[ev.Row]:
@@ -194,6 +206,8 @@ def test_os_system() -> None:
     ]
     assert said("created_by", *rows) == ["native", "posix-spawn", "posix-spawn", "native"]
     assert said("reap_cause", *rows) == ["other-native", "os-wait", "os-wait", "other-native"]
+    rows = shell(500, version="2.7", reaped="app.py other", flags=17)
+    assert said("created_by", *rows) == ["os-fork"]
     rows = shell(500)
     rows[3] |= {"by_tid": 101}
     assert said("created_by", *rows) == ["posix-spawn"]

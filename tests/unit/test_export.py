@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -35,6 +36,17 @@ def test_parquet_keeps_everything(table: str) -> None:
     expected = export.TABLES[table](made)
     expected = expected.astype({name: "string" for name in expected.columns if expected[name].dtype == "string"})
     pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(exported(made, table, "parquet"))), expected)
+
+
+@pytest.mark.parametrize("table", export.TABLES)
+def test_every_column_is_described(table: str) -> None:
+    """docs/tables.md has a section for each table, with a row for each column."""
+    text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
+    section = text.partition(f"## {table}\n")[2].partition("\n## ")[0]
+    cells_ = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    assert {f"`{name}`" for name in export.TABLES[table](recording(*ROWS)).columns} <= {
+        name for cell in cells_ for name in cell.strip().split(", ")
+    }
 
 
 @pytest.mark.parametrize("table", export.TABLES)

@@ -85,13 +85,13 @@ def test_records_of_all_kinds_are_sorted_by_time() -> None:
 def test_an_exec_has_its_own_length() -> None:
     """The record ends where argv does; what follows in the ring is not part of it."""
     size = layout()["exec"].fields["argv"][1] + 8
-    cut = record("exec", 6, 20, argv_bytes=99999, argv=b"x" * 4095, file=b"/bin/y", comm=b"y")
+    cut = record("exec", 6, 20, argv_bytes=99999, argv=b"x" * 4095, file=b"/bin/y\0old", comm=b"y")
     first, second = rows_of(
         record("exec", 5, 10, size, argv_bytes=8, argv=b"ls\0-l\0\xff\0", file=b"/bin/ls", comm=b"ls", cgroup_id=3), cut
     )
     assert (first["argv"], first["file"], first["comm"], first["cgroup"]) == ("ls\0-l\0\\xff", "/bin/ls", "ls", "/group3")
     assert "detail" not in first
-    assert (len(second["argv"]), second["detail"]) == (4095, "argv cut")
+    assert (len(second["argv"]), second["detail"], second["file"]) == (4095, "argv cut", "/bin/y")
 
 
 def test_discarded_records_are_passed_over() -> None:

@@ -11,8 +11,9 @@ from traces import MS, child, consumer, known, recording, target
 
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
+from forktrace.trace.words import count, duration
 from forktrace.views.report import report
-from forktrace.views.words import count, duration, some
+from forktrace.views.words import some
 
 
 def text(made: Recording, width: int = 80, **console: object) -> str:
@@ -184,6 +185,18 @@ def test_lines_of_the_program() -> None:
         ["1", r"b\x1b.py:2", "g", "multiprocessing", "80", "ms"],
     ]
     assert "Not known" not in written.replace(after("Not known for sure", written), "").replace("Not known for sure", "")
+
+
+def test_many_lines_are_summed_up() -> None:
+    """Ten rows of a table, and one for all the rest."""
+    rows = [target(), *(row for pid in range(500, 513) for row in child(pid, 10, 20))]
+    made = recording(*rows, *(ev.reap(90 * MS + pid, pid, by=100) for pid in range(500, 513)))
+    sites = {number: f"a.py:{number} f" for number in range(1, 14)}
+    known(made, fork_site=sites, reap_site=sites, created_by=dict.fromkeys(sites, "subprocess"))
+    written = text(made)
+    assert after("Who reaped them", written).splitlines()[-1].split() == ["3", "in", "3", "other", "ways", "70", "ms"]
+    assert after("Where they were started", written).splitlines()[-1].split() == ["3", "at", "3", "other", "lines", "70", "ms"]
+    assert len(after("Where they were started", written).splitlines()) == 13
 
 
 def test_a_swept_group_names_the_line() -> None:

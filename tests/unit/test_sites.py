@@ -81,6 +81,10 @@ def test_workers_of_multiprocessing() -> None:
     assert bootstrap_of(entry_of(["python", "-c", spawn, "--multiprocessing-fork"])) == "multiprocessing.spawn"
     assert bootstrap_of(Entry(code="from multiprocessing.forkserver import main; main(5)")) == "multiprocessing.forkserver"
     assert bootstrap_of(Entry(code="from multiprocessing import Process; Process()")) == ""
+    loky = "joblib.externals.loky.backend"
+    assert bootstrap_of(Entry(module=f"{loky}.popen_loky_posix")) == f"{loky}.popen_loky_posix"
+    assert bootstrap_of(Entry(code=f"from {loky}.resource_tracker import main; main(5)")) == f"{loky}.resource_tracker"
+    assert bootstrap_of(Entry(module="joblib.tool")) == ""
 
 
 def test_the_innermost_frame_of_the_users_own() -> None:
@@ -107,6 +111,8 @@ def test_the_package_of_a_console_script() -> None:
     assert site(f"{main};{START}", argv) == "cli.py:20 main"
     seen = ev.fork(5 * MS, 400, by=100, stack=f"{main};{START}", stack_status="ok")
     assert site(f"{thread};{START}", argv, seen) == "pool.py:7 work"
+    gone = ev.exit_(6 * MS, 400, stack=f"{main};{START}", stack_status="ok")
+    assert site(f"{thread};{START}", argv, ev.fork(5 * MS, 400, by=100), gone) == "pool.py:7 work"
     assert site(f"{thread};{START}", argv) == "popen_fork.py:66 _launch"
     assert site(f"{main};{START}", ["/venv/bin/python", "/venv/bin/other"]) == "prog:8 <module>"
 
@@ -131,6 +137,16 @@ def test_children_inherit_the_program() -> None:
     rows += [ev.exec_(7 * MS, 200, ["python", "x.py"]), ev.fork(8 * MS, 502, by=200, stack=stack)]
     table = recording(*rows).lifecycles()
     assert cells(table[table["pid"] >= 500], "fork_site") == [("app.py:9 go",), ("app.py:9 go",), ("popen_fork.py:66 _launch",)]
+
+
+def test_frames_from_before_the_fork() -> None:
+    """What lies outside of the frame on which a process of multiprocessing begins was its parent's."""
+    parent = f"/srv/consumer.py:33 consume_task;{START};{LIB}/multiprocessing/process.py:314 _bootstrap"
+    assert site(f"{parent};{LIB}/queue.py:7 get") == "queue.py:7 get"
+    assert site(f"{parent};/srv/consumer.py:50 work;{LIB}/queue.py:7 get") == "consumer.py:50 work"
+    rows = [target(), ev.fork(MS, 500, by=100), ev.exit_(2 * MS, 500, stack=f"/srv/consumer.py:33 consume_task;{START}")]
+    rows[2] |= {"exit_from": "interpreter"}
+    assert cells(recording(*rows).lifecycles(), "exit_path", "exit_site")[1] == ("bootstrap", "popen_fork.py:66 _launch")
 
 
 def test_what_own_names() -> None:

@@ -150,8 +150,9 @@ def test_stacks_say_it_exactly() -> None:
         [poll(50, 500) | swept(33), ev.fork_failed(51 * MS, 100, 11, **forked(33)), start(52, 502) | forked(33)],
         [poll(50, 500) | swept(33), start(51, 501) | forked(34), start(52, 502) | forked(33)],
         [poll(50, 500) | swept(33)],
+        [ev.fork(30 * MS, 200, by=100), poll(50, 500, tid=999) | swept(33), start(51, 600, tid=999, by=200) | forked(33)],
     ],
-    ids="other_line no_start is_alive is_alive_only plain_fork other_thread failed other_start no_fork".split(),
+    ids="other_line no_start is_alive is_alive_only plain_fork other_thread failed other_start no_fork other_process".split(),
 )
 def test_what_stacks_rule_out(rows: list[ev.Row]) -> None:
     """Another line, another call than start, another thread, a fork that failed: the stacks show that no start cleared it."""

@@ -9,6 +9,7 @@ from test_causes import ok
 from traces import MS, cells, recording, target
 
 from forktrace.trace import events as ev
+from forktrace.views.export import TABLES
 
 PROCESS = "app.py main > multiprocessing/process.py start > multiprocessing/popen_fork.py _launch"
 POPEN = "app.py main > subprocess.py __init__ > subprocess.py _execute_child"
@@ -23,7 +24,9 @@ SWEEP = (
 DROPPED = "app.py main > subprocess.py __del__ > subprocess.py _internal_poll"
 
 
-def taken(fork: str | None, reap: str | None, *asked: str | None, at: float = 5.0, **of_reap: Any) -> list[tuple[Any, ...]]:
+def taken(
+    fork: str | None, reap: str | None, *asked: str | None, at: float = 5.0, result: int = 10, **of_reap: Any
+) -> list[tuple[Any, ...]]:
     """Return what `stolen` says of a child forked, reaped and then asked for in vain on these stacks."""
     stacks = [{} if frames is None else ok(frames) for frames in (fork, reap, *asked)]
     rows = [
@@ -34,7 +37,7 @@ def taken(fork: str | None, reap: str | None, *asked: str | None, at: float = 5.
     ]
     rows.append(ev.reap(4 * MS, 500, **stacks[1] | {"by": 100, "target": "any"} | of_reap))
     for number, stack in enumerate(stacks[2:]):
-        rows.append(ev.wait(int(at * MS) + number, None, by=100, result=10, target_pid=500, **stack))
+        rows.append(ev.wait(int(at * MS) + number, None, by=100, result=result, target_pid=500, **stack))
     return cells(recording(*rows).stolen())
 
 
@@ -52,6 +55,9 @@ def taken(fork: str | None, reap: str | None, *asked: str | None, at: float = 5.
          "multiprocessing", ("app.py:1 x", "app.py:1 main"), "exitcode None"),
         ("asyncio/unix_events.py _start > subprocess.py __init__", "app.py reaper", WATCH, "asyncio",
          ("app.py:1 reaper", "unix_events.py:2 _do_waitpid"), "returncode 255"),
+        ("asyncio/unix_events.py _start > subprocess.py __init__", "app.py reaper",
+         "asyncio/base_subprocess.py close > subprocess.py poll > subprocess.py _internal_poll", "asyncio",
+         ("app.py:1 reaper", "subprocess.py:3 _internal_poll"), "not asked"),
         ("app.py main", "app.py reaper", "app.py other", "os-fork", ("app.py:1 reaper", "app.py:1 other"), "ECHILD"),
         ("multiprocessing/resource_tracker.py x > multiprocessing/util.py spawnv_passfds", "app.py reaper",
          "multiprocessing/resource_tracker.py ensure_running", "multiprocessing",
@@ -92,9 +98,29 @@ def test_no_thefts(fork: str, reap: str | None, asked: str, of_reap: dict[str, A
     assert taken(fork, reap, asked, **of_reap) == []
 
 
+@pytest.mark.parametrize("stack", ["", ";", "\x00", "a b c", ":1 ", "x" * 5000 + ";" * 5000])
+def test_stacks_that_no_recorder_writes(stack: str) -> None:
+    """They are text like any other, in every table."""
+    strange = {"stack": stack, "stack_status": "ok"}
+    rows = [
+        target(),
+        ev.fork(1 * MS, 500, by=100, **strange),
+        ev.exit_(2 * MS, 500, parent=100, exit_from="interpreter", **strange),
+    ]
+    rows += [ev.zombie(3 * MS, 500), ev.reap(4 * MS, 500, by=100, target="any", **strange)]
+    rows += [ev.wait(5 * MS, None, by=100, result=10, target_pid=500, **strange), ev.fork_failed(6 * MS, 100, 11, **strange)]
+    rows += [ev.waits(7 * MS, 3, by=100, target="any", call="wait4", **strange), ev.signal(8 * MS, 100, 15, by=100, **strange)]
+    made = recording(*rows)
+    for table in TABLES.values():
+        table(made)
+    assert cells(made.lifecycles(), "reap_cause")[1] == ("os-wait",)
+    assert made.stolen().empty
+
+
 def test_in_vain_is_after_the_death() -> None:
     """A wait that failed before the child had died was not for it; one that returns just before the thief's may be."""
     assert taken(PROCESS, "app.py reaper", JOIN, at=2.5) == []
+    assert taken(PROCESS, "app.py reaper", JOIN, result=4) == []
     assert len(taken(PROCESS, "app.py reaper", JOIN, at=3.5)) == 1
 
 
@@ -109,15 +135,16 @@ def test_children_are_told_apart() -> None:
     """A number that is used again is another child, a caller in a namespace uses its own numbers, and time orders the rows."""
     rows = [target()]
     for start, pid, ns_pid in ((10, 500, 7), (30, 500, 8), (20, 501, 9), (22, 502, 500)):
-        rows += [ev.fork(start * MS, pid, by=100, ns_pid=ns_pid, **ok(PROCESS)), ev.exit_((start + 1) * MS, pid, parent=100)]
+        born = (9 if pid == 501 else start) * MS
+        rows += [ev.fork(born, pid, by=100, ns_pid=ns_pid, **ok(PROCESS)), ev.exit_((start + 1) * MS, pid, parent=100)]
         rows += [ev.zombie((start + 1) * MS, pid), ev.reap((start + 5) * MS, pid, by=100, target="any", **ok("app.py reaper"))]
     asks = [
         ev.wait(time * MS, None, by=100, result=10, target_pid=number, **ok(JOIN))
         for time, number in ((16, 7), (36, 8), (26, 9))
     ]
-    other = ev.wait(37 * MS, None, by=200, result=10, target_pid=9, **ok(JOIN))
-    table = recording(*rows, *asks, ev.fork(9 * MS, 200, by=100), other).stolen()
-    assert cells(table, "time_ns", "id") == [(15 * MS, 2), (25 * MS, 3), (35 * MS, 5)]
+    other = [ev.wait(37 * MS, pid, by=200, result=10, target_pid=500, **ok(JOIN)) for pid in (None, 502)]
+    table = recording(*rows, *asks, ev.fork(8 * MS, 200, by=100), *other).stolen()
+    assert cells(table, "time_ns", "id") == [(15 * MS, 3), (25 * MS, 2), (35 * MS, 5)]
 
 
 def test_the_part_of_a_recording() -> None:

@@ -16,6 +16,7 @@ import forktrace
 from forktrace.analysis.recording import Recording
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace import events as ev
+from forktrace.views.key import START
 from forktrace.views.timeline import format_of, timeline, write_timeline
 
 
@@ -164,6 +165,20 @@ def test_fold_by_cause_and_line() -> None:
     at = int(np.nanargmax(joined.values))
     assert joined.baseline[at] == pytest.approx(swept.values[at])
     assert running.values.min() < 0
+
+
+def test_fold_names_only_the_lines_of_labelled_starts() -> None:
+    """Of two lines that start processes, the legend has the one whose starts cleared most, in the colour of their lines."""
+    made = recording(*consumer(300, burst=20), closed=False)
+    table = made.lifecycles()
+    clearing = table["cleared_by_id"].dropna().value_counts()
+    table.loc[table["origin"] == "forked", "fork_site"] = "a.py:1 f"
+    table.loc[clearing.index[clearing > 1], "fork_site"] = "b.py:2 g"
+    ax = drawn(made)
+    assert [text for text in legend(ax) if "start" in text] == ["start at b.py:2 g"]
+    (entry,) = ax.get_legend().get_lines()
+    assert mpl.colors.same_color(ax.collections[0].get_edgecolor(), entry.get_color())
+    assert entry.get_color() != START["color"]
 
 
 def test_fold_without_starts_that_clear() -> None:

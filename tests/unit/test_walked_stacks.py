@@ -62,18 +62,18 @@ def code_record(key: int, path: bytes = b"/srv/a.py", name: bytes = b"f", versio
     fields = {"key": key, "version": version, "first_line": 7, "file": 99, "path_width": 1, "name_width": 1} | more
     for field, value in fields.items():
         one[field] = value
-    for field, value in (("path", path), ("name", name)):
-        one[field][0][: len(value)] = list(value)
-        one[f"{field}_bytes"] = len(value)
-    return one.tobytes()[: -layouts()["code_record"]["lines"].itemsize]
+    one["name_bytes"], one["path_bytes"] = len(name), len(path)
+    one["data"][0][: len(name + path)] = list(name + path)
+    return one.tobytes()[: len(one.tobytes()) - layouts()["code_record"]["data"].itemsize + len(name + path)]
 
 
-def stack_record(identity: int, *frames: tuple[int, int]) -> bytes:
+def stack_record(identity: int, *frames: tuple[int, int], handled: int = 0) -> bytes:
     """A `struct stack_record` with these frames, innermost first."""
     one = np.zeros(1, layouts()["stack_record"])
     one["id"], one["count"] = identity, len(frames)
     one["frames"]["code"][0][: len(frames)] = [code for code, _ in frames]
     one["frames"]["instruction"][0][: len(frames)] = [instruction for _, instruction in frames]
+    one["frames"]["handled"][0][0] = handled
     whole = one.tobytes()
     return whole[: len(whole) - (1024 - len(frames)) * layouts()["frame"].itemsize]
 
@@ -128,6 +128,14 @@ def test_lines_of_every_interpreter(tmp_path: Any) -> None:
             assert [(at, mine.line(at // units)) for at, _ in starts] == [tuple(one) for one in starts], (python, first)
 
 
+@pytest.mark.parametrize("version", [0x309, 0x30A])
+def test_lines_beyond_a_cut_table_are_not_known(version: int) -> None:
+    """Where the table was too long to be sent, no line is made up."""
+    whole, cut = (Code("f.py", "f", 10, bytes([4, 1, 4, 1]), version, is_cut) for is_cut in (False, True))
+    assert [whole.line(0), cut.line(0)] == [10 + (version == 0x30A)] * 2
+    assert (whole.line(100), cut.line(100)) == (12, 0)
+
+
 def test_dis_agrees_on_the_first_instruction() -> None:
     """The test above reads what dis says: it says something."""
     assert list(dis.findlinestarts(compile("x = 1\ny = 2", "f.py", "exec")))
@@ -150,6 +158,15 @@ def test_frames_become_text() -> None:
         Frame("__init__", 0, "__init__"),
     }
     assert stacks.interpreters == {99}
+
+
+def test_a_signal_handler_is_told_from_a_call() -> None:
+    """A frame of its own stands between the handler and what it interrupted."""
+    stacks, _ = fresh()
+    for key, name in ((1, b"reap"), (2, b"main")):
+        stacks.add_code(code_record(key, name=name))
+    stacks.add_stack(stack_record(10, (1, 0), (0, 0), (2, 0), handled=17))
+    assert texts(stacks, (10, "ok")) == [("/srv/a.py:0 main;<signal handler>:0 SIGCHLD;/srv/a.py:0 reap", "ok")]
 
 
 def test_what_did_not_arrive_is_lost() -> None:

@@ -99,6 +99,8 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe gets none, nor a terminal with NO_COLOR."""
     assert "\x1b" not in text(swept(), 1)
     assert "\x1b[36m" in text(swept(), 1, force_terminal=True)
+    assert "\x1b[1m4711" in text(swept(), 1, force_terminal=True)
+    assert "\x1b[1;31m4711" in text(of_child(reap_cause="never"), 1, force_terminal=True)
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[36m" not in text(swept(), 1, force_terminal=True)
 
@@ -266,9 +268,15 @@ def test_a_signal_that_did_not_kill() -> None:
     assert line(made, "+1.300") == "got     SIGTERM, sent by 100 python, which did not end it"
 
 
+def test_few_of_many_signals() -> None:
+    """A process that is stopped and continued a thousand times is no thousand lines."""
+    made = of_child(REAP, more=[ev.signal((1300 + n) * MS, 4711, 19, by=100) for n in range(5)])
+    assert [one.partition(" got")[0] for one in told(made) if "SIGSTOP" in one] == ["+1.300", "+1.301", "+1.302"]
+
+
 def test_polled_in_vain() -> None:
     """How often it was asked for before it was reaped, and where its parent asks for single children."""
-    asked = ev.waits(1400 * MS, 36, by=100, call="wait4", target="pid", flags=1)
+    asked = ev.waits(1400 * MS, 1, by=100, call="wait4", target="pid", flags=1)
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=1))
     assert told(made)[3] == "asked   1 time in vain"
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=37), more=[asked])
@@ -453,7 +461,7 @@ def test_a_stolen_exit_status() -> None:
     assert lines[-3:] == [
         "fix app.py:20, one of:",
         "- wait for your own children by number, never for any child (a call for each child)",
-        "- leave the waiting to what made it (nothing; it waits anyway)",
+        "- leave the waiting to what made it (nothing: it waits anyway)",
     ]
     bare = stolen(of_child(REAP, **FORKED, **REAPED), created_by=None, thief_site=None, owner_site=None, seen=None)
     assert told(bare)[4:6] == ["stolen by 100 python", "from its owner, which waits for it"]
@@ -569,10 +577,10 @@ def test_a_trace_with_a_theft() -> None:
         "+3.950 reaped  by 100 reaper.py:9 reap_all > waitpid(-1)",
         "stolen by 100 at reaper.py:9 reap_all",
         "from subprocess, which waits for it at consumer.py:81 run, and got returncode 0, whatever it was",
-        "why 100 itself called a wait function of the os module; that call came only then (os-wait)",
+        "why 100 itself called a wait function of the os module (os-wait)",
         "fix reaper.py:9, one of:",
         "- wait for your own children by number, never for any child (a call for each child)",
-        "- leave the waiting to what made it (nothing; it waits anyway)",
+        "- leave the waiting to what made it (nothing: it waits anyway)",
     ]
 
 
@@ -601,6 +609,12 @@ def test_calls_in_the_middle_are_left_out() -> None:
     calls = recording(target()).calls(stack)
     assert calls_of("a.py:1 main", calls) == (True, ["f0", "f1", "...", "f7", "f8", "f9"])
     assert calls_of("gone.py:1 main", calls) == (True, [])
+
+
+def test_a_handler_among_the_calls() -> None:
+    """Where the interpreter ran a handler of a library on top of what it interrupted, the chain says so."""
+    stack = f"/srv/a.py:1 main;<signal handler>:0 SIGCHLD;{LIBRARY}/asyncio/unix_events.py:9 _sig_chld"
+    assert calls_of("a.py:1 main", recording(target()).calls(stack)) == (True, ["handler of SIGCHLD", "_sig_chld"])
 
 
 def test_the_innermost_of_equal_frames() -> None:

@@ -262,20 +262,56 @@ def classes():
     reap(Meta("Made", (object,), {})())
 
 
+class Handlers(object):
+    """Signal handlers of all shapes. Each stack has a frame that the program does not see: the signal."""
+
+    def __init__(self):
+        self.done = []
+
+    def plain(self):
+        def on_child(number, frame):
+            self.done.append(reaped(os.waitpid(-1, 0)[0], handled(look())))
+
+        return on_child
+
+    def method(self, number, frame):
+        self.done.append(reaped(os.waitpid(-1, 0)[0], handled(look())))
+
+    def any_arguments(self):
+        return lambda *arguments: self.done.append(reaped(os.waitpid(-1, 0)[0], handled(look())))
+
+    def through_helper(self):
+        return lambda number, frame: self.done.append(reap_any())
+
+
+def reap_any():
+    return reaped(os.waitpid(-1, 0)[0], handled(look(), 2))
+
+
+def handled(frames, depth=1):
+    return frames[:-depth] + [["<signal handler>", 0, "SIGCHLD"]] + frames[-depth:]
+
+
 def handlers():
-    done = []
+    """The handlers, over a program that sleeps, computes and blocks in a wait for another child."""
+    shapes = Handlers()
+    for handler in (shapes.plain(), shapes.method, shapes.any_arguments(), shapes.through_helper()):
+        for idle in (naps, computes):
+            del shapes.done[:]
+            before = signal.signal(signal.SIGCHLD, handler)
+            pid = child(forked(look(), os.fork()))
+            while not shapes.done:
+                idle()
+            assert shapes.done == [pid]
+            signal.signal(signal.SIGCHLD, before)
 
-    def on_child(number, frame):
-        done.append(reaped(os.waitpid(-1, 0)[0], look()))
 
-    before = signal.signal(signal.SIGCHLD, on_child)
-    for _ in range(3):
-        del done[:]
-        pid = child(forked(look(), os.fork()))
-        while not done:
-            time.sleep(0.001)
-        assert done == [pid]
-    signal.signal(signal.SIGCHLD, before)
+def naps():
+    time.sleep(0.001)
+
+
+def computes():
+    sum(range(1000))
 
 
 def decorators():
@@ -353,6 +389,7 @@ FILES = decoded(
     r"<a notebook cell>",
     r"",
     r"/srv/" + "long" * 75 + ".py",
+    r"/prv/" + "long" * 75 + ".py",
     r"/srv/" + r"\u9577\u3044" * 90 + ".py",
 )
 NAMES = decoded(r"caf\xe9", r"\u65e5\u672c\u8a9e", r"\u0444\u0443\u043d\u043a\u0446\u0438\u044f", r"\U00010400", "n" * 250)
@@ -377,10 +414,14 @@ def twin(lines, blank):
 
 
 def long_functions():
-    """Functions that differ in the middle of their line table only, with the call at line 1502 or 1503; then a longer one."""
+    """Functions that differ in the middle of their line table only, with the call at line 1503 or 1504."""
+    kept = []
     for blank in (1000, 2000, 1400, 1600, 1499, 1501):
-        run(twin(3000, blank), "/srv/long.py", "twin")
-    run(twin(12000, 1), "/srv/longer.py", "twin")
+        names = dict(globals())
+        exec(compile(twin(3000, blank), "/srv/long.py", "exec"), names)
+        kept.append(names["twin"])
+    for each in kept:
+        each()
 
 
 def far_lines():
@@ -747,7 +788,8 @@ def tell_ending(pid, how, ending):
         )
         return
     code, path = PATHS[ending]
-    unknown = (RETURNS or (how == "-m" and VERSION >= (3, 8))) and ending not in KNOWN_ALL_THE_SAME
+    of_module = how == "-m" and (ending in ("return", "exception") or VERSION >= (3, 8))
+    unknown = (RETURNS or of_module) and ending not in KNOWN_ALL_THE_SAME
     row(pid, exit_code=code, term_signal=None, exit_path="unknown" if unknown else path)
     if ending == "return":
         LINES.append(line_of(what="status", event="exit", pid=pid, status="no-thread-state"))
