@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -44,6 +45,9 @@ POINTS = [
 # perf and bpftrace want tracefs where they look for it: mounted there for them alone
 WITH_TRACEFS = ["unshare", "--mount", "sh", "-c", 'mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec "$@"', "sh"]
 BPFTRACE = ",".join(f"tracepoint:{point}" for point in POINTS) + ' { printf("%llu %d %s %s\\n", nsecs, pid, comm, probe); }'
+OURS, WITHOUT = "forktrace", "forktrace --no-stacks"
+STORM_VERSIONS = ("3.11", "3.13")
+DEPTHS = (5, 40)
 HEAVY = ["pyarrow", "pandas", "matplotlib", "bcc"]
 
 
@@ -52,7 +56,7 @@ def workloads(folder: Path) -> dict[str, list[str]]:
     for name in ("storm", "calls"):
         subprocess.run(["gcc", "-O2", "-static", "-o", folder / name, WORKLOADS / f"{name}.c"], check=True)
     storm, python = str(folder / "storm"), sys.executable
-    return {
+    found = {
         "C fork+exit+wait, 1 worker": [storm, "1", "2500"],
         "C fork+exit+wait, 2 workers": [storm, "2", "3000"],
         "C fork+exec+wait, 1 worker": [storm, "1", "1200", "exec"],
@@ -60,14 +64,32 @@ def workloads(folder: Path) -> dict[str, list[str]]:
         "Python os.fork": [python, str(WORKLOADS / "fork_storm.py"), "700"],
         "Python subprocess.run": [python, str(WORKLOADS / "run_loop.py"), "350"],
     }
+    for version, interpreter in interpreters().items():
+        for depth in DEPTHS:
+            command = [interpreter, str(WORKLOADS / "fork_storm.py"), "700", str(depth)]
+            found[f"Python {version} os.fork, depth {depth}"] = command
+    return found
+
+
+def interpreters() -> dict[str, str]:
+    """Return the interpreters whose fork storms are measured, as far as pyenv or the system has them."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = {}
+    for version in STORM_VERSIONS:
+        names = [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"))] + [shutil.which(f"python{version}")]
+        if names[0]:
+            found[version] = names[0]
+    return found
 
 
 def tracers(folder: Path) -> dict[str, list[str]]:
     """Return what each tracer puts before a command."""
     quoted = [*WITH_TRACEFS, "sh", "-c", 'program=$1 out=$2; shift 2; exec bpftrace -q -o "$out" -c "$*" -e "$program"', "sh"]
     events = [word for point in POINTS for word in ("-e", point)]
+    record = [*FORKTRACE, "record", "-q", "--force", "--user", "root", "-o", str(folder / "x.arrows")]
     return {
-        "forktrace": [*FORKTRACE, "record", "-q", "--force", "--user", "root", "-o", str(folder / "x.arrows"), "--"],
+        OURS: [*record, "--"],
+        WITHOUT: [*record, "--no-stacks", "--"],
         "strace -f": ["strace", "-f", "-e", "trace=process", "-o", str(folder / "strace.txt")],
         "bpftrace": [*quoted, BPFTRACE, str(folder / "bpftrace.txt")],
         "perf record": [*WITH_TRACEFS, "perf", "record", "-q", "-a", "-o", str(folder / "perf.data"), *events, "--"],
@@ -76,7 +98,7 @@ def tracers(folder: Path) -> dict[str, list[str]]:
 
 def elapsed_s(command: Sequence[str]) -> float:
     """Run `command` and return the seconds that it prints as its last line."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0 or not done.stdout.strip():
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     return float(done.stdout.split()[-1])
@@ -142,24 +164,34 @@ def slowdowns(folder: Path, count: int, rival_count: int, only: str) -> None:
     commands = workloads(folder)
     row("workload", "tracer", "pairs", "slowdown [95 % interval]", "bare, s", "events lost", "trace, bytes a process")
     row(*["---"] * 7)
-    for name, prefix in usable(folder).items():
+    found = usable(folder)
+    for name, prefix in found.items():
+        is_ours = name in (OURS, WITHOUT)
         for workload, command in commands.items():
-            if only in f"{workload}, {name}":
-                is_ours = name == "forktrace"
-                one_line(folder, workload, name, command, prefix, count if is_ours else rival_count, is_ours)
+            if only in f"{workload}, {name}" and (is_ours or "depth" not in workload):
+                pair = command, [*prefix, *command]
+                one_line(folder, workload, name, pair, count if is_ours else rival_count, is_ours)
+    if OURS not in found or WITHOUT not in found:
+        return
+    for workload, command in commands.items():
+        name = "stacks against --no-stacks"
+        if only in f"{workload}, {name}":
+            pair = [*found[WITHOUT], *command], [*found[OURS], *command]
+            one_line(folder, workload, name, pair, count, True)
 
 
-def one_line(folder: Path, workload: str, name: str, command: list[str], prefix: list[str], count: int, is_ours: bool) -> None:
-    """Measure one workload under one tracer, and print the line."""
+def one_line(folder: Path, workload: str, name: str, pair: tuple[list[str], list[str]], count: int, is_ours: bool) -> None:
+    """Measure the second of two commands against the first, and print the line."""
     traces = []
+    before, after = pair
 
     def traced() -> float:
-        seconds = elapsed_s([*prefix, *command])
+        seconds = elapsed_s(after)
         if is_ours:
             traces.append(trace_facts(folder / "x.arrows"))
         return seconds
 
-    both = pairs(count, lambda: elapsed_s(command), traced)
+    both = pairs(count, lambda: elapsed_s(before), traced)
     bare = statistics.median(fast for fast, _ in both)
     lost, size = "not counted", ""
     if traces:
@@ -173,7 +205,7 @@ def one_line(folder: Path, workload: str, name: str, command: list[str], prefix:
 @contextlib.contextmanager
 def recording(folder: Path, command: Sequence[str]) -> Iterator[list[int]]:
     """Record `command`, which begins by a line on its output; yields the pids of forktrace's own processes once it runs."""
-    order = [*tracers(folder)["forktrace"], "sh", "-c", 'echo ready; exec "$@"', "sh", *command]
+    order = [*tracers(folder)[OURS], "sh", "-c", 'echo ready; exec "$@"', "sh", *command]
     with subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -253,7 +285,7 @@ def recorder(folder: Path) -> None:
 def starts(folder: Path) -> None:
     """Print how long it takes until the target runs, and `--help`."""
     until_ms, help_ms = [], []
-    order = [*tracers(folder)["forktrace"], str(folder / "storm"), "clock"]
+    order = [*tracers(folder)[OURS], str(folder / "storm"), "clock"]
     for _ in range(STARTS):
         begin_ns = time.monotonic_ns()
         clock = subprocess.run(order, stdout=subprocess.PIPE, check=True).stdout

@@ -1,7 +1,8 @@
 """How long the lifecycle table takes from 10,000, 100,000 and 300,000 processes: `python benchmarks/table_scale.py`.
 
 Four events a process (fork, exit, zombie, reap), shaped like the Kafka consumer: one parent that starts a child per message
-and sweeps away the ones before, in bursts of ten. Prints the median of three runs, reading the file and making the table.
+and sweeps away the ones before, in bursts of ten. Each fork, exit and reap has a Python stack, of `STACKS` distinct ones each.
+Prints the median of three runs, reading the file and making the table.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ from forktrace.trace import events, stream
 
 MS = 1_000_000
 BATCH_ROWS = 50_000
+STACKS = 1_000  # of each kind: as many lines of the program, each under ten frames of its own
+LIB = "/usr/lib/python3.11/multiprocessing"
+LAUNCH = f"{LIB}/process.py:121 start;{LIB}/context.py:277 _Popen;{LIB}/popen_fork.py:19 __init__;{LIB}/popen_fork.py"
+INNER = {
+    "fork": f"{LAUNCH}:66 _launch",
+    "exit": f"{LAUNCH}:71 _launch",
+    "reap": f"{LIB}/process.py:118 start;{LIB}/process.py:59 _cleanup;{LIB}/popen_fork.py:27 poll",
+}
 HEADER = {
     "forktrace": "bench",
     "command": ["bench"],
@@ -49,6 +58,8 @@ def write_trace(path: Path, processes: int) -> None:
     call = np.where(fork, events.CALLS.index("clone"), events.CALLS.index("wait4"))
     hundred = np.full(4 * processes, 100)
     comm = np.where(fork, "python", None)
+    line = np.tile(child, 4)[order] // 10 % STACKS
+    stack = np.select([fork, exit_, reap], [_stacks(kind)[line] for kind in ("fork", "exit", "reap")], None)
     columns = {
         "time_ns": (times[order], None),
         "kind": (row_kind, None),
@@ -67,6 +78,9 @@ def write_trace(path: Path, processes: int) -> None:
         "target": (0 * hundred, reap),
         "count": (0 * hundred, reap),
         "comm": comm,
+        "stack": stack,
+        "stack_status": (0 * hundred, fork | exit_ | reap),
+        "exit_from": (0 * hundred, exit_),
     }
     with path.open("wb") as file:
         writer = stream.Writer(file, HEADER)
@@ -75,12 +89,18 @@ def write_trace(path: Path, processes: int) -> None:
         for first in range(0, 4 * processes, BATCH_ROWS):
             part = slice(first, first + BATCH_ROWS)
             cut = {
-                n: c[part].tolist() if n == "comm" else (c[0][part], c[1] if c[1] is None else c[1][part])
+                n: c[part].tolist() if n in ("comm", "stack") else (c[0][part], c[1] if c[1] is None else c[1][part])
                 for n, c in columns.items()
             }
             writer.write(stream.batch(cut, min(BATCH_ROWS, 4 * processes - first)))
         writer.write(stream.batch_of([events.end(int(times.max()) + MS)]))
         writer.close()
+
+
+def _stacks(kind: str) -> np.ndarray:
+    """Return the distinct stacks of one kind of event."""
+    outer = ";".join(f"/srv/app/module{depth}.py:{100 + depth} function{depth}" for depth in range(10))
+    return np.array([f"{outer};/srv/app/consumer.py:{line} consume;{INNER[kind]}" for line in range(STACKS)], object)
 
 
 def seconds(path: Path) -> tuple[float, float]:
@@ -89,7 +109,7 @@ def seconds(path: Path) -> tuple[float, float]:
     recording: Recording = read(path)
     middle = time.perf_counter()
     table = recording.lifecycles()
-    assert (table["state"] == "gone").sum() == len(table) - 1
+    assert (table["state"] == "gone").sum() == (table["reap_cause"] == "next-start").sum() == len(table) - 1
     return middle - begin, time.perf_counter() - middle
 
 

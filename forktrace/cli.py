@@ -9,6 +9,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
-_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks")
+_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
+_PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 trace_argument = click.argument("trace", required=False)
+causes_option = click.option("--causes", metavar="FILE", help="Rules for causes that come before the built-in ones.")
 force_option = click.option("--force", is_flag=True, help="Overwrite the output file.")
 
 
@@ -82,6 +85,7 @@ def cli() -> None:
         forktrace doctor                            is all here that recording needs?
         sudo forktrace record -- python consumer.py
         forktrace report                            the newest recording here, in words
+        forktrace why 4711                          one process, explained
         forktrace timeline -o consumer.png
     """
 
@@ -92,9 +96,22 @@ def cli() -> None:
 @click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
 @click.option("--user", metavar="USER", help="Run the command as USER, a name or a number [default: who called sudo].")
+@click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
+@click.option("--no-source", is_flag=True, help="Leave the text of source lines out of the trace.")
+@click.option(
+    "--own", metavar="PREFIX", multiple=True, help="Files below PREFIX are your code too, wherever they are installed."
+)
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(
-    output: str | None, force: bool, duration: float | None, quiet: bool, user: str | None, command: tuple[str, ...]
+    output: str | None,
+    force: bool,
+    duration: float | None,
+    quiet: bool,
+    user: str | None,
+    no_stacks: bool,
+    no_source: bool,
+    own: tuple[str, ...],
+    command: tuple[str, ...],
 ) -> None:
     """Record what becomes of a command's processes.
 
@@ -109,7 +126,17 @@ def record(
     try:
         from forktrace.live import launch
 
-        status = launch.record(command, output=output, force=force, duration_s=duration, quiet=quiet, user=user)
+        status = launch.record(
+            command,
+            output=output,
+            force=force,
+            duration_s=duration,
+            quiet=quiet,
+            user=user,
+            stacks=not no_stacks,
+            source=not no_source,
+            own=own,
+        )
     except CommandError:
         raise
     except ForktraceError as error:
@@ -121,7 +148,8 @@ def record(
 @cli.command()
 @trace_argument
 @selection_options
-def report(trace: str | None, pid: str | None, since: str | None, until: str | None) -> None:
+@causes_option
+def report(trace: str | None, pid: str | None, since: str | None, until: str | None, causes: str | None) -> None:
     """Say what happened, in words.
 
     The longest zombies, who reaped them with which call, what was never reaped, failed forks, and what was lost.
@@ -133,7 +161,31 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
     """
     from forktrace.views.report import report
 
-    report(_read(trace, pid, since, until, says_cut=True), _console())
+    report(_read(trace, pid, since, until, causes, says_cut=True), _console())
+
+
+@cli.command()
+@trace_argument
+@click.argument("pid", required=False)
+@causes_option
+def why(trace: str | None, pid: str | None, causes: str | None) -> None:
+    """Explain one process, from its fork to its reap.
+
+    Says who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier, and what the
+    program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+
+    \b
+    Examples:
+        forktrace why
+        forktrace why run.arrows 4711
+    """
+
+    from forktrace.views.why import why
+
+    if trace and pid is None and _PROCESS.fullmatch(trace) and not Path(trace).exists():
+        trace, pid = None, trace
+    recording = _read(trace, None, None, None, causes)
+    why(recording, recording.find_process(pid) if pid else None, _console())
 
 
 @cli.command()
@@ -184,9 +236,10 @@ def events(trace: str | None, pid: str | None, since: str | None, until: str | N
 @trace_argument
 @click.option("-o", "--output", metavar="FILE", default="-", help="A .csv, .json or .parquet file [default: stdout].")
 @click.option("--to", "to", type=click.Choice(_TABLE_FORMATS), help="The format [default: by the file's name; csv on stdout].")
-@click.option("--table", type=click.Choice(_TABLES), default="lifecycles", show_default=True, help="Which table.")
+@click.option("--table", type=click.Choice(_TABLES), metavar="NAME", default="lifecycles", help=f"One of {', '.join(_TABLES)}.")
 @force_option
 @selection_options
+@causes_option
 def export(
     trace: str | None,
     output: str,
@@ -196,6 +249,7 @@ def export(
     pid: str | None,
     since: str | None,
     until: str | None,
+    causes: str | None,
 ) -> None:
     """Write a table of the recording for other programs.
 
@@ -209,7 +263,7 @@ def export(
     form = to or ("csv" if output == "-" else format_of(output))
     if form == "parquet" and output == "-" and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
-    recording = _read(trace, pid, since, until)
+    recording = _read(trace, pid, since, until, causes)
     with _sink(output, force) as sink:
         write(recording, table, form, sink, on_screen=sink.isatty())
     if output != "-":
@@ -268,7 +322,7 @@ def _show(trace: str, picture: str, force: bool) -> None:
         write_timeline(recording, sink, "png")
         owner = os.stat(trace)
         os.fchown(sink.fileno(), owner.st_uid, owner.st_gid)
-    _say(f"wrote {trace} and {picture}; next: forktrace events {trace}")
+    _say(f"wrote {trace} and {picture}; next: forktrace why {trace}")
 
 
 @cli.command()
@@ -302,11 +356,19 @@ def _console() -> Console:
     return Screen()
 
 
-def _read(trace: str | None, pid: str | None, since: str | None, until: str | None, says_cut: bool = False) -> Recording:
+def _read(
+    trace: str | None,
+    pid: str | None,
+    since: str | None,
+    until: str | None,
+    causes: str | None = None,
+    *,
+    says_cut: bool = False,
+) -> Recording:
     """Return the selected part of the trace, or of the newest one here; a cut is told unless the command says it by itself."""
     from forktrace.analysis.recording import read
 
-    recording = read(trace or _newest())
+    recording = read(trace or _newest(), causes)
     if recording.cut and not says_cut:
         click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
     if since is not None or until is not None:
@@ -379,18 +441,13 @@ def main() -> NoReturn:
     try:
         status = cli.main(prog_name="forktrace", standalone_mode=False)
         sys.stdout.flush()
-    except ForktraceError as error:
-        quiet = isinstance(error.__cause__, BrokenPipeError)
-        status = _leave_pipe() if quiet else _complain(str(error), error.hint, error.exit_status)
     except click.ClickException as error:
         status = _complain_of_usage(error)
     except click.Abort:
         status = 130  # 128 + SIGINT
-    except (_ReaderLeft, BrokenPipeError):
-        status = _leave_pipe()
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-        status = _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
+    except (ForktraceError, _ReaderLeft, OSError) as error:
+        _let_go_of_stdout()  # as long as there is the error: what pandas has put around stdout goes with it
+        status = _complain_of(error)
     sys.exit(status)
 
 
@@ -407,10 +464,21 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _leave_pipe() -> int:
-    """Let go of stdout, whose reader has left (`| head`): else Python complains when it closes it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _READER_LEFT
+def _let_go_of_stdout() -> None:
+    """Where stdout takes no more (`| head`, a full disk): else Python complains when it closes it, and 3.14 ends with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain_of(error: ForktraceError | _ReaderLeft | OSError) -> int:
+    if isinstance(error, (_ReaderLeft, BrokenPipeError)) or isinstance(error.__cause__, BrokenPipeError):
+        return _READER_LEFT
+    if isinstance(error, ForktraceError):
+        return _complain(str(error), error.hint, error.exit_status)
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+    return _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
 
 
 def _complain(message: str, hint: str, status: int) -> int:

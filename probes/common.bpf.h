@@ -9,7 +9,12 @@
 #endif
 
 #define READ(into, address) bpf_probe_read_kernel(&(into), sizeof(into), (void *)(address))
-#define READ_USER(into, address) bpf_probe_read_user(&(into), sizeof(into), (void *)(address))
+#define READ_USER(into, address) read_user(&(into), sizeof(into), (void *)(address))
+
+/* bpf_probe_read_user by another name: at each place where BCC finds that one, it sorts all symbols of the kernel, for 60 ms. */
+static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
+
+#define MAX_ERRNO 4095
 
 #define KEEP_APART() asm volatile("" ::: "memory")
 
@@ -19,6 +24,7 @@
 #define SIGCHLD 17
 #define SA_NOCLDWAIT 2
 #define PIDTYPE_TGID 1
+#define WAKE_UP 2   /* BPF_RB_FORCE_WAKEUP: user space must act before the process gets far */
 #define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: user space looks on a timer; a wake-up costs the target 6 to 17 us */
 
 struct number {
@@ -36,12 +42,20 @@ struct process {
     struct who adopter_name;
     u64 empty_waits; /* wait calls for this very child that came back empty */
     struct number numbers[NS_LEVELS];
+    u64 program; /* the file that runs, by file_key, and where its code begins */
+    u64 program_code;
+    u64 library; /* the libpython that it mapped, 0: none, and where that begins */
+    u64 library_start;
+    u64 exit_stack;
+    u32 exit_stack_status;
     u32 pid;
     u32 exit_signal;
     u8 reaped;
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
     u8 adopter_disposition;
     u8 parent_is_init; /* the parent is followed, and the init of its PID namespace */
+    u8 exit_from;
+    u8 exit_known; /* the stack at its exit: 1 of the first thread that ended with it, 2 of the one that called exit_group */
 };
 
 /* signal_struct -> a followed process. That address is shared by all threads and survives an exec from any of them; a pid does
@@ -152,11 +166,34 @@ static __always_inline void name_thread(struct who *who, u64 task)
     who->tid = number_at(thread_pid_of(task), recorder_level());
 }
 
-static __always_inline void begin(struct head *head, u32 kind, struct process *process)
+#define CANDIDATES 3
+
+/* The stack of the thread that is acting: walked before the event is reported, since tail calls do not come back. */
+struct walk {
+    u64 time_ns; /* of the event */
+    u64 stack;   /* mixes the frames; in the end the id */
+    u64 frame;   /* address of the next frame to read */
+    u64 runtime;
+    u32 count;
+    u32 status;
+    u32 most;
+    u32 then; /* the program to go on with */
+    u32 tries; /* that came to nothing so far */
+    s64 result; /* of the system call, for it */
+    u32 call;
+    u32 handles;     /* the process handles SIGCHLD: look for the frames of handlers */
+    u32 handler;     /* the place in the stack of one that may be, */
+    u32 numbers[CANDIDATES]; /* the signals that it may have been called for, */
+    u64 interrupted[CANDIDATES]; /* and the frames that it then interrupted */
+};
+
+/* `walk` 0: no stack was asked for. */
+static __always_inline void begin(struct head *head, u32 kind, struct process *process, struct walk *walk)
 {
-    head->time_ns = bpf_ktime_get_boot_ns();
+    head->time_ns = walk ? walk->time_ns : bpf_ktime_get_boot_ns();
     head->kind = kind;
-    head->pad = 0;
+    head->stack = walk ? walk->stack : 0;
+    head->stack_status = walk ? walk->status : NONE;
     head->process.pid = process ? process->pid : 0;
     head->process.start_ns = process ? process->start_ns : 0;
     head->process.tid = 0;

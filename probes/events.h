@@ -6,12 +6,14 @@
  */
 #pragma once
 
-enum kind { FORK, FORK_FAILED, EXEC, EXIT, ZOMBIE, WAIT, REAP, AUTOREAP, SIGNAL, OOM, KINDS };
+enum kind { FORK, FORK_FAILED, EXEC, EXIT, ZOMBIE, WAIT, REAP, AUTOREAP, SIGNAL, OOM, STACK, CODE, UNKNOWN_FILE, KINDS };
 enum origin { TARGET, FORKED, ATTACHED, ADOPTED };
 enum call { CALL_FORK, CALL_VFORK, CALL_CLONE, CALL_CLONE3, WAIT4, WAITID, IO_URING, KERNEL, UNSEEN };
 enum target { PID, ANY, PGID, PIDFD };
 enum disposition { DEFAULT, HANDLER, IGNORED, NOCLDWAIT };
 enum sent_by { BY_PROCESS, BY_KERNEL, BY_OOM, BY_PDEATHSIG, BY_PIDNS };
+enum exit_from { INTERPRETER, PY_EXIT, OTHER_CODE, RETURNED };
+enum stack_status { STACK_OK, NO_RUNTIME, NO_THREAD_STATE, READ_FAULT, TRUNCATED, NOT_PYTHON, STACK_LOST };
 #define NONE 255 /* of any of these enums: not known */
 
 /* What can get lost beside the records themselves; the indexes go on after enum kind. */
@@ -21,6 +23,11 @@ enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBE
 #define FILE_BYTES 256
 #define COMM_BYTES 16
 #define NS_LEVELS 4
+#define STACK_FRAMES 1024
+#define NAME_BYTES 256
+#define PATH_BYTES 1024
+#define LINES_BYTES 16384
+#define CODE_BYTES 17664
 
 /* A thread, or with tid 0 a process: numbers in the recorder's PID namespace, 0 when it cannot be seen from there. */
 struct who {
@@ -32,7 +39,8 @@ struct who {
 struct head {
     u64 time_ns;
     u32 kind;
-    u32 pad;
+    u32 stack_status;   /* NONE: no stack was asked for */
+    u64 stack;          /* of `by`: the id of a stack_record; with NO_RUNTIME the file that was not known yet */
     struct who process; /* whom it is about */
     struct who by;      /* who acted */
 };
@@ -81,6 +89,7 @@ struct exit_record {
     u32 status;
     u32 exit_signal;
     u8 disposition; /* of SIGCHLD in the real parent */
+    u8 exit_from;
     char comm[COMM_BYTES];
 };
 
@@ -130,4 +139,89 @@ struct wait_place {
     u8 call;
     u8 target;
     u8 pad[2];
+    u64 stack;
+    u32 stack_status;
+    u32 pad2;
+};
+
+/* One frame of a Python stack: what code runs (the key of a code_record, 0: a C function called Python here) and where in it. */
+struct frame {
+    u64 code;
+    u32 instruction; /* offset in bytes, in instructions in 3.10 */
+    u32 handled;     /* a signal handler, called for this signal */
+};
+
+/* A stack that was not seen before, innermost frame first. The record ends where the frames do. */
+struct stack_record {
+    u64 id;
+    u32 kind;
+    u32 count;
+    struct frame frames[STACK_FRAMES];
+};
+
+/* A code object that was not seen before: its name, its path and its line table one after the other, and there the record ends. Text is
+ * as CPython keeps it: 1, 2 or 4 bytes a character. */
+struct code_record {
+    u64 key;
+    u32 kind;
+    u32 version; /* 0x030b */
+    u64 file;    /* of the interpreter, by file_key */
+    u32 first_line;
+    u32 name_bytes;
+    u32 name_width;
+    u32 path_bytes;
+    u32 path_width;
+    u32 lines_bytes;
+    u64 lines_whole; /* more than lines_bytes: the table was cut */
+    u8 data[CODE_BYTES]; /* room for all three */
+};
+
+/* A program, or a library by the name of libpython, of which user space has not said yet whether it is an interpreter. */
+struct unknown_file_record {
+    u64 file; /* as file_key makes it */
+    u32 kind;
+    u32 pid;
+    u64 mapped; /* where the library begins; 0: it is the program */
+};
+
+/* An interpreter's file: where it keeps what the walk needs; all offsets in bytes. User space fills it, from the ELF file and from
+ * its table of versions. */
+struct interpreter {
+    u64 runtime;    /* address in the file of _PyRuntime, before 3.7 of interp_head */
+    u64 first_page; /* address in the file that is mapped at the beginning of a library */
+    u64 first_code; /* the one that is mapped at mm->start_code of a program */
+    u64 py_exit;
+    u64 py_exit_end;
+    u64 text;
+    u64 text_end;
+    u64 file; /* its own key */
+    u64 instruction_is_pointer; /* all ones: a frame holds a pointer to its instruction, 0: an offset */
+    u32 version;                /* 0x030b; 0: this file is no interpreter */
+    u32 runtime_interpreters;
+    u32 interpreter_next;
+    u32 interpreter_threads;
+    u32 thread_next;
+    u32 thread_id;
+    u32 thread_frame;
+    u32 cframe_frame;
+    u32 has_cframe; /* thread_frame points to a cframe, which points to the frame */
+    u32 frame_bytes;
+    u32 frame_code;
+    u32 frame_back;
+    u32 frame_instruction;
+    u32 frame_owner; /* 0: frames have no owner */
+    u32 frame_locals;
+    u32 frame_of_object; /* where a frame object points to its frame; 0: it is the frame */
+    u32 int_digit;
+    u32 code_first_line;
+    u32 code_path;
+    u32 code_name;
+    u32 code_lines;
+    u32 code_instructions;
+    u32 text_width_mask; /* a character of a str takes (kind & mask) | width bytes */
+    u32 text_width;
+    u32 text_ascii;   /* where the characters are, if they are ASCII */
+    u32 text_compact; /* ... if they are not */
+    u32 bytes_data;
+    u32 returns; /* main returns after SystemExit too, without Py_Exit */
 };

@@ -5,8 +5,19 @@
  * of a process that was not followed yet.
  */
 
-/* Begin to follow `task`; returns its entry, 0 when the map is full. Runs before the task has run, or as the task itself. */
-static __always_inline struct process *follow(u64 task)
+/* The program that runs in this memory; what it has mapped is not known yet. */
+static __always_inline void note_program(struct process *process, u64 mm)
+{
+    u64 file = 0;
+    READ(file, mm + mm_exe_file);
+    process->program = file_key(file);
+    READ(process->program_code, mm + mm_start_code);
+    process->library = process->library_start = 0;
+}
+
+/* Begin to follow `task`, which runs what `like` does, or with 0 what its memory says; returns its entry, 0 when the map is full. Runs
+ * before the task has run, or as the task itself. */
+static __always_inline struct process *follow(u64 task, struct process *like)
 {
     u64 signal = signal_of(task), pid = thread_pid_of(task);
     struct process fresh = {};
@@ -29,11 +40,23 @@ static __always_inline struct process *follow(u64 task)
     fresh.start_ns = start_of(task);
     READ(fresh.exit_signal, task + task_exit_signal);
     fresh.disposition = NONE;
+    fresh.exit_from = NONE;
+    fresh.exit_stack_status = NONE;
+    if (like) {
+        fresh.program = like->program;
+        fresh.program_code = like->program_code;
+        fresh.library = like->library;
+        fresh.library_start = like->library_start;
+    } else {
+        u64 mm = 0;
+        READ(mm, task + task_mm);
+        note_program(&fresh, mm);
+    }
     followed.update(&signal, &fresh);
     return followed.lookup(&signal);
 }
 
-static __always_inline void report_fork(u64 task, struct process *child, u64 by, u64 flags, u8 origin, u8 call)
+static __always_inline void report_fork(u64 task, struct process *child, u64 by, u64 flags, u8 origin, u8 call, struct walk *walk)
 {
     struct fork_record *record = ring.ringbuf_reserve(sizeof(struct fork_record));
     if (!record) {
@@ -41,7 +64,7 @@ static __always_inline void report_fork(u64 task, struct process *child, u64 by,
         return;
     }
     u64 parent = 0;
-    begin(&record->head, FORK, child);
+    begin(&record->head, FORK, child, walk);
     if (by)
         name_thread(&record->head.by, by);
     else
@@ -72,20 +95,42 @@ static __always_inline u8 forking_call(u64 task)
                                   : CALL_VFORK;
 }
 
-/* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn. */
-RAW_TRACEPOINT_PROBE(task_newtask)
+static __always_inline int made(u64 child, u64 flags, struct walk *walk)
 {
-    u64 child = ctx->args[0], flags = ctx->args[1], current = bpf_get_current_task(), signal = signal_of(current);
+    u64 current = bpf_get_current_task(), signal = signal_of(current);
     struct process *forker = followed.lookup(&signal);
-    if (!forker || flags & CLONE_THREAD)
+    if (!forker)
         return 0;
-    struct process *process = follow(child);
+    struct process *process = follow(child, forker);
     if (process)
-        report_fork(child, process, current, flags, FORKED, forking_call(current));
+        report_fork(child, process, current, flags, FORKED, forking_call(current), walk);
     else
         lose(PROCESSES_UNFOLLOWED);
     return 0;
 }
+
+/* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn. */
+RAW_TRACEPOINT_PROBE(task_newtask)
+{
+    u64 flags = ctx->args[1], signal = signal_of(bpf_get_current_task());
+    struct process *forker = followed.lookup(&signal);
+    if (!forker || flags & CLONE_THREAD)
+        return 0;
+    struct walk *walk = walk_of(RAW);
+#if STACKS
+    if (walk && prepare(walk, forker, AFTER_FORK, STACK_FRAMES))
+        raw_programs.call(ctx, FIND_FRAME);
+    return made(ctx->args[0], flags, walk);
+}
+
+int raw_after_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+    return made(ctx->args[0], ctx->args[1], walk_of(RAW));
+}
+#else
+    return made(ctx->args[0], flags, 0);
+}
+#endif
 
 /* One scratch record a CPU: argv is too long for the BPF stack, and its length for a reservation. */
 BPF_PERCPU_ARRAY(exec_scratch, struct exec_record, 1);
@@ -102,9 +147,9 @@ static __always_inline struct process *begin_with_target(u64 task)
         return 0;
     known->target.nr = 0;
     READ(known->level, pid + pid_level);
-    struct process *process = follow(task);
+    struct process *process = follow(task, 0);
     if (process)
-        report_fork(task, process, 0, 0, TARGET, NONE);
+        report_fork(task, process, 0, 0, TARGET, NONE, 0);
     return process;
 }
 
@@ -121,7 +166,7 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
     struct exec_record *record = exec_scratch.lookup(&zero);
     if (!record)
         return 0;
-    begin(&record->head, EXEC, process);
+    begin(&record->head, EXEC, process, 0);
     u32 old_tid = ctx->args[1], tid = 0;
     READ(tid, task + task_pid);
     name_process(&record->head.by, task);
@@ -131,6 +176,13 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
     READ(file, ctx->args[2] + linux_binprm_filename);
     bpf_probe_read_kernel_str(record->file, FILE_BYTES, (void *)file);
     READ(mm, task + task_mm);
+    note_program(process, mm);
+    process->exit_known = 0;
+#if STACKS
+    u64 program = process->program;
+    if (!interpreters.lookup(&program))
+        ask_about(program, process->pid, 0);
+#endif
     READ(from, mm + mm_arg_start);
     READ(to, mm + mm_arg_end);
     u64 bytes = to - from;
@@ -138,7 +190,7 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
     if (bytes > ARGV_BYTES - 1)
         bytes = ARGV_BYTES - 1;
     bytes &= ARGV_BYTES - 1; /* for older verifiers, which forget the comparison */
-    if (bpf_probe_read_user(record->argv, bytes, (void *)from))
+    if (read_user(record->argv, bytes, (void *)from))
         record->argv_bytes = bytes = 0;
     if (ring.ringbuf_output(record, sizeof(struct exec_record) - ARGV_BYTES + bytes, NO_WAKEUP))
         lose(EXEC);
@@ -200,23 +252,80 @@ static __always_inline void adopt_children(u64 task)
         if (entry == task + task_children)
             return;
         u64 child = entry - task_sibling;
-        struct process *process = follow(child);
+        struct process *process = follow(child, 0);
         if (process)
-            report_fork(child, process, 0, 0, ADOPTED, NONE);
+            report_fork(child, process, 0, 0, ADOPTED, NONE, 0);
         READ(entry, entry);
     }
     lose(CHILDREN_UNADOPTED);
 }
 
-/* current is the dying thread; group_dead: it was the last. CPU times: released threads are summed in the signal_struct, the dying
+#if STACKS
+/* Whose code called exit_group, by the return addresses on the user's stack: os._exit lies in the interpreter and libc's _exit keeps
+ * nothing there; of exit(3) Py_Exit is a caller further up, where SystemExit passes it. 256 bytes can always be read. */
+static __always_inline u8 exit_from(u64 regs, struct process *process)
+{
+    u64 pointer = 0, words[32] = {};
+    struct interpreter *python = interpreter_of(process);
+    if (!python || !python->version)
+        return NONE;
+    u8 from = python->returns ? RETURNED : OTHER_CODE;
+    READ(pointer, regs + REG_SP);
+    if (READ_USER(words, pointer))
+        return NONE;
+    u64 library = process->library;
+    struct interpreter *mapped = interpreters.lookup(&library);
+    u64 base = mapped && mapped->version ? process->library_start - python->first_page : process->program_code - python->first_code;
+    if (words[0] - base >= python->text && words[0] - base < python->text_end)
+        return INTERPRETER;
+#pragma nounroll
+    for (int i = 0; i < 32; i++)
+        if (words[i] - base > python->py_exit && words[i] - base <= python->py_exit_end)
+            from = PY_EXIT;
+    return from;
+}
+
+/* Whether this dying thread says more of how its process ends than those before it: 2, it is in exit_group; 1, it dies with the group. */
+static __always_inline u8 says(u64 regs, u64 signal)
+{
+    u32 flags = 0;
+    READ(flags, signal + signal_flags);
+    return regs ? 2 : flags & SIGNAL_GROUP_EXIT ? 1 : 0;
+}
+
+static __always_inline void keep_exit_stack(struct walk *walk)
+{
+    u64 signal = signal_of(bpf_get_current_task());
+    struct process *process = followed.lookup(&signal);
+    if (!process || !walk)
+        return;
+    process->exit_stack = walk->stack;
+    process->exit_stack_status = walk->status;
+}
+
+/* The thread that leads the process out, before anything is torn down. */
+static __always_inline int leaving(struct process *process, u64 task, u64 signal)
+{
+    u64 regs = registers_in(task, SYSCALL_EXIT_GROUP);
+    u8 rank = says(regs, signal);
+    if (process->exit_ns || rank <= process->exit_known)
+        return 0;
+    process->exit_known = rank;
+    process->exit_from = regs ? exit_from(regs, process) : NONE;
+    return 1;
+}
+
+#endif
+
+/* group_dead: current was the last thread. CPU times: released threads are summed in the signal_struct, the dying
  * one and a leader that died before it are not. Kernels without the
  * argument group_dead have decremented live before they come here. */
-RAW_TRACEPOINT_PROBE(sched_process_exit)
+static __always_inline int ended(u64 task, u64 group_dead)
 {
-    u64 task = ctx->args[0], signal = signal_of(task);
+    u64 signal = signal_of(task);
     u32 live = 0, flags = 0;
 #if EXIT_HAS_GROUP_DEAD
-    if (!(ctx->args[1] & 1))
+    if (!(group_dead & 1))
         return 0;
 #else
     READ(live, signal + signal_live);
@@ -249,8 +358,11 @@ RAW_TRACEPOINT_PROBE(sched_process_exit)
         lose(EXIT);
         return 0;
     }
-    begin(&record->head, EXIT, process);
+    begin(&record->head, EXIT, process, 0);
     record->head.time_ns = process->exit_ns;
+    record->head.stack = process->exit_stack;
+    record->head.stack_status = process->exit_stack_status;
+    record->exit_from = process->exit_from;
     name_thread(&record->head.by, task);
     record->parent = process->parent_name;
     record->adopter = process->adopter_name;
@@ -289,6 +401,54 @@ RAW_TRACEPOINT_PROBE(sched_process_exit)
     return 0;
 }
 
+/* current is the dying thread. The kernels that hand over group_dead still have its memory here: that of a crash; on older ones
+ * its stack is not to be had. */
+RAW_TRACEPOINT_PROBE(sched_process_exit)
+{
+#if STACKS && EXIT_HAS_GROUP_DEAD
+    u64 task = ctx->args[0], signal = signal_of(task);
+    struct process *process = followed.lookup(&signal);
+    struct walk *walk = walk_of(RAW);
+    if (process && walk && leaving(process, task, signal)) {
+        if (prepare(walk, process, AFTER_EXIT, STACK_FRAMES))
+            raw_programs.call(ctx, FIND_FRAME);
+        keep_exit_stack(walk);
+    }
+#endif
+    return ended(ctx->args[0], ctx->args[1]);
+}
+
+#if STACKS
+int raw_after_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+    keep_exit_stack(walk_of(RAW));
+    return ended(ctx->args[0], ctx->args[1]);
+}
+
+int sys_after_exit_group(void *ctx)
+{
+    keep_exit_stack(walk_of(SYSCALL));
+    return 0;
+}
+#endif
+
+#if STACKS
+/* Here the other threads still live. In sched_process_exit the last of them could report the end while this one walks. */
+TRACEPOINT_PROBE(syscalls, sys_enter_exit_group)
+{
+    u64 task = bpf_get_current_task(), signal = signal_of(task);
+    struct process *process = followed.lookup(&signal);
+    struct walk *walk = walk_of(SYSCALL);
+    if (process && walk && leaving(process, task, signal)) {
+        if (prepare(walk, process, AFTER_EXIT_GROUP, STACK_FRAMES))
+            sys_programs.call(args, FIND_FRAME);
+        keep_exit_stack(walk);
+    }
+    return 0;
+}
+#endif
+
+#define SIGNAL_FRAMES 128
 #define CLD_EXITED 1
 #define CLD_DUMPED 3
 
@@ -308,7 +468,7 @@ static __always_inline void report_zombie(u64 signal, struct process *process, u
         lose(ZOMBIE);
         return;
     }
-    begin(&record->head, ZOMBIE, process);
+    begin(&record->head, ZOMBIE, process, 0);
     record->head.time_ns = now;
     name_thread(&record->head.by, current);
     record->parent = process->parent_name;
@@ -342,22 +502,24 @@ static __always_inline u8 sender_kind(u64 info, u32 number, u64 current)
     return BY_KERNEL;
 }
 
-static __always_inline void report_signal(struct process *process, u64 target, u32 number, u64 info, u64 current)
+/* Whether a signal is one that kills or stops a process with this disposition, or asks it to end. */
+static __always_inline int matters(u32 number, u8 disposition)
 {
-    u64 bit = 1ULL << (number & 63);
-    u8 disposition = disposition_of(target, number);
-    if (number < 64 && HARMLESS & bit)
-        return;
-    if (!(number < 64 && ABSOLUTE & bit)) {
-        if (disposition == IGNORED || (disposition == HANDLER && !(number < 64 && REQUESTS & bit)))
-            return;
-    }
+    u64 bit = number < 64 ? 1ULL << number : 0;
+    if (HARMLESS & bit)
+        return 0;
+    return ABSOLUTE & bit || !(disposition == IGNORED || (disposition == HANDLER && !(REQUESTS & bit)));
+}
+
+static __always_inline void report_signal(struct process *process, u8 disposition, u32 number, u64 info, struct walk *walk)
+{
+    u64 current = bpf_get_current_task();
     struct signal_record *record = ring.ringbuf_reserve(sizeof(struct signal_record));
     if (!record) {
         lose(SIGNAL);
         return;
     }
-    begin(&record->head, SIGNAL, process);
+    begin(&record->head, SIGNAL, process, walk);
     record->signal = number;
     record->disposition = disposition;
     record->sent_by = sender_kind(info, number, current);
@@ -368,31 +530,74 @@ static __always_inline void report_signal(struct process *process, u64 target, u
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* Runs under the target's sighand lock, interrupts off; current may be a bystander. */
+/* The process of `target` that a signal reaches now, 0: it is not followed, is dead, or ignores the signal. */
+static __always_inline struct process *receiver_of(u64 target, u32 number, u32 result, u8 *disposition)
+{
+    u64 signal = signal_of(target);
+    struct process *receiver = followed.lookup(&signal);
+    if (!receiver || receiver->exit_ns || (result != 0 && result != 4))
+        return 0;
+    *disposition = disposition_of(target, number);
+    return matters(number, *disposition) ? receiver : 0;
+}
+
+static __always_inline int told_of_death(u64 target, u64 info, u32 number)
+{
+    u64 current = bpf_get_current_task(), signal = 0;
+    s32 code = 0, pid = 0;
+    if (info <= 1)
+        return 0;
+    READ(code, info + 8);
+    READ(pid, info + 16);
+    if (code < CLD_EXITED || code > CLD_DUMPED)
+        return 0;
+    struct process *child = find(innermost(thread_pid_of(target)).ns, pid, &signal);
+    if (!child || !child->exit_ns || (number != SIGCHLD && number != child->exit_signal))
+        return 0;
+    report_zombie(signal, child, target, number, current);
+    return 1;
+}
+
+/* Runs under the target's sighand lock, interrupts off, so a sender's stack is walked for a few microseconds only; current may be a
+ * bystander, but not when a process sent the signal: then it is inside its kill call. */
 RAW_TRACEPOINT_PROBE(signal_generate)
 {
     u32 number = ctx->args[0], result = ctx->args[4];
     u64 info = ctx->args[1], target = ctx->args[2], current = bpf_get_current_task(), target_signal = signal_of(target);
-    s32 code = 0, pid = 0;
     u64 signal = signal_of(current);
-    struct process *receiver = followed.lookup(&target_signal);
-    if (!receiver && !followed.lookup(&signal))
+    u8 disposition = NONE;
+    struct process *sender = followed.lookup(&signal);
+    if (!sender && !followed.lookup(&target_signal))
         return 0;
-    if (info > 1) {
-        READ(code, info + 8);
-        READ(pid, info + 16);
-        if (code >= CLD_EXITED && code <= CLD_DUMPED) {
-            struct process *child = find(innermost(thread_pid_of(target)).ns, pid, &signal);
-            if (child && child->exit_ns && (number == SIGCHLD || number == child->exit_signal)) {
-                report_zombie(signal, child, target, number, current);
-                return 0;
-            }
-        }
+    if (told_of_death(target, info, number))
+        return 0;
+    struct process *receiver = receiver_of(target, number, result, &disposition);
+    if (!receiver)
+        return 0;
+#if STACKS
+    if (sender && info > 1 && sender_kind(info, number, current) == BY_PROCESS) {
+        struct walk *walk = walk_of(RAW);
+        if (walk && prepare(walk, sender, AFTER_SIGNAL, SIGNAL_FRAMES))
+            raw_programs.call(ctx, FIND_FRAME);
+        report_signal(receiver, disposition, number, info, walk);
+        return 0;
     }
-    if (receiver && !receiver->exit_ns && (result == 0 || result == 4))
-        report_signal(receiver, target, number, info, current);
+#endif
+    report_signal(receiver, disposition, number, info, 0);
     return 0;
 }
+
+#if STACKS
+int raw_after_signal(struct bpf_raw_tracepoint_args *ctx)
+{
+    u32 number = ctx->args[0];
+    u8 disposition = NONE;
+    struct process *receiver = receiver_of(ctx->args[2], number, ctx->args[4], &disposition);
+    if (receiver)
+        report_signal(receiver, disposition, number, ctx->args[1], walk_of(RAW));
+    return 0;
+}
+#endif
 
 static __always_inline void forget(u64 signal, struct process *process)
 {
@@ -418,7 +623,7 @@ static __always_inline void report_autoreap(struct process *process, u64 time_ns
         lose(AUTOREAP);
         return;
     }
-    begin(&record->head, AUTOREAP, process);
+    begin(&record->head, AUTOREAP, process, 0);
     record->head.time_ns = time_ns;
     nobody(&record->head.by);
     record->parent = *parent;
@@ -452,7 +657,7 @@ static __always_inline void report_release(struct process *process)
         return;
     }
     __builtin_memset(record, 0, sizeof(*record));
-    begin(&record->head, REAP, process);
+    begin(&record->head, REAP, process, 0);
     record->head.by = process->parent_name;
     record->zombie_ns = process->zombie_ns;
     record->empty_waits = process->empty_waits;
@@ -499,12 +704,59 @@ RAW_TRACEPOINT_PROBE(mark_victim)
         lose(OOM);
         return 0;
     }
-    begin(&record->head, OOM, process);
+    begin(&record->head, OOM, process, 0);
     nobody(&record->head.by);
     record->signal = 9;
     record->disposition = DEFAULT;
     record->sent_by = BY_OOM;
     ring.ringbuf_submit(record, NO_WAKEUP);
+    return 0;
+}
+#endif
+
+#if STACKS
+#define LIBPYTHON 0x6874797062696cULL /* "libpyth", as the machine keeps it */
+
+static __always_inline u64 open_file(u64 task, u32 descriptor)
+{
+    u64 files = 0, table = 0, array = 0, file = 0;
+    u32 most = 0;
+    READ(files, task + task_files);
+    READ(table, files + files_struct_fdt);
+    READ(most, table + fdtable_max_fds);
+    if (descriptor >= most)
+        return 0;
+    READ(array, table + fdtable_fd);
+    READ(file, array + 8ULL * descriptor);
+    return file;
+}
+
+/* A followed process maps the beginning of a file that is called libpython...: from now on its stacks can be walked. */
+TRACEPOINT_PROBE(syscalls, sys_exit_mmap)
+{
+    u64 task = bpf_get_current_task(), signal = signal_of(task), start = args->ret;
+    struct process *process = followed.lookup(&signal);
+    if (!process || start > -(u64)MAX_ERRNO - 1)
+        return 0;
+    u64 regs = registers_in(task, SYSCALL_MMAP), descriptor = 0, offset = 0, entry = 0, text = 0, name = 0;
+    READ(descriptor, regs + REG_ARG4);
+    READ(offset, regs + REG_ARG5);
+    if (!regs || offset || (s32)descriptor < 0)
+        return 0;
+    u64 file = open_file(task, descriptor);
+    READ(entry, file + file_f_path + path_dentry);
+    READ(text, entry + dentry_d_name + qstr_name);
+    READ(name, text);
+    if ((name & 0xffffffffffffffULL) != LIBPYTHON)
+        return 0;
+    u64 known = process->library, key = file_key(file);
+    struct interpreter *before = interpreters.lookup(&known);
+    if (before && before->version)
+        return 0;
+    process->library = key;
+    process->library_start = start;
+    if (!interpreters.lookup(&key))
+        ask_about(key, process->pid, start);
     return 0;
 }
 #endif

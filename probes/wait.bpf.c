@@ -19,6 +19,7 @@ struct wait_call {
     u64 signal;
     struct process *waiter; /* 0: not followed */
     struct process *child;  /* 0: not followed, or not known */
+    struct walk *walk;      /* 0: no stack was asked for */
     u32 ns;
     u32 ns_pid; /* number of the child it returned, 0: none was named */
     u32 status;
@@ -39,6 +40,11 @@ static __always_inline void count_empty(struct wait_call *call)
     place.error = call->error >= ERESTARTSYS ? EINTR : call->error;
     place.call = call->call;
     place.target = call->target;
+    place.stack_status = NONE;
+    if (call->walk) {
+        place.stack = call->walk->stack;
+        place.stack_status = call->walk->status;
+    }
     u64 *total = wait_totals.lookup_or_try_init(&place, &zero);
     if (total)
         __sync_fetch_and_add(total, 1);
@@ -53,6 +59,29 @@ static __always_inline void count_empty(struct wait_call *call)
     }
 }
 
+/* Who was told that it has no such child, and where: the first time it is an event of its own, since a child that was stolen from
+ * its owner shows here. Full: the least recently used goes, and is an event again. */
+struct refusal {
+    u64 signal;
+    u64 stack;
+    u64 target_pid;
+};
+BPF_TABLE("lru_hash", struct refusal, u8, refusals, 4096);
+
+static __always_inline int is_new_refusal(struct wait_call *call)
+{
+    struct refusal refusal = {.signal = call->signal, .target_pid = call->target_pid};
+    u8 one = 1;
+    if (call->target != PID && call->target != PIDFD)
+        return 0;
+    if (call->walk)
+        refusal.stack = call->walk->stack;
+    if (refusals.lookup(&refusal))
+        return 0;
+    refusals.update(&refusal, &one);
+    return 1;
+}
+
 static __always_inline void report_wait(struct wait_call *call, u32 kind)
 {
     struct wait_record *record = ring.ringbuf_reserve(sizeof(struct wait_record));
@@ -60,7 +89,7 @@ static __always_inline void report_wait(struct wait_call *call, u32 kind)
         lose(kind);
         return;
     }
-    begin(&record->head, kind, call->child);
+    begin(&record->head, kind, call->child, call->walk);
     name_thread(&record->head.by, call->task);
     record->zombie_ns = call->child ? call->child->zombie_ns : 0;
     record->empty_waits = call->child ? call->child->empty_waits : 0;
@@ -160,9 +189,9 @@ static __always_inline int fill(struct wait_call *call, u64 regs, u8 which)
 }
 
 /* current is the waiting thread, so its process is the reaper. `result` of wait4 is the child's number in its PID namespace. */
-static __always_inline int waited(s64 result, u8 which)
+static __always_inline int waited(s64 result, u8 which, struct walk *walk)
 {
-    struct wait_call call = {};
+    struct wait_call call = {.walk = walk};
     u64 child_signal = 0;
     call.task = bpf_get_current_task();
     call.signal = signal_of(call.task);
@@ -192,7 +221,9 @@ static __always_inline int waited(s64 result, u8 which)
         if (!call.waiter)
             return 0;
         int interrupted = call.error == EINTR || (call.error >= ERESTARTSYS && call.error <= ERESTART_RESTARTBLOCK);
-        if (!call.error || call.error == ECHILD || interrupted)
+        if (call.error == ECHILD && is_new_refusal(&call))
+            report_wait(&call, WAIT);
+        else if (!call.error || call.error == ECHILD || interrupted)
             count_empty(&call);
         return 0;
     }
@@ -205,15 +236,47 @@ static __always_inline int waited(s64 result, u8 which)
     return 0;
 }
 
+/* The walk of the current thread's stack, ready to begin; 0: it has none. */
+static __always_inline struct walk *ready_to_walk(u32 then, s64 result, u8 call)
+{
+    u64 signal = signal_of(bpf_get_current_task());
+    struct process *process = followed.lookup(&signal);
+    struct walk *walk = walk_of(SYSCALL);
+    if (!process || !walk)
+        return 0;
+    prepare(walk, process, then, STACK_FRAMES);
+    walk->result = result;
+    walk->call = call;
+    return walk;
+}
+
 TRACEPOINT_PROBE(syscalls, sys_exit_wait4)
 {
-    return waited(args->ret, WAIT4);
+    struct walk *walk = ready_to_walk(AFTER_WAIT, args->ret, WAIT4);
+#if STACKS
+    if (walk && walk->status == STACK_LOST)
+        sys_programs.call(args, FIND_FRAME);
+#endif
+    return waited(args->ret, WAIT4, walk);
 }
 
 TRACEPOINT_PROBE(syscalls, sys_exit_waitid)
 {
-    return waited(args->ret, WAITID);
+    struct walk *walk = ready_to_walk(AFTER_WAIT, args->ret, WAITID);
+#if STACKS
+    if (walk && walk->status == STACK_LOST)
+        sys_programs.call(args, FIND_FRAME);
+#endif
+    return waited(args->ret, WAITID, walk);
 }
+
+#if STACKS
+int sys_after_wait(void *ctx)
+{
+    struct walk *walk = walk_of(SYSCALL);
+    return walk ? waited(walk->result, walk->call, walk) : 0;
+}
+#endif
 
 /* current is of the waiting process: the submitter, or a worker of its ring. Runs for every completion of every ring, and leaves at
  * once when it is not a waitid. */
@@ -312,30 +375,38 @@ static __always_inline void read_namespace_limit(struct fork_failed_record *reco
 #endif
 }
 
-/* current is the caller. A clone that should have made a thread is not counted; a call that a signal made the kernel restart neither. */
-static __always_inline int forked(s64 result, u8 which, u32 nr)
+/* Whether the call made no process although it should have. A clone that should have made a thread is not
+ * counted; a call that a signal made the kernel restart neither. */
+static __always_inline int failed(s64 result, u8 which, u32 nr)
 {
     if (result >= 0 || (result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK))
         return 0;
     u64 task = bpf_get_current_task(), signal = signal_of(task), flags = 0;
+    if (!followed.lookup(&signal))
+        return 0;
+    u64 regs = registers_in(task, nr);
+    if (!regs || (which != CALL_CLONE && which != CALL_CLONE3))
+        return 1;
+    READ(flags, regs + REG_ARG0);
+    if (which == CALL_CLONE3)
+        READ_USER(flags, flags);
+    return !(flags & CLONE_THREAD);
+}
+
+/* current is the caller. */
+static __always_inline int report_failed_fork(s64 result, u8 which, struct walk *walk)
+{
+    u64 task = bpf_get_current_task(), signal = signal_of(task);
     struct process *caller = followed.lookup(&signal);
     if (!caller)
         return 0;
-    u64 regs = registers_in(task, nr);
-    if (regs && (which == CALL_CLONE || which == CALL_CLONE3)) {
-        READ(flags, regs + REG_ARG0);
-        if (which == CALL_CLONE3)
-            READ_USER(flags, flags);
-        if (flags & CLONE_THREAD)
-            return 0;
-    }
     struct fork_failed_record *record = ring.ringbuf_reserve(sizeof(struct fork_failed_record));
     if (!record) {
         lose(FORK_FAILED);
         return 0;
     }
     __builtin_memset(record, 0, sizeof(*record));
-    begin(&record->head, FORK_FAILED, caller);
+    begin(&record->head, FORK_FAILED, caller, walk);
     name_thread(&record->head.by, task);
     read_task_limit(record, task);
     read_cgroup_limit(record, task);
@@ -346,24 +417,60 @@ static __always_inline int forked(s64 result, u8 which, u32 nr)
     return 0;
 }
 
+#if STACKS
+int sys_after_failed_fork(void *ctx)
+{
+    struct walk *walk = walk_of(SYSCALL);
+    return walk ? report_failed_fork(walk->result, walk->call, walk) : 0;
+}
+#endif
+
 TRACEPOINT_PROBE(syscalls, sys_exit_clone)
 {
-    return forked(args->ret, CALL_CLONE, SYSCALL_CLONE);
+    if (!failed(args->ret, CALL_CLONE, SYSCALL_CLONE))
+        return 0;
+    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_CLONE);
+#if STACKS
+    if (walk && walk->status == STACK_LOST)
+        sys_programs.call(args, FIND_FRAME);
+#endif
+    return report_failed_fork(args->ret, CALL_CLONE, walk);
 }
 
 TRACEPOINT_PROBE(syscalls, sys_exit_clone3)
 {
-    return forked(args->ret, CALL_CLONE3, SYSCALL_CLONE3);
+    if (!failed(args->ret, CALL_CLONE3, SYSCALL_CLONE3))
+        return 0;
+    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_CLONE3);
+#if STACKS
+    if (walk && walk->status == STACK_LOST)
+        sys_programs.call(args, FIND_FRAME);
+#endif
+    return report_failed_fork(args->ret, CALL_CLONE3, walk);
 }
 
 #if HAS_OLD_FORKS
 TRACEPOINT_PROBE(syscalls, sys_exit_fork)
 {
-    return forked(args->ret, CALL_FORK, SYSCALL_FORK);
+    if (!failed(args->ret, CALL_FORK, SYSCALL_FORK))
+        return 0;
+    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_FORK);
+#if STACKS
+    if (walk && walk->status == STACK_LOST)
+        sys_programs.call(args, FIND_FRAME);
+#endif
+    return report_failed_fork(args->ret, CALL_FORK, walk);
 }
 
 TRACEPOINT_PROBE(syscalls, sys_exit_vfork)
 {
-    return forked(args->ret, CALL_VFORK, SYSCALL_VFORK);
+    if (!failed(args->ret, CALL_VFORK, SYSCALL_VFORK))
+        return 0;
+    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_VFORK);
+#if STACKS
+    if (walk && walk->status == STACK_LOST)
+        sys_programs.call(args, FIND_FRAME);
+#endif
+    return report_failed_fork(args->ret, CALL_VFORK, walk);
 }
 #endif

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -20,9 +22,13 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # the unit of times in /pro
 BY_WAIT = ("wait4", "waitid", "io_uring", "kernel", "unseen")
 
 WORKLOADS = Path(__file__).parent / "workloads"
+DEBIAN = "/usr/bin/python3"
 MARK = "FORKTRACE_TEST_RUN"  # in the environment of everything that a recording starts
 PATIENCE_S = 100  # for what takes seconds: the machine may be slow and busy, and a failure need not come soon
 CLOCKS_NS = 50_000  # the clock of BPF may lag behind that of a process by microseconds (forktrace/analysis/log.py)
+
+# A chroot's root may be a directory like any other; `unshare --mount` does not work there.
+ROOT_IS_A_MOUNT = any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 Line = dict[str, Any]
 
@@ -30,6 +36,20 @@ Line = dict[str, Any]
 def forktrace_command(*arguments: str) -> list[str]:
     """The command line of forktrace in this very Python."""
     return [sys.executable, "-m", "forktrace", *arguments]
+
+
+def pyenv_versions() -> Path:
+    """Where pyenv keeps its interpreters."""
+    root = os.environ.get("PYENV_ROOT")
+    if not root and shutil.which("pyenv"):
+        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(root or Path.home() / ".pyenv") / "versions"
+
+
+def interpreters() -> dict[str, str]:
+    """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`."""
+    found = {path.parts[-3]: str(path) for path in sorted(pyenv_versions().glob("*/bin/python"))}
+    return found | ({"debian": DEBIAN} if Path(DEBIAN).exists() else {})
 
 
 def processes_with(mark: str) -> list[int]:

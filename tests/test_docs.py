@@ -63,6 +63,17 @@ def test_every_lifecycle_column_is_described() -> None:
     assert set(COLUMNS) <= first_cells(section)
 
 
+def test_every_cause_is_explained() -> None:
+    """docs/causes.md has a row for each cause, maker and way out, for what an owner may see, and for each key of a rule."""
+    from forktrace.analysis import rules, stolen
+
+    explained = first_cells(DOCS["causes.md"])
+    assert {*rules.CAUSES, *rules.CREATORS, *rules.EXIT_PATHS, *stolen.SEEN} <= explained
+    tables = [one for entries in tomllib.loads(rules.BUILT_IN.read_text()).values() for one in entries if isinstance(one, dict)]
+    keys = {key for one in tables for key in one}
+    assert keys <= explained
+
+
 def test_every_column_and_kind_of_the_trace_is_described() -> None:
     """docs/trace-format.md has a row for each column and each kind of event."""
     assert set(ev.COLUMNS) <= first_cells(DOCS["trace-format.md"])

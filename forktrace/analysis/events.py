@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -9,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.history import WNOWAIT, History
-from forktrace.analysis.lifecycles import option_names
-from forktrace.analysis.log import NONE, Ints, Log, category, empty_texts, nullable, pick, texts
+from forktrace.analysis.history import History
+from forktrace.analysis.log import NONE, Ints, Log, category, nullable, pick, texts
+from forktrace.analysis.options import WNOWAIT, option_names
 from forktrace.trace import events
 from forktrace.trace.waitstatus import decode, signal_name
 
@@ -66,7 +67,7 @@ def event_table(history: History) -> pd.DataFrame:
         by_id, by_pid, by_tid   Int64      the process and the thread that acted; of a reparent the adopter
         call                    category   `clone`, `wait4`, ...
         status                  Int64      the wait status as the kernel encodes it
-        site, stack             string     empty: traces carry no stacks yet
+        site, stack             string     where the acting thread was; for an exit the thread that called it
         detail                  string     the rest in words
     """
     log, known = history.log, history.parents
@@ -74,6 +75,8 @@ def event_table(history: History) -> pd.DataFrame:
     nothing = np.full(derived, NONE)
     time_ns = np.concatenate([log.time_ns, known.step_ns])
     named = log.numbers("by_pid") != NONE
+    rows = np.concatenate([np.arange(recorded), nothing])
+    acting = np.concatenate([np.where(log.is_kind("exit"), log.id, log.by_id), nothing])
     by_tid = np.where(named, log.numbers("by_tid"), NONE)
     table = pd.DataFrame(
         {
@@ -85,8 +88,8 @@ def event_table(history: History) -> pd.DataFrame:
             "by_tid": nullable(np.concatenate([by_tid, nothing])),
             "call": category(np.concatenate([log.codes("call"), nothing]), events.CALLS),
             "status": nullable(np.concatenate([log.numbers("status"), nothing])),
-            "site": empty_texts(recorded + derived),
-            "stack": empty_texts(recorded + derived),
+            "site": history.sites.sites(rows, acting),
+            "stack": history.sites.stack_texts(rows),
             "detail": texts([*_details(history), *_handings_over(history)]),
         }
     )
@@ -194,7 +197,7 @@ def _signal(log: Log, rows: Ints) -> Iterator[str]:
 def _waits(log: Log, rows: Ints) -> Iterator[str]:
     words = {0: "empty", 4: "interrupted", 10: "no child"}
     for call, (result, count) in zip(wait_words(log, rows), _integers(log, ("result", "count"), rows), strict=True):
-        yield f"{call}: {count} calls so far, {words.get(result) or errno_name(result)}"
+        yield f"{call}: {count} {'call' if count == 1 else 'calls'} so far, {words.get(result) or errno_name(result)}"
 
 
 def _lost(log: Log, rows: Ints) -> Iterator[str]:
@@ -202,8 +205,33 @@ def _lost(log: Log, rows: Ints) -> Iterator[str]:
         yield f"{count} {what or 'events'}"
 
 
-def _end(log: Log, rows: Ints) -> Iterator[Any]:
-    yield from _texts(log, "detail", rows)
+def _runtime(log: Log, rows: Ints) -> Iterator[str]:
+    for file, found in zip(_texts(log, "file", rows), map(_object, _texts(log, "detail", rows)), strict=True):
+        yield " ".join(filter(None, ("Python", str(found.get("version") or ""), f"in {file}" if file else "")))
+
+
+def _source(log: Log, rows: Ints) -> Iterator[str]:
+    for file, (line,), text in zip(
+        _texts(log, "file", rows), _integers(log, ("line",), rows), _texts(log, "detail", rows), strict=True
+    ):
+        yield f"{file}:{line}  {text or ''}"
+
+
+def _end(log: Log, rows: Ints) -> Iterator[str]:
+    for totals in map(_object, _texts(log, "detail", rows)):
+        lost = totals.get("lost")
+        parts = {"processes": totals.get("processes"), "still running": totals.get("still_running")}
+        parts |= {f"{what} lost": number for what, number in (lost if isinstance(lost, dict) else {}).items()}
+        yield ", ".join(f"{number} {what}" for what, number in parts.items() if isinstance(number, int))
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """The JSON object in a detail; {} where there is none."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _DESCRIBERS: Final[dict[str, Callable[[Log, Ints], Iterator[Any]]]] = {
@@ -217,6 +245,8 @@ _DESCRIBERS: Final[dict[str, Callable[[Log, Ints], Iterator[Any]]]] = {
     "autoreap": _autoreap,
     "signal": _signal,
     "waits": _waits,
+    "runtime": _runtime,
+    "source": _source,
     "lost": _lost,
     "end": _end,
 }

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Log, pick
+from forktrace.analysis.options import WNOWAIT
 from forktrace.analysis.parents import parents
+from forktrace.analysis.rules import Readings, Rules, load
+from forktrace.analysis.sites import Sites
 from forktrace.trace import events
 
-WNOHANG: Final = 1
-WNOWAIT: Final = 0x1000000
 SIGCHLD: Final = 17
 EFAULT: Final = 14
 
@@ -23,6 +25,7 @@ class History:
 
     Attributes:
         log: the rows
+        rules: what stacks say about causes
         release_row: the row that released the process
         waited: it was released by a wait call, which the trace shows
         inferred: `release_row` is a wait that did not name its child
@@ -33,8 +36,9 @@ class History:
         parents: who its parents were
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, rules: Rules | None = None) -> None:
         self.log = log
+        self.rules = rules or load()
         self.release_row, self.inferred = _releases(log)
         released = self.release_row != NONE
         self.autoreaped = released & np.isin(self.release_row, log.rows("autoreap"))
@@ -48,6 +52,24 @@ class History:
         self.zombie_unseen = (log.zombie_row == NONE) & (log.exit_row != NONE) & ~no_zombie
         self.zombie_ns = np.where(self.zombie_unseen, self.exit_ns, pick(log.time_ns, log.zombie_row))
         self.parents = parents(log, self.gone_ns)
+
+    @cached_property
+    def sites(self) -> Sites:
+        """The stacks of the rows and their sites."""
+        return Sites(self.log, self.rules.inner)
+
+    @cached_property
+    def readings(self) -> Readings:
+        """What the rules say of the stacks."""
+        return Readings(self.sites, self.rules)
+
+    @cached_property
+    def wait_rules(self) -> Ints:
+        """The cause that the rules see in each row that waits, an index into `readings.names("cause")`; NONE: none fits."""
+        rows = self.log.rows("reap", "wait")
+        found = np.full(len(self.log.time_ns), NONE)
+        found[rows] = self.readings.of_waits(self.log, rows)
+        return found
 
     def called(self, *calls: str) -> Flags:
         """Return which processes were released by a row with one of these calls."""

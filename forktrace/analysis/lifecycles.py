@@ -10,52 +10,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from forktrace.analysis.history import WNOHANG, WNOWAIT, History
+from forktrace.analysis.causes import causes, creators
+from forktrace.analysis.endings import decoded, exit_paths, killing_rows
+from forktrace.analysis.history import History
 from forktrace.analysis.log import (
     NEVER,
     NONE,
     Flags,
     Ints,
-    Latest,
     Log,
     category,
     chosen,
-    empty_texts,
-    first_of_each,
     last_rows,
     nullable,
     pick,
 )
+from forktrace.analysis.options import option_names
+from forktrace.analysis.programs import Programs
+from forktrace.analysis.rules import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.analysis.starts import cleared_by
 from forktrace.trace import events
-from forktrace.trace.waitstatus import Ending, decode, signal_name
+from forktrace.trace.waitstatus import signal_name
 
 SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
 STATES: Final = ("gone", "zombie", "running")
 REAP_CALLS: Final = ("wait4", "waitid", "io_uring", "autoreap", "kernel", "unseen")
-CREATORS: Final = (
-    *("multiprocessing", "pool", "executor", "forkserver", "subprocess", "asyncio"),
-    *("os-fork", "posix-spawn", "native", "unknown"),
-)
-EXIT_PATHS: Final = (
-    *("main-return", "sys-exit", "exception", "os-exit", "bootstrap"),
-    *("signal", "abort", "not-python", "unknown"),
-)
-CAUSES: Final = (
-    *("next-start", "join", "poll", "active-children", "pool", "executor", "forkserver", "resource-tracker"),
-    *("subprocess-wait", "subprocess-cleanup", "asyncio", "signal-handler", "os-wait", "exit-handler", "parent-exit"),
-    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "other-native", "unknown", "never"),
-)
-WAIT_OPTIONS: Final = {
-    WNOHANG: "WNOHANG",
-    0x4: "WEXITED",
-    0x8: "WCONTINUED",
-    WNOWAIT: "WNOWAIT",
-    0x20000000: "__WNOTHREAD",
-    0x40000000: "__WALL",
-    0x80000000: "__WCLONE",
-}
-STOPPED: Final = 0x2  # WUNTRACED of wait4, WSTOPPED of waitid: one bit with two names
 
 # Column -> dtype, in the order of the table. An enumeration is given by its values.
 COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
@@ -122,8 +101,8 @@ def lifecycles(history: History) -> pd.DataFrame:
     Times are CLOCK_BOOTTIME ns, `<NA>` where a moment did not come before the end of the trace or was lost. `id` is the
     position of the row. `zombie_ms` of a zombie that is still there is its age at the end of the trace.
     """
-    cleared = cleared_by(history)
-    columns: dict[str, object] = {"cleared_by_id": nullable(cleared)} | _remarks(history, cleared)
+    cleared, inferred = cleared_by(history)
+    columns: dict[str, object] = {"cleared_by_id": nullable(cleared)} | _remarks(history, inferred)
     for part in (_identity, _moments, _stacks, _ending, _killer, _release, _account):
         columns |= part(history)
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
@@ -160,17 +139,8 @@ def _last_saying(log: Log, column: str, *kinds: str) -> Ints:
 
 def _argv(log: Log) -> pd.Series:
     """The arguments of the last exec, else those that the forker had at the fork, quoted for a shell."""
-    execs = log.rows("exec")
-    execs = execs[log.id[execs] != NONE]
-    forker = pick(log.by_id, log.fork_row)
-    found = Latest(log.id[execs], log.time_ns[execs]).until(forker, log.fork_ns)
-    at_fork, ancestor = pick(execs, found), np.where(found == NONE, forker, NONE)
-    while (ancestor != NONE).any():  # each round doubles the distance, so a chain of n forks takes log n
-        inherited, further = pick(at_fork, ancestor), pick(ancestor, ancestor)
-        at_fork = np.where(at_fork == NONE, inherited, at_fork)
-        ancestor = np.where(at_fork == NONE, further, NONE)
-    own = last_rows(log.id, execs, log.count)
-    codes, distinct = pd.factorize(log.texts("argv", np.where(own == NONE, at_fork, own)))
+    rows = Programs(log).at(np.arange(log.count), np.full(log.count, NEVER))
+    codes, distinct = pd.factorize(log.texts("argv", rows))
     return chosen(codes, [shlex.join(text.split("\0")) for text in distinct])
 
 
@@ -199,31 +169,33 @@ def _ms(ns: Ints, known: Flags) -> npt.NDArray[np.float64]:
 
 
 def _stacks(history: History) -> dict[str, object]:
-    """The columns that say where in the program and why: empty, since traces carry no stacks yet."""
-    count = history.log.count
-    texts = ("fork_site", "fork_stack", "exit_site", "killer_site", "reap_site", "reap_stack")
-    enumerations = ("created_by", "fork_stack_status", "exit_path", "reap_stack_status", "reap_cause")
-    return {name: empty_texts(count) for name in texts} | {
-        name: category(np.full(count, NONE), COLUMNS[name]) for name in enumerations
+    """Where in the program each process was made, left, was killed and reaped, and why."""
+    log, sites, readings = history.log, history.sites, history.readings
+    killer, reap = killing_rows(history), np.where(history.waited, history.release_row, NONE)
+    path = exit_paths(history)
+    inherited = path == EXIT_PATHS.index("bootstrap")  # what is on its stack by then was there before the fork
+    return {
+        "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
+        "fork_stack": sites.stack_texts(log.fork_row),
+        "fork_stack_status": sites.statuses(log.fork_row),
+        "created_by": category(creators(history), readings.names("created_by")),
+        "exit_path": category(path, readings.names("exit_path")),
+        "exit_site": sites.sites(log.exit_row, np.arange(log.count)).where(~inherited, sites.innermost(log.exit_row)),
+        "killer_site": sites.sites(killer, pick(log.by_id, killer)),
+        "reap_site": sites.sites(reap, pick(log.by_id, reap)),
+        "reap_stack": sites.stack_texts(reap),
+        "reap_stack_status": sites.statuses(reap),
+        "reap_cause": category(causes(history), readings.names("cause")),
     }
 
 
 def _ending(history: History) -> dict[str, object]:
-    code, number, core = _decoded(history.log)
+    code, number, core = decoded(history.log)
     return {
         "exit_code": nullable(code),
         "term_signal": category(np.where(number == NONE, NONE, number - 1), SIGNALS),
         "core_dumped": core,
     }
-
-
-def _decoded(log: Log) -> tuple[Ints, Ints, Flags]:
-    """The exit code and the killing signal of each process, NONE where there is none, and whether it dumped core."""
-    distinct, which = np.unique(log.at("status", log.exit_row), return_inverse=True)
-    endings = [Ending(None, None, False) if status == NONE else decode(status) for status in distinct.tolist()]
-    code = np.array([NONE if one.exit_code is None else one.exit_code for one in endings], np.int64)
-    number = np.array([NONE if one.term_signal is None else one.term_signal for one in endings], np.int64)
-    return code[which], number[which], np.array([one.core_dumped for one in endings], bool)[which]
 
 
 def _killer(history: History) -> dict[str, object]:
@@ -232,22 +204,12 @@ def _killer(history: History) -> dict[str, object]:
     kind = pick(log.codes("sent_by"), row)
     chosen = last_rows(log.id, log.rows("oom"), log.count)
     kernel, oom = events.SENDERS.index("kernel"), events.SENDERS.index("oom")
-    by_oom = (chosen != NONE) & (_decoded(log)[1] == 9) & np.isin(kind, (kernel, NONE))
+    by_oom = (chosen != NONE) & (decoded(log)[1] == 9) & np.isin(kind, (kernel, NONE))
     return {
         "killer_kind": category(np.where(by_oom, oom, kind), events.SENDERS),
         "killer_pid": nullable(log.at("by_pid", row)),
         "killer_id": nullable(pick(log.by_id, row)),
     }
-
-
-def killing_rows(history: History) -> Ints:
-    """Return for each process the row of the signal that ended it: the last of that number up to its exit; NONE if none."""
-    log = history.log
-    rows = log.rows("signal")
-    who = log.id[rows]
-    fatal = log.numbers("signal")[rows] == pick(_decoded(log)[1], who)
-    fatal &= (who != NONE) & (log.time_ns[rows] <= pick(history.exit_ns, who))
-    return last_rows(log.id, rows[fatal], log.count)
 
 
 def _release(history: History) -> dict[str, object]:
@@ -275,23 +237,6 @@ def _code(values: tuple[str, ...], value: str) -> int:
     return values.index(value) if value in values else NONE
 
 
-def option_names(flags: Ints, call: Ints) -> pd.Series:
-    """Return wait options in words, joined by `|`; "" for none, `<NA>` for flags NONE. `call` indexes `events.CALLS`."""
-    first = first_of_each(flags, call)
-    pairs = pd.MultiIndex.from_arrays([flags[first], call[first]])
-    names = [_option_names(int(flags[row]), int(call[row])) for row in first]
-    return chosen(pairs.get_indexer(pd.MultiIndex.from_arrays([flags, call])), names)
-
-
-def _option_names(flags: int, call: int) -> object:
-    if flags == NONE:
-        return pd.NA
-    names = dict(WAIT_OPTIONS) | {STOPPED: "WUNTRACED" if call == events.CALLS.index("wait4") else "WSTOPPED"}
-    flags &= 0xFFFFFFFF
-    rest = flags & ~sum(names)
-    return "|".join([name for bit, name in sorted(names.items()) if flags & bit] + ([hex(rest)] if rest else []))
-
-
 def _empty_waits(history: History) -> Ints:
     """The calls for this very child that came back without it: counted by its reap, or by its own running total."""
     log = history.log
@@ -315,7 +260,7 @@ def _account(history: History) -> dict[str, object]:
     }
 
 
-def _remarks(history: History, cleared: Ints) -> dict[str, object]:
+def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     """`complete` and `notes`, from one list: what is so of which processes, and whether it leaves the row incomplete."""
     log = history.log
     origin = pick(log.codes("origin"), log.fork_row)
@@ -332,7 +277,7 @@ def _remarks(history: History, cleared: Ints) -> dict[str, object]:
         (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
         (_lived_through_loss(log), "events were lost while it lived", True),
         (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
-        (cleared != NONE, "clearing start inferred", False),
+        (inferred_start, "clearing start inferred", False),
     ]
     complete, codes = np.ones(log.count, bool), np.zeros(log.count, np.int64)
     for bit, (so, _, harms) in enumerate(remarks):

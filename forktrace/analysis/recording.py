@@ -6,25 +6,37 @@ import json
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis import events, lifecycles, selection, signals, starts, waits, zombies
+from forktrace.analysis import events, lifecycles, rules, selection, signals, starts, stolen, waits, zombies
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
 from forktrace.trace import stream
+from forktrace.trace.stacks import Frame, unfold
 
 
-def read(path: str | os.PathLike[str]) -> Recording:
+def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = None) -> Recording:
     """Return the recording in the trace file `path`; `.cut` says when it was cut off.
+
+    `causes` is a file of rules that come before the built-in ones (docs/causes.md).
 
     Raises:
         TraceError: empty, damaged, not a trace, or from a newer forktrace.
+        UsageError: the file of rules is none.
     """
-    return Recording(stream.read(path))
+    return Recording(stream.read(path), causes=causes)
+
+
+class Call(NamedTuple):
+    """A frame of a stack, its function as people know it (`Process.start`), and whose code it is: `home` of `sites.Place`."""
+
+    frame: Frame
+    name: str
+    home: str
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,15 @@ class Recording:
     The methods raise TraceError when the events of the trace contradict each other.
     """
 
-    def __init__(self, trace: stream.Trace, whole: Recording | None = None, selected: Selection | None = None) -> None:
+    def __init__(
+        self,
+        trace: stream.Trace,
+        whole: Recording | None = None,
+        selected: Selection | None = None,
+        causes: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.trace = trace
+        self._rules: rules.Rules = whole._rules if whole else rules.load(causes)
         self.whole = whole or self
         self.selected = selected or Selection()
 
@@ -127,6 +146,16 @@ class Recording:
         """Return one row per fork that failed: `analysis.starts.failed_forks`."""
         return self._failed_forks
 
+    def stolen(self) -> pd.DataFrame:
+        """Return one row per stolen reap: `analysis.stolen.stolen`."""
+        return self._stolen
+
+    def calls(self, stack: str) -> list[Call]:
+        """Return the frames of a folded stack that are this process's and thread's own, the outermost first."""
+        history, frames = self._history, unfold(stack)
+        inner = history.rules.inner(frames, [history.sites.libraries.place(frame.file) for frame in frames])
+        return [Call(frame, history.rules.name_of(frame, place), place.home) for frame, place in reversed(inner)]
+
     def lost(self) -> dict[str, int]:
         """Return how many events of which kind could not be delivered, over the whole time; empty: nothing was lost."""
         log = self._history.log
@@ -160,7 +189,7 @@ class Recording:
 
     @cached_property
     def _history(self) -> History:
-        return History(Log(self.trace)) if self.whole is self else self.whole._history
+        return History(Log(self.trace), self._rules) if self.whole is self else self.whole._history
 
     @cached_property
     def _lifecycles(self) -> pd.DataFrame:
@@ -201,6 +230,11 @@ class Recording:
     def _failed_forks(self) -> pd.DataFrame:
         table = starts.failed_forks(self._history)
         return self._part(table, table["id"])
+
+    @cached_property
+    def _stolen(self) -> pd.DataFrame:
+        table = stolen.stolen(self._history)
+        return self._part(table, table["id"], table["thief_id"])
 
     def _part(self, table: pd.DataFrame, *columns: pd.Series) -> pd.DataFrame:
         """The rows of a table with `time_ns` that are selected."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from forktrace.analysis.endings import killing_rows
 from forktrace.analysis.history import History
-from forktrace.analysis.lifecycles import SIGNALS, killing_rows
-from forktrace.analysis.log import NONE, category, empty_texts, nullable, pick
+from forktrace.analysis.lifecycles import SIGNALS
+from forktrace.analysis.log import NONE, category, nullable, pick
 from forktrace.trace import events
 
 
@@ -21,7 +22,7 @@ def signals(history: History) -> pd.DataFrame:
         fatal                    bool       it is the one that ended the process
         kind                     category   `process` `kernel` `oom` `pdeathsig` `pidns`
         sender_id, sender_pid, sender_tid   Int64  `<NA>`: no process sent it, or it cannot be told
-        sender_site              string     empty: traces carry no stacks yet
+        sender_site              string     line that sent it
     """
     log = history.log
     rows = log.rows("signal")
@@ -37,6 +38,6 @@ def signals(history: History) -> pd.DataFrame:
             "sender_id": nullable(log.by_id[rows]),
             "sender_pid": nullable(log.at("by_pid", rows)),
             "sender_tid": nullable(np.where(named, log.at("by_tid", rows), NONE)),
-            "sender_site": empty_texts(len(rows)),
+            "sender_site": history.sites.sites(rows, log.by_id[rows]),
         }
     )

@@ -7,8 +7,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.history import WNOHANG, History
-from forktrace.analysis.log import NONE, Flags, Ints, Log, empty_texts, nullable, pick
+from forktrace.analysis.history import History
+from forktrace.analysis.log import NONE, Flags, Ints, Log, nullable, pick
+from forktrace.analysis.options import WNOHANG
+from forktrace.analysis.rules import CAUSES, each
 from forktrace.trace import events
 
 # A sweep and the fork after it are neighbouring lines of one function: microseconds apart on an idle machine. 100 ms leaves
@@ -16,18 +18,56 @@ from forktrace.trace import events
 SWEEP_GAP_NS: Final = 100_000_000
 
 
-def cleared_by(history: History) -> Ints:
-    """Return for each process the one whose start swept it away; NONE where none did.
+def cleared_by(history: History) -> tuple[Ints, Flags]:
+    """Return for each process the one whose start swept it away, NONE where none did; and where this is inferred.
 
-    Without stacks this is inferred: one thread reaps named children with WNOHANG, one or several in a row, and then forks,
-    with no other fork or wait of that thread between, each step within `SWEEP_GAP_NS` of the one before.
+    With the stacks of both, the reap is a sweep of the very call that then forks: the frames outside of `Process.start` are the
+    same, down to the line, and the fork is the thread's next. Where a stack is missing it is inferred: one thread reaps named
+    children with WNOHANG, one or several in a row, and then forks, with no other fork or wait of that thread between, each step
+    within `SWEEP_GAP_NS` of the one before.
     """
-    log = history.log
+    exact, inferred = _seen(history), _inferred(history)
+    return np.where(exact == NONE, inferred, exact), (exact == NONE) & (inferred != NONE)
+
+
+def _seen(history: History) -> Ints:
+    """The start that swept each process, where the stacks say so."""
+    log, readings = history.log, history.readings
+    reaps = _is_sweep(history) & (history.wait_rules == CAUSES.index("next-start"))
+    rows = np.flatnonzero(reaps | log.is_kind("fork", "fork-failed"))
+    stack = np.where(_is_whole(log)[rows], history.sites.code[rows], NONE)
+    calls: dict[str, int] = {"": NONE}
+    start = each(lambda one: calls.setdefault(readings.start_of(one), len(calls)), stack)
+    helper = ~reaps[rows] & (start != NONE) & (each(lambda one: int(readings.starts_process(one)), stack) != 1)
+    rows, start = rows[~helper], start[~helper]
+    order = np.lexsort((rows, log.numbers("by_tid")[rows], log.by_id[rows]))
+    rows, start = rows[order], start[order]
+    place = np.where(reaps[rows], len(rows), np.arange(len(rows)))
+    after = np.append(np.minimum.accumulate(place[::-1])[::-1], len(rows))[: len(rows)]  # the next that forks
+    swept = np.flatnonzero((after < len(rows)) & reaps[rows] & (start != NONE))
+    fork = after[swept]
+    same = (log.by_id[rows[fork]] == log.by_id[rows[swept]]) & (start[fork] == start[swept]) & log.is_kind("fork")[rows[fork]]
+    same &= log.numbers("by_tid")[rows[fork]] == log.numbers("by_tid")[rows[swept]]
+    cleared = np.full(log.count, NONE)
+    cleared[log.id[rows[swept[same]]]] = log.id[rows[fork[same]]]
+    return cleared
+
+
+def _is_whole(log: Log) -> Flags:
+    """Which rows have a stack with all its frames."""
+    whole: Flags = log.codes("stack_status") == events.STACK_STATUSES.index("ok")
+    return whole
+
+
+def _inferred(history: History) -> Ints:
+    """The start that swept each process, by the order of one thread's calls, where a stack is missing and the other fits."""
+    log, code = history.log, history.sites.code
     rows = np.flatnonzero(log.is_kind("fork", "fork-failed", "reap", "wait") & (log.numbers("by_tid") != NONE))
     rows = rows[np.lexsort((rows, log.numbers("by_tid")[rows], log.by_id[rows]))]
     if not len(rows):
         return np.full(log.count, NONE)
-    sweeps, forks = _is_sweep(history)[rows], np.isin(rows, log.fork_row)
+    fits = (code == NONE) | (history.wait_rules == CAUSES.index("next-start"))
+    sweeps, forks = (_is_sweep(history) & fits)[rows], np.isin(rows, log.fork_row)
     follows = _follows(log, rows)
     linked = np.append(follows[:-1] & (sweeps | forks)[1:], False)
     broken = np.cumsum(~(sweeps & linked))  # a chain from one row to a later one is whole if this does not grow between
@@ -35,8 +75,10 @@ def cleared_by(history: History) -> Ints:
     whole = sweeps & linked & (last < len(rows))
     whole &= broken[np.minimum(last, len(rows)) - 1] == broken
     swept, start = rows[whole], rows[last[whole]]
+    missing = ~(_is_whole(log)[swept] & _is_whole(log)[start])
+    missing &= (code[start] == NONE) | (each(lambda one: int(history.readings.starts_process(one)), code[start]) == 1)
     cleared = np.full(log.count, NONE)
-    cleared[log.id[swept]] = log.id[start]
+    cleared[log.id[swept[missing]]] = log.id[start[missing]]
     return cleared
 
 
@@ -63,13 +105,13 @@ def starts(history: History) -> pd.DataFrame:
     Columns:
         time_ns               int64, ns  the fork of the start
         start_id, parent_id   int64, Int64  the process that was started; its parent
-        site                  string     empty: traces carry no stacks yet
+        site                  string     line that started it
         cleared_id            Int64      the zombie that was cleared, in the order of their forks
         zombie_ms             float64    how long it had been a zombie
     """
     log = history.log
     started = np.flatnonzero(pick(log.codes("origin"), log.fork_row) == events.ORIGINS.index("forked"))
-    by = cleared_by(history)
+    by, _ = cleared_by(history)
     cleared = np.flatnonzero(by != NONE)
     idle = np.setdiff1d(started, by[cleared])
     start, swept = np.concatenate([by[cleared], idle]), np.concatenate([cleared, np.full(len(idle), NONE)])
@@ -81,7 +123,7 @@ def starts(history: History) -> pd.DataFrame:
             "time_ns": log.fork_ns[start],
             "start_id": start,
             "parent_id": nullable(history.parents.id[start]),
-            "site": empty_texts(len(start)),
+            "site": history.sites.sites(log.fork_row[start], pick(log.by_id, log.fork_row[start])),
             "cleared_id": nullable(swept),
             "zombie_ms": np.where(swept == NONE, np.nan, np.maximum(zombie_ns, 0) / 1e6),
         }
@@ -96,7 +138,7 @@ def failed_forks(history: History) -> pd.DataFrame:
         id, tid   Int64      the process and the thread that called
         errno     Int64      the error's number
         limit     string     which limit was met; `<NA>`: cannot be told
-        site      string     empty: traces carry no stacks yet
+        site      string     line that called
     """
     log = history.log
     rows = log.rows("fork-failed")
@@ -107,6 +149,6 @@ def failed_forks(history: History) -> pd.DataFrame:
             "tid": nullable(log.at("by_tid", rows)),
             "errno": nullable(log.at("result", rows)),
             "limit": log.texts("detail", rows),
-            "site": empty_texts(len(rows)),
+            "site": history.sites.sites(rows, log.by_id[rows]),
         }
     )

@@ -8,25 +8,25 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.history import History
-from forktrace.analysis.lifecycles import option_names
-from forktrace.analysis.log import NONE, Ints, Log, category, empty_texts, first_of_each, nullable
+from forktrace.analysis.log import NONE, Ints, Log, category, chosen, first_of_each, nullable
+from forktrace.analysis.options import option_names
 from forktrace.trace import events
 
 EINTR: Final = 4
 ECHILD: Final = 10
 CALLS: Final = ("wait4", "waitid", "io_uring")
-_KEY: Final = ["id", "call", "target", "flags"]
+_KEY: Final = ["id", "call", "target", "flags", "site"]
 _COUNTS: Final = ["calls", "reaps", "empty", "interrupted", "no_child"]
 
 
 def waits(history: History) -> pd.DataFrame:
-    """Return one row per process, call, target and options, by process.
+    """Return one row per process, line, call, target and options, by process.
 
     The empty calls for one very child are part of its parent's place; `empty_waits` of the child says how many they were.
 
     Columns:
         id                     Int64     the process that waits, of the recording
-        site                   string    empty: traces carry no stacks yet
+        site                   string    line that waits; `<NA>`: no stack
         call, target           category  `wait4` `waitid` `io_uring`; `pid` `any` `pgid` `pidfd`
         options                string    `WNOHANG|WEXITED`; "" for none
         calls                  int64     how often it was called
@@ -35,16 +35,17 @@ def waits(history: History) -> pd.DataFrame:
         interrupted, no_child  int64     failed with EINTR; with ECHILD
     """
     log = history.log
-    parts = [_reaps(history), _others(log), _totals(log)]
-    calls = pd.concat(parts, ignore_index=True)
+    calls = pd.concat([_reaps(history), _others(log), _totals(history)], ignore_index=True)
     calls = calls[calls["id"] != NONE]
+    site, sites = history.sites.site_codes(calls["row"].to_numpy(), calls["id"].to_numpy())
+    calls["site"] = site
     table = calls.groupby(_KEY, as_index=False)[_COUNTS].sum()
     names = [events.CALLS.index(call) for call in CALLS]
     code = np.array([names.index(call) if call in names else NONE for call in table["call"].tolist()], np.int64)
     return pd.DataFrame(
         {
             "id": nullable(table["id"].to_numpy()),
-            "site": empty_texts(len(table)),
+            "site": chosen(table["site"].to_numpy(), sites),
             "call": category(code, CALLS),
             "target": category(table["target"].to_numpy(), events.TARGETS),
             "options": option_names(table["flags"].to_numpy(), table["call"].to_numpy()),
@@ -55,7 +56,13 @@ def waits(history: History) -> pd.DataFrame:
 
 def _counted(log: Log, rows: Ints, ids: Ints, calls: Ints, **counts: Ints) -> pd.DataFrame:
     """One line per row of the trace: whose place it is, how many calls it stands for and what came of them."""
-    place = {"id": ids, "call": log.codes("call")[rows], "target": log.codes("target")[rows], "flags": log.at("flags", rows)}
+    place = {
+        "row": rows,
+        "id": ids,
+        "call": log.codes("call")[rows],
+        "target": log.codes("target")[rows],
+        "flags": log.at("flags", rows),
+    }
     return pd.DataFrame(place | dict.fromkeys(_COUNTS, np.zeros(len(rows), np.int64)) | {"calls": calls} | counts)
 
 
@@ -78,12 +85,14 @@ def _results(log: Log, rows: Ints, count: Ints | int) -> dict[str, Ints]:
     return {"interrupted": (result == EINTR) * count, "no_child": (result == ECHILD) * count}
 
 
-def _totals(log: Log) -> pd.DataFrame:
+def _totals(history: History) -> pd.DataFrame:
     """The last running total of each place."""
+    log = history.log
     rows = log.rows("waits")[::-1]
     rows = rows[log.by_id[rows] != NONE]
-    place = ("by_tid", "target_pid", "flags", "result")
-    once = first_of_each(log.by_id[rows], log.codes("call")[rows], log.codes("target")[rows], *(log.at(c, rows) for c in place))
+    place = [log.at(name, rows) for name in ("by_tid", "target_pid", "flags", "result")]
+    place += [log.codes(name)[rows] for name in ("call", "target", "stack", "stack_status")]
+    once = first_of_each(log.by_id[rows], *place)
     rows = rows[once]
     count = log.at("count", rows)
     empty = (log.numbers("result")[rows] == 0) * count

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
 import platform
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from forktrace.errors import MachineLacks
 from forktrace.live.bccloader import load_bcc
 from forktrace.live.btf import Btf
-from forktrace.live.layout import layouts, probe_directory
+from forktrace.live.layout import enums, layouts, probe_directory
 from forktrace.live.maps import Map, Records, Ring
 from forktrace.trace.events import KINDS
 
 RING_BYTES: Final = 8 << 20
 FOLLOWED: Final = 65536  # entries of the maps of that name in common.bpf.h
 WAIT_PLACES: Final = 16384
-SOURCES: Final = ("events.h", "common.bpf.h", "lifecycle.bpf.c", "wait.bpf.c")
+INTERPRETERS: Final = 4096
+CODES: Final = 16384
+SOURCES: Final = ("events.h", "common.bpf.h", "pystack.bpf.h", "lifecycle.bpf.c", "wait.bpf.c")
 
 # The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
-RING_KINDS: Final = KINDS[:10]
+EVENTS: Final = KINDS[:10]
+RING_KINDS: Final = (*EVENTS, "stack", "code", "unknown file")
 LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number")
 
 # All that belongs to one processor architecture: system call numbers, where the arguments of a call are kept, the size of a
-# kernel stack, the directory of its C headers. aarch64 would be a further column: its numbers, `syscallno`, `regs`.
+# kernel stack, the directory of its C headers. aarch64 would be a further column: its numbers, `syscallno`, `regs`, `tp_value`.
 MACHINES: Final[Mapping[str, Mapping[str, Any]]] = {
     "x86_64": {
-        "calls": {"CLONE": 56, "FORK": 57, "VFORK": 58, "WAIT4": 61, "WAITID": 247, "CLONE3": 435, "BPF": 321},
-        "registers": {"NR": "orig_ax", "ARG0": "di", "ARG1": "si", "ARG2": "dx", "ARG3": "r10"},
+        "calls": {"CLONE": 56, "FORK": 57, "VFORK": 58, "WAIT4": 61, "WAITID": 247, "CLONE3": 435, "BPF": 321}
+        | {"MMAP": 9, "EXIT_GROUP": 231},
+        "registers": {"NR": "orig_ax", "ARG0": "di", "ARG1": "si", "ARG2": "dx", "ARG3": "r10", "ARG4": "r8", "ARG5": "r9"}
+        | {"SP": "sp"},
+        "thread_pointer": "fsbase",  # in struct thread_struct; pthread_self
         "stack_bytes": 16384,
         "headers": "/usr/include/x86_64-linux-gnu",
     }
@@ -41,12 +49,20 @@ MACHINES: Final[Mapping[str, Mapping[str, Any]]] = {
 MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "task_struct": tuple(
         "pid tgid real_parent children sibling group_leader thread_pid start_boottime exit_code exit_signal flags mm stack "
-        "utime stime cred comm signal sighand cgroups".split()
+        "utime stime cred comm signal sighand cgroups files".split()
     ),
     "signal_struct": tuple("live flags group_exit_code pids utime stime maxrss sum_sched_runtime rlim".split()),
     "sighand_struct": ("action",),
     "sigaction": ("sa_handler", "sa_flags"),
-    "mm_struct": ("arg_start", "arg_end"),
+    "mm_struct": ("arg_start", "arg_end", "exe_file", "start_code"),
+    "file": ("f_inode", "f_path"),
+    "inode": ("i_ino", "i_sb", "i_size"),
+    "super_block": ("s_dev",),
+    "path": ("dentry",),
+    "dentry": ("d_name",),
+    "qstr": ("name",),
+    "files_struct": ("fdt",),
+    "fdtable": ("fd", "max_fds"),
     "linux_binprm": ("filename",),
     "pid": ("level", "numbers"),
     "upid": ("nr", "ns"),
@@ -98,6 +114,8 @@ def definitions(btf: Btf, machine: str) -> dict[str, int]:
     defined["task_sum_exec_runtime"] = (
         btf.members("task_struct")["se"].offset + btf.members("sched_entity")["sum_exec_runtime"].offset
     )
+    thread = btf.members("thread_struct")[facts["thread_pointer"]]
+    defined["task_thread_pointer"] = btf.members("task_struct")["thread"].offset + thread.offset
     for name in BIT_FIELDS:
         member = btf.members("signal_struct")[name]
         defined |= {f"signal_{name}": member.offset, f"signal_{name}_bit": member.bit}
@@ -157,14 +175,17 @@ def _offsets(btf: Btf, wanted: Mapping[str, tuple[str, ...]], *, required: bool)
 class Probes:
     """The probes, compiled and attached; nothing is followed before `follow`.
 
-    bcc and LLVM take 150 MB, so a process of their own compiles and attaches, hands over the descriptors, and is gone.
+    bcc and LLVM take 150 MB, so a process of their own compiles and attaches, hands over the descriptors, and is gone;
+    `meanwhile` runs beside it.
 
     Raises:
         MachineLacks: bcc, BTF, a tracepoint or the right to load BPF programs is missing.
     """
 
-    def __init__(self, ring_bytes: int = RING_BYTES) -> None:
-        self._descriptors = _compiled_elsewhere(ring_bytes)
+    def __init__(
+        self, ring_bytes: int = RING_BYTES, *, stacks: bool = True, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
+        self._descriptors = _compiled_elsewhere(ring_bytes, stacks, meanwhile)
         call = MACHINES[platform.machine()]["calls"]["BPF"]
         types = layouts()
         self._settings = Map(self._descriptors["settings"], "<u4", types["settings"], 1, call)
@@ -172,6 +193,30 @@ class Probes:
         self._followed = Map(self._descriptors["followed"], "<u8", types["process"], FOLLOWED, call)
         self._wait_totals = Map(self._descriptors["wait_totals"], types["wait_place"], "<u8", WAIT_PLACES, call)
         self._ring = Ring(self._descriptors["ring"], ring_bytes)
+        self._interpreters = Map(self._descriptors["interpreters"], "<u8", types["interpreter"], INTERPRETERS, call)
+        self._sent = [
+            Map(self._descriptors[name], "<u8", "u1", CODES, call) for name in ("sent_codes", "sent_stacks") if stacks
+        ]
+
+    def wake_up(self) -> int:
+        """Return the descriptor that becomes readable, for an edge-triggered epoll(7), when the probes ask about a file."""
+        return self._descriptors["ring"]
+
+    def describe(self, file: int, fields: Mapping[str, int]) -> None:
+        """Answer what `file` is: the fields of `struct interpreter`, none for a file that is no interpreter."""
+        names = self._interpreters.value_type.names or ()
+        self._interpreters.set(file, tuple(fields.get(name, 0) for name in names))
+
+    def forget_files(self, files: Iterable[int]) -> None:
+        """Ask again about these files when they are met."""
+        for file in files:
+            self._interpreters.delete(file)
+
+    def forget_stacks(self, codes: Iterable[int], stacks: Iterable[int]) -> None:
+        """Send these code objects and stacks again when they are met."""
+        for sent, keys in zip(self._sent, (codes, stacks), strict=False):
+            for key in keys:
+                sent.delete(key)
 
     def follow(self, pid: int, pid_ns: int) -> None:
         """Follow process `pid` of the PID namespace with inode number `pid_ns` from its next exec on."""
@@ -207,17 +252,18 @@ class Probes:
             os.close(descriptor)
 
 
-def _compiled_elsewhere(ring_bytes: int) -> dict[str, int]:
-    """Compile and attach in a child process; return the descriptors of the maps, programs and tracepoints by name."""
+def _compiled_elsewhere(ring_bytes: int, stacks: bool, meanwhile: Callable[[], None]) -> dict[str, int]:
+    """Compile and attach in a child process, beside it run `meanwhile`; return the descriptors of what it made, by name."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
             os.chdir("/")  # clang asks for the working directory, which may be gone
-            _compile_and_send(its, ring_bytes)
+            _compile_and_send(its, ring_bytes, stacks)
         finally:
             os._exit(0)
     its.close()
+    meanwhile()
     message, descriptors, _, _ = socket.recv_fds(ours, 1 << 16, 64)
     os.waitpid(pid, 0)
     said = json.loads(message or b'{"error": "the compiler died", "hint": ""}')
@@ -226,26 +272,32 @@ def _compiled_elsewhere(ring_bytes: int) -> dict[str, int]:
     return dict(zip(said["names"], descriptors, strict=True))
 
 
-def _compile_and_send(channel: socket.socket, ring_bytes: int) -> None:
+def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool) -> None:
     try:
-        bpf = compile_probes(ring_bytes)
+        bpf = compile_probes(ring_bytes, stacks)
     except MachineLacks as error:
         channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
         return
-    held = {name: bpf[name].map_fd for name in ("settings", "losses", "followed", "wait_totals", "ring")}
+    names = ["settings", "losses", "followed", "wait_totals", "ring", "interpreters"]
+    names += ["sent_codes", "sent_stacks", "raw_programs", "sys_programs"] if stacks else []
+    held = {name: bpf[name].map_fd for name in names}
     held |= {f"raw {name}": descriptor for name, descriptor in enumerate(bpf.raw_tracepoint_fds.values())}
     held |= {f"tracepoint {name}": descriptor for name, descriptor in enumerate(bpf.tracepoint_fds.values())}
     socket.send_fds(channel, [json.dumps({"names": list(held)}).encode()], list(held.values()))
 
 
-def compile_probes(ring_bytes: int) -> Any:
+def compile_probes(ring_bytes: int, stacks: bool = True) -> Any:
     """Return bcc's object with the probes compiled and attached.
 
     Raises:
         MachineLacks: as `Probes`.
     """
     machine = platform.machine()
-    defined = definitions(Btf(), machine) | {"RING_PAGES": ring_bytes // mmap.PAGESIZE, "CONFIG_BPF_SYSCALL": 1}
+    defined = definitions(Btf(), machine) | {
+        "STACKS": int(stacks),
+        "RING_PAGES": ring_bytes // mmap.PAGESIZE,
+        "CONFIG_BPF_SYSCALL": 1,
+    }
     folder = probe_directory()
     os.environ["BCC_KERNEL_SOURCE"] = str(folder / "stub")
     bcc = load_bcc()
@@ -258,6 +310,18 @@ def compile_probes(ring_bytes: int) -> Any:
     ]
     text = "#include <linux/types.h>\n" + "".join((folder / name).read_text() for name in SOURCES)
     try:
-        return bcc.BPF(text=text.replace("#pragma once", ""), cflags=flags)
+        probes = bcc.BPF(text=text.replace("#pragma once", ""), cflags=flags)
+        if stacks:
+            _link(bcc.BPF, probes, text)
+        return probes
     except Exception as error:  # bcc raises bare Exception
         raise MachineLacks(f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor") from error
+
+
+def _link(bpf: Any, probes: Any, text: str) -> None:
+    """Load the programs that tail calls lead to, named for the type of their array and their place in it."""
+    (order,) = enums(re.findall(r"enum program \{.*?\}", text, flags=re.DOTALL)[0]).values()
+    types = {"raw": bpf.RAW_TRACEPOINT, "sys": bpf.TRACEPOINT}
+    for kind, name in re.findall(r"^int (raw|sys)_(\w+)\(", text, flags=re.MULTILINE):
+        program = probes.load_func(f"{kind}_{name}", types[kind])
+        probes[f"{kind}_programs"][ctypes.c_int(order.index(name.upper()))] = ctypes.c_int(program.fd)

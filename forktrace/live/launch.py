@@ -13,10 +13,12 @@ import os
 import pwd
 import select
 import shlex
+import shutil
 import signal
 import socket
 import stat
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +49,16 @@ class User:
 
 
 def record(
-    command: Sequence[str], *, output: str | None, force: bool, duration_s: float | None, quiet: bool, user: str | None
+    command: Sequence[str],
+    *,
+    output: str | None,
+    force: bool,
+    duration_s: float | None,
+    quiet: bool,
+    user: str | None,
+    stacks: bool = True,
+    source: bool = True,
+    own: Sequence[str] = (),
 ) -> int:
     """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
 
@@ -62,20 +73,24 @@ def record(
     to_stdout = output == "-"
     if output is not None and not to_stdout:
         check_output(output, force)
-    channel, recorder = _start_recorder(quiet)
+    search = who.environment.get("PATH", os.defpath) if stacks else ""
+    channel, recorder = _start_recorder(quiet, stacks, search)
     try:
         _receive(channel, "armed")
         held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
             with _opened(path, who, force) as (trace, is_new):
-                _hand_over(channel, held, trace, path, command, who)
+                is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
+                order = _order(held, path, command, who, own=own, source=source and stacks)
+                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
+                _hand_over(channel, trace, order)
                 watch = Watch(channel, held.pid)  # from the target's first moment on, Ctrl-C is its own
                 try:
                     held.release()
                 except CommandError:
                     if is_new:
-                        _as_user(who, os.unlink, path)
+                        as_user(who, os.unlink, path)
                     raise
         except BaseException:
             held.abandon()
@@ -202,7 +217,7 @@ def default_name(command: Sequence[str], pid: int) -> str:
     return f"forktrace-{name}.{pid}.arrows"
 
 
-def _start_recorder(quiet: bool) -> tuple[socket.socket, int]:
+def _start_recorder(quiet: bool, stacks: bool, path: str) -> tuple[socket.socket, int]:
     """Fork the recorder; return the socket to it, upon whose closing it ends, and its number."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -213,8 +228,10 @@ def _start_recorder(quiet: bool) -> tuple[socket.socket, int]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             from forktrace.live.recorder import serve
 
-            serve(its, quiet=quiet)
+            serve(its, quiet=quiet, stacks=stacks, path=path)
             status = 0
+        except Exception:  # a defect: without its trace nobody could mend it
+            traceback.print_exc()
         finally:
             os._exit(status)
     its.close()
@@ -328,7 +345,7 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
     is_new = not os.path.lexists(path)
     flags = os.O_WRONLY | os.O_NOCTTY if is_stream(path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
     try:
-        descriptor = _as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
+        descriptor = as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
     except OSError as error:
@@ -342,8 +359,8 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
         os.close(descriptor)
 
 
-def _as_user(who: User, function: Any, *arguments: Any) -> Any:
-    """Call `function` with the user's rights."""
+def as_user(who: User, function: Any, *arguments: Any) -> Any:
+    """Call `function` with the rights of `who`."""
     if who.uid == os.geteuid():
         return function(*arguments)
     groups, gid = os.getgroups(), os.getegid()
@@ -358,13 +375,24 @@ def _as_user(who: User, function: Any, *arguments: Any) -> Any:
         os.setgroups(groups)
 
 
-def _hand_over(channel: socket.socket, held: Held, trace: int, path: str, command: Sequence[str], who: User) -> None:
-    """Tell the recorder whom to follow and where to write, and wait until it does."""
+def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> dict[str, Any]:
+    """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
     from forktrace.live.recorder import header
 
-    is_file = path != "-" and stat.S_ISREG(os.fstat(trace).st_mode)
-    order = {"pid": held.pid, "path": path, "is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
-    order["header"] = header(list(command), held.pid, who.name)
+    search = who.environment.get("PATH", os.defpath)
+    return {
+        "pid": held.pid,
+        "path": path,
+        "header": header(list(command), held.pid, who.name) | {"own": list(own)},
+        "program": shutil.which(command[0], path=search),
+        "search": search,
+        "source": source,
+        "user": [who.uid, who.gid, list(who.groups)],
+    }
+
+
+def _hand_over(channel: socket.socket, trace: int, order: dict[str, Any]) -> None:
+    """Give the recorder its order and the open trace, and wait until it follows."""
     written = os.memfd_create("order")  # no message is large enough for the longest command line
     try:
         with open(written, "w", closefd=False) as file:
@@ -446,4 +474,4 @@ def _merge(path: str, who: User) -> None:
         return
     from forktrace.trace.stream import merge
 
-    _as_user(who, merge, path)
+    as_user(who, merge, path)

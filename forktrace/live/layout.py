@@ -12,7 +12,7 @@ import numpy as np
 
 HEADERS: Final = ("events.h", "common.bpf.h")
 _FIELD: Final = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
-_BASE: Final = {"u8": "u1", "u32": "<u4", "u64": "<u8", "s32": "<i4"}
+_BASE: Final = {"u8": "u1", "u32": "<u4", "u64": "<u8", "s32": "<i4", "s64": "<i8"}
 
 
 def probe_directory() -> Path:

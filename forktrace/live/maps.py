@@ -35,6 +35,11 @@ class Map:
         self._values = np.zeros(entries, value)
         self._call = bpf_call
 
+    @property
+    def value_type(self) -> np.dtype[Any]:
+        """The numpy type of its values."""
+        return self._values.dtype
+
     def items(self) -> tuple[Records, Records]:
         """Return all keys and their values, as copies.
 

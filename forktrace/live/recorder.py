@@ -20,25 +20,28 @@ import socket
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from forktrace.errors import ForktraceError, MachineLacks
+from forktrace.trace.words import count, zombie_headline
 
 READ_EVERY_S: Final = 0.02  # 8 MiB hold a second of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
+MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 TRACEFS: Final = "/sys/kernel/tracing"
 
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 
-def serve(channel: socket.socket, *, quiet: bool) -> None:
+def serve(channel: socket.socket, *, quiet: bool, stacks: bool, path: str) -> None:
     """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this."""
     os.setpgid(0, 0)  # Ctrl-C and Ctrl-Z are the target's
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
-        Recorder(channel, quiet=quiet).run()
+        Recorder(channel, quiet=quiet, stacks=stacks).run(path)
     except ForktraceError as error:
         message = {"say": "error", "message": str(error), "hint": error.hint, "status": error.exit_status}
         with contextlib.suppress(OSError):
@@ -56,7 +59,7 @@ def mount_tracefs() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if (
         libc.unshare(_CLONE_NEWNS)
-        or libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
         or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
     ):
         reason = os.strerror(ctypes.get_errno())
@@ -66,7 +69,8 @@ def mount_tracefs() -> None:
 class Recorder:
     """One recording."""
 
-    def __init__(self, channel: socket.socket, *, quiet: bool) -> None:
+    def __init__(self, channel: socket.socket, *, quiet: bool, stacks: bool) -> None:
+        self._with_stacks = stacks
         self._channel = channel
         self._live = LiveLine(silent=quiet or not os.isatty(2))
         self._shares_terminal = os.isatty(1)  # with the target: a line of ours would erase its prompts
@@ -75,19 +79,27 @@ class Recorder:
         self._cgroups: dict[int, str | None] = {}
         self._counts: Counter[str] = Counter()
         self._lost: dict[str, int] = {}
-        self._waits: dict[Any, int] = {}
         self._chunks: list[bytes] = []
+        self._examined_chunks = 0  # of these; the probes' questions in them are answered
+        self._told = 0  # how many files of the registry the probes know
+        self._named: set[int] = set()  # the interpreters that the trace names
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
         self._ended_at: float | None = None
 
-    def run(self) -> None:
-        """Arm, follow, record, close."""
+    def run(self, path: str) -> None:
+        """Arm, follow, record, close; `path` is the PATH of the target."""
         self._live.show("compiling probes")
         mount_tracefs()
         from forktrace.live.bpf import Probes
+        from forktrace.live.places import Places
+        from forktrace.live.pythons import Registry
+        from forktrace.live.stacks import Stacks
         from forktrace.trace.stream import Writer
 
-        self._probes = Probes()
+        self._registry = Registry()
+        self._probes = Probes(stacks=self._with_stacks, meanwhile=lambda: self._registry.expect_on(path))
+        self._places = Places()
+        self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
         self._live.clear()
         self._channel.send(b'{"say": "armed"}')
         message, descriptors, _, _ = socket.recv_fds(self._channel, 64, 2)
@@ -96,6 +108,7 @@ class Recorder:
         with open(descriptors[1], encoding="utf-8") as file:
             file.seek(0)
             order = json.load(file)
+        self._prepare(order)
         if order["truncate"]:
             os.ftruncate(descriptors[0], 0)
         self._path = "standard output" if order["path"] == "-" else order["path"]
@@ -110,6 +123,21 @@ class Recorder:
         self._say_closing()
         with contextlib.suppress(OSError):  # nobody waits for it
             self._channel.send(b'{"say": "done"}')
+
+    def _prepare(self, order: dict[str, Any]) -> None:
+        """Learn what is known of the target before it starts."""
+        from forktrace.live.launch import User, as_user
+        from forktrace.live.sources import Sources
+
+        if order["program"]:
+            self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
+        self._tell()
+        uid, gid, groups = order["user"]
+        who = User(order["header"]["user"], uid, gid, tuple(groups), {})
+        self._sources = Sources(partial(as_user, who), order["header"]["cwd"]) if order["source"] else None
+        self._poll = select.epoll()
+        self._poll.register(self._channel, select.EPOLLIN)
+        self._poll.register(self._probes.wake_up(), select.EPOLLIN | select.EPOLLET)
 
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
@@ -142,14 +170,31 @@ class Recorder:
 
     def _order(self) -> str | None:
         """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""
-        try:
-            readable, _, _ = select.select([self._channel], [], [], READ_EVERY_S)
-        except InterruptedError:
-            return None
-        if not readable:
+        ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
+        if self._probes.wake_up() in ready:
+            self._answer()
+        if self._channel.fileno() not in ready:
             return None
         message = self._channel.recv(4096)
         return str(json.loads(message)["say"]) if message else "stop"
+
+    def _tell(self) -> None:
+        """Tell the probes about the files that were examined since the last time."""
+        for file, fields in list(self._registry.known.items())[self._told :]:
+            self._probes.describe(file, fields)
+        self._told = len(self._registry.known)
+
+    def _answer(self) -> None:
+        """Answer what the probes ask before the process that made them ask gets far."""
+        from forktrace.live.records import unknown_files
+
+        if chunk := self._probes.read():
+            self._chunks.append(chunk)
+        for chunk in self._chunks[self._examined_chunks :]:
+            for question in unknown_files(chunk):
+                self._registry.answer(question)
+                self._tell()
+        self._examined_chunks = len(self._chunks)
 
     def _running(self) -> int:
         if any(self._lost.values()):
@@ -167,16 +212,45 @@ class Recorder:
         from forktrace.trace.stream import batch
 
         if self._chunks:
+            self._answer()
             chunk = b"".join(self._chunks)
             self._chunks.clear()
-            records = split(chunk)
-            columns, rows = columns_of(records, self._cgroup, self._pid_ns)
-            self._writer.write(batch(columns, rows))
+            self._examined_chunks = 0
+            records, sent = split(chunk)
+            for code in sent["code"]:
+                self._stacks.add_code(code)
+            for stack in sent["stack"]:
+                self._stacks.add_stack(stack)
+            self._write_findings()
+            if "exec" in records:
+                self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
+                self._tell()
+            columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
+            if rows:
+                self._writer.write(batch(columns, rows))
             self._counts.update({kind: len(part) for kind, part in records.items()})
             if "reap" in records:
                 self._note_worst(records["reap"])
         self._write_losses()
         self._write_waits()
+        self._stacks.make_room()
+
+    def _write_findings(self) -> None:
+        """Write which interpreters were met, and the text of the lines that new stacks stand on."""
+        from forktrace.trace import events
+        from forktrace.trace.stream import batch_of
+
+        now = boot_ns()
+        met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
+        self._named |= self._stacks.interpreters
+        rows = [events.runtime(now, one.file, one.version, one.libraries) for one in met]
+        if self._sources:
+            libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
+            texts = self._sources.texts(self._stacks.new_frames, libraries)
+            rows += [events.source(now, *each) for each in texts]
+        self._stacks.new_frames.clear()
+        if rows:
+            self._writer.write(batch_of(rows))
 
     def _note_worst(self, reaps: Any) -> None:
         from forktrace.trace.events import CALLS
@@ -201,38 +275,19 @@ class Recorder:
             self._writer.write(batch_of(events.lost(boot_ns(), count, what) for what, count in new.items() if count))
         self._lost = now
 
-    def _write_waits(self) -> None:
+    def _write_waits(self, *, last: bool = False) -> None:
         """Write the totals that changed, and forget the places of processes that are gone."""
-        from forktrace.live.records import NONE
-        from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
         places, counts = self._probes.wait_totals()
-        totals = dict(zip(map(bytes, places), counts.tolist(), strict=True))
-        changed = [(place, totals[bytes(place)]) for place in places if self._waits.get(bytes(place)) != totals[bytes(place)]]
-        if changed:
-            now = boot_ns()
-            rows = [
-                events.waits(
-                    now,
-                    count,
-                    by=int(place["pid"]),
-                    by_start_ns=int(place["start_ns"]),
-                    result=int(place["error"]),
-                    call=events.CALLS[place["call"]],
-                    target=None if place["target"] == NONE else events.TARGETS[place["target"]],
-                    flags=int(place["options"]),
-                )
-                for place, count in changed
-            ]
+        if rows := self._places.changed(boot_ns(), places, counts, self._stacks, last=last):
             self._writer.write(batch_of(rows))
-        self._waits = totals
-        if len(totals) > 1000:
+        if len(places) > MANY_PLACES:
             here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
-            for place in places:
-                if (int(place["pid"]), int(place["start_ns"])) not in here:
-                    self._probes.forget(place)
-                    del self._waits[bytes(place)]
+            gone = [place for place in places if (int(place["pid"]), int(place["start_ns"])) not in here]
+            for place in gone:
+                self._probes.forget(place)
+            self._places.forget({(int(place["pid"]), int(place["start_ns"])) for place in gone})
 
     def _cgroup(self, identity: int, pid: int) -> str | None:
         """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
@@ -248,6 +303,7 @@ class Recorder:
         if chunk := self._probes.read():
             self._chunks.append(chunk)
         self._write()
+        self._write_waits(last=True)
         still = self._probes.following()
         now = boot_ns()
         polled = [
@@ -290,12 +346,12 @@ class Recorder:
             return
         if self._worst:
             lasted, pid, by, call = self._worst
-            self._say(f"{pid} was a zombie for {duration(lasted)}, {ending_of_zombie(by, call)}")
+            self._say(f"{zombie_headline(str(pid), lasted / 1e6)}, {ending_of_zombie(by, call)}")
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
         if self._is_file:
-            self._say(f"next: forktrace report {shlex.quote(self._path)}")
+            self._say(f"next: forktrace {'why' if self._worst else 'report'} {shlex.quote(self._path)}")
 
 
 class LiveLine:
@@ -323,7 +379,7 @@ class LiveLine:
         then, before = self._before
         self._before = (now, total)
         rate = (total - before) / max(now - then, 1e-3)
-        alive = f"{running} running, {count(zombies, 'zombie', 's')}"
+        alive = f"{running} running, {count(zombies, 'zombie')}"
         self.show(f"{count(counts['fork'], 'process')}, {alive}, {rate:,.0f} events/s, {lost} lost")
 
     def clear(self) -> None:
@@ -345,16 +401,6 @@ def ending_of_zombie(by: int, call: str) -> str:
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
     return f"until {by or 'another process'} reaped it{how}"
-
-
-def count(number: int, noun: str, plural: str = "es") -> str:
-    """Return `1 process`, `2 processes`."""
-    return f"{number:,} {noun}{'' if number == 1 else plural}"
-
-
-def duration(ns: int) -> str:
-    """Return `1.803 s`, or `3.7 ms` for less than a second."""
-    return f"{ns / 1e9:.3f} s" if ns >= 1_000_000_000 else f"{ns / 1e6:.1f} ms"
 
 
 def boot_ns() -> int:

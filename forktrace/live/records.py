@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from forktrace.live.bpf import RING_KINDS
+from forktrace.live.bpf import EVENTS, RING_KINDS
 from forktrace.live.layout import layouts
 from forktrace.live.maps import BUSY, DISCARDED, Records, record_words
+from forktrace.live.stacks import Stacks
 from forktrace.trace.batches import Column
 from forktrace.trace.events import KINDS
 
@@ -37,18 +38,31 @@ def layout() -> Mapping[str, np.dtype[Any]]:
     return {kind: layouts()[name] for kind, name in _STRUCT_OF.items()}
 
 
-def split(chunk: bytes) -> dict[str, Records]:
-    """Return the records in `chunk` by kind, in the order of the ring; `argv` of an exec holds what came of it."""
+def split(chunk: bytes) -> tuple[dict[str, Records], dict[str, list[bytes]]]:
+    """Return the events in `chunk` by kind, in the order of the ring, and what is no event; `argv` holds what came of it."""
+    found = _by_kind(chunk)
+    padded = np.frombuffer(chunk + bytes(layout()["exec"].itemsize), np.uint8)
+    events = {kind: _gather(padded, [start for start, _ in found[kind]], layout()[kind]) for kind in EVENTS if found[kind]}
+    return events, {kind: [chunk[start:end] for start, end in found[kind]] for kind in RING_KINDS[len(EVENTS) :]}
+
+
+def unknown_files(chunk: bytes) -> Records:
+    """Return the questions in `chunk` about files that may be interpreters."""
+    asked = [chunk[start:end] for start, end in _by_kind(chunk)["unknown file"]]
+    return np.frombuffer(b"".join(asked), layouts()["unknown_file_record"])
+
+
+def _by_kind(chunk: bytes) -> dict[str, list[tuple[int, int]]]:
+    """From where to where the records of each kind lie."""
     words = memoryview(chunk).cast("I")
-    found: list[list[int]] = [[] for _ in RING_KINDS]
+    found: list[list[tuple[int, int]]] = [[] for _ in RING_KINDS]
     at = 0
     while at < len(words):
         length = words[at]
         if not length & (DISCARDED | BUSY):
-            found[words[at + 4]].append(at * 4 + 8)
+            found[words[at + 4]].append((at * 4 + 8, at * 4 + 8 + length))
         at += record_words(length)
-    padded = np.frombuffer(chunk + bytes(layout()["exec"].itemsize), np.uint8)
-    return {kind: _gather(padded, starts, layout()[kind]) for kind, starts in zip(RING_KINDS, found, strict=True) if starts}
+    return dict(zip(RING_KINDS, found, strict=True))
 
 
 def _gather(data: npt.NDArray[np.uint8], starts: list[int], kind: np.dtype[Any]) -> Records:
@@ -85,19 +99,22 @@ class Columns:
 
 
 def columns_of(
-    records: Mapping[str, Records], cgroup: Callable[[int, int], str | None], pid_ns: int
+    records: Mapping[str, Records], cgroup: Callable[[int, int], str | None], pid_ns: int, stacks: Stacks
 ) -> tuple[dict[str, Column], int]:
     """Return the trace's columns for `records`, sorted by time, and the number of rows.
 
     `cgroup(id, pid)` names a control group; `pid_ns` is the inode number of the recorder's PID namespace.
     """
     rows = sum(map(len, records.values()))
+    if not rows:
+        return {}, 0
     columns = Columns(rows)
     start = 0
     for kind, part in records.items():
         where = slice(start, start + len(part))
         start += len(part)
         _put_head(columns, where, kind, part["head"])
+        _put_stack(columns, where, part["head"], stacks)
         if kind in ("fork", "exec"):
             ids = zip(part["cgroup_id"].tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
             columns.put_text(where, "cgroup", [cgroup(*one) for one in ids])
@@ -113,6 +130,14 @@ def _put_head(columns: Columns, where: slice, kind: str, head: Records) -> None:
     columns.put(where, "by_tid", head["by"]["tid"], head["by"]["tid"] != 0)
 
 
+def _put_stack(columns: Columns, where: slice, head: Records, stacks: Stacks) -> None:
+    if (head["stack_status"] == NONE).all():
+        return
+    texts, statuses = stacks.texts(head["stack"], head["stack_status"])
+    columns.put_text(where, "stack", texts)
+    _put_enum(columns, where, "stack_status", statuses)
+
+
 def _put_who(columns: Columns, where: slice, prefix: str, who: Records) -> None:
     known = who["start_ns"] != 0
     columns.put(where, f"{prefix}pid", who["pid"], known)
@@ -124,7 +149,7 @@ def _put_enum(columns: Columns, where: slice, name: str, values: Any) -> None:
 
 
 def _texts(values: npt.NDArray[np.bytes_]) -> list[str | None]:
-    return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
+    return [value.partition(b"\0")[0].decode("utf-8", "backslashreplace") for value in values.tolist()]
 
 
 def _fork(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
@@ -178,6 +203,7 @@ def _exit(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     columns.put(where, "stime_ns", stime)
     columns.put(where, "max_rss_kb", part["max_rss_pages"] * 4)
     _put_enum(columns, where, "disposition", part["disposition"])
+    _put_enum(columns, where, "exit_from", part["exit_from"])
     columns.put_text(where, "comm", _texts(part["comm"]))
 
 

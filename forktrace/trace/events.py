@@ -40,7 +40,8 @@ CALLS: Final = ("fork", "vfork", "clone", "clone3", "wait4", "waitid", "io_uring
 TARGETS: Final = ("pid", "any", "pgid", "pidfd")
 DISPOSITIONS: Final = ("default", "handler", "ignored", "nocldwait")
 SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
-EXITS: Final = ("interpreter", "py-exit", "other")  # whose code called exit_group: os._exit, Py_Exit, any other
+# Whose code called exit_group: os._exit; Py_Exit; any other, in an interpreter where SystemExit passes Py_Exit or main returns.
+EXITS: Final = ("interpreter", "py-exit", "other", "returned")
 STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "truncated", "not-python", "lost")
 
 # What a column may hold: a width for integers, a tuple for the values of an enumeration, "text" for strings that repeat

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+HANDLER: Final = "<signal handler>"  # the file of a frame, named for the signal, between a handler and what it interrupted
 
 
 class Frame(NamedTuple):
@@ -30,6 +33,7 @@ def unfold(stack: str) -> list[Frame]:
     return [_frame(text) for text in stack.split(";") if text]
 
 
+@functools.lru_cache(maxsize=1 << 16)  # stacks share most of their frames
 def _frame(text: str) -> Frame:
     place, _, name = text.rpartition(" ")
     file, _, line = place.rpartition(":")

@@ -11,19 +11,21 @@ from forktrace.analysis.recording import Recording
 def lines(recording: Recording) -> Iterator[str]:
     """Yield one line per event: seconds since the target's start, process, kind, and what there is to say of it.
 
-    `   +1.803412  4711 python  reap         by 4700 python: wait4(4711, WNOHANG)`
+    `   +1.803412  4711 python  reap         by 4700 python consumer.py:33 consume_task: wait4(4711, WNOHANG)`
     """
     table, names = recording.events(), Names(recording.whole.lifecycles())
     who = {process: names.full(process) for process in table["id"].dropna().unique().tolist()}
     actor = {process: names.full(process) for process in table["by_id"].dropna().unique().tolist()}
     width = max(map(len, who.values()), default=1)
     start_ns = recording.start_ns
-    columns = ("time_ns", "kind", "id", "by_id", "by_pid", "by_tid", "call", "detail")
+    columns = ("time_ns", "kind", "id", "by_id", "by_pid", "by_tid", "call", "site", "detail")
     rows = table[list(columns)].astype(object).where(table[list(columns)].notna(), None)
-    for time_ns, kind, process, by, by_pid, by_tid, call, detail in rows.itertuples(index=False):
+    for time_ns, kind, process, by, by_pid, by_tid, call, site, detail in rows.itertuples(index=False):
         thread = "" if by_tid in (None, by_pid) else f" thread {by_tid}"
         itself = by is not None and by == process and not thread
-        parts = [] if by_pid is None or itself else [f"by {actor.get(by, by_pid)}{thread}"]
+        place = f" {printable(site)}" if site else ""
+        parts = [f"at{place}"] if place and (by_pid is None or itself) else []
+        parts += [] if by_pid is None or itself else [f"by {actor.get(by, by_pid)}{thread}{place}"]
         parts += [call] if call and kind.startswith("fork") else []
         parts += [printable(detail)] if detail else []
         yield f"{_seconds(time_ns - start_ns):>14}  {who.get(process, '-'):<{width}}  {kind:<11}  {': '.join(parts)}".rstrip()

@@ -21,6 +21,7 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "zombie_count": Recording.zombie_count,
     "signals": Recording.signals,
     "failed_forks": Recording.failed_forks,
+    "stolen": Recording.stolen,
 }
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t")  # a spreadsheet runs what begins so (OWASP, CSV injection)

@@ -7,20 +7,22 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from forktrace.analysis.events import errno_name
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
-from forktrace.views.words import count, duration, shorten, some
+from forktrace.trace.words import count, duration
+from forktrace.views import explanations
+from forktrace.views.screen import Grid, print_grid, print_text
+from forktrace.views.words import NOTICEABLE_MS, sender, short_site, shorten, some
 
-NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
+WAITS: Final = ("wait4", "waitid", "io_uring")  # whoever calls these has a stack
+MOST_SITE: Final = 40  # characters of a source line in a table
 
 
 def report(recording: Recording, console: Console) -> None:
@@ -31,13 +33,16 @@ def report(recording: Recording, console: Console) -> None:
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
     table = recording.lifecycles()
     if nothing := _nothing(recording, table):
-        _print_text(console, nothing)
+        print_text(console, nothing)
         return
-    for line in (*_summary(recording, table), *_limits(recording)):
-        _print_text(console, line)
+    for line in (*_summary(recording), *_limits(recording)):
+        print_text(console, line)
     _print_list(console, "What happened", _findings(table, names))
+    _print_list(console, "Stolen exit statuses", _thefts(recording, names))
     _print_table(console, "Longest zombies", _zombie_table(table, names))
-    _print_table(console, "How they were reaped", _reap_table(table, names))
+    _print_table(console, "Why they were reaped", _cause_table(table))
+    _print_table(console, "Who reaped them", _reap_table(table, names))
+    _print_table(console, "Where they were started", _start_table(table))
     _print_list(console, "Failed forks", _failed_forks(recording, names))
     _print_list(console, "Killed by a signal", _killed(table, names))
     _print_list(console, "Not known for sure", _doubts(recording, table))
@@ -61,25 +66,19 @@ def _print_list(console: Console, title: str, lines: Iterator[Text]) -> None:
         console.print()
         console.print(Text(title, "bold"))
     for text in texts:
-        _print_text(console, text, "  ")
+        print_text(console, text, "  ")
 
 
-def _print_text(console: Console, text: Text, indent: str = "") -> None:
-    """Print a text wrapped to the screen, every line indented, with no spaces at its end."""
-    for line in text.wrap(console, console.width - len(indent)):
-        line.rstrip()
-        console.print(Text(indent) + line)
-
-
-def _print_table(console: Console, title: str, table: Table) -> None:
-    if table.row_count:
+def _print_table(console: Console, title: str, grid: Grid) -> None:
+    if grid.rows:
         console.print()
         console.print(Text(title, "bold"))
-        console.print(table)
+        print_grid(console, grid)
 
 
-def _summary(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
-    yield Text(f"{_how_it_went(recording)}; {count(len(table), 'process')} in the recording.", "bold")
+def _summary(recording: Recording) -> Iterator[Text]:
+    table, whole = recording.lifecycles(), recording.whole.lifecycles()
+    yield Text(f"{_how_it_went(recording)}; {count(len(whole), 'process')} in the recording.", "bold")
     zombie_ms = table["zombie_ms"]
     noticeable = int((zombie_ms >= NOTICEABLE_MS).sum())
     never = int(table["zombie_open"].sum())
@@ -119,7 +118,7 @@ def _limits(recording: Recording) -> Iterator[Text]:
     """What of the recording is shown, and whether it is whole."""
     if recording.whole is not recording:
         shown = recording.selected
-        parts = [] if shown.ids is None else [count(len(shown.ids), "process")]
+        parts = [f"{len(recording.lifecycles()):,} of {count(len(recording.whole.lifecycles()), 'process')}"]
         parts += [f"from {_at(recording, shown.since_ns)} s"] if shown.since_ns is not None else []
         parts += [f"until {_at(recording, shown.until_ns)} s"] if shown.until_ns is not None else []
         yield Text(f"Only a part is shown: {', '.join(parts)}.")
@@ -174,7 +173,19 @@ def _never_reaped(group: pd.DataFrame, names: Names) -> Text:
     )
     who = _some(group, names)
     age = f"{'up to ' if len(group) > 1 else ''}{duration(first.zombie_ms)} so far"
-    return Text(f"{who} {_was(len(group))} never reaped: zombie for {age}, the parent is {parent}.", "red")
+    return Text(f"{who} {_was(len(group))} never reaped: zombie for {age}, the parent is {parent}{_started(group)}.", "red")
+
+
+def _started(group: pd.DataFrame) -> str:
+    """Where all of a group were started, if that was one line."""
+    sites = group["fork_site"].unique()
+    return "" if len(sites) != 1 or pd.isna(sites[0]) else f", started at {_place(sites[0])}"
+
+
+def _place(site: str) -> str:
+    """`consumer.py:33`, without the function."""
+    words = printable(site)
+    return words.rpartition(" ")[0] or words
 
 
 def _cleared(group: pd.DataFrame, names: Names) -> Text:
@@ -182,12 +193,14 @@ def _cleared(group: pd.DataFrame, names: Names) -> Text:
     longest = duration(group["zombie_ms"].max())
     if pd.isna(first.cleared_by_id):
         return Text(f"{names.pid(first.id)} was a zombie for {longest}, until {_release_words(first, names)}.")
-    start = names.pid(int(first.cleared_by_id))
+    start, place = names.pid(int(first.cleared_by_id)), "" if pd.isna(first.reap_site) else f" at {_place(first.reap_site)}"
     if len(group) == 1:
-        return Text(f"{names.pid(first.id)} was a zombie for {longest}, until {start} was started.")
+        return Text(f"{names.pid(first.id)} was a zombie for {longest}, until {start} was started{place}.")
     who = _some(group, names)
     reaper = names.of(first.reaper_id, first.reaper_pid)
-    return Text(f"{who} were zombies for up to {longest} and were cleared together when {start} was started by {reaper}.")
+    return Text(
+        f"{who} were zombies for up to {longest} and were cleared together when {start} was started by {reaper}{place}."
+    )
 
 
 def _some(group: pd.DataFrame, names: Names) -> str:
@@ -203,7 +216,9 @@ def _release_words(row: Any, names: Names) -> str:
     who = reaper if pd.isna(row.adopter_pid) else f"{reaper}, which had adopted it,"
     if row.reap_call == "unseen":
         return f"{who} reaped it; that was not seen and may have been earlier"
-    return f"{who} called {_call(row)}"
+    if pd.isna(row.reap_site):
+        return f"{who} called {_call(row)}"
+    return f"{who} reaped it at {_place(row.reap_site)} ({explanations.cause(row.reap_cause).short})"
 
 
 def _call(row: Any) -> str:
@@ -213,7 +228,7 @@ def _call(row: Any) -> str:
 
 
 def _reaped_by(row: Any, names: Names, full: bool = False) -> str:
-    """`4700 wait4(pid, WNOHANG)`, or how else it was released."""
+    """`4700 consumer.py:33`, `4700 wait4(pid, WNOHANG)` where no line is known, or how else it was released."""
     if row.state != "gone":
         return "nobody yet"
     if row.reap_call == "autoreap":
@@ -221,50 +236,80 @@ def _reaped_by(row: Any, names: Names, full: bool = False) -> str:
     reaper = names.of(row.reaper_id, row.reaper_pid, full)
     if row.reap_call in ("kernel", "unseen"):
         return "kernel: PID namespace died" if row.reap_call == "kernel" else f"{reaper}, wait not seen"
+    if not pd.isna(row.reap_site):
+        return f"{reaper} {short_site(printable(row.reap_site) if full else _place(row.reap_site), MOST_SITE)}"
     return f"{reaper} {_call(row)}"
 
 
-def _columns(*columns: tuple[str, str], stretch: str) -> Table:
-    """A table without lines; only the column `stretch` may be cut to the width of the screen."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="dim")
-    for title, side in columns:
-        # Rich takes the width that is missing from the columns that may wrap; the cells themselves do not.
-        table.add_column(title, justify="right" if side == "right" else "left", no_wrap=title != stretch, overflow="ellipsis")
-    return table
-
-
-def _zombie_table(table: pd.DataFrame, names: Names) -> Table:
-    made = _columns(
-        ("pid", "right"), ("command", "left"), ("ended", "left"), ("zombie", "right"), ("reaped by", "left"), stretch="command"
-    )
+def _zombie_table(table: pd.DataFrame, names: Names) -> Grid:
+    columns = [("pid", "right"), ("command", "left"), ("ended", "left"), ("zombie", "right"), ("reaped by", "left")]
     longest = table[(table["zombie_ms"] >= NOTICEABLE_MS) | table["zombie_open"]]
-    for row in _rows(longest.nlargest(MOST_ROWS, "zombie_ms", keep="first")):
+    longest = longest.nlargest(MOST_ROWS, "zombie_ms", keep="first")
+    rows = []
+    for row in _rows(longest):
         command = row.comm if pd.isna(row.argv) else row.argv
         zombie = duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
-        cells = (
-            names.pid(row.id),
-            "?" if pd.isna(command) else printable(command),
-            _ended(row),
-            zombie,
-            _reaped_by(row, names),
-        )
-        made.add_row(*(Text(cell, no_wrap=True) for cell in cells), style="red" if row.zombie_open else None)
-    return made
+        command = "?" if pd.isna(command) else printable(command)
+        rows.append([names.pid(row.id), command, _ended(row), zombie, _reaped_by(row, names)])
+    if longest["reap_cause"].notna().any():
+        columns.append(("why", "left"))
+        rows = [[*row, "?" if pd.isna(cause) else cause] for row, cause in zip(rows, longest["reap_cause"], strict=True)]
+    styles = ["red" if still else None for still in longest["zombie_open"]]
+    return Grid(columns, rows, "command", 8, styles, spare="why")
 
 
-def _reap_table(table: pd.DataFrame, names: Names) -> Table:
-    made = _columns(("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"), stretch="reaped by")
+def _cause_table(table: pd.DataFrame) -> Grid:
+    """How many were reaped for which cause, and how long they were zombies."""
+    columns = (("processes", "right"), ("why", "left"), ("in words", "left"), ("longest", "right"), ("all zombies", "right"))
+    zombies = table[table["reap_cause"].notna()]
+    groups = zombies.groupby("reap_cause", observed=True)["zombie_ms"].agg(["size", "max", "sum"])
+    groups = groups.sort_values(["sum", "size"], ascending=False, kind="stable")
+    rows = [
+        (f"{one.size:,}", cause, explanations.cause(cause).short, _longest(one.max), _longest(one.sum or pd.NA))
+        for cause, one in zip(groups.index, _rows(groups), strict=True)
+    ]
+    return Grid(columns, rows, "in words", 16, spare="in words")
+
+
+def _longest(ms: Any) -> str:
+    return "-" if pd.isna(ms) else duration(ms)
+
+
+def _reap_table(table: pd.DataFrame, names: Names) -> Grid:
+    """Which process reaped how many, at which line, or by which call where there is none."""
+    columns = (("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"))
     ended = table[table["state"] != "running"]
-    key = ["state", "reaper_pid", "reaper_id", "reap_call", "reap_target", "reap_options"]
-    groups = ended.groupby(key, dropna=False, observed=True, sort=False)["zombie_ms"].agg(["size", "max"])
+    key = ["state", "reaper_pid", "reaper_id", "reap_site", "reap_call", "reap_target", "reap_options"]
+    known = ended["reap_site"].notna()
+    calls = {name: ended[name].astype("string").mask(known, "") for name in key[4:]}  # of a line all its calls together
+    groups = ended.assign(**calls).groupby(key, dropna=False, observed=True, sort=False)["zombie_ms"].agg(["size", "max"])
     groups = groups.sort_values("size", ascending=False, kind="stable")
-    for row in _rows(groups.head(MOST_ROWS).reset_index()):
-        longest = "-" if pd.isna(row.max) else duration(row.max)
-        made.add_row(f"{row.size:,}", Text(_reaped_by(row, names, full=True), no_wrap=True), longest)
+    shown = groups.head(MOST_ROWS).reset_index()
+    rows = [(f"{row.size:,}", _reaped_by(row, names, full=True), _longest(row.max)) for row in _rows(shown)]
     rest = groups[MOST_ROWS:]
     if len(rest):
-        made.add_row(f"{rest['size'].sum():,}", f"in {len(rest):,} other ways", duration(rest["max"].max()))
-    return made
+        rows.append((f"{rest['size'].sum():,}", f"in {len(rest):,} other ways", _longest(rest["max"].max())))
+    return Grid(columns, rows, "reaped by", 24)
+
+
+def _start_table(table: pd.DataFrame) -> Grid:
+    """How many processes which line started."""
+    columns = (("processes", "right"), ("line", "left"), ("made by", "left"), ("longest zombie", "right"))
+    started = table[table["fork_site"].notna()]
+    groups = started.groupby(["fork_site", "created_by"], dropna=False, observed=True, sort=False)["zombie_ms"]
+    sizes = groups.agg(["size", "max"]).sort_values("size", ascending=False, kind="stable")
+    rows = [
+        (
+            f"{row.size:,}",
+            short_site(printable(row.fork_site), MOST_SITE),
+            "?" if pd.isna(row.created_by) else row.created_by,
+            _longest(row.max),
+        )
+        for row in _rows(sizes.head(MOST_ROWS).reset_index())
+    ]
+    if len(rest := sizes[MOST_ROWS:]):
+        rows.append((f"{rest['size'].sum():,}", f"at {len(rest):,} other lines", "", _longest(rest["max"].max())))
+    return Grid(columns, rows, "line", 24)
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:
@@ -279,31 +324,59 @@ def _groups(table: pd.DataFrame, key: list[str]) -> list[tuple[Any, pd.DataFrame
 
 def _failed_forks(recording: Recording, names: Names) -> Iterator[Text]:
     failed = recording.failed_forks()
-    for (process, errno, limit), group in _groups(failed, ["id", "errno", "limit"]):
+    for (process, errno, limit, site), group in _groups(failed, ["id", "errno", "limit", "site"]):
         why = errno_name(int(errno)) + ("" if pd.isna(limit) else f" ({printable(limit)})")
         when = f"{'first ' if len(group) > 1 else ''}at {_at(recording, int(group['time_ns'].iloc[0]))} s"
-        yield Text(f"{count(len(group), 'fork')} of {names.of(process, pd.NA, full=True)} failed with {why}, {when}.", "red")
+        yield Text(
+            f"{count(len(group), 'fork')} of {names.of(process, pd.NA, full=True)} failed with {why}{_at_line(site)}, {when}.",
+            "red",
+        )
+
+
+def _at_line(site: Any) -> str:
+    return "" if pd.isna(site) else f" at {printable(site)}"
 
 
 def _killed(table: pd.DataFrame, names: Names) -> Iterator[Text]:
     killed = table[table["term_signal"].notna()]
-    groups = _groups(killed, ["term_signal", "killer_kind", "killer_id", "killer_pid"])
-    for (signal, kind, killer_id, killer_pid), group in sorted(groups, key=lambda one: -len(one[1]))[:MOST_FINDINGS]:
+    groups = _groups(killed, ["term_signal", "killer_kind", "killer_id", "killer_pid", "killer_site"])
+    for (signal, kind, killer_id, killer_pid, site), group in sorted(groups, key=lambda one: -len(one[1]))[:MOST_FINDINGS]:
         who = _some(group, names)
-        yield Text(f"{who} by {signal}, {_sender(kind, names.of(killer_id, killer_pid, full=True))}.")
+        by = sender(None if pd.isna(kind) else kind, names.of(killer_id, killer_pid, full=True))
+        yield Text(f"{who} by {signal}, {by}{_at_line(site)}.")
     if len(groups) > MOST_FINDINGS:
         yield Text(f"{count(len(groups) - MOST_FINDINGS, 'further group')} in the table of `forktrace export`.")
 
 
-def _sender(kind: Any, sender: str) -> str:
-    words = {
-        "process": f"sent by {sender}",
-        "kernel": "by the kernel itself",
-        "oom": "by the OOM killer: memory ran out",
-        "pdeathsig": f"because its parent's thread ended (PDEATHSIG of {sender})",
-        "pidns": "because its PID namespace died",
-    }
-    return "sender not known" if pd.isna(kind) else words[kind]
+def _thefts(recording: Recording, names: Names) -> Iterator[Text]:
+    """Whose wait took the exit status of whose child, by the two lines."""
+    stolen = recording.stolen()
+    for (thief, thief_site, made, owner_site, seen), group in _groups(
+        stolen, ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
+    )[:MOST_ROWS]:
+        who = _some(group, names)
+        owner = ("its owner" if len(group) == 1 else "their owner") if pd.isna(made) else made
+        seen = "" if pd.isna(seen) else f", which got {explanations.texts()['seen'].get(seen, printable(seen))}"
+        thief = names.of(thief, pd.NA, full=True)
+        yield Text(f"{who}: {thief}{_at_line(thief_site)} took what {owner} waits for{_at_line(owner_site)}{seen}.", "red")
+
+
+def _missing_stacks(table: pd.DataFrame) -> Iterator[Text]:
+    """How many forks and reaps have no line of a program, by the reason."""
+    forks = table.loc[table["origin"] == "forked", "fork_stack_status"]
+    reaps = table.loc[table["reap_call"].isin(WAITS), "reap_stack_status"]
+    both = pd.concat([forks, reaps])
+    if len(both) and both.isna().all():
+        yield Text("Recorded without Python stacks: no lines, and causes only where the kernel tells them.")
+        return
+    missing = both[both.notna() & (both != "ok")].value_counts()
+    missing = missing[missing > 0]
+    if len(missing):
+        reasons = explanations.texts()["stack-count"]
+        listed = ", ".join(f"{number:,} {reasons[status]}" for status, number in missing.items())
+        yield Text(
+            f"No or not the whole Python stack of {count(int(missing.sum()), 'fork or reap', 'forks and reaps')}: {listed}."
+        )
 
 
 def _doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
@@ -311,7 +384,8 @@ def _doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
     doubtful = table.loc[~table["complete"], "notes"]
     for note, number in doubtful.value_counts().items():
         yield Text(f"{count(number, 'process')}: {note}.")
-    inferred = int(table["cleared_by_id"].notna().sum())
+    yield from _missing_stacks(table)
+    inferred = int(table["notes"].str.contains("clearing start inferred", regex=False, na=False).sum())
     if inferred:
         yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")
     balance = recording.balance()

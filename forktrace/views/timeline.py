@@ -22,10 +22,12 @@ from forktrace.analysis.names import Names, name, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.views.words import count, duration, shorten
+from forktrace.trace.words import count, duration
+from forktrace.views import key
+from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
+from forktrace.views.words import shorten
 
 Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 
 MOST_BARS: Final = 60  # more rows than this cannot be read on a page; they are folded into one row per parent
 MOST_PARENTS: Final = 15
@@ -34,15 +36,16 @@ BINS: Final = 500
 FORMATS: Final = ("png", "svg", "pdf")
 _UNDATED: Final[dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same recording, the same file
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; zombies are hatched besides.
-RUNNING: Final[dict[str, Any]] = {"facecolor": "#56B4E9", "edgecolor": "#0072B2", "linewidth": 0.6}
-ZOMBIE: Final[dict[str, Any]] = {"facecolor": "#FBE3B5", "edgecolor": "#D55E00", "hatch": "//////", "linewidth": 0.6}
-START: Final = "#222222"
-_FINE: Final[dict[str, Any]] = {"linewidth": 0.2}  # of steps as narrow as an edge
+_FINE: Final[Style] = {"linewidth": 0.2}  # of steps as narrow as an edge
 
 _ROW_INCHES: Final = 0.21
 _STRIP_INCHES: Final = 0.9
 _CHARACTER_INCHES: Final = 0.075
+_LEGEND_POINTS: Final = 13.5
+_STILL: Final[Style] = {"marker": ">", "color": ZOMBIE["edgecolor"], "markersize": 5}
+_DOT: Final[Style] = {"marker": "o", "markersize": 3}
+_START_MARK: Final[Style] = {"marker": ">", "markersize": 4}
+_LABELLED: Final[Style] = {"linestyle": "--", "linewidth": 0.9}
 _STYLE: Final[Any] = {"font.size": 9, "hatch.linewidth": 0.6, "text.parse_math": False, "svg.hashsalt": "forktrace"}
 
 
@@ -50,8 +53,9 @@ def timeline(recording: Recording, ax: Axes | None = None) -> Axes:
     """Draw `recording` into `ax`, or into a new figure, and return the axes; a strip with the zombies' number is put below.
 
     x is seconds since the target's start. Up to `MOST_BARS` processes have a bar each, in fork order: running time filled,
-    zombie time hatched, and a line from the zombies that a start cleared to the process that it started. More are folded into
-    one row per parent, which shows how many of its children ran and how many were zombies at a time.
+    zombie time hatched in a way of its own for each cause, a triangle at each start in the colour of its source line, and a
+    line from the zombies that a start cleared to the process that it started. More are folded into one row per parent, which
+    shows how many of its children ran and how many were zombies at a time, by cause.
     """
     if ax is None:
         from matplotlib import pyplot as plt
@@ -94,14 +98,18 @@ def write_timeline(recording: Recording, sink: str | os.PathLike[str] | BinaryIO
 
 def _axes_of(recording: Recording, figure: Figure) -> Axes:
     """Axes in a figure that is as high as its rows ask for, with room for names on the left and the legend above."""
-    rows = len(recording.lifecycles())
+    rows, left = len(recording.lifecycles()), _left_inches(recording)
     body = max(rows, 4) * _ROW_INCHES if rows <= MOST_BARS else max(_parents(recording), 2) * 0.75
-    above, below = 0.62, 0.55
+    _, legend_rows = _columns(_entries(recording), 9.75 - left)
+    above, below = 0.36 + legend_rows * _LEGEND_POINTS / 72, 0.55
     height = above + body + 0.15 + _STRIP_INCHES + below
     figure.set_size_inches(10, height)
-    longest = max((len(name(comm)) for comm in recording.lifecycles()["comm"].drop_duplicates()), default=0)
-    left = 0.8 + _CHARACTER_INCHES * (longest + (16 if rows > MOST_BARS else 4))
     return figure.add_axes((left / 10, below / height, (9.75 - left) / 10, 1 - (above + below) / height))
+
+
+def _left_inches(recording: Recording) -> float:
+    longest = max((len(name(comm)) for comm in recording.lifecycles()["comm"].drop_duplicates()), default=0)
+    return 0.8 + _CHARACTER_INCHES * (longest + (16 if len(recording.lifecycles()) > MOST_BARS else 4))
 
 
 def _parents(recording: Recording) -> int:
@@ -109,23 +117,49 @@ def _parents(recording: Recording) -> int:
 
 
 def _draw(recording: Recording, ax: Axes) -> Axes:
-    table = recording.lifecycles()
+    table, entries = recording.lifecycles(), _entries(recording)
     strip = make_axes_locatable(ax).append_axes("bottom", _STRIP_INCHES, pad=0.15, sharex=ax)
-    first_s, last_s = _span(recording)
-    ax.set_xlim(first_s, last_s)
-    folded = len(table) > MOST_BARS
-    entries = _fold(recording, table, ax) if folded else _bars(recording, table, ax)
+    ax.set_xlim(*_span(recording))
+    (_fold if len(table) > MOST_BARS else _bars)(recording, table, ax)
     ax.tick_params(axis="x", bottom=False, labelbottom=False)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.legend(
-        handles=entries, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0.2, handlelength=2.6
-    )
-    ax.set_title(_title(recording, table), loc="left", pad=24, fontsize=10, fontweight="bold")
-    _strip(recording, strip)
+    columns, rows = _columns(entries, ax.get_window_extent().width / ax.figure.dpi)
+    place: Style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns, "handlelength": 2.6, "columnspacing": 1.6}
+    ax.legend(handles=entries, frameon=False, borderaxespad=0.2, labelspacing=0.35, **place)
+    ax.set_title(_title(recording, table), loc="left", pad=8 + rows * _LEGEND_POINTS, fontsize=10, fontweight="bold")
+    _strip(recording, table, strip)
     return ax
+
+
+def _entries(recording: Recording) -> list[Artist]:
+    """What the legend says: only of what is there."""
+    table = recording.lifecycles()
+    if len(table) > MOST_BARS:
+        entries = [Patch(**RUNNING, label="running children (up)")]
+        entries += [Patch(**kind.style, label=kind.label.replace("zombie", "zombies (down)", 1)) for kind in key.zombies(table)]
+        labelled = [start for start, _ in _labelled(recording, table)]
+        kinds = [kind for kind in key.starts(table) if any(map(kind.has, labelled))]
+        words = [(kind.label, kind.style) for kind in kinds] or ([("starts that cleared most", START)] if labelled else [])
+        return [*entries, *(Line2D([], [], **style | _LABELLED, label=label) for label, style in words)]
+    entries = [Patch(**RUNNING, label="running")]
+    entries += [Patch(**kind.style, label=kind.label) for kind in key.zombies(table)] or [Patch(**ZOMBIE, label="zombie")]
+    lines: list[Artist] = []
+    if table["zombie_open"].any():
+        lines.append(Line2D([], [], **_STILL, linestyle="", label="still a zombie at the end"))
+    lines += [Line2D([], [], **_START_MARK, **kind.style, linewidth=0.9, label=kind.label) for kind in key.starts(table)]
+    if (_starters(table) >= 0).any():
+        lines.append(Line2D([], [], **_DOT, **START, linewidth=0.9, label="cleared (dot) by a start"))
+    return [*entries, *lines]
+
+
+def _columns(entries: list[Artist], width_inches: float) -> tuple[int, int]:
+    """In how many columns and rows the entries of the legend fit."""
+    longest = max(len(str(entry.get_label())) for entry in entries)
+    columns = min(max(int(width_inches / (0.65 + 0.066 * longest)), 1), 4, len(entries))
+    return columns, -(-len(entries) // columns)
 
 
 def _span(recording: Recording) -> tuple[float, float]:
@@ -175,25 +209,21 @@ def _spans(recording: Recording, table: pd.DataFrame) -> _Spans:
     return _Spans(fork, exit_s, zombie, np.fmax(zombie, gone))
 
 
-def _bars(recording: Recording, table: pd.DataFrame, ax: Axes) -> list[Artist]:
+def _bars(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     """One bar per process, the first forked on top."""
     names = Names(recording.whole.lifecycles())
     spans, rows = _spans(recording, table), np.arange(len(table))
     ax.barh(rows, spans.exit - spans.fork, left=spans.fork, height=0.62, **RUNNING)
-    dead = np.flatnonzero(~np.isnan(spans.zombie))
-    zombies = spans.take(dead)
-    ax.barh(dead, zombies.gone - zombies.zombie, left=zombies.zombie, height=0.62, **ZOMBIE)
+    for kind in key.zombies(table):
+        some = spans.take(kind.rows)
+        ax.barh(kind.rows, some.gone - some.zombie, left=some.zombie, height=0.62, **kind.style)
     ax.set_yticks(rows, [names.full(one) for one in table["id"]])
     ax.set_ylim(max(len(table), 4) - 0.4, -0.6)
-    entries: list[Artist] = [Patch(**RUNNING, label="running"), Patch(**ZOMBIE, label="zombie")]
     still = np.flatnonzero(table["zombie_open"])
     if len(still):
-        ax.plot(spans.gone[still], still, ">", color=ZOMBIE["edgecolor"], markersize=5)
-        entries.append(Line2D([], [], marker=">", linestyle="", color=ZOMBIE["edgecolor"], label="still a zombie at the end"))
-    if _connectors(table, spans, ax):
-        entries.append(Line2D([], [], marker="o", markersize=3.5, linewidth=0.9, color=START, label="cleared (dot) by a start"))
+        ax.plot(spans.gone[still], still, **_STILL, linestyle="")
+    _connectors(table, spans, ax)
     _durations(table, spans, ax)
-    return entries
 
 
 def _starters(table: pd.DataFrame) -> Rows:
@@ -201,16 +231,22 @@ def _starters(table: pd.DataFrame) -> Rows:
     return np.asarray(pd.Index(table["id"]).get_indexer(table["cleared_by_id"].to_numpy(np.int64, na_value=-1)))
 
 
-def _connectors(table: pd.DataFrame, spans: _Spans, ax: Axes) -> bool:
-    """A line from the end of each zombie that a start cleared, a dot, to the process that it started, a triangle."""
+def _connectors(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
+    """A triangle at each start, and a line to a dot on the end of each zombie that it cleared, in the style of its site."""
     starters = _starters(table)
-    cleared = np.flatnonzero(starters >= 0)
-    for start in np.unique(starters[cleared]).tolist():
-        swept, x = cleared[starters[cleared] == start], spans.fork[start]
-        ax.vlines(x, min(start, swept.min()), max(start, swept.max()), color=START, linewidth=0.9, zorder=3)
-        ax.plot(np.full(len(swept), x), swept, "o", color=START, markersize=3, zorder=4)
-        ax.plot([x], [start], ">", color=START, markersize=5, zorder=4)
-    return len(cleared) > 0
+    clearing = np.unique(starters[starters >= 0])
+    kinds = key.starts(table)
+    unknown = np.setdiff1d(clearing, np.concatenate([kind.rows for kind in kinds]) if kinds else [])
+    for style, rows in [*((kind.style, kind.rows) for kind in kinds), *([(START, unknown)] if len(unknown) else [])]:
+        ax.plot(spans.fork[rows], rows, **_START_MARK, color=style["color"], linestyle="", zorder=4)
+        for start in np.intersect1d(rows, clearing).tolist():
+            swept, x = np.flatnonzero(starters == start), spans.fork[start]
+            ax.vlines(x, min(start, swept.min()), max(start, swept.max()), **_plural(style), linewidth=0.9, zorder=3)
+            ax.plot(np.full(len(swept), x), swept, **_DOT, color=style["color"], linestyle="", zorder=4)
+
+
+def _plural(style: Style) -> Style:
+    return {f"{name}s": value for name, value in style.items()}
 
 
 def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
@@ -223,27 +259,44 @@ def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
         ax.text(x, row, text, ha="center", va="center_baseline", fontsize=7, bbox=box, clip_on=True, zorder=5)
 
 
-def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> list[Artist]:
-    """One row per parent: how many of its children ran (upwards) and were zombies (downwards), the most of each bin."""
+def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
+    """One row per parent: how many of its children ran (upwards) and were zombies (downwards), the most of each bin.
+
+    The zombies of the moment with the most are told apart by cause.
+    """
     spans, groups = _spans(recording, table), _by_parent(recording, table)
     edges = np.linspace(_span(recording)[0], max(_end_s(recording), _span(recording)[0] + 1e-6), BINS + 1)
-    labels = []
+    labels, kinds, kind_of = [], key.zombies(table), np.full(len(table), -1)
+    for number, kind in enumerate(kinds):
+        kind_of[kind.rows] = number
     for row, (label, members) in enumerate(groups):
+        running = _most(spans.fork[members], spans.exit[members], edges)[0]
         dead = members[~np.isnan(spans.zombie[members])]
-        running = _most(spans.fork[members], spans.exit[members], edges)
-        zombies = _most(spans.zombie[dead], spans.gone[dead], edges)
-        scale = 0.42 / max(running.max(), zombies.max(), 1)
+        zombies, when = _most(spans.zombie[dead], spans.gone[dead], edges)
+        scale = 0.42 / max(int(running.max()), int(zombies.max()), 1)
         ax.stairs(row - running * scale, edges, baseline=row, fill=True, **RUNNING | _FINE)
-        ax.stairs(row + zombies * scale, edges, baseline=row, fill=True, **ZOMBIE | _FINE)
+        below = np.zeros(BINS, np.int64)
+        for number, kind in enumerate(kinds):
+            mine = dead[kind_of[dead] == number]
+            above, below = below, below + _existing(spans.zombie[mine], spans.gone[mine], when)
+            there = np.where(below > above, row + below * scale, np.nan)
+            ax.stairs(
+                there, edges, baseline=np.where(below > above, row + above * scale, np.nan), fill=True, **kind.style | _FINE
+            )
         ax.axhline(row, color="#888888", linewidth=0.6)
         children = "1 child" if len(members) == 1 else f"{len(members):,} children"
         labels.append(f"{label}: {children}\nup to {running.max():,} running\nup to {count(int(zombies.max()), 'zombie')}")
     ax.set_yticks(range(len(groups)), labels, fontsize=8)
     ax.set_ylim(max(len(groups), 1) - 0.45, -0.55)
-    entries: list[Artist] = [Patch(**RUNNING, label="running children (up)"), Patch(**ZOMBIE, label="zombies (down)")]
-    if _labelled_starts(recording, table, spans, groups, ax):
-        entries.append(Line2D([], [], linewidth=0.9, linestyle="--", color=START, label="starts that cleared most"))
-    return entries
+    names, ids = Names(recording.whole.lifecycles()), table["id"].to_numpy()
+    starts = key.starts(table)
+    row_of = {one: row for row, (_, members) in enumerate(groups) for one in members.tolist()}
+    for start, cleared in _labelled(recording, table):
+        row, x = row_of[start], spans.fork[start]
+        words = f"{names.pid(int(ids[start]))} cleared {cleared:,}"
+        style = next((kind.style for kind in starts if kind.has(start)), START)
+        ax.vlines(x, row - 0.4, row + 0.45, **_plural(style | _LABELLED), zorder=3)
+        ax.text(x, row - 0.42, words, ha="center", va="bottom", fontsize=7)
 
 
 def _by_parent(recording: Recording, table: pd.DataFrame) -> list[tuple[str, Rows]]:
@@ -263,8 +316,8 @@ def _by_parent(recording: Recording, table: pd.DataFrame) -> list[tuple[str, Row
     return groups
 
 
-def _most(begin: Floats, end: Floats, edges: Floats) -> Rows:
-    """The largest number of the spans `begin` to `end` that exist at one moment of each bin."""
+def _most(begin: Floats, end: Floats, edges: Floats) -> tuple[Rows, Floats]:
+    """The largest number of the spans `begin` to `end` that exist at one moment of each bin, and the first such moment."""
     times = np.concatenate([begin, end])
     change = np.concatenate([np.ones(len(begin), np.int64), -np.ones(len(end), np.int64)])
     order = np.lexsort((change, times))
@@ -272,37 +325,37 @@ def _most(begin: Floats, end: Floats, edges: Floats) -> Rows:
     return _most_of_bins(level, times[order], edges)
 
 
-def _most_of_bins(level: Rows, times: Floats, edges: Floats) -> Rows:
-    """The largest value in each bin of a step function: `level[0]`, and from `times[i]` on `level[i + 1]`."""
+def _most_of_bins(level: Rows, times: Floats, edges: Floats) -> tuple[Rows, Floats]:
+    """The largest value in each bin of a step function, and where: `level[0]`, and from `times[i]` on `level[i + 1]`."""
     first, last = np.searchsorted(times, edges[:-1], "right"), np.searchsorted(times, edges[1:], "left")
-    return np.array([level[a : max(a, b) + 1].max() for a, b in zip(first, last, strict=True)])
+    best = np.array([a + int(level[a : max(a, b) + 1].argmax()) for a, b in zip(first, last, strict=True)])
+    since = np.concatenate([[-np.inf], times])[best]
+    return level[best], np.maximum(since, edges[:-1])
 
 
-def _labelled_starts(
-    recording: Recording, table: pd.DataFrame, spans: _Spans, groups: list[tuple[str, Rows]], ax: Axes
-) -> bool:
-    """A dashed line in its parent's row for each of the starts that cleared most, as far apart as their labels need."""
-    names, ids = Names(recording.whole.lifecycles()), table["id"].to_numpy()
-    first_s, last_s = ax.get_xlim()
-    width = last_s - first_s
-    row_of = {one: row for row, (_, members) in enumerate(groups) for one in members.tolist()}
+def _existing(begin: Floats, end: Floats, when: Floats) -> Rows:
+    """How many of the spans `begin` to `end`, their ends left out, exist at each moment."""
+    return np.asarray(np.searchsorted(np.sort(begin), when, "right") - np.searchsorted(np.sort(end), when, "right"))
+
+
+def _labelled(recording: Recording, table: pd.DataFrame) -> list[tuple[int, int]]:
+    """The rows of the starts that cleared most, two at least, with how many; as far apart as their labels need."""
+    first_s, last_s = _span(recording)
+    width, fork_s = last_s - first_s, _spans(recording, table).fork
     starters = _starters(table)
     distinct, sizes = np.unique(starters[starters >= 0], return_counts=True)
-    shown: list[float] = []
+    shown: list[tuple[int, int]] = []
     for one in np.argsort(-sizes, kind="stable").tolist():
-        start, x = distinct[one], spans.fork[distinct[one]]
-        free = all(abs(x - other) > 0.14 * width for other in shown) and first_s + 0.06 * width < x < last_s - 0.06 * width
+        x = fork_s[distinct[one]]
         if sizes[one] < 2 or len(shown) == MOST_LABELLED_STARTS:
             break
-        if free:
-            row, words = row_of[start], f"{names.pid(int(ids[start]))} cleared {sizes[one]:,}"
-            ax.vlines(x, row - 0.4, row + 0.45, color=START, linewidth=0.9, linestyle="--", zorder=3)
-            ax.text(x, row - 0.42, words, ha="center", va="bottom", fontsize=7)
-            shown.append(x)
-    return bool(shown)
+        free = all(abs(x - fork_s[other]) > 0.14 * width for other, _ in shown)
+        if free and first_s + 0.06 * width < x < last_s - 0.06 * width:
+            shown.append((int(distinct[one]), int(sizes[one])))
+    return shown
 
 
-def _strip(recording: Recording, ax: Axes) -> None:
+def _strip(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     """How many zombies there are at a time, of all parents together."""
     counts = total_zombies(recording.zombie_count())
     times = _seconds(recording, counts["time_ns"], 0)
@@ -311,8 +364,10 @@ def _strip(recording: Recording, ax: Axes) -> None:
     many = len(level) > 4 * BINS
     if many:
         edges = np.linspace(edges[0], edges[-1], 4 * BINS + 1)
-        level = _most_of_bins(level, times, edges)
-    ax.stairs(level, edges, fill=True, **ZOMBIE | (_FINE if many else {}))
+        level = _most_of_bins(level, times, edges)[0]
+    kinds = key.zombies(table)
+    style = kinds[0].style if len(kinds) == 1 else key.ALL_ZOMBIES
+    ax.stairs(level, edges, fill=True, **style | (_FINE if many else {}))
     ax.set_ylim(0, max(level.max(), 1) * 1.15)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     ax.set_ylabel("zombies", fontsize=8)

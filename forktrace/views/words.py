@@ -1,26 +1,18 @@
-"""Durations and counts in words."""
+"""Who and what, in words of a width."""
 
 from __future__ import annotations
 
+from typing import Final
 
-def duration(ms: float) -> str:
-    """Return a duration as people read it: `0.03 ms`, `4.2 ms`, `345 ms`, `1.803 s`, `12 min 05 s`, `3 h 02 min`."""
-    if ms < 9.95:
-        return f"{ms:.2f} ms" if ms < 0.995 else f"{ms:.1f} ms"
-    if ms < 999.5:
-        return f"{ms:.0f} ms"
-    if ms < 59_999.5:
-        return f"{ms / 1000:.3f} s"
-    seconds = round(ms / 1000)
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 
-
-def count(number: int, noun: str) -> str:
-    """Return `1 process`, `2 processes`, `1,234 zombies`."""
-    plural = noun if number == 1 else noun + ("es" if noun.endswith("s") else "s")
-    return f"{number:,} {plural}"
+_SENDERS: Final = {
+    "process": "sent by {}",
+    "kernel": "by the kernel itself",
+    "oom": "by the OOM killer: memory ran out",
+    "pdeathsig": "because its parent's thread ended (PDEATHSIG of {})",
+    "pidns": "because its PID namespace died",
+}
 
 
 def shorten(text: str, most: int) -> str:
@@ -33,3 +25,15 @@ def some(names: list[str], total: int, most: int = 3) -> str:
     if total > most + 1:
         return f"{', '.join(names[:most])} and {total - most:,} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def sender(kind: str | None, name: str) -> str:
+    """Return who sent a signal, in words; `kind` is one of `killer_kind`, `name` the process's, None: not known."""
+    return "sender not known" if kind is None else _SENDERS[kind].format(name)
+
+
+def short_site(site: str, most: int) -> str:
+    """Return `consumer.py:33 consume_task` in at most `most` characters: without its function, then without its folders."""
+    if len(site) > most:
+        site = site.rpartition(" ")[0] or site
+    return site if len(site) <= most else f"...{site[3 - most :]}"

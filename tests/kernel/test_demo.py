@@ -15,7 +15,7 @@ import pytest
 from recorded import CLOCKS_NS, MARK, PATIENCE_S, forktrace_command, processes_with, wait_until
 
 import forktrace
-from forktrace.views.words import duration
+from forktrace.trace.words import duration
 
 pytestmark = pytest.mark.root
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from recorded import MARK, PATIENCE_S, Recorded, forktrace_command, processes_with, wait_until
+from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, forktrace_command, processes_with, wait_until
 
 import forktrace
 
@@ -435,6 +435,30 @@ def test_sudo_opens_with_the_users_rights(user: str, open_folder: Path) -> None:
         done = as_user(user, ["record", "-o", str(locked / "x.arrows"), "--", "/bin/true"], folder)
         assert done.returncode == 125, done.stderr
         assert not list(locked.iterdir())
+
+
+# $1 becomes a root that is no mount itself, only what lies in it is; and tracefs is not mounted.
+CHROOT = """
+root=$1; shift
+while umount /sys/kernel/tracing 2>/dev/null; do :; done
+for one in /*; do
+    if [ -L "$one" ]; then cp -P "$one" "$root"; fi
+    if [ -d "$one" ] && [ ! -L "$one" ]; then mkdir "$root$one"; mount --rbind "$one" "$root$one"; fi
+done
+exec chroot "$root" "$@"
+"""
+
+
+@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+def test_in_a_chroot(environment: Mapping[str, str], open_folder: Path) -> None:
+    """It records in a chroot as debootstrap leaves it, too."""
+    root, trace = open_folder / "root", open_folder / f"{uuid.uuid4()}.arrows"
+    root.mkdir()
+    record = ["env", f"--chdir={Path.cwd()}", *forktrace_command("record", "-q", "-o", str(trace), "--", "/bin/true")]
+    line = ["unshare", "--mount", "sh", "-ec", CHROOT, "sh", str(root), *record]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert closed_recording(trace).table["comm"].tolist() == ["true"]
 
 
 def test_full_disk(open_folder: Path, environment: Mapping[str, str]) -> None:

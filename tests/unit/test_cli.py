@@ -21,7 +21,7 @@ from forktrace.trace import events as ev
 from forktrace.trace import stream
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-COMMANDS = ("report", "timeline", "events", "export")
+COMMANDS = ("report", "why", "timeline", "events", "export")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -162,6 +162,9 @@ def test_a_cut_trace_is_shown_with_a_warning(trace: Path) -> None:
         (["timeline", "-o", "x.gif"], 2),
         (["export", "-o", "x.gif"], 2),
         (["events", "--pid", "99999"], 2),
+        (["why", "99999"], 2),
+        (["why", "#99"], 2),
+        (["why", "a", "b", "c"], 2),
         (["events", "--since", "yesterday"], 2),
         (["record"], 125),
         (["record", "--nonsense", "true"], 125),
@@ -208,7 +211,7 @@ def test_a_file_that_cannot_be_written(trace: Path) -> None:
     assert (full.returncode, full.stderr) == (1, "forktrace: No space left on device\n")
 
 
-@pytest.mark.parametrize("command", ["events", "export", "report", "timeline -o -"])
+@pytest.mark.parametrize("command", ["events", "export", "report", "why", "timeline -o -"])
 def test_head_ends_it_quietly(trace: Path, command: str) -> None:
     """A reader that leaves is no error worth a word; the status is that of other programs then."""
     process = subprocess.Popen(
@@ -250,6 +253,24 @@ def test_a_terminal_gets_no_control_characters(trace: Path, table: str) -> None:
     assert b"\x1b" not in shown
 
 
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        (["why"], "101 was a zombie for 41 ms"),
+        (["why", "101"], "101 was a zombie for 41 ms"),
+        (["why", "#0"], "100 was a zombie for 1.0 ms"),
+        (["why", "forktrace-consumer.100.arrows"], "101 was a zombie for 41 ms"),
+        (["why", "forktrace-consumer.100.arrows", "100"], "100 was a zombie for 1.0 ms"),
+    ],
+)
+def test_why_takes_a_trace_a_process_or_both(trace: Path, arguments: list[str], first: str) -> None:
+    """A lone number is a process of the newest trace, unless a file is called so; without one it is the worst."""
+    done = run(*arguments, cwd=trace.parent)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, first)
+    trace.rename(trace.with_name("100"))
+    assert run("why", "100", cwd=trace.parent).stdout.startswith("101 was a zombie")
+
+
 def test_selections_reach_the_tables(trace: Path) -> None:
     """--pid, --since and --until leave out what was not asked for."""
     lines = run("export", str(trace), "--pid", "101").stdout.splitlines()
@@ -258,7 +279,22 @@ def test_selections_reach_the_tables(trace: Path) -> None:
     assert len(late) == 2
 
 
-@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks"])
+@pytest.mark.parametrize("command", ["report", "export"])
+def test_rules_of_the_user(trace: Path, command: str) -> None:
+    """--causes takes a file of rules; one that is none is a line with a hint."""
+    file = trace.with_name("own.toml")
+    file.write_text("[[cause]]\nname = 'mine'\nframes = ['a.py reap']")
+    assert run(command, "--causes", "own.toml", cwd=trace.parent).returncode == 0
+    file.write_text("[[cause]]\nname = 'mine'")
+    done = run(command, "--causes", "own.toml", cwd=trace.parent)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "forktrace: own.toml: [[cause]] 1: frames is no list of texts",
+        "  docs/causes.md shows how rules are written",
+    ]
+
+
+@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen"])
 def test_every_table_in_every_format(trace: Path, table: str) -> None:
     """Each table can be written as each format, by the file's name."""
     for form in ("csv", "json", "parquet"):
@@ -283,7 +319,8 @@ def test_record_hands_on_what_was_typed() -> None:
     assert plain.stdout.startswith("['python', 'x.py', '-q', '--force', '--', '-o'] {'output': None, 'force': False,")
     full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--", "--odd")
     assert full.stdout == (
-        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True, 'user': 'alice'}\n"
+        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True, 'user': 'alice',"
+        " 'stacks': True, 'source': True, 'own': ()}\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from traces import MS, cells, recording, target
 
 from forktrace.trace import events as ev
@@ -58,7 +59,7 @@ def test_rows() -> None:
         (12 * MS, "reap", 3, None, 1, 1, "unseen", None, "not seen, released before this"),
         (13 * MS, "waits", None, 0, 100, 100, "wait4", None, "wait4(any, WNOHANG): 4 calls so far, empty"),
         (14 * MS, "lost", None, None, None, None, None, None, "2 fork"),
-        (14 * MS, "end", None, None, None, None, None, None, "{}"),
+        (14 * MS, "end", None, None, None, None, None, None, None),
     ]
     assert list(table.columns) == "time_ns kind id by_id by_pid by_tid call status site stack detail".split()
     assert table.dtypes.astype(str).to_dict() == {
@@ -80,6 +81,14 @@ def test_lines() -> None:
     assert written[12] == r"     +0.010000  200 py\x1b[31m  reap         by 100 python: wait4(200, WNOHANG) after 3 empty calls"
     assert written[16] == r"     +0.014000  -               lost         2 fork"
     assert all(line.isprintable() for line in written)
+
+
+def test_lines_name_the_place() -> None:
+    """The line of the program stands behind who acted; of an exit and a wait of one's own, by itself."""
+    made = recording(target(), ev.fork(1, 500, by=100, comm="x"), ev.exit_(2, 500))
+    made.events()["site"] = pd.array([pd.NA, "a\x1b.py:3 f", "b.py:4 g", pd.NA], dtype="string")
+    written = [line.partition("fork ")[2].strip() or line.partition("exit ")[2].strip() for line in lines(made)]
+    assert written[1:3] == [r"by 100 python a\x1b.py:3 f: clone", "at b.py:4 g: exited 0"]
 
 
 def test_a_chain_of_adopters() -> None:
@@ -106,3 +115,41 @@ def test_an_adopter_that_the_kernel_named() -> None:
     table = recording(*rows, ev.exit_(8 * MS, 300, parent=100)).events()
     moved = table[table["kind"] == "reparent"]
     assert cells(moved, "time_ns", "id", "by_id", "by_pid") == [(4 * MS, 2, 0, 100)]
+
+
+def details(*rows: ev.Row) -> list[object]:
+    """Return the words of these rows."""
+    return [text for (text,) in cells(recording(*rows, closed=False).events(), "detail")]
+
+
+def test_what_is_met_on_the_way() -> None:
+    """Interpreters and source lines read as what they are, not as their row in the file."""
+    rows = [ev.runtime(0, "/usr/bin/python3.11", "3.11.2", ["/usr/lib/python3.11"]), ev.source(1, "/srv/x.py", 33, "p.start()")]
+    assert details(*rows) == ["Python 3.11.2 in /usr/bin/python3.11", "/srv/x.py:33  p.start()"]
+
+
+def test_the_end_in_words() -> None:
+    """The totals are words; what the trace does not say is left out."""
+    totals = '{"events": {"fork": 3}, "lost": {"exit": 2}, "processes": 3, "still_running": 0}'
+    assert details(ev.end(5, totals)) == ["3 processes, 0 still running, 2 exit lost"]
+    assert details(ev.end(5, '{"processes": [], "lost": 7}')) == [None]
+
+
+def test_one_call_is_no_calls() -> None:
+    """A running total of one has no plural."""
+    assert details(ev.waits(1, 1, by=100, call="wait4", target="any", flags=1)) == ["wait4(any, WNOHANG): 1 call so far, empty"]
+
+
+def test_sites_and_stacks() -> None:
+    """Each event has the stack of the thread that acted, and its site: of an exit the process's own."""
+    stack = "/srv/a.py:7 main;/usr/lib/python3.11/os.py:1 x"
+    rows = [target(), ev.exec_(1 * MS, 100, ["python", "-m", "os"])]
+    rows += [ev.fork(2 * MS, 500, by=100, stack=stack), ev.exec_(3 * MS, 500, ["python", "x.py"])]
+    rows += [ev.exit_(4 * MS, 500, stack=stack), ev.reap(5 * MS, 500, by=100, stack=stack)]
+    table = recording(*rows).events()
+    assert cells(table, "kind", "site", "stack")[2:6] == [
+        ("fork", "os.py:1 x", stack),
+        ("exec", None, None),
+        ("exit", "a.py:7 main", stack),
+        ("reap", "os.py:1 x", stack),
+    ]

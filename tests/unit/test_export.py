@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,6 +18,8 @@ from forktrace.views import export
 
 ROWS = [target(), *child(500, 10, 20, status=15), ev.reap(40 * MS, 500, by=100, options=1), ev.fork_failed(50 * MS, 100, 11)]
 ROWS += [ev.signal(15 * MS, 500, 15, by=100), ev.waits(55 * MS, 2, by=100, target="any", call="wait4", flags=1)]
+ROWS += [*child(600, 30, 31), ev.reap(32 * MS, 600, by=100, target="any")]
+ROWS += [ev.wait(33 * MS, None, by=100, result=10, target_pid=600, stack="/usr/lib/python3.11/subprocess.py:7 wait")]
 
 
 def exported(made: Recording, table: str, form: str) -> bytes:
@@ -28,10 +31,22 @@ def exported(made: Recording, table: str, form: str) -> bytes:
 
 @pytest.mark.parametrize("table", export.TABLES)
 def test_parquet_keeps_everything(table: str) -> None:
-    """What is read back from Parquet has the same values, dtypes and order."""
+    """What is read back from Parquet has the same values, dtypes (but for the storage of strings) and order."""
     made = recording(*ROWS, *child(501, 60, 70))
     expected = export.TABLES[table](made)
+    expected = expected.astype({name: "string" for name in expected.columns if expected[name].dtype == "string"})
     pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(exported(made, table, "parquet"))), expected)
+
+
+@pytest.mark.parametrize("table", export.TABLES)
+def test_every_column_is_described(table: str) -> None:
+    """docs/tables.md has a section for each table, with a row for each column."""
+    text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
+    section = text.partition(f"## {table}\n")[2].partition("\n## ")[0]
+    cells_ = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    assert {f"`{name}`" for name in export.TABLES[table](recording(*ROWS)).columns} <= {
+        name for cell in cells_ for name in cell.strip().split(", ")
+    }
 
 
 @pytest.mark.parametrize("table", export.TABLES)

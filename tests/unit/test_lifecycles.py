@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from traces import BOOT_NS, MS, recording, target
+from traces import BOOT_NS, MS, cells, recording, target
 
 from forktrace.analysis import lifecycles
 from forktrace.errors import TraceError
@@ -65,14 +65,17 @@ def test_whole_row() -> None:
         "zombie_ms": 69.0,
         "zombie_open": False,
         "fork_call": "clone3",
+        "created_by": "unknown",
         "exit_code": 3,
         "core_dumped": False,
+        "exit_path": "unknown",
         "reaper_pid": 100,
         "reaper_tid": 106,
         "reaper_id": 0,
         "reap_call": "wait4",
         "reap_target": "pid",
         "reap_options": "WNOHANG|__WALL",
+        "reap_cause": "unknown",
         "empty_waits": 2,
         "utime_ms": 1.5,
         "stime_ms": 0.5,
@@ -92,12 +95,16 @@ def test_columns_and_dtypes(rows: list[ev.Row]) -> None:
     assert len(table) == len({r["pid"] for r in rows})
 
 
-def test_stack_columns_are_empty() -> None:
-    """What follows from Python stacks is not known yet: neither sites nor causes."""
-    table = recording(target(), *dead(500)).lifecycles()
-    names = "fork_site fork_stack fork_stack_status created_by exit_path exit_site killer_site".split()
-    names += "reap_site reap_stack reap_stack_status reap_cause".split()
+def test_a_trace_without_stacks() -> None:
+    """What follows from stacks is empty or unknown; a zombie that nobody reaped needs none."""
+    table = recording(target(), *dead(500), *dead(501, 12 * MS), ev.reap(30 * MS, 501, by=100)).lifecycles()
+    names = "fork_site fork_stack fork_stack_status exit_site killer_site reap_site reap_stack reap_stack_status".split()
     assert table[names].isna().all(axis=None)
+    assert cells(table, "created_by", "exit_path", "reap_cause") == [
+        (None, None, None),
+        ("unknown", "unknown", "never"),
+        ("unknown", "unknown", "unknown"),
+    ]
 
 
 def test_fork_order_is_the_order_of_starts() -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forktrace.live.bpf import LOSSES, RING_KINDS
+from forktrace.live.bpf import EVENTS, LOSSES, RING_KINDS
 from forktrace.live.layout import enums, layouts, probe_directory, structs
 from forktrace.live.maps import BUSY, DISCARDED, Ring, record_words
 from forktrace.live.records import columns_of, cpu_times, layout, split
+from forktrace.live.stacks import Code, Stacks
 from forktrace.trace import events
 from forktrace.trace.stream import batch
 
 NS = 4026531836
+NOT_PYTHON = {77}  # a file
 
 
 def record(kind: str, pid: int, time_ns: int, size: int | None = None, **fields: Any) -> bytes:
@@ -24,6 +26,7 @@ def record(kind: str, pid: int, time_ns: int, size: int | None = None, **fields:
     one = np.zeros(1, layout()[kind])
     one["head"]["time_ns"], one["head"]["kind"] = time_ns, RING_KINDS.index(kind)
     one["head"]["process"] = (7000 + pid, pid, 0)
+    one["head"]["stack_status"] = 255
     for name, value in fields.items():
         one[name] = value
     data = one.tobytes()[:size]
@@ -32,7 +35,8 @@ def record(kind: str, pid: int, time_ns: int, size: int | None = None, **fields:
 
 def rows_of(*parts: bytes) -> list[dict[str, Any]]:
     """The rows of a trace that these records become, without their nulls."""
-    columns, rows = columns_of(split(b"".join(parts)), lambda identity, pid: f"/group{identity}", NS)
+    found, _ = split(b"".join(parts))
+    columns, rows = columns_of(found, lambda identity, pid: f"/group{identity}", NS, Stacks(print, NOT_PYTHON.__contains__))
     table = batch(columns, rows).to_pylist()
     return [{name: value for name, value in row.items() if value is not None} for row in table]
 
@@ -41,7 +45,10 @@ def test_enums_are_those_of_the_trace() -> None:
     """The numbers that the kernel side writes are places in the tuples of events.py."""
     found = enums((probe_directory() / "events.h").read_text())
     spelled = {name: [word.lower().replace("_", "-") for word in words] for name, words in found.items()}
-    assert spelled["kind"][:-1] == list(RING_KINDS) == list(events.KINDS[: len(RING_KINDS)])
+    assert spelled["kind"][:-1] == [kind.replace(" ", "-") for kind in RING_KINDS]
+    assert list(EVENTS) == list(events.KINDS[: len(EVENTS)]) == list(RING_KINDS[: len(EVENTS)])
+    assert [word.removeprefix("stack-") for word in spelled["stack_status"]] == list(events.STACK_STATUSES)
+    assert [word.removesuffix("-code") for word in spelled["exit_from"]] == list(events.EXITS)
     assert spelled["origin"] == list(events.ORIGINS)
     assert [word.removeprefix("call-").replace("io-", "io_") for word in spelled["call"]] == list(events.CALLS)
     assert spelled["target"] == list(events.TARGETS)
@@ -78,13 +85,13 @@ def test_records_of_all_kinds_are_sorted_by_time() -> None:
 def test_an_exec_has_its_own_length() -> None:
     """The record ends where argv does; what follows in the ring is not part of it."""
     size = layout()["exec"].fields["argv"][1] + 8
-    cut = record("exec", 6, 20, argv_bytes=99999, argv=b"x" * 4095, file=b"/bin/y", comm=b"y")
+    cut = record("exec", 6, 20, argv_bytes=99999, argv=b"x" * 4095, file=b"/bin/y\0old", comm=b"y")
     first, second = rows_of(
         record("exec", 5, 10, size, argv_bytes=8, argv=b"ls\0-l\0\xff\0", file=b"/bin/ls", comm=b"ls", cgroup_id=3), cut
     )
     assert (first["argv"], first["file"], first["comm"], first["cgroup"]) == ("ls\0-l\0\\xff", "/bin/ls", "ls", "/group3")
     assert "detail" not in first
-    assert (len(second["argv"]), second["detail"]) == (4095, "argv cut")
+    assert (len(second["argv"]), second["detail"], second["file"]) == (4095, "argv cut", "/bin/y")
 
 
 def test_discarded_records_are_passed_over() -> None:
@@ -122,6 +129,17 @@ def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: str | None) -
     """The limit that was met, when it can be told; another error has none."""
     (row,) = rows_of(record("fork-failed", 5, 10, **fields))
     assert row.get("detail") == limit
+
+
+def test_nothing_but_stacks() -> None:
+    """What was read from the ring may hold stacks and questions, and no event yet."""
+    assert columns_of({}, lambda identity, pid: None, NS, Stacks(print, NOT_PYTHON.__contains__)) == ({}, 0)
+
+
+@pytest.mark.parametrize("version", [0x207, 0x308, 0x30A, 0x30B])
+def test_a_frame_before_its_first_instruction(version: int) -> None:
+    """A function that is traced when it is called (f_lasti -1) is at its first line."""
+    assert Code("/srv/a.py", "f", 10, b"\x02\x01\x02\x03", version).line(0xFFFFFFFF) == 10
 
 
 def test_cpu_times() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 
+import pandas as pd
 import pytest
 from rich.console import Console
-from traces import MS, child, consumer, recording, target
+from traces import MS, child, consumer, known, recording, target
 
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
+from forktrace.trace.words import count, duration
 from forktrace.views.report import report
-from forktrace.views.words import count, duration, some
+from forktrace.views.words import some
 
 
 def text(made: Recording, width: int = 80, **console: object) -> str:
@@ -59,7 +61,8 @@ def test_without_zombies() -> None:
     assert "ran for 50 ms and exited 0; 2 processes in the recording." in written
     assert "No zombie outlived 10 ms; the longest was one for 2.0 ms." in written
     assert "Longest zombies" not in written
-    assert "Not known" not in written
+    assert after("Not known for sure", written).startswith("  Recorded without Python stacks")
+    assert len(after("Not known for sure", written).splitlines()) == 2
 
 
 def test_of_nothing() -> None:
@@ -84,7 +87,7 @@ def test_tables() -> None:
         ["503", "child", "exited", "0", "40", "ms", "100,", "wait", "not", "seen"],
         ["500", "child", "exited", "3", "30", "ms", "100", "wait4(pid,", "WNOHANG)"],
     ]
-    assert [line.split("  ")[-1].strip() for line in after("How they were reaped", written).splitlines()[2:]] == [
+    assert [line.split("  ")[-1].strip() for line in after("Who reaped them", written).splitlines()[2:]] == [
         "30 ms",
         "60 ms",
         "50 ms",
@@ -134,7 +137,144 @@ def test_balance_is_only_shown_when_it_does_not_hold() -> None:
 def test_part() -> None:
     """A report of a part says so."""
     made = recording(*consumer(10), closed=False)
-    assert "Only a part is shown: 1 process, from +0.100 s, until +0.900 s." in text(made.between(100 * MS, 900 * MS).of(3))
+    part = text(made.between(600 * MS, 800 * MS).of(3))
+    assert "when the recording ended; 11\nprocesses in the recording." in part
+    assert "Only a part is shown: 1 of 11 processes, from +0.600 s, until +0.800 s." in part
+
+
+LINES = {"fork_stack_status": "ok", "reap_stack_status": "ok", "created_by": "multiprocessing"}
+
+
+def with_lines() -> Recording:
+    """Three children of two lines, reaped at two others, one of them never."""
+    rows = [target(), *child(500, 10, 20), *child(501, 10, 20), *child(502, 10, 20), *child(503, 10, 20)]
+    rows += [ev.reap(90 * MS, 500, by=100, options=1), ev.fork(91 * MS, 504, by=100), ev.reap(80 * MS, 501, by=100)]
+    made = recording(*rows, ev.reap(60 * MS, 503, by=100, target="any"), ev.end(100 * MS), closed=False)
+    known(made, **{name: dict.fromkeys(range(1, 6), value) for name, value in LINES.items()})
+    known(made, fork_site={1: "a.py:1 f", 2: "a.py:1 f", 3: "b\x1b.py:2 g", 4: "a.py:1 f", 5: "a.py:1 f"})
+    known(made, reap_site={1: "a.py:1 f", 2: "c.py:3 h", 4: "c.py:3 h"}, cleared_by_id={1: 5})
+    return known(made, reap_cause={1: "next-start", 2: "join", 3: "never", 4: "join"})
+
+
+def test_lines_of_the_program() -> None:
+    """Which line reaped how many and why, which line started them, and the lines in the sentences."""
+    written = text(with_lines())
+    assert after("What happened", written).splitlines() == [
+        r"  502 was never reaped: zombie for 80 ms so far, the parent is 100 python,",
+        r"  started at b\x1b.py:2.",
+        "  500 was a zombie for 70 ms, until 504 was started at a.py:1.",
+        "  501 was a zombie for 60 ms, until 100 reaped it at c.py:3 (joined).",
+        "  503 was a zombie for 40 ms, until 100 reaped it at c.py:3 (joined).",
+    ]
+    assert [line.split() for line in after("Longest zombies", written).splitlines()[2:4]] == [
+        ["502", "child", "exited", "0", "80", "ms", "+", "nobody", "yet", "never"],
+        ["500", "child", "exited", "0", "70", "ms", "100", "a.py:1", "next-start"],
+    ]
+    assert [line.split() for line in after("Why they were reaped", written).splitlines()[2:]] == [
+        ["2", "join", "joined", "60", "ms", "100", "ms"],
+        ["1", "never", "never", "reaped", "80", "ms", "80", "ms"],
+        ["1", "next-start", "swept", "by", "the", "next", "start", "70", "ms", "70", "ms"],
+    ]
+    assert [line.split() for line in after("Who reaped them", written).splitlines()[2:]] == [
+        ["2", "100", "python", "c.py:3", "h", "60", "ms"],
+        ["1", "100", "python", "a.py:1", "f", "70", "ms"],
+        ["1", "nobody", "yet", "80", "ms"],
+    ]
+    assert [line.split() for line in after("Where they were started", written).splitlines()[2:]] == [
+        ["4", "a.py:1", "f", "multiprocessing", "70", "ms"],
+        ["1", r"b\x1b.py:2", "g", "multiprocessing", "80", "ms"],
+    ]
+    assert "Not known" not in written.replace(after("Not known for sure", written), "").replace("Not known for sure", "")
+
+
+def test_many_lines_are_summed_up() -> None:
+    """Ten rows of a table, and one for all the rest."""
+    rows = [target(), *(row for pid in range(500, 513) for row in child(pid, 10, 20))]
+    made = recording(*rows, *(ev.reap(90 * MS + pid, pid, by=100) for pid in range(500, 513)))
+    sites = {number: f"a.py:{number} f" for number in range(1, 14)}
+    known(made, fork_site=sites, reap_site=sites, created_by=dict.fromkeys(sites, "subprocess"))
+    written = text(made)
+    assert after("Who reaped them", written).splitlines()[-1].split() == ["3", "in", "3", "other", "ways", "70", "ms"]
+    assert after("Where they were started", written).splitlines()[-1].split() == ["3", "at", "3", "other", "lines", "70", "ms"]
+    assert len(after("Where they were started", written).splitlines()) == 13
+
+
+def test_a_swept_group_names_the_line() -> None:
+    """Those that one start cleared together are told with the line of that start."""
+    rows = [target(), *child(500, 10, 20), *child(501, 10, 20), ev.reap(90 * MS, 500, by=100, options=1)]
+    made = recording(*rows, ev.reap(90 * MS, 501, by=100, options=1), ev.fork(91 * MS, 504, by=100))
+    known(made, reap_site={1: "a.py:1 f", 2: "a.py:1 f"}, cleared_by_id={1: 3, 2: 3})
+    assert after("What happened", text(made, 200)) == (
+        "  500 and 501 were zombies for up to 70 ms and were cleared together when 504 was started by 100 at a.py:1."
+    )
+
+
+def test_causes_that_only_the_kernel_tells() -> None:
+    """Without any cause there is no table of them, and no column."""
+    rows = [target(), *child(500, 10, 20), ev.reap(90 * MS, 500, by=100)]
+    written = text(known(recording(*rows), reap_cause={1: pd.NA}))
+    assert "Why they were reaped" not in written
+    assert "why" not in written
+    assert "Where they were started" not in written
+
+
+def test_stolen() -> None:
+    """Whose line took whose exit status, and what the other line got to see."""
+    made = recording(target(), *child(500, 10, 20), *child(501, 10, 20))
+    one = {"time_ns": MS, "thief_id": 0, "thief_tid": 100, "created_by": "subprocess"}
+    one |= {"thief_site": "a.py:1 f", "owner_site": "b.py:2 \x1b", "seen": "ECHILD"}
+    made.__dict__["_stolen"] = pd.DataFrame([one | {"id": 1}, one | {"id": 2}]).convert_dtypes()
+    assert after("Stolen exit statuses", text(made, 200)) == (
+        r"  500 and 501: 100 python at a.py:1 f took what subprocess waits for at b.py:2 \x1b, which got ECHILD, no such child."
+    )
+    nothing = dict.fromkeys(("created_by", "thief_site", "owner_site", "seen"))
+    made.__dict__["_stolen"] = pd.DataFrame([one | nothing | {"id": 1}]).convert_dtypes()
+    assert after("Stolen exit statuses", text(made, 200)) == "  500: 100 python took what its owner waits for."
+    assert "Stolen" not in text(recording(target()))
+
+
+def test_lines_of_failed_forks_and_of_killers() -> None:
+    """The line that could not fork, and the line that killed."""
+    rows = [target(), ev.fork_failed(MS, 100, 11), ev.fork_failed(2 * MS, 100, 11), *child(500, 10, 20, status=9)]
+    made = known(
+        recording(*rows), killer_kind={1: "process"}, killer_id={1: 0}, killer_pid={1: 100}, killer_site={1: "k.py:5 g"}
+    )
+    made.failed_forks()["site"] = pd.array(["a.py:1 f", "b.py:2 \x1b"], dtype="string")
+    assert after("Failed forks", text(made)).splitlines() == [
+        "  1 fork of 100 python failed with EAGAIN at a.py:1 f, at +0.001 s.",
+        r"  1 fork of 100 python failed with EAGAIN at b.py:2 \x1b, at +0.002 s.",
+    ]
+    assert after("Killed by a signal", text(made)) == "  500 by SIGKILL, sent by 100 python at k.py:5 g."
+
+
+def test_missing_stacks_are_counted() -> None:
+    """By reason, most first; a release without a wait has no stack to miss."""
+    made = with_lines()
+    known(made, fork_stack_status={1: "not-python", 2: "not-python", 3: "truncated"}, reap_stack_status={1: "lost", 3: pd.NA})
+    assert (
+        "No or not the whole Python stack of 4 forks and reaps: 2 not a Python program, "
+        "1 too deep: the outermost frames are missing, 1 lost on the way." in text(made, 200)
+    )
+    assert "Python stack" not in text(with_lines())
+
+
+def test_a_narrow_terminal() -> None:
+    """Where a table does not fit, its rows stand one below the other, and no number is cut."""
+    made = with_lines()
+    narrow = text(made, 40)
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert after("Longest zombies", narrow).splitlines() == [
+        *("pid        502", "command    child", "ended      exited 0", "zombie     80 ms +", "reaped by  nobody yet"),
+        "why        never",
+    ]
+    for width in (40, 50, 60, 80):
+        assert {"500", "501", "502", "503"} <= set(text(made, width).replace(":", " ").split())
+
+
+def test_long_lines_are_cut_from_the_left() -> None:
+    """The end of a path tells more than its beginning."""
+    made = known(with_lines(), reap_site={1: f"{'folder/' * 9}a.py:1 f"})
+    assert "100 python ...er/folder/folder/folder/folder/a.py:1  " in text(made, 120)
 
 
 @pytest.mark.parametrize(("since_ms", "until_ms"), [(100_000, None), (None, -5), (1700, 1800)])
@@ -171,9 +311,9 @@ def test_names_cannot_steer_the_terminal() -> None:
 
 @pytest.mark.parametrize("children", [0, 3, 30, 300])
 def test_fits(children: int) -> None:
-    """No line is wider than the terminal, at 80 columns and at 50; colours only where there is a terminal."""
+    """No line is wider than the terminal, at 80 columns at 50 and at 40; colours only where there is a terminal."""
     made = recording(*(consumer(children) if children else [target()]), closed=False)
-    for width in (50, 80):
+    for width in (40, 50, 80):
         assert max(map(len, text(made, width).splitlines())) <= width
     assert "\x1b" not in text(made)
     assert "\x1b[1m" in text(made, force_terminal=True)

@@ -110,3 +110,79 @@ def test_failed_forks() -> None:
     table = recording(target(), *rows).failed_forks()
     assert cells(table) == [(5 * MS, 0, 105, 11, "pids.max", None), (6 * MS, 0, 100, 12, None, None)]
     assert list(table.columns) == ["time_ns", "id", "tid", "errno", "limit", "site"]
+
+
+LIB = "/usr/lib/python3.11/multiprocessing"
+TRACKER = f"{LIB}/resource_tracker.py:121 ensure_running;{LIB}/util.py:456 spawnv_passfds"
+
+
+def at(line: int, stack: str, status: str = "ok") -> dict[str, str]:
+    """Return the columns of a stack that stands in `Process.start`, called on this line of the program."""
+    return {"stack": f"/srv/consumer.py:{line} consume_task;{stack}", "stack_status": status}
+
+
+def swept(line: int, status: str = "ok") -> dict[str, str]:
+    """Return the stack of a sweep in the start that this line of the program calls."""
+    return at(line, f"{LIB}/process.py:118 start;{LIB}/process.py:59 _cleanup;{LIB}/popen_fork.py:28 poll", status)
+
+
+def forked(line: int, status: str = "ok", launch: str = f"{LIB}/popen_fork.py:66 _launch") -> dict[str, str]:
+    """Return the stack of the fork in the start that this line of the program calls."""
+    return at(line, f"{LIB}/process.py:121 start;{LIB}/context.py:224 _Popen;{launch}", status)
+
+
+def test_stacks_say_it_exactly() -> None:
+    """A reap in a sweep and the thread's next fork are one start if the frames around it are the same, however late."""
+    rows = [*DEAD, poll(50, 500) | swept(33), poll(50.1, 501) | swept(33), start(950, 502) | forked(33)]
+    assert cleared(*rows) == {500: 502, 501: 502}
+    assert recording(target(), *rows).lifecycles()["notes"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [poll(50, 500) | swept(33), start(50.1, 502) | forked(34)],
+        [poll(50, 500) | swept(33), start(50.1, 502) | at(33, "/srv/consumer.py:34 fork")],
+        [poll(50, 500) | at(33, f"{LIB}/process.py:160 is_alive;{LIB}/popen_fork.py:28 poll"), start(50.1, 502) | forked(33)],
+        [poll(50, 500) | at(33, f"{LIB}/process.py:160 is_alive;{LIB}/popen_fork.py:28 poll"), start(50.1, 502)],
+        [poll(50, 500), start(50.1, 502) | at(33, "/srv/consumer.py:34 fork")],
+        [poll(50, 500) | swept(33), start(50.1, 502, tid=101) | forked(33)],
+        [poll(50, 500) | swept(33), ev.fork_failed(51 * MS, 100, 11, **forked(33)), start(52, 502) | forked(33)],
+        [poll(50, 500) | swept(33), start(51, 501) | forked(34), start(52, 502) | forked(33)],
+        [poll(50, 500) | swept(33)],
+        [ev.fork(30 * MS, 200, by=100), poll(50, 500, tid=999) | swept(33), start(51, 600, tid=999, by=200) | forked(33)],
+    ],
+    ids="other_line no_start is_alive is_alive_only plain_fork other_thread failed other_start no_fork other_process".split(),
+)
+def test_what_stacks_rule_out(rows: list[ev.Row]) -> None:
+    """Another line, another call than start, another thread, a fork that failed: the stacks show that no start cleared it."""
+    assert cleared(*DEAD[:3], *rows) == {}
+
+
+def test_helpers_that_a_start_makes_first() -> None:
+    """The tracker or the fork server that a start brings along is not what was started."""
+    tracker = start(50.1, 600) | forked(33, launch=f"{LIB}/popen_spawn_posix.py:47 _launch;{TRACKER}")
+    child_ = start(50.2, 502) | forked(33, launch=f"{LIB}/popen_spawn_posix.py:62 _launch;{LIB}/util.py:456 spawnv_passfds")
+    assert cleared(*DEAD[:3], poll(50, 500) | swept(33), tracker, child_) == {500: 502}
+    assert cleared(*DEAD[:3], poll(50, 500) | swept(33), tracker) == {}
+
+
+def test_one_stack_is_missing() -> None:
+    """Then the order of calls decides, and the row says that it is inferred."""
+    for reap, fork in (
+        ({}, forked(33)),
+        (swept(33), {}),
+        (swept(33), {"stack_status": "lost"}),
+        (swept(33, "truncated"), forked(33)),
+    ):
+        rows = [*DEAD[:3], poll(50, 500) | reap, start(50.1, 502) | fork]
+        assert cleared(*rows) == {500: 502}
+        assert recording(target(), *rows).lifecycles()["notes"].dropna().tolist() == ["clearing start inferred"]
+
+
+def test_sites_of_starts_and_failed_forks() -> None:
+    """The line that called start, or the fork that failed."""
+    rows = [*DEAD[:3], start(50.1, 502) | forked(33), ev.fork_failed(51 * MS, 100, 11, **forked(35))]
+    made = recording(target(), *rows)
+    assert cells(made.starts(), "site") == [(None,), ("consumer.py:33 consume_task",)]
+    assert cells(made.failed_forks(), "site") == [("consumer.py:35 consume_task",)]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from traces import MS, child, consumer, recording, target
+from traces import MS, child, consumer, known, recording, target
 
 import forktrace
 from forktrace.analysis.recording import Recording
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace import events as ev
+from forktrace.views.key import START
 from forktrace.views.timeline import format_of, timeline, write_timeline
 
 
@@ -50,11 +52,13 @@ def test_bars() -> None:
         ("500 child", 0.1, 0.2, False),
         ("501 child", 0.15, 0.25, False),
         ("502 child", 0.402, 0.6, False),
+        ("502 child", 0.6, 1.0, True),
         ("500 child", 0.2, 0.4, True),
         ("501 child", 0.25, 0.401, True),
-        ("502 child", 0.6, 1.0, True),
     ]
-    assert legend(ax) == ["running", "zombie", "still a zombie at the end", "cleared (dot) by a start"]
+    assert legend(ax) == [
+        *("running", "zombie, never reaped", "zombie, cause not known", "still a zombie at the end", "cleared (dot) by a start")
+    ]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
 
 
@@ -63,8 +67,62 @@ def test_starts_show_what_they_cleared() -> None:
     ax = drawn(recording(*SWEPT, closed=False))
     lines = [path for collection in ax.collections for path in collection.get_segments()]
     assert np.array(lines).round(6).tolist() == [[[0.402, 1.0], [0.402, 3.0]]]
-    marks = [(line.get_marker(), line.get_xdata().tolist(), line.get_ydata().tolist()) for line in ax.lines[1:2]]
-    assert marks == [("o", [0.402, 0.402], [1, 2])]
+    assert marks(ax) == [(">", [1.0], [3]), (">", [0.402], [3]), ("o", [0.402, 0.402], [1, 2])]
+
+
+def marks(ax: Axes) -> list[tuple[object, list[float], list[float]]]:
+    """Return shape, x and y of each group of marks."""
+    return [(line.get_marker(), line.get_xdata().round(6).tolist(), line.get_ydata().tolist()) for line in ax.lines]
+
+
+def test_zombies_by_cause() -> None:
+    """Each cause has a colour and a hatch of its own, in the legend too; next-start and never always the same."""
+    rows = [target(), *child(500, 10, 20), *child(501, 10, 30), *child(502, 10, 40), *child(503, 10, 20)]
+    rows += [ev.reap(90 * MS, pid, by=100) for pid in (500, 501, 503)]
+    causes = {1: "join", 2: "next-start", 3: "never", 4: "join"}
+    ax = drawn(known(recording(*rows, ev.end(100 * MS), closed=False), reap_cause=causes))
+    assert legend(ax)[1:4] == ["zombie, swept by the next start", "zombie, never reaped", "zombie, joined"]
+    looks = [(bar.get_y() + bar.get_height() / 2, bar.get_hatch()) for bar in ax.patches if bar.get_hatch()]
+    assert [row for row, _ in looks] == [2, 3, 1, 4]
+    assert len({hatch for _, hatch in looks}) == 3
+    colours = [entry.get_facecolor() for entry in ax.get_legend().get_patches()]
+    assert colours == [ax.patches[0].get_facecolor(), *(bar.get_facecolor() for bar in ax.patches[5:8])]
+    assert ax.figure.axes[1].patches[0].get_facecolor() not in colours
+
+
+def test_causes_beyond_the_colours_share_the_last() -> None:
+    """Few colours can be told apart: the causes with the least zombie time share one."""
+    causes = ("join", "poll", "pool", "os-wait", "asyncio")
+    rows = [target(), *(row for pid in range(500, 505) for row in child(pid, 10, 20 + pid - 500))]
+    made = known(recording(*rows, ev.end(100 * MS), closed=False), reap_cause=dict(enumerate(causes, 1)))
+    assert legend(drawn(made))[1:] == [
+        *("zombie, joined", "zombie, asked whether it runs", "zombie, other causes", "still a zombie at the end")
+    ]
+
+
+def test_starts_say_their_line() -> None:
+    """A triangle at each start in the colour of its line, which the legend names; its connector looks the same."""
+    sites = {1: "a.py:1 f", 2: "b.py:2 g", 3: "a.py:1 f"}
+    ax = drawn(known(recording(*SWEPT, closed=False), fork_site=sites))
+    assert legend(ax)[4:] == ["start at a.py:1 f", "start at b.py:2 g", "cleared (dot) by a start"]
+    assert marks(ax)[1:] == [(">", [0.1, 0.402], [1, 3]), ("o", [0.402, 0.402], [1, 2]), (">", [0.15], [2])]
+    entries = ax.get_legend().get_lines()
+    assert [entry.get_color() for entry in entries[1:3]] == [ax.lines[1].get_color(), ax.lines[3].get_color()]
+    assert entries[1].get_color() != entries[2].get_color()
+    assert mpl.colors.same_color(ax.collections[0].get_edgecolor(), entries[1].get_color())
+
+
+def test_many_lines_and_long_ones() -> None:
+    """Of many lines the last colour takes the rest; of a long one the function goes first, then the path's beginning."""
+    rows = [target(), *(ev.fork(pid * MS, pid, by=100) for pid in range(500, 510))]
+    sites = [f"{'long/' * 12}x.py:7 f", f"{'y' * 30}.py:8 function_of_it", "c.py:9 g", "d.py:9 h", "e.py:9 i"]
+    made = known(recording(*rows, closed=False), fork_site={1 + n: sites[n // 2] for n in range(10)})
+    assert legend(drawn(made))[-4:] == [
+        f"start at ...{'long/' * 7}x.py:7",
+        f"start at {'y' * 30}.py:8",
+        "start at c.py:9 g",
+        "start at another line",
+    ]
 
 
 def test_strip_below() -> None:
@@ -88,6 +146,45 @@ def test_folds_beyond_sixty_rows(children: int, rows: int) -> None:
     if rows == 1:
         assert labels[0].splitlines()[0] == f"100 python: {children:,} children"
         assert "starts that cleared most" in legend(ax)
+
+
+def test_fold_by_cause_and_line() -> None:
+    """A folded row piles up the zombies by cause; the line of its labelled starts is in the legend."""
+    made = recording(*consumer(300, burst=20), closed=False)
+    table = made.lifecycles()
+    table.loc[table["origin"] == "forked", "fork_site"] = "a.py:1 f"
+    table.loc[table["zombie_ms"].notna(), "reap_cause"] = "next-start"
+    table.loc[table["zombie_ms"].notna() & (table["id"] % 3 == 0), "reap_cause"] = "join"
+    ax = drawn(made)
+    assert legend(ax) == [
+        *("running children (up)", "zombies (down), swept by the next start", "zombies (down), joined", "start at a.py:1 f")
+    ]
+    running, swept, joined = (patch.get_data() for patch in ax.patches)
+    depth = (np.nan_to_num(swept.values - swept.baseline) + np.nan_to_num(joined.values - joined.baseline)) / 0.42 * 13
+    assert depth.max().round(6) == 13
+    at = int(np.nanargmax(joined.values))
+    assert joined.baseline[at] == pytest.approx(swept.values[at])
+    assert running.values.min() < 0
+
+
+def test_fold_names_only_the_lines_of_labelled_starts() -> None:
+    """Of two lines that start processes, the legend has the one whose starts cleared most, in the colour of their lines."""
+    made = recording(*consumer(300, burst=20), closed=False)
+    table = made.lifecycles()
+    clearing = table["cleared_by_id"].dropna().value_counts()
+    table.loc[table["origin"] == "forked", "fork_site"] = "a.py:1 f"
+    table.loc[clearing.index[clearing > 1], "fork_site"] = "b.py:2 g"
+    ax = drawn(made)
+    assert [text for text in legend(ax) if "start" in text] == ["start at b.py:2 g"]
+    (entry,) = ax.get_legend().get_lines()
+    assert mpl.colors.same_color(ax.collections[0].get_edgecolor(), entry.get_color())
+    assert entry.get_color() != START["color"]
+
+
+def test_fold_without_starts_that_clear() -> None:
+    """No start cleared two zombies: none is labelled, nor in the legend."""
+    rows = [target(), *(row for pid in range(500, 570) for row in child(pid, pid - 490, pid - 400))]
+    assert legend(drawn(recording(*rows))) == ["running children (up)", "zombies (down), never reaped"]
 
 
 def test_fold_counts() -> None:
@@ -122,6 +219,10 @@ def test_new_figure_has_room() -> None:
     """Nothing that is drawn is cut off at the figure's edge, and the legend does not lie over the bars."""
     for children in (0, 3, 30, 3000):
         made = recording(*(consumer(children) if children else [target(comm="fifteen-letters")]), closed=False)
+        if children == 30:
+            causes = ("join", "poll", "pool", "next-start", "never")
+            sites = {n: f"{'path/' * 9}file{n % 5}.py:1 function" for n in range(1, 31)}
+            known(made, fork_site=sites, reap_cause={n: causes[n % 5] for n in range(1, 31)})
         ax = forktrace.timeline(made)
         figure = ax.figure
         figure.draw_without_rendering()
@@ -131,6 +232,9 @@ def test_new_figure_has_room() -> None:
         assert figure.get_tightbbox().x1 * figure.dpi <= width + 1
         assert figure.get_tightbbox().y1 * figure.dpi <= height + 1
         assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent().shrunk(0.999, 0.99))
+        title = next(one for one in ax.get_children() if getattr(one, "get_text", str)().startswith("python consumer.py:"))
+        assert title.get_window_extent().y0 >= ax.get_legend().get_window_extent().y1 - 1
+        assert ax.get_legend().get_window_extent().x1 <= width
 
 
 @pytest.mark.parametrize(("form", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

@@ -81,3 +81,32 @@ def test_signals() -> None:
         (6 * MS, 0, "SIGRTMIN+2", False, "process", None, 77, 77, None),
     ]
     assert list(table.columns) == "time_ns id signal fatal kind sender_id sender_pid sender_tid sender_site".split()
+
+
+def test_places_are_lines() -> None:
+    """Two lines are two places, stacks that differ only in the library are one; of each stack the last total counts."""
+    poll = {"call": "wait4", "target": "pid", "flags": 1, "stack_status": "ok"}
+    first, second, third = (
+        f"/srv/a.py:{line} main;/usr/lib/python3.11/subprocess.py:{inner} poll" for line, inner in ((7, 1), (7, 2), (8, 1))
+    )
+    rows = [
+        target(),
+        *child(500, 1, 10),
+        ev.waits(15 * MS, 5, by=100, **poll, stack=first),
+        ev.waits(16 * MS, 9, by=100, **poll, stack=first),
+        ev.waits(17 * MS, 3, by=100, **poll, stack=second),
+        ev.waits(17 * MS, 2, by=100, **poll, stack=third),
+        ev.waits(18 * MS, 1, by=100, **poll | {"stack_status": "lost"}),
+        ev.reap(20 * MS, 500, by=100, options=1, stack=first, stack_status="ok"),
+    ]
+    assert cells(recording(*rows).waits(), "site", "calls", "reaps", "empty") == [
+        (None, 1, 0, 1),
+        ("a.py:7 main", 13, 1, 12),
+        ("a.py:8 main", 2, 0, 2),
+    ]
+
+
+def test_the_line_of_the_sender() -> None:
+    """A signal has the site of the thread that sent it."""
+    rows = [target(), ev.fork(MS, 500, by=100), ev.signal(2 * MS, 500, 15, by=100, stack="/srv/a.py:7 stop", stack_status="ok")]
+    assert cells(recording(*rows).signals(), "sender_site") == [("a.py:7 stop",)]

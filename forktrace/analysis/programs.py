@@ -1,0 +1,82 @@
+"""Which program a process runs: the command line of its last exec, or the one that it has from its forker."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from forktrace.analysis.log import NONE, Flags, Ints, Latest, Log, pick
+
+_INTERPRETER: Final = re.compile(r"python|pypy", re.IGNORECASE)
+_WITH_VALUE: Final = "WXQ"  # options of the interpreter that take one; of all versions
+_LIBRARY: Final = r"(?:multiprocessing|billiard|(?:[\w.]+\.)?loky\.backend)\.\w+"
+_IMPORTED: Final = re.compile(rf"from ({_LIBRARY}) import \w+; ?\w+\(")
+
+
+class Entry(NamedTuple):
+    """What the command line of a Python process names as its program: a module (`-m`) or a script; "" where it names none."""
+
+    module: str = ""
+    script: str = ""
+    code: str = ""  # of -c
+
+
+def entry_of(argv: list[str]) -> Entry:
+    """Return the program that the arguments of a Python interpreter name; nothing for another program's arguments."""
+    if not argv or not _INTERPRETER.match(os.path.basename(argv[0])):
+        return Entry()
+    rest = iter(argv[1:])
+    for word in rest:
+        if word == "--check-hash-based-pycs":
+            next(rest, "")
+        elif not word.startswith("-") or word == "-":
+            return Entry(script="" if word == "-" else word)
+        elif not word.startswith("--") and (entry := _of_letters(word[1:], rest)) is not None:
+            return entry
+    return Entry()
+
+
+def _of_letters(letters: str, rest: Iterator[str]) -> Entry | None:
+    """Read a cluster of short options, such as `-Im`; None: the program is not named yet."""
+    for place, letter in enumerate(letters):
+        if letter not in _WITH_VALUE and letter not in "mc":
+            continue
+        value = letters[place + 1 :] or next(rest, "")
+        return {"m": Entry(module=value), "c": Entry(code=value)}.get(letter)
+    return None
+
+
+def bootstrap_of(entry: Entry) -> str:
+    """Return the module by which multiprocessing, billiard or loky begins a worker, `multiprocessing.spawn`; "" for others."""
+    if re.fullmatch(_LIBRARY, entry.module):
+        return entry.module
+    found = _IMPORTED.match(entry.code)
+    return found[1] if found else ""
+
+
+class Programs:
+    """The exec rows whose command lines processes have, over time.
+
+    `skip` says which exec rows of the trace do not count: those processes keep the command line of their forker.
+    """
+
+    def __init__(self, log: Log, skip: Flags | None = None) -> None:
+        execs = log.rows("exec")
+        self._execs = execs[(log.id[execs] != NONE) & (np.ones(len(execs), bool) if skip is None else ~skip)]
+        self._latest = Latest(log.id[self._execs], log.time_ns[self._execs])
+        forker = pick(log.by_id, log.fork_row)
+        found = self._latest.until(forker, log.fork_ns)
+        self._at_fork, ancestor = pick(self._execs, found), np.where(found == NONE, forker, NONE)
+        while (ancestor != NONE).any():  # each round doubles the distance, so a chain of n forks takes log n
+            inherited, further = pick(self._at_fork, ancestor), pick(ancestor, ancestor)
+            self._at_fork = np.where(self._at_fork == NONE, inherited, self._at_fork)
+            ancestor = np.where(self._at_fork == NONE, further, NONE)
+
+    def at(self, process: Ints, time_ns: Ints) -> Ints:
+        """Return the exec row whose command line each `process` has at `time_ns`; NONE where it is not known."""
+        own = pick(self._execs, self._latest.until(process, time_ns))
+        return np.where(own == NONE, pick(self._at_fork, process), own)

@@ -1,0 +1,387 @@
+"""Describes Python interpreters to the probes: where in its own memory each version keeps what the stack walk reads.
+
+The offsets of 2.7 to 3.12 are facts of CPython's sources, taken with gcc's offsetof from the internal headers of a release of
+each (2.7.18, 3.6.15, ... 3.12.1); within a series they stay. From 3.13 on an interpreter says them itself, in the
+`_Py_DebugOffsets` at the beginning of `_PyRuntime` (CPython: Include/internal/pycore_debug_offsets.h), read from its file.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from forktrace.live.elf import Elf
+from forktrace.live.sources import open_regular
+
+Version = tuple[int, int]
+
+_TABLE: Final = """
+                      2.7  3.6  3.7  3.8  3.9  3.10 3.11 3.12
+runtime_interpreters    0    0   24   32   32   32   40   40
+interpreter_next        0    0    0    0    0    0    0    0
+interpreter_threads     8    8    8    8    8    8   16   72
+thread_next             0    8    8    8    8    8    8    8
+thread_id             144  152  176  176  176  176  152  136
+thread_frame           16   24   24   24   24   24   56   56
+has_cframe              0    0    0    0    0    0    1    1
+cframe_frame            0    0    0    0    0    0    8    0
+frame_bytes           124  124  112  112  112  104   80   80
+frame_code             32   32   32   32   32   32   32    0
+frame_back             24   24   24   24   24   24   48    8
+frame_instruction     120  120  104  104  104   96   56   56
+frame_owner             0    0    0    0    0    0    0   70
+frame_locals          376  376  360  360  360  352   72   72
+frame_of_object         0    0    0    0    0    0   24   24
+int_digit              16   24   24   24   24   24   24   24
+code_first_line        96   36   36   40   40   40   72   68
+code_path              80   96   96  104  104  104  112  112
+code_name              88  104  104  112  112  112  120  120
+code_lines            104  112  112  120  120  120  136  136
+code_instructions       0    0    0    0    0    0  184  192
+text_width_mask         0    7    7    7    7    7    7    7
+text_width              1    0    0    0    0    0    0    0
+text_ascii             36   48   48   48   48   48   48   40
+text_compact           36   72   72   72   72   72   72   56
+bytes_data             36   32   32   32   32   32   32   32
+"""
+
+# The structs of _Py_DebugOffsets up to the last that is needed, with their members in order; those of a later version than the
+# last listed are tried as that one's.
+_DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
+    (3, 13): """
+        runtime: size finalizing interpreters_head
+        interpreter: size id next threads_head gc imports_modules sysdict builtins ceval_gil gil gil_enabled gil_locked
+            gil_holder
+        thread: size prev next interp current_frame thread_id native_thread_id datastack_chunk status
+        frame: size previous executable instr_ptr localsplus owner
+        code: size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds co_code_adaptive
+        object: size ob_type
+        type: size tp_name tp_repr tp_flags
+        tuple: size ob_item ob_size
+        list: size ob_item ob_size
+        dict: size ma_keys ma_values
+        float: size ob_fval
+        long: size lv_tag ob_digit
+        bytes: size ob_size ob_sval
+        unicode: size state length asciiobject_size""",
+    (3, 14): """
+        runtime: size finalizing interpreters_head
+        interpreter: size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil gil gil_enabled
+            gil_locked gil_holder code_object_generation tlbc_generation
+        thread: size prev next interp current_frame thread_id native_thread_id datastack_chunk status
+        frame: size previous executable instr_ptr localsplus owner stackpointer tlbc_index
+        code: size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds co_code_adaptive
+            co_tlbc
+        object: size ob_type
+        type: size tp_name tp_repr tp_flags
+        tuple: size ob_item ob_size
+        list: size ob_item ob_size
+        set: size used table mask
+        dict: size ma_keys ma_values
+        float: size ob_fval
+        long: size lv_tag ob_digit
+        bytes: size ob_size ob_sval
+        unicode: size state length asciiobject_size""",
+}
+
+_COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject has so much more than PyASCIIObject: utf8_length, utf8
+_U64: Final = (1 << 64) - 1
+_TRIES: Final = 10
+_MAGIC: Final = b"xdebugpy"
+_OLDEST: Final = (2, 7)
+
+
+def _tabled() -> dict[Version, dict[str, int]]:
+    head, *lines = (line.split() for line in _TABLE.strip().splitlines())
+    versions = [(int(major), int(minor)) for major, minor in (text.split(".") for text in head)]
+    return {version: {line[0]: int(line[1 + place]) for line in lines} for place, version in enumerate(versions)}
+
+
+TABLED: Final = _tabled()
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What a file says of the interpreter in it: its full version, and the fields of the probes' `struct interpreter`."""
+
+    version: str
+    fields: Mapping[str, int]
+
+
+class Unsupported(ValueError):
+    """There is an interpreter in the file, but its stacks cannot be walked; the message says why."""
+
+
+def describe(descriptor: int, name: str) -> Interpreter | None:
+    """Return the Python interpreter in an ELF file, None when there is none; `name` is the file's, without symbolic links.
+
+    Raises:
+        Unsupported: there is one whose stacks cannot be walked.
+    """
+    try:
+        elf = Elf(descriptor)
+        if elf.dynamic_symbol("Py_Exit") is None:
+            return None
+        return _described(elf, name)
+    except Unsupported:
+        raise
+    except ValueError:
+        return None
+
+
+def _described(elf: Elf, name: str) -> Interpreter:
+    version, runtime = _version(elf, name), elf.dynamic_symbol("_PyRuntime")
+    number = (version[0], version[1])
+    if number >= (3, 13):
+        if runtime is None:
+            raise Unsupported("it has no _PyRuntime")
+        fields, start = _from_debug_offsets(elf.bytes_at(runtime[0], 1024), number), runtime[0]
+    elif number in TABLED:
+        fields = TABLED[number]
+        start = runtime[0] if runtime else _list_of_interpreters(elf)
+    else:
+        raise Unsupported(f"forktrace does not know Python {number[0]}.{number[1]}")
+    py_exit, size = elf.dynamic_symbol("Py_Exit") or (0, 0)
+    text, text_end = elf.text
+    places = {"runtime": start, "first_page": elf.first_page, "first_code": elf.first_code, "text": text, "text_end": text_end}
+    places |= {"py_exit": py_exit, "py_exit_end": py_exit + size, "version": number[0] << 8 | number[1]}
+    flags = {"instruction_is_pointer": _U64 if number >= (3, 11) else 0, "returns": int(_returns_after_system_exit(version))}
+    return Interpreter(".".join(map(str, version)), {**fields, **places, **flags})
+
+
+def _returns_after_system_exit(version: tuple[int, ...]) -> bool:
+    """Whether main returns after SystemExit too, without Py_Exit: "gh-152132: Fix Py_RunMain() to return an exit code"."""
+    return version >= (3, 15) or (3, 14) > version >= (3, 13, 15) or version >= (3, 14, 7)
+
+
+def _version(elf: Elf, name: str) -> tuple[int, ...]:
+    """From 3.11 on the file says it; before, its name and a constant do."""
+    if said := elf.dynamic_symbol("Py_Version"):
+        (number,) = struct.unpack("<I", elf.bytes_at(said[0], 4))
+        return number >> 24, number >> 16 & 0xFF, number >> 8 & 0xFF
+    named = re.search(r"python(\d)\.(\d+)", name)
+    wanted = rb"%s\.%s" % (named[1].encode(), named[2].encode()) if named else rb"(?:2\.7|3\.(?:6|7|8|9|10))"
+    # Not always a string of its own: linkers let it share the end of a longer one, such as a path.
+    found = re.search(rb"(?<![0-9.])(" + wanted + rb"\.\d+)[+a-z0-9]*\0", elf.constants())
+    if found:
+        return tuple(int(part) for part in found[1].split(b"."))
+    if named:
+        return int(named[1]), int(named[2])
+    raise Unsupported("its version cannot be told")
+
+
+def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
+    magic, _, free_threaded = struct.unpack_from("<8sQQ", data)
+    if magic != _MAGIC:
+        raise Unsupported("its _PyRuntime does not begin with _Py_DebugOffsets")
+    if free_threaded:
+        raise Unsupported("it is a free-threaded build")
+    known = max(one for one in _DEBUG_OFFSETS if one <= version)
+    offsets, at, of = {}, 24, ""
+    for word in _DEBUG_OFFSETS[known].split():
+        if word.endswith(":"):
+            of = word[:-1]
+            continue
+        (offsets[f"{of}.{word}"],) = struct.unpack_from("<Q", data, at)
+        at += 8
+    return _checked(
+        {
+            "runtime_interpreters": offsets["runtime.interpreters_head"],
+            "interpreter_next": offsets["interpreter.next"],
+            "interpreter_threads": offsets["interpreter.threads_head"],
+            "thread_next": offsets["thread.next"],
+            "thread_id": offsets["thread.thread_id"],
+            "thread_frame": offsets["thread.current_frame"],
+            "frame_bytes": min(offsets["frame.owner"] + 8, 120),
+            "frame_code": offsets["frame.executable"],
+            "frame_back": offsets["frame.previous"],
+            "frame_instruction": offsets["frame.instr_ptr"],
+            "frame_owner": offsets["frame.owner"],
+            "frame_locals": offsets["frame.localsplus"],
+            "frame_of_object": 24,
+            "int_digit": offsets["long.ob_digit"],
+            "code_first_line": offsets["code.firstlineno"],
+            "code_path": offsets["code.filename"],
+            "code_name": offsets["code.name"],
+            "code_lines": offsets["code.linetable"],
+            "code_instructions": offsets["code.co_code_adaptive"],
+            "text_width_mask": 7,
+            "text_ascii": offsets["unicode.asciiobject_size"],
+            "text_compact": offsets["unicode.asciiobject_size"] + _COMPACT_BYTES,
+            "bytes_data": offsets["bytes.ob_sval"],
+        },
+        offsets,
+    )
+
+
+def _checked(fields: dict[str, int], offsets: Mapping[str, int]) -> dict[str, int]:
+    """What the probes take for granted: an unknown order of _Py_DebugOffsets shows here."""
+    holds = (
+        (offsets["bytes.ob_size"], offsets["bytes.ob_sval"], offsets["unicode.length"], offsets["unicode.state"])
+        == (16, 32, 16, 32),
+        all(fields[name] < 120 for name in fields if name.startswith("frame_")),
+        all(32 <= fields[name] <= 152 for name in ("code_first_line", "code_path", "code_name", "code_lines")),
+        fields["text_ascii"] in (40, 48),
+    )
+    if not all(holds):
+        raise Unsupported("its _Py_DebugOffsets are of an order that forktrace does not know")
+    return fields
+
+
+def _list_of_interpreters(elf: Elf) -> int:
+    """Before 3.7 the list begins at a variable of its own: by symbol, or where PyInterpreterState_Head reads it."""
+    if local := elf.local_symbol("interp_head"):
+        return local[0]
+    if head := elf.dynamic_symbol("PyInterpreterState_Head"):
+        code = elf.bytes_at(head[0], 16)
+        start = 4 if code.startswith(b"\xf3\x0f\x1e\xfa") else 0  # endbr64
+        if code[start : start + 3] == b"\x48\x8b\x05":  # mov rax, [rip + ...]
+            (distance,) = struct.unpack_from("<i", code, start + 3)
+            return head[0] + start + 7 + int(distance)
+    raise Unsupported("its list of interpreters cannot be found")
+
+
+def library_folders(file: str, version: str, root: str = "/") -> list[str]:
+    """Return where the standard library of the interpreter in `file` is, as processes whose root is `root` name it.
+
+    A library lies in PREFIX/lib or below, a program in PREFIX/bin; the standard library in PREFIX/lib/python3.11.
+    """
+    name = "python" + ".".join(version.split(".")[:2])
+    parts = os.path.dirname(file).split("/")
+    prefixes = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    places = [f"{prefix}/{lib}/{name}" for prefix in prefixes for lib in ("lib", "lib64")]
+    return [place for place in places if os.path.isfile(f"{root.rstrip('/')}{place}/os.py")][:2]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An interpreter: the file, its version, and where its standard library is."""
+
+    file: str
+    version: str
+    libraries: list[str]
+
+
+class Registry:
+    """The files that were examined, by the keys that the probes know them by.
+
+    Attributes:
+        known: what each file is, as the fields of `struct interpreter`; none for a file that is no interpreter
+        found: the interpreters among them
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[int, Mapping[str, int]] = {}
+        self.found: dict[int, Found] = {}
+        self._unsupported: set[int] = set()
+        self._looked_at: set[str] = set()
+
+    def not_python(self, file: int) -> bool:
+        """Whether this file was examined and is no interpreter."""
+        return file in self.known and not self.known[file]
+
+    def expect_on(self, path: str) -> None:
+        """Examine the interpreters that are found by the PATH `path`, and those of pyenv.
+
+        The probes ask about whatever is missed, but by the time they are answered a process may have done something already.
+        """
+        folders = [folder for folder in path.split(os.pathsep) if os.path.isabs(folder)][:50]
+        for folder in dict.fromkeys(map(os.path.realpath, folders)):
+            pyenv = f"{glob.escape(os.path.dirname(folder))}/versions/*/bin/python?.*" if folder.endswith("/shims") else ""
+            for program in glob.glob(f"{glob.escape(folder)}/python*") + (glob.glob(pyenv) if pyenv else []):
+                self.expect(program)
+
+    def expect(self, program: str, path: str = "") -> None:
+        """Examine a program before it starts, its libpython, a script's interpreter.
+
+        `path` is the PATH by which `#!/usr/bin/env` looks.
+        """
+        for _ in range(4):  # a script's interpreter may be a script
+            program = os.path.realpath(program)
+            self._expect_file(program)
+            folder = os.path.dirname(os.path.dirname(program))
+            if os.path.basename(program).startswith("python"):
+                for library in {os.path.realpath(one) for one in glob.glob(f"{glob.escape(folder)}/lib*/libpython?.*.so.*")}:
+                    self._expect_file(library)
+            following = _interpreter_of_script(program, path)
+            if following is None:
+                return
+            program = following
+
+    def _expect_file(self, name: str) -> None:
+        try:
+            descriptor = open_regular(name)
+        except OSError:
+            return
+        with open(descriptor, "rb"):
+            about = os.fstat(descriptor)
+            device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
+            self._examine((_within_device(about) ^ device << 40) & _U64, descriptor, name, "/")
+
+    def look_at(self, programs: Iterable[str]) -> None:
+        """Examine programs that have run by their names, each once: they may have ended before the probes' question."""
+        new = {name for name in programs if os.path.isabs(name)} - self._looked_at
+        self._looked_at |= new
+        for name in new:
+            self._expect_file(name)
+
+    def answer(self, question: Any) -> None:
+        """Examine the file that a `struct unknown_file_record` asks about."""
+        file, pid, mapped = int(question["file"]), int(question["pid"]), int(question["mapped"])
+        for _ in range(_TRIES):
+            try:
+                link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
+                name = os.readlink(link)
+                descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks
+                continue
+            with open(descriptor, "rb"):
+                if (_within_device(os.fstat(descriptor)) ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now
+                    self._examine(file, descriptor, name, f"/proc/{pid}/root")
+            return
+
+    def _examine(self, file: int, descriptor: int, name: str, root: str) -> None:
+        if file in self.known or file in self._unsupported:
+            return
+        try:
+            found = describe(descriptor, os.path.basename(name))
+        except Unsupported:
+            self._unsupported.add(file)  # its stacks stay without a runtime
+            return
+        self.known[file] = {**found.fields, "file": file} if found else {}
+        if found:
+            self.found[file] = Found(name, found.version, library_folders(name, found.version, root))
+
+
+def _within_device(about: os.stat_result) -> int:
+    """Return the probes' `file_key` without the number of the device, which stat(2) does not always tell."""
+    return about.st_ino ^ about.st_size << 16
+
+
+def _mapped_file(pid: int, start: int) -> str:
+    with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
+        for line in lines:
+            if line.startswith(f"{start:x}-"):
+                return f"/proc/{pid}/map_files/{line.split(maxsplit=1)[0]}"
+    raise FileNotFoundError(f"process {pid} maps nothing at {start:#x}")
+
+
+def _interpreter_of_script(name: str, path: str) -> str | None:
+    """Return the program that a script's first line names, None when the file is no such script."""
+    try:
+        with open(open_regular(name), "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return None
+    if not first.startswith(b"#!"):
+        return None
+    words = os.fsdecode(first[2:]).split()
+    if len(words) > 1 and os.path.basename(words[0]) == "env":
+        return shutil.which(words[-1], path=path)
+    return words[0] if words else None

@@ -1,0 +1,210 @@
+"""Turns the probes' stacks into text: which code ran, and on which line.
+
+Where CPython keeps the lines: 2.7 to 3.9 in `co_lnotab`, 3.10 in `co_linetable` (both: Objects/lnotab_notes.txt), from 3.11 on
+in the location table (InternalDocs/code_objects.md).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, Final
+
+import numpy as np
+
+from forktrace.live.layout import layouts
+from forktrace.trace.events import STACK_STATUSES
+from forktrace.trace.stacks import HANDLER, Frame, fold
+from forktrace.trace.waitstatus import signal_name
+
+MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes
+_ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
+_SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
+_NEGATIVE: Final = 1 << 31  # offsets are 32 bits wide, in two's complement
+_NO_LINE: Final = -128  # 3.10: in the place of a difference
+
+NO_RUNTIME, NOT_PYTHON, LOST = (STACK_STATUSES.index(name) for name in ("no-runtime", "not-python", "lost"))
+
+
+@dataclass(frozen=True)
+class Code:
+    """A code object, as far as a stack needs it."""
+
+    path: str
+    name: str
+    first_line: int
+    table: bytes
+    version: int
+    is_cut: bool = False  # the table goes on
+
+    def line(self, instruction: int) -> int:
+        """Return the line of the instruction at this offset; 0: it has none; the function's before its first one (-1)."""
+        if instruction >= _NEGATIVE:
+            return self.first_line
+        starts, lines = self._lines
+        place = bisect_right(starts, instruction) - 1
+        return lines[place] if place >= 0 else 0
+
+    @cached_property
+    def _lines(self) -> tuple[list[int], list[int]]:
+        """From which offset on which line holds."""
+        decode = _before_3_10 if self.version < 0x30A else _in_3_10 if self.version == 0x30A else _from_3_11
+        starts, lines = [0], [self.first_line]
+        for start, line in decode(self.table, self.first_line, self.version):
+            starts.append(start)
+            lines.append(line)
+        if self.is_cut:
+            lines[-1] = 0
+        return starts, lines
+
+
+def _before_3_10(table: bytes, line: int, version: int) -> Iterator[tuple[int, int]]:
+    at = 0
+    for step, difference in zip(table[::2], table[1::2], strict=False):
+        at += step
+        line += difference - 256 if difference > 127 and version >= 0x306 else difference
+        yield at, line
+
+
+def _in_3_10(table: bytes, line: int, version: int) -> Iterator[tuple[int, int]]:
+    at = 0
+    for step, difference in zip(table[::2], table[1::2], strict=False):
+        signed = difference - 256 if difference > 127 else difference
+        if signed != _NO_LINE:
+            line += signed
+        if step:
+            yield at // 2, 0 if signed == _NO_LINE else line
+        at += step
+
+
+def _from_3_11(table: bytes, line: int, version: int) -> Iterator[tuple[int, int]]:
+    at, place = 0, 0
+    while place < len(table):
+        head = table[place]
+        place += 1
+        kind, units = head >> 3 & 15, (head & 7) + 1
+        has_line = kind != 15
+        if kind in (13, 14):
+            difference, place = _signed(table, place)
+            line += difference
+            if kind == 14:
+                for _ in range(3):
+                    _, place = _unsigned(table, place)
+        elif 10 <= kind <= 12:
+            line += kind - 10
+            place += 2
+        elif kind < 10:
+            place += 1
+        yield at, line if has_line else 0
+        at += 2 * units
+    yield at, 0
+
+
+def _unsigned(table: bytes, place: int) -> tuple[int, int]:
+    """Read 6 bits a byte, the lowest first, as long as bit 6 is set; return the number and the next place."""
+    number = shift = 0
+    while place < len(table):
+        byte = table[place]
+        place += 1
+        number |= (byte & 63) << shift
+        shift += 6
+        if not byte & 64:
+            break
+    return number, place
+
+
+def _signed(table: bytes, place: int) -> tuple[int, int]:
+    number, place = _unsigned(table, place)
+    return -(number >> 1) if number & 1 else number >> 1, place
+
+
+class Stacks:
+    """All code and all stacks that the probes have sent.
+
+    Attributes:
+        new_frames: what stacks have brought up since the owner cleared this
+        interpreters: the keys of the files whose code was met
+
+    `forget(codes, stacks)` removes keys from the probes' own memory of what was sent; `not_python(file)` says
+    whether a file has turned out to be no interpreter.
+    """
+
+    def __init__(self, forget: Callable[[list[int], list[int]], None], not_python: Callable[[int], bool]) -> None:
+        self._forget = forget
+        self._not_python = not_python
+        self._codes: dict[int, Code] = {}
+        self._stacks: dict[int, str | None] = {}
+        self.new_frames: set[Frame] = set()
+        self.interpreters: set[int] = set()
+        self._frames: dict[tuple[int, int], Frame] = {}
+
+    def add_code(self, record: bytes) -> None:
+        """Take in a `struct code_record`."""
+        kind = layouts()["code_record"]
+        one = np.frombuffer(record.ljust(kind.itemsize, b"\0"), kind)[0]
+        version = int(one["version"])
+        self.interpreters.add(int(one["file"]))
+        encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
+        sizes = [int(one[f"{part}_bytes"]) for part in ("name", "path", "lines")]
+        ends = list(accumulate(sizes))
+        name, path, table = (bytes(one["data"][end - size : end]) for end, size in zip(ends, sizes, strict=True))
+        path_text, name_text = (
+            text.decode(encodings.get(int(width), "latin-1"), "backslashreplace")
+            for text, width in ((path, one["path_width"]), (name, one["name_width"]))
+        )
+        is_cut = int(one["lines_whole"]) > len(table)
+        self._codes[int(one["key"])] = Code(path_text, name_text, int(one["first_line"]), table, version, is_cut)
+
+    def add_stack(self, record: bytes) -> None:
+        """Take in a `struct stack_record`."""
+        head = layouts()["stack_record"].fields["frames"][1]  # type: ignore[index]
+        identity, count = np.frombuffer(record, "<u8", 1)[0], int(np.frombuffer(record, "<u4", 1, 12)[0])
+        frames = np.frombuffer(record, layouts()["frame"], count, head)
+        self._stacks[int(identity)] = self._folded(frames.tolist())
+
+    def _folded(self, frames: list[tuple[int, int, int]]) -> str | None:
+        """The text of frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
+        innermost_first: list[Frame] = []
+        for key, instruction, handled in frames:
+            frame = self._frame(key, instruction) if key else None
+            if key and frame is None:
+                return None
+            if frame and frame.file != _SHIM:
+                innermost_first.append(frame)
+            if handled:
+                innermost_first.append(Frame(HANDLER, 0, signal_name(handled)))
+        return fold(reversed(innermost_first))
+
+    def _frame(self, key: int, instruction: int) -> Frame | None:
+        found = self._frames.get((key, instruction))
+        if found is None and (code := self._codes.get(key)):
+            found = Frame(code.path, code.line(instruction), code.name)
+            self._frames[key, instruction] = found
+            self.new_frames.add(found)
+        return found
+
+    def texts(self, identities: Any, statuses: Any) -> tuple[list[str | None], Any]:
+        """Return the folded stacks of events with these ids and statuses, and what the statuses have turned out to be.
+
+        An id of 0 is no stack. With `no-runtime` it is a file that was not known at that moment.
+        """
+        distinct, which = np.unique(np.stack([identities, statuses.astype(np.uint64)]), axis=1, return_inverse=True)
+        found = [self._text(*each) for each in distinct.T.tolist()]
+        return [found[place][0] for place in which.tolist()], np.array([status for _, status in found], np.int64)[which]
+
+    def _text(self, identity: int, status: int) -> tuple[str | None, int]:
+        if status == NO_RUNTIME:
+            return None, NOT_PYTHON if self._not_python(identity) else NO_RUNTIME
+        text = self._stacks.get(identity)
+        return text, LOST if identity and text is None else status
+
+    def make_room(self) -> None:
+        """Forget everything when it has become too much; the probes send it again when it is met."""
+        if len(self._stacks) > MOST_STACKS or len(self._frames) > 4 * MOST_STACKS:
+            self._forget(list(self._codes), list(self._stacks))
+            self._codes.clear()
+            self._stacks.clear()
+            self._frames.clear()

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Walks the Python stack of the current thread, at the moment of the event, from the thread's own memory. A tail call takes the walk
+ * from program to program, since no single one may be long enough for 1,000 frames: the probe prepares, `find_frame` finds
+ * the thread's innermost frame, `walk_frames` calls itself until the frames are through, then the probe's second half reports. Tail
+ * calls stay within one type of program, so raw tracepoints (RAW) and those of system calls (SYSCALL) have a copy each.
+ *
+ * A code object is known by its contents (path, name, first line, line table; of tables beyond 1 KiB by their place too), never by
+ * its address alone, which Python uses again for other code. Cannot see: frames of an interpreter whose file user space has not
+ * described, and a thread without a thread state.
+ * What the fields of struct interpreter are for each version: forktrace/live/pythons.py.
+ */
+#define FRAMES_A_CALL 34 /* 31 calls of walk_frames, and one each of find_frame and the second half: the kernel's limit is 33 */
+#define THREADS_LOOKED_AT 512
+#define TRIES 8 /* a page that a fork shares is away for a moment while another thread gets a copy of its own */
+#define BLOCK_BYTES 128
+#define LINE_BLOCKS 8
+#define TUPLE_ITEMS 24
+#define OWNED_BY_C 3    /* from 3.12 on: frames that stand for a call from C */
+
+enum walker { RAW, SYSCALL, WALKERS };
+enum program { FIND_FRAME, WALK_FRAMES, AFTER_FORK, AFTER_EXIT, AFTER_SIGNAL, AFTER_WAIT, AFTER_FAILED_FORK, AFTER_EXIT_GROUP, PROGRAMS };
+
+/* file_key -> what it says of a program's or library's file; version 0: it is no interpreter. User space sets and removes.
+ * Full: user space removes those that are no interpreters. */
+BPF_HASH(interpreters, u64, struct interpreter, 4096);
+
+BPF_PERCPU_ARRAY(walks, struct walk, WALKERS);
+
+static __always_inline struct walk *walk_of(int walker)
+{
+    return walks.lookup(&walker);
+}
+
+/* Of a struct file. The device number is the kernel's own, major << 20 | minor. A temporary file system that is unmounted leaves its
+ * device number to the next one, where inode numbers are as small: the size tells two of their files apart. */
+static __always_inline u64 file_key(u64 file)
+{
+    u64 inode = 0, super = 0, number = 0, size = 0;
+    u32 device = 0;
+    READ(inode, file + file_f_inode);
+    READ(number, inode + inode_i_ino);
+    READ(super, inode + inode_i_sb);
+    READ(device, super + super_block_s_dev);
+    READ(size, inode + inode_i_size);
+    return number ^ size << 16 ^ (u64)device << 40;
+}
+
+static __always_inline void ask_about(u64 key, u32 pid, u64 mapped)
+{
+    struct unknown_file_record *record = ring.ringbuf_reserve(sizeof(struct unknown_file_record));
+    if (!record) {
+        lose(UNKNOWN_FILE);
+        return;
+    }
+    record->file = key;
+    record->kind = UNKNOWN_FILE;
+    record->pid = pid;
+    record->mapped = mapped;
+    ring.ringbuf_submit(record, WAKE_UP);
+}
+
+/* Prepare to walk; 0: there is nothing to walk, and the status says why. */
+static __always_inline int prepare(struct walk *walk, struct process *process, u32 then, u32 most)
+{
+    walk->time_ns = bpf_ktime_get_boot_ns();
+    walk->stack = 0;
+    walk->frame = 0;
+    walk->count = 0;
+    walk->tries = 0;
+    walk->most = most;
+    walk->then = then;
+    walk->status = NONE;
+    walk->interrupted[0] = walk->interrupted[1] = walk->interrupted[2] = 0;
+    walk->handles = disposition_of(bpf_get_current_task(), SIGCHLD) == HANDLER;
+#if STACKS
+    u64 library = process->library, program = process->program;
+    struct interpreter *python = library ? interpreters.lookup(&library) : 0;
+    if (library && !python) {
+        walk->status = NO_RUNTIME;
+        walk->stack = library;
+        return 0;
+    }
+    if (python && python->version) {
+        walk->runtime = process->library_start - python->first_page + python->runtime;
+        walk->status = STACK_LOST; /* until it is found */
+        return 1;
+    }
+    python = interpreters.lookup(&program);
+    walk->status = python ? NOT_PYTHON : NO_RUNTIME;
+    walk->stack = python ? 0 : program;
+    if (python && python->version) {
+        walk->runtime = process->program_code - python->first_code + python->runtime;
+        walk->status = STACK_LOST;
+        return 1;
+    }
+#endif
+    return 0;
+}
+
+#if STACKS
+BPF_PROG_ARRAY(raw_programs, PROGRAMS);
+BPF_PROG_ARRAY(sys_programs, PROGRAMS);
+
+/* Keys and ids that user space has been sent. Full: the least recently used goes, and is sent again when it is met. User space removes
+ * the id of a stack that it has forgotten. */
+BPF_TABLE("lru_hash", u64, u8, sent_codes, 16384);
+BPF_TABLE("lru_hash", u64, u8, sent_stacks, 16384);
+
+/* Scratch, one a CPU and walker: too large for the BPF stack. */
+struct read_ahead {
+    u8 frame[136];
+    u8 code[136];
+    u64 block[34];
+    s64 failed; /* not 0: a read did */
+};
+BPF_PERCPU_ARRAY(reading, struct read_ahead, WALKERS);
+BPF_PERCPU_ARRAY(walked, struct stack_record, WALKERS);
+BPF_PERCPU_ARRAY(sending, struct code_record, WALKERS);
+
+static __always_inline struct interpreter *interpreter_of(struct process *process)
+{
+    u64 library = process->library, program = process->program;
+    struct interpreter *python = interpreters.lookup(&library);
+    if (python && python->version)
+        return python;
+    return interpreters.lookup(&program);
+}
+
+/* The innermost frame of the current thread: that of the thread state with this thread's pthread_self. This thread need not hold the
+ * interpreter's lock, so that others may change the list meanwhile: what is not found is looked for again from the start. */
+static __always_inline void find_frame(struct walk *walk, struct interpreter *python)
+{
+    u64 own = 0, interpreter = 0, thread = 0, id = 0, frame = 0;
+    READ(own, bpf_get_current_task() + task_thread_pointer);
+#pragma nounroll
+    for (int i = 0; i < THREADS_LOOKED_AT; i++) {
+        if (!thread) {
+            if (!interpreter) {
+                if (walk->tries++ >= TRIES)
+                    return;
+                walk->status = READ_USER(interpreter, walk->runtime + python->runtime_interpreters) ? READ_FAULT : NO_THREAD_STATE;
+                continue;
+            }
+            READ_USER(thread, interpreter + python->interpreter_threads);
+            READ_USER(interpreter, interpreter + python->interpreter_next);
+            continue;
+        }
+        id = 0;
+        READ_USER(id, thread + python->thread_id);
+        if (id == own)
+            break;
+        READ_USER(thread, thread + python->thread_next);
+    }
+    if (!thread || id != own) {
+        walk->status = STACK_LOST;
+        return;
+    }
+    walk->status = READ_FAULT;
+#pragma nounroll
+    for (int i = 0; i < TRIES; i++) {
+        if (READ_USER(frame, thread + python->thread_frame))
+            continue;
+        if (python->has_cframe && READ_USER(frame, frame + python->cframe_frame))
+            continue;
+        walk->status = NO_THREAD_STATE; /* until there is a frame */
+        walk->frame = frame;
+        return;
+    }
+}
+
+static __always_inline u64 mix(u64 mixed, u64 word)
+{
+    mixed = (mixed ^ word) * 0xff51afd7ed558ccdULL;
+    return mixed ^ mixed >> 32;
+}
+
+/* Whether a < b, as a mask. The walk is written without branches where it can be: each doubles what the verifier has to follow. */
+static __always_inline u64 less(u64 a, u64 b)
+{
+    u64 difference = a - b;
+    asm volatile("" : "+r"(difference)); /* else the compiler makes a branch of it after all */
+    return (u64)((s64)difference >> 63);
+}
+
+/* Mix in up to BLOCK_BYTES at `address`. The read has a constant size, and so that it never touches a page that the object does not
+ * reach into, it begins `shift` bytes earlier near the end of a page. */
+static __always_inline u64 mix_block(u64 mixed, u64 address, u64 size, struct read_ahead *ahead)
+{
+    asm volatile("" : "+r"(size), "+r"(address), "+r"(mixed) : : "memory"); /* else the compiler shares work between blocks, and the stack is too small */
+    u64 room = 4096 - (address & 4095), whole = less(BLOCK_BYTES, size);
+    size = (BLOCK_BYTES & whole) | (size & ~whole);
+    u64 shift = (BLOCK_BYTES - room) & less(room, BLOCK_BYTES) & ~less(room, size) & (BLOCK_BYTES - 1);
+    ahead->failed |= read_user(ahead->block, BLOCK_BYTES, (void *)(address - shift)) & less(0, size);
+    *(u64 *)((u8 *)ahead->block + ((shift + size) & 255)) = 0;
+#pragma nounroll
+    for (int i = 0; i < BLOCK_BYTES / 8; i++) {
+        mixed = mix(mixed, *(u64 *)((u8 *)ahead->block + shift + 8 * i) & less(8 * i, size));
+        asm volatile("" : "+r"(mixed)); /* one after the other */
+    }
+    return mixed;
+}
+
+/* Mix in the first or the last BLOCK_BYTES of the memory, or all of it if it is shorter. */
+static __always_inline u64 mix_first(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
+{
+    return mix_block(mixed, address, bytes, ahead);
+}
+
+static __always_inline u64 mix_last(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
+{
+    return mix_block(mixed, address + ((bytes - BLOCK_BYTES) & less(BLOCK_BYTES, bytes)), bytes, ahead);
+}
+
+/* Mix in a line table: whole up to LINE_BLOCKS blocks; of a longer one what lies before the last block is represented by its place. */
+static __always_inline u64 mix_lines(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
+{
+    mixed = mix_last(mix_first(mixed, address, bytes, ahead), address, bytes, ahead);
+    if (bytes > 2 * BLOCK_BYTES) {
+#pragma nounroll
+        for (int block = 1; block < LINE_BLOCKS - 1; block++)
+            mixed = mix_last(mixed, address, (block + 1) * BLOCK_BYTES, ahead);
+    }
+    return mix(mixed, address & less(LINE_BLOCKS * BLOCK_BYTES, bytes));
+}
+
+struct text {
+    u64 address;
+    u64 characters;
+    u32 width;
+};
+
+/* Where a str keeps its characters; in Python 2 it is a bytes object. */
+static __always_inline struct text text_at(u64 object, struct interpreter *python, struct read_ahead *ahead)
+{
+    struct text text = {};
+    u32 state = 0;
+    ahead->failed |= READ_USER(text.characters, object + 16);
+    ahead->failed |= READ_USER(state, object + 32);
+    state >>= 2; /* below are two bits for interning */
+    u64 ascii = -(u64)(state >> 4 & 1);
+    text.width = (state & python->text_width_mask) | python->text_width;
+    text.address = object + ((python->text_ascii & ascii) | (python->text_compact & ~ascii));
+    return text;
+}
+
+static __always_inline u64 mix_text(u64 mixed, u64 object, struct interpreter *python, struct read_ahead *ahead)
+{
+    struct text text = text_at(object, python, ahead);
+    u64 bytes = text.characters * text.width;
+    mixed = mix_last(mix(mixed, bytes), text.address, bytes, ahead); /* paths differ at the end */
+    return bytes > BLOCK_BYTES ? mix_first(mixed, text.address, bytes, ahead) : mixed;
+}
+
+/* Returns how many bytes were copied of a memory of `bytes`. `most` is a power of two. */
+static __always_inline u32 copy(u8 *into, u64 most, u64 address, u64 bytes, struct read_ahead *ahead)
+{
+    u64 fits = less(bytes, most);
+    bytes = ((bytes & fits) | ((most - 4) & ~fits)) & (most - 1);
+    ahead->failed |= read_user(into, bytes, (void *)address);
+    return bytes;
+}
+
+static __always_inline void send_code(int walker, u64 key, struct interpreter *python, u64 path, u64 name, u64 lines, u32 first_line,
+                                      struct read_ahead *ahead)
+{
+    struct code_record *record = sending.lookup(&walker);
+    struct text text;
+    u64 bytes = 0, name_bytes, path_bytes, lines_bytes;
+    u8 one = 1;
+    if (!record)
+        return;
+    record->key = key;
+    record->kind = CODE;
+    record->version = python->version;
+    record->file = python->file;
+    record->first_line = first_line;
+    text = text_at(name, python, ahead);
+    record->name_width = text.width;
+    name_bytes = copy(record->data, NAME_BYTES, text.address, text.characters * text.width, ahead) & (NAME_BYTES - 1);
+    record->name_bytes = name_bytes;
+    text = text_at(path, python, ahead);
+    record->path_width = text.width;
+    path_bytes = copy(record->data + name_bytes, PATH_BYTES, text.address, text.characters * text.width, ahead) & (PATH_BYTES - 1);
+    record->path_bytes = path_bytes;
+    ahead->failed |= READ_USER(bytes, lines + 16);
+    record->lines_whole = bytes;
+    lines_bytes = copy(record->data + name_bytes + path_bytes, LINES_BYTES, lines + python->bytes_data, bytes, ahead);
+    lines_bytes &= LINES_BYTES - 1;
+    record->lines_bytes = lines_bytes;
+    if (ahead->failed)
+        return;
+    bytes = sizeof(struct code_record) - CODE_BYTES + name_bytes + path_bytes + lines_bytes;
+    if (ring.ringbuf_output(record, bytes, NO_WAKEUP))
+        lose(CODE);
+    else
+        sent_codes.update(&key, &one);
+}
+
+#define SIGNALS 64
+
+/* Whether a frame may be that of a signal handler: its first two variables, or the second and third of a method, or a tuple that is
+ * the first (`*args`), are a signal's number and a frame. It is one if that frame turns out to be its caller, which has not called
+ * it. */
+static __always_inline void look_for_handler(struct walk *walk, struct interpreter *python, u64 frame, u32 place)
+{
+    u64 variables[5] = {};
+    read_user(variables, 24, (void *)(frame + python->frame_locals));
+    read_user(&variables[3], 16, (void *)((variables[0] & ~7ULL) + TUPLE_ITEMS));
+    walk->handler = place;
+#pragma unroll
+    for (int i = 0; i < CANDIDATES; i++) {
+        int at = i == 2 ? 3 : i;
+        u64 interrupted = variables[at + 1] & ~7ULL;
+        walk->numbers[i] = 0;
+        READ_USER(walk->numbers[i], (variables[at] & ~7ULL) + python->int_digit);
+        if (python->frame_of_object)
+            READ_USER(interrupted, interrupted + python->frame_of_object);
+        walk->interrupted[i] = interrupted;
+    }
+}
+
+/* `frame` comes next in the stack: was it interrupted by the one before? Returns the signal, 0: it was not. */
+static __always_inline u32 handled_before(struct walk *walk, u64 frame)
+{
+    u32 number = 0;
+#pragma unroll
+    for (int i = 0; i < CANDIDATES; i++)
+        if (walk->interrupted[i] == frame && walk->numbers[i] <= SIGNALS)
+            number = walk->numbers[i];
+    return number;
+}
+
+/* Read the next frame, and go to its caller; 0: there is none. */
+static __always_inline int walk_frame(int walker, struct walk *walk, struct interpreter *python, struct stack_record *record,
+                                      struct read_ahead *ahead)
+{
+    u64 frame = walk->frame, stack = walk->stack, line_bytes = 0;
+    u32 count = walk->count;
+    if (!frame || count >= walk->most)
+        return 0;
+    struct frame *slot = &record->frames[count & (STACK_FRAMES - 1)];
+    if (read_user(ahead->frame, python->frame_bytes & 127, (void *)frame))
+        goto unreadable;
+    walk->frame = *(u64 *)(ahead->frame + (python->frame_back & 127));
+    walk->count = count + 1;
+    if (python->frame_owner && ahead->frame[python->frame_owner & 127] >= OWNED_BY_C) {
+        slot->code = slot->instruction = slot->handled = 0;
+        walk->stack = mix(stack, 0);
+        return 1;
+    }
+    if (walk->handles) {
+        u32 number = handled_before(walk, frame);
+        if (number) {
+            record->frames[walk->handler & (STACK_FRAMES - 1)].handled = number;
+            stack = mix(stack, number);
+        }
+        look_for_handler(walk, python, frame, count);
+    }
+    u64 code = *(u64 *)(ahead->frame + (python->frame_code & 127)) & ~7ULL; /* from 3.14 on the lowest bits are a tag */
+    u64 instruction = *(u64 *)(ahead->frame + (python->frame_instruction & 127));
+    instruction &= python->instruction_is_pointer | 0xffffffff;
+    instruction -= (code + python->code_instructions) & python->instruction_is_pointer;
+    if (read_user(ahead->code, 128, (void *)(code + 32)))
+        goto unreadable;
+    u64 path = *(u64 *)(ahead->code + ((python->code_path - 32) & 127));
+    u64 name = *(u64 *)(ahead->code + ((python->code_name - 32) & 127));
+    u64 lines = *(u64 *)(ahead->code + ((python->code_lines - 32) & 127));
+    u32 first_line = *(u32 *)(ahead->code + ((python->code_first_line - 32) & 127));
+    ahead->failed = READ_USER(line_bytes, lines + 16);
+    u64 key = mix((u64)python->version << 32 | first_line, line_bytes);
+    key = mix_lines(key, lines + python->bytes_data, line_bytes, ahead);
+    key = mix_text(key, path, python, ahead);
+    key = mix_text(key, name, python, ahead);
+    key |= 1; /* 0 is a call from C */
+    if (!ahead->failed && !sent_codes.lookup(&key))
+        send_code(walker, key, python, path, name, lines, first_line, ahead);
+    if (ahead->failed)
+        goto unreadable;
+    slot->code = key;
+    slot->instruction = instruction;
+    slot->handled = 0;
+    walk->stack = mix(mix(stack, key), instruction);
+    return 1;
+unreadable:
+    walk->frame = frame;
+    walk->count = count;
+    if (walk->tries++ < 2 * TRIES)
+        return 1;
+    walk->status = READ_FAULT;
+    walk->frame = 0;
+    return 0;
+}
+
+/* Read up to FRAMES_A_CALL frames on. What goes from frame to frame is kept in memory, not in registers, of which the verifier would
+ * follow every combination. */
+static __always_inline void walk_frames(int walker, struct walk *walk, struct interpreter *python)
+{
+    struct stack_record *record = walked.lookup(&walker);
+    struct read_ahead *ahead = reading.lookup(&walker);
+    if (!record || !ahead)
+        return;
+#pragma nounroll
+    for (int i = 0; i < FRAMES_A_CALL; i++) {
+        if (!walk_frame(walker, walk, python, record, ahead))
+            return;
+        KEEP_APART();
+    }
+}
+
+/* All frames are read: give the stack its id, and send it if it is new. */
+static __always_inline void finish_walk(int walker, struct walk *walk)
+{
+    struct stack_record *record = walked.lookup(&walker);
+    u64 id = walk->stack | 1;
+    u32 count = walk->count;
+    u8 one = 1;
+    if (walk->frame)
+        walk->status = TRUNCATED;
+    else if (walk->status == NO_THREAD_STATE && count)
+        walk->status = STACK_OK;
+    walk->stack = 0;
+    if (!count || !record)
+        return;
+    walk->stack = id;
+    if (sent_stacks.lookup(&id))
+        return;
+    record->id = id;
+    record->kind = STACK;
+    record->count = count;
+    if (count > STACK_FRAMES)
+        count = STACK_FRAMES;
+    u64 bytes = sizeof(struct stack_record) - sizeof(record->frames) + (count & (2 * STACK_FRAMES - 1)) * sizeof(struct frame);
+    if (bytes > sizeof(struct stack_record))
+        bytes = sizeof(struct stack_record);
+    if (ring.ringbuf_output(record, bytes, NO_WAKEUP))
+        lose(STACK);
+    else
+        sent_stacks.update(&id, &one);
+}
+
+static __always_inline struct interpreter *interpreter_of_current(void)
+{
+    u64 signal = signal_of(bpf_get_current_task());
+    struct process *process = followed.lookup(&signal);
+    return process ? interpreter_of(process) : 0;
+}
+
+static __always_inline struct walk *find_first(int walker)
+{
+    struct walk *walk = walk_of(walker);
+    struct interpreter *python = interpreter_of_current();
+    if (walk && python)
+        find_frame(walk, python);
+    return walk;
+}
+
+static __always_inline struct walk *walk_on(int walker)
+{
+    struct walk *walk = walk_of(walker);
+    struct interpreter *python = interpreter_of_current();
+    if (walk && python)
+        walk_frames(walker, walk, python);
+    return walk;
+}
+
+int raw_find_frame(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct walk *walk = find_first(RAW);
+    if (!walk)
+        return 0;
+    if (walk->frame)
+        raw_programs.call(ctx, WALK_FRAMES);
+    raw_programs.call(ctx, walk->then);
+    return 0;
+}
+
+int raw_walk_frames(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct walk *walk = walk_on(RAW);
+    if (!walk)
+        return 0;
+    if (walk->frame && walk->count < walk->most)
+        raw_programs.call(ctx, WALK_FRAMES);
+    finish_walk(RAW, walk);
+    raw_programs.call(ctx, walk->then);
+    return 0;
+}
+
+int sys_find_frame(void *ctx)
+{
+    struct walk *walk = find_first(SYSCALL);
+    if (!walk)
+        return 0;
+    if (walk->frame)
+        sys_programs.call(ctx, WALK_FRAMES);
+    sys_programs.call(ctx, walk->then);
+    return 0;
+}
+
+int sys_walk_frames(void *ctx)
+{
+    struct walk *walk = walk_on(SYSCALL);
+    if (!walk)
+        return 0;
+    if (walk->frame && walk->count < walk->most)
+        sys_programs.call(ctx, WALK_FRAMES);
+    finish_walk(SYSCALL, walk);
+    sys_programs.call(ctx, walk->then);
+    return 0;
+}
+#endif
