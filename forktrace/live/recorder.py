@@ -14,7 +14,6 @@ import os
 import platform
 import select
 import shlex
-import shutil
 import signal
 import socket
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from forktrace.errors import ForktraceError, MachineLacks
+from forktrace.live.line import LiveLine
 from forktrace.trace.words import count, zombie_headline
 
 READ_EVERY_S: Final = 0.02  # 8 MiB hold a second of the fastest fork storm
@@ -126,8 +126,8 @@ class Recorder:
 
     def _prepare(self, order: dict[str, Any]) -> None:
         """Learn what is known of the target before it starts."""
-        from forktrace.live.launch import User, as_user
         from forktrace.live.sources import Sources
+        from forktrace.live.user import User, as_user
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
@@ -352,45 +352,6 @@ class Recorder:
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
         if self._is_file:
             self._say(f"next: forktrace {'why' if self._worst else 'report'} {shlex.quote(self._path)}")
-
-
-class LiveLine:
-    """The line on a terminal that shows how the recording goes."""
-
-    def __init__(self, silent: bool) -> None:
-        self._silent = silent
-        self._shown = False
-        self._before = (time.monotonic(), 0)
-
-    def show(self, text: str) -> None:
-        """Replace the line."""
-        if self._silent:
-            return
-        width = shutil.get_terminal_size().columns
-        text = f"forktrace: {text}"[: width - 1]
-        self._write(f"\r\x1b[K{text}")
-        self._shown = True
-
-    def update(self, counts: Counter[str], lost: int, running: int, zombies: int) -> None:
-        """Show how many processes ran and run, zombies now, events per second and losses."""
-        if self._silent:
-            return
-        now, total = time.monotonic(), sum(counts.values())
-        then, before = self._before
-        self._before = (now, total)
-        rate = (total - before) / max(now - then, 1e-3)
-        alive = f"{running} running, {count(zombies, 'zombie')}"
-        self.show(f"{count(counts['fork'], 'process')}, {alive}, {rate:,.0f} events/s, {lost} lost")
-
-    def clear(self) -> None:
-        """Remove the line; the next `show` makes a new one."""
-        if self._shown:
-            self._write("\r\x1b[K")
-            self._shown = False
-
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # the terminal is gone
-            os.write(2, text.encode())
 
 
 def ending_of_zombie(by: int, call: str) -> str:

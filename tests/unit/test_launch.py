@@ -11,6 +11,7 @@ import pytest
 
 from forktrace.errors import CommandError, PermissionMissing, UsageError
 from forktrace.live import launch
+from forktrace.live import user as users
 
 
 @pytest.mark.parametrize(
@@ -27,9 +28,9 @@ def test_default_name(command: list[str], name: str) -> None:
     assert launch.default_name(command, 7) == name
 
 
-def user(path: Path) -> launch.User:
+def user(path: Path) -> users.User:
     """Somebody whose PATH is one directory."""
-    return launch.User("somebody", 1234, 1234, (1234,), {"PATH": str(path)})
+    return users.User("somebody", 1234, 1234, (1234,), {"PATH": str(path)})
 
 
 def test_a_command_is_looked_for_in_the_users_path(tmp_path: Path) -> None:
@@ -45,26 +46,26 @@ def test_a_command_is_looked_for_in_the_users_path(tmp_path: Path) -> None:
 def test_named_user() -> None:
     """--user takes that user's numbers and home, by name or number, and nobody unknown."""
     for word in ("nobody", "65534"):
-        nobody = launch.named_user(word)
+        nobody = users.named_user(word)
         assert (nobody.name, nobody.uid, nobody.environment["USER"]) == ("nobody", 65534, "nobody")
     for word in ("no-such-user", "54321", "-1", "9" * 30, "\u0661"):
         with pytest.raises(UsageError, match=f"there is no user {word}"):
-            launch.named_user(word)
+            users.named_user(word)
 
 
 def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """SUDO_UID alone, without a sudo above, makes nobody else of us."""
-    monkeypatch.setattr(launch, "sudo_environment", lambda: None)
+    monkeypatch.setattr(users, "sudo_environment", lambda: None)
     monkeypatch.setenv("SUDO_UID", "1234")
-    assert launch.invoking_user().uid == 0
+    assert users.invoking_user().uid == 0
 
 
 def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the environment that sudo was given, also where the number has no name."""
-    monkeypatch.setattr(launch, "sudo_environment", lambda: {"PATH": "/home/me/bin"})
+    monkeypatch.setattr(users, "sudo_environment", lambda: {"PATH": "/home/me/bin"})
     monkeypatch.setenv("SUDO_UID", "54321")
     monkeypatch.setenv("SUDO_GID", "54322")
-    who = launch.invoking_user()
+    who = users.invoking_user()
     assert (who.uid, who.gid, who.groups, who.environment) == (54321, 54322, (54322,), {"PATH": "/home/me/bin"})
 
 
@@ -91,7 +92,7 @@ def test_where_a_trace_may_go(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_a_held_target() -> None:
     """Which dies of it, as it would once it runs, and is not released any more."""
-    me = launch.User("me", os.getuid(), os.getgid(), (os.getgid(),), os.environ)
+    me = users.User("me", os.getuid(), os.getgid(), (os.getgid(),), os.environ)
     held = launch.Held(["/bin/true"], me)
     os.kill(held.pid, signal.SIGINT)
     held.release()
