@@ -127,8 +127,6 @@ def test_why_explains_the_finding_by_itself(done: subprocess.CompletedProcess[st
     """From the line that forked through Process.start, _cleanup and poll to the wait that swept it away, and what to do."""
     command = forktrace_command("why", str(folder / "run.arrows"))
     wide = os.environ | {"COLUMNS": "200"}
-    command = forktrace_command("why", str(folder / "run.arrows"))
-    wide = os.environ | {"COLUMNS": "200"}
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=wide).stdout
     assert re.search(r"forked  by \d+ consumer\.py:\d+ consume_task   process\.start\(\)\n", said), said
     assert re.search(r"consume_task > Process\.start > _cleanup > poll > waitpid\(\d+, WNOHANG\)\n", said), said
