@@ -85,6 +85,23 @@ BPF_ARRAY(losses, u64, LOSSES);
 
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
+/* Room for a record, or put one, in the ring. A second try costs nothing: the ring is full, and stays so; or the kernel has given up
+ * waiting for its lock (rqspinlock, since 6.15), which another processor of a virtual machine may hold while it does not run. */
+static __always_inline void *room(u64 bytes)
+{
+    void *record = ring.ringbuf_reserve(bytes);
+    if (!record)
+        record = ring.ringbuf_reserve(bytes);
+    return record;
+}
+
+static __always_inline int put(void *record, u64 bytes)
+{
+    if (!ring.ringbuf_output(record, bytes, NO_WAKEUP))
+        return 0;
+    return ring.ringbuf_output(record, bytes, NO_WAKEUP);
+}
+
 static __always_inline void lose(int what)
 {
     u64 *count = losses.lookup(&what);

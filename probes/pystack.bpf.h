@@ -48,7 +48,7 @@ static __always_inline u64 file_key(u64 file)
 
 static __always_inline void ask_about(u64 key, u32 pid, u64 mapped)
 {
-    struct unknown_file_record *record = ring.ringbuf_reserve(sizeof(struct unknown_file_record));
+    struct unknown_file_record *record = room(sizeof(struct unknown_file_record));
     if (!record) {
         lose(UNKNOWN_FILE);
         return;
@@ -198,45 +198,49 @@ static __always_inline u64 less(u64 a, u64 b)
     return (u64)((s64)difference >> 63);
 }
 
-/* Mix in up to BLOCK_BYTES at `address`. The read has a constant size, and so that it never touches a page that the object does not
- * reach into, it begins `shift` bytes earlier near the end of a page. */
-static __always_inline u64 mix_block(u64 mixed, u64 address, u64 size, struct read_ahead *ahead)
+/* Mix in up to `most` bytes at `address`: a power of two, BLOCK_BYTES at most. The read has a constant size, and so that it never
+ * touches a page that the object does not reach into, it begins `shift` bytes earlier near the end of a page. */
+static __always_inline u64 mix_block(u64 mixed, u64 address, u64 size, u64 most, struct read_ahead *ahead)
 {
-    asm volatile("" : "+r"(size), "+r"(address), "+r"(mixed) : : "memory"); /* else the compiler shares work between blocks, and the stack is too small */
-    u64 room = 4096 - (address & 4095), whole = less(BLOCK_BYTES, size);
-    size = (BLOCK_BYTES & whole) | (size & ~whole);
-    u64 shift = (BLOCK_BYTES - room) & less(room, BLOCK_BYTES) & ~less(room, size) & (BLOCK_BYTES - 1);
-    ahead->failed |= read_user(ahead->block, BLOCK_BYTES, (void *)(address - shift)) & less(0, size);
+    /* else the compiler shares work between blocks, and the stack is too small */
+    asm volatile("" : "+r"(size), "+r"(address), "+r"(mixed) : : "memory");
+    u64 room = 4096 - (address & 4095), whole = less(most, size);
+    size = (most & whole) | (size & ~whole);
+    u64 shift = (most - room) & less(room, most) & ~less(room, size) & (most - 1);
+    ahead->failed |= read_user(ahead->block, most, (void *)(address - shift)) & less(0, size);
     *(u64 *)((u8 *)ahead->block + ((shift + size) & 255)) = 0;
 #pragma nounroll
-    for (int i = 0; i < BLOCK_BYTES / 8; i++) {
+    for (int i = 0; i < most / 8; i += 2) {
         mixed = mix(mixed, *(u64 *)((u8 *)ahead->block + shift + 8 * i) & less(8 * i, size));
         asm volatile("" : "+r"(mixed)); /* one after the other */
+        mixed = mix(mixed, *(u64 *)((u8 *)ahead->block + shift + 8 * i + 8) & less(8 * i + 8, size));
+        asm volatile("" : "+r"(mixed));
     }
     return mixed;
 }
 
-/* Mix in the first or the last BLOCK_BYTES of the memory, or all of it if it is shorter. */
-static __always_inline u64 mix_first(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
+/* Mix in the last `most` bytes of the memory, or all of it if it is shorter. */
+static __always_inline u64 mix_last(u64 mixed, u64 address, u64 bytes, u64 most, struct read_ahead *ahead)
 {
-    return mix_block(mixed, address, bytes, ahead);
-}
-
-static __always_inline u64 mix_last(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
-{
-    return mix_block(mixed, address + ((bytes - BLOCK_BYTES) & less(BLOCK_BYTES, bytes)), bytes, ahead);
+    return mix_block(mixed, address + ((bytes - most) & less(most, bytes)), bytes, most, ahead);
 }
 
 /* Mix in a line table: whole up to LINE_BLOCKS blocks; of a longer one what lies before the last block is represented by its place. */
 static __always_inline u64 mix_lines(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
 {
-    mixed = mix_last(mix_first(mixed, address, bytes, ahead), address, bytes, ahead);
-    if (bytes > 2 * BLOCK_BYTES) {
+    mixed = mix_block(mixed, address, bytes, BLOCK_BYTES, ahead);
+    if (bytes <= BLOCK_BYTES)
+        return mixed;
 #pragma nounroll
-        for (int block = 1; block < LINE_BLOCKS - 1; block++)
-            mixed = mix_last(mixed, address, (block + 1) * BLOCK_BYTES, ahead);
+    for (u32 block = 1; block < LINE_BLOCKS; block++) {
+        u64 at = block * BLOCK_BYTES;
+        if (at >= bytes)
+            return mixed;
+        mixed = mix_block(mixed, address + at, bytes - at, BLOCK_BYTES, ahead);
     }
-    return mix(mixed, address & less(LINE_BLOCKS * BLOCK_BYTES, bytes));
+    if (bytes <= LINE_BLOCKS * BLOCK_BYTES)
+        return mixed;
+    return mix(mix_last(mixed, address, bytes, BLOCK_BYTES, ahead), address);
 }
 
 struct text {
@@ -248,23 +252,30 @@ struct text {
 /* Where a str keeps its characters; in Python 2 it is a bytes object. */
 static __always_inline struct text text_at(u64 object, struct interpreter *python, struct read_ahead *ahead)
 {
-    struct text text = {};
-    u32 state = 0;
-    ahead->failed |= READ_USER(text.characters, object + 16);
-    ahead->failed |= READ_USER(state, object + 32);
-    state >>= 2; /* below are two bits for interning */
+    struct {
+        u64 length;
+        u64 hash;
+        u64 state;
+    } head = {}; /* behind the 16 bytes of every object */
+    ahead->failed |= READ_USER(head, object + 16);
+    u32 state = (u32)head.state >> 2; /* below are two bits for interning */
     u64 ascii = -(u64)(state >> 4 & 1);
+    struct text text = {.characters = head.length};
     text.width = (state & python->text_width_mask) | python->text_width;
     text.address = object + ((python->text_ascii & ascii) | (python->text_compact & ~ascii));
     return text;
 }
 
-static __always_inline u64 mix_text(u64 mixed, u64 object, struct interpreter *python, struct read_ahead *ahead)
+/* Mix in a text: its end, where paths differ, and if it is long its beginning too. */
+static __always_inline u64 mix_text(u64 mixed, u64 object, u64 most, struct interpreter *python, struct read_ahead *ahead)
 {
     struct text text = text_at(object, python, ahead);
     u64 bytes = text.characters * text.width;
-    mixed = mix_last(mix(mixed, bytes), text.address, bytes, ahead); /* paths differ at the end */
-    return bytes > BLOCK_BYTES ? mix_first(mixed, text.address, bytes, ahead) : mixed;
+    mixed = mix_last(mix(mixed, bytes), text.address, bytes, most, ahead);
+    if (bytes <= most)
+        return mixed;
+    mixed = mix_last(mixed, text.address, bytes, BLOCK_BYTES, ahead);
+    return mix_block(mixed, text.address, bytes, BLOCK_BYTES, ahead);
 }
 
 /* Returns how many bytes were copied of a memory of `bytes`. `most` is a power of two. */
@@ -306,7 +317,7 @@ static __always_inline void send_code(int walker, u64 key, struct interpreter *p
     if (ahead->failed)
         return;
     bytes = sizeof(struct code_record) - CODE_BYTES + name_bytes + path_bytes + lines_bytes;
-    if (ring.ringbuf_output(record, bytes, NO_WAKEUP))
+    if (put(record, bytes))
         lose(CODE);
     else
         sent_codes.update(&key, &one);
@@ -385,8 +396,8 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
     ahead->failed = READ_USER(line_bytes, lines + 16);
     u64 key = mix((u64)python->version << 32 | first_line, line_bytes);
     key = mix_lines(key, lines + python->bytes_data, line_bytes, ahead);
-    key = mix_text(key, path, python, ahead);
-    key = mix_text(key, name, python, ahead);
+    key = mix_text(key, path, 64, python, ahead);
+    key = mix_text(key, name, 32, python, ahead);
     key |= 1; /* 0 is a call from C */
     if (!ahead->failed && !sent_codes.lookup(&key))
         send_code(walker, key, python, path, name, lines, first_line, ahead);
@@ -448,7 +459,7 @@ static __always_inline void finish_walk(int walker, struct walk *walk)
     u64 bytes = sizeof(struct stack_record) - sizeof(record->frames) + (count & (2 * STACK_FRAMES - 1)) * sizeof(struct frame);
     if (bytes > sizeof(struct stack_record))
         bytes = sizeof(struct stack_record);
-    if (ring.ringbuf_output(record, bytes, NO_WAKEUP))
+    if (put(record, bytes))
         lose(STACK);
     else
         sent_stacks.update(&id, &one);

@@ -20,7 +20,7 @@ from forktrace.live.layout import enums, layouts, probe_directory
 from forktrace.live.maps import Map, Records, Ring
 from forktrace.trace.events import KINDS
 
-RING_BYTES: Final = 8 << 20
+RING_BYTES: Final = 16 << 20
 FOLLOWED: Final = 65536  # entries of the maps of that name in common.bpf.h
 WAIT_PLACES: Final = 16384
 INTERPRETERS: Final = 4096

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,8 @@ from forktrace.trace.words import count, zombie_headline
 READ_EVERY_S: Final = 0.02  # 8 MiB hold a second of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
+DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
+CLOSING_ROUNDS: Final = 10
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 TRACEFS: Final = "/sys/kernel/tracing"
 
@@ -149,8 +152,7 @@ class Recorder:
             if order == "ended":
                 self._ended_at = time.monotonic()
                 self._say_survivors()
-            if chunk := self._probes.read():
-                self._chunks.append(chunk)
+            self._drain()
             now = time.monotonic()
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
@@ -188,8 +190,7 @@ class Recorder:
         """Answer what the probes ask before the process that made them ask gets far."""
         from forktrace.live.records import unknown_files
 
-        if chunk := self._probes.read():
-            self._chunks.append(chunk)
+        self._drain()
         for chunk in self._chunks[self._examined_chunks :]:
             for question in unknown_files(chunk):
                 self._registry.answer(question)
@@ -217,11 +218,12 @@ class Recorder:
             self._chunks.clear()
             self._examined_chunks = 0
             records, sent = split(chunk)
-            for code in sent["code"]:
-                self._stacks.add_code(code)
-            for stack in sent["stack"]:
-                self._stacks.add_stack(stack)
+            for number, (add, record) in enumerate(self._additions(sent)):
+                add(record)
+                if number % DRAIN_EVERY == 0:
+                    self._drain()
             self._write_findings()
+            self._drain()
             if "exec" in records:
                 self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
                 self._tell()
@@ -234,6 +236,16 @@ class Recorder:
         self._write_losses()
         self._write_waits()
         self._stacks.make_room()
+
+    def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
+        """Yield code objects and stacks, each with what takes it in."""
+        yield from ((self._stacks.add_code, record) for record in sent["code"])
+        yield from ((self._stacks.add_stack, record) for record in sent["stack"])
+
+    def _drain(self) -> None:
+        """Take what the ring holds: it must not fill up while new stacks are worked on."""
+        if chunk := self._probes.read():
+            self._chunks.append(chunk)
 
     def _write_findings(self) -> None:
         """Write which interpreters were met, and the text of the lines that new stacks stand on."""
@@ -300,9 +312,11 @@ class Recorder:
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
-        if chunk := self._probes.read():
-            self._chunks.append(chunk)
-        self._write()
+        self._drain()
+        for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
+            self._write()
+            if not self._chunks:
+                break
         self._write_waits(last=True)
         still = self._probes.following()
         now = boot_ns()
@@ -331,8 +345,7 @@ class Recorder:
 
     def _say_survivors(self) -> None:
         """The command has ended: name the processes that are still followed, if any runs."""
-        if chunk := self._probes.read():
-            self._chunks.append(chunk)
+        self._drain()
         self._write()
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()

@@ -7,10 +7,9 @@ in the location table (InternalDocs/code_objects.md).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
+from functools import cache, cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -121,6 +120,13 @@ def _signed(table: bytes, place: int) -> tuple[int, int]:
     return -(number >> 1) if number & 1 else number >> 1, place
 
 
+@cache
+def _head_of_code() -> list[tuple[int, int]]:
+    """Where the numbers of a `struct code_record` are: offset and size of each, without its kind."""
+    fields: Mapping[str, Any] = layouts()["code_record"].fields or {}
+    return [(place[1], place[0].itemsize) for name, place in fields.items() if name not in ("kind", "data")]
+
+
 class Stacks:
     """All code and all stacks that the probes have sent.
 
@@ -143,20 +149,19 @@ class Stacks:
 
     def add_code(self, record: bytes) -> None:
         """Take in a `struct code_record`."""
-        kind = layouts()["code_record"]
-        one = np.frombuffer(record.ljust(kind.itemsize, b"\0"), kind)[0]
-        version = int(one["version"])
-        self.interpreters.add(int(one["file"]))
-        encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
-        sizes = [int(one[f"{part}_bytes"]) for part in ("name", "path", "lines")]
-        ends = list(accumulate(sizes))
-        name, path, table = (bytes(one["data"][end - size : end]) for end, size in zip(ends, sizes, strict=True))
-        path_text, name_text = (
-            text.decode(encodings.get(int(width), "latin-1"), "backslashreplace")
-            for text, width in ((path, one["path_width"]), (name, one["name_width"]))
+        one = _head_of_code()
+        key, version, file, first_line, name_bytes, name_width, path_bytes, path_width, lines_bytes, lines_whole = (
+            int.from_bytes(record[offset : offset + size], "little") for offset, size in one
         )
-        is_cut = int(one["lines_whole"]) > len(table)
-        self._codes[int(one["key"])] = Code(path_text, name_text, int(one["first_line"]), table, version, is_cut)
+        self.interpreters.add(file)
+        data = record[-(name_bytes + path_bytes + lines_bytes) :] if name_bytes + path_bytes + lines_bytes else b""
+        encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
+        name, path = (
+            text.decode(encodings.get(width, "latin-1"), "backslashreplace")
+            for text, width in ((data[:name_bytes], name_width), (data[name_bytes : name_bytes + path_bytes], path_width))
+        )
+        table = data[name_bytes + path_bytes :]
+        self._codes[key] = Code(path, name, first_line, table, version, lines_whole > lines_bytes)
 
     def add_stack(self, record: bytes) -> None:
         """Take in a `struct stack_record`."""
