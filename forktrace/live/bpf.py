@@ -278,8 +278,8 @@ def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool) -> 
     except MachineLacks as error:
         channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
         return
-    names = ["settings", "losses", "followed", "wait_totals", "ring", "interpreters"]
-    names += ["sent_codes", "sent_stacks", "raw_programs", "sys_programs"] if stacks else []
+    names = ["settings", "losses", "followed", "wait_totals", "ring", "interpreters", "raw_programs", "sys_programs"]
+    names += ["sent_codes", "sent_stacks"] if stacks else []
     held = {name: bpf[name].map_fd for name in names}
     held |= {f"raw {name}": descriptor for name, descriptor in enumerate(bpf.raw_tracepoint_fds.values())}
     held |= {f"tracepoint {name}": descriptor for name, descriptor in enumerate(bpf.tracepoint_fds.values())}
@@ -311,17 +311,19 @@ def compile_probes(ring_bytes: int, stacks: bool = True) -> Any:
     text = "#include <linux/types.h>\n" + "".join((folder / name).read_text() for name in SOURCES)
     try:
         probes = bcc.BPF(text=text.replace("#pragma once", ""), cflags=flags)
-        if stacks:
-            _link(bcc.BPF, probes, text)
+        _link(bcc, probes, text)
         return probes
     except Exception as error:  # bcc raises bare Exception
         raise MachineLacks(f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor") from error
 
 
-def _link(bpf: Any, probes: Any, text: str) -> None:
+def _link(bcc: Any, probes: Any, text: str) -> None:
     """Load the programs that tail calls lead to, named for the type of their array and their place in it."""
     (order,) = enums(re.findall(r"enum program \{.*?\}", text, flags=re.DOTALL)[0]).values()
-    types = {"raw": bpf.RAW_TRACEPOINT, "sys": bpf.TRACEPOINT}
-    for kind, name in re.findall(r"^int (raw|sys)_(\w+)\(", text, flags=re.MULTILINE):
-        program = probes.load_func(f"{kind}_{name}", types[kind])
-        probes[f"{kind}_programs"][ctypes.c_int(order.index(name.upper()))] = ctypes.c_int(program.fd)
+    types = {"raw": bcc.BPF.RAW_TRACEPOINT, "sys": bcc.BPF.TRACEPOINT}
+    for number in range(bcc.lib.bpf_num_functions(probes.module)):
+        name = bcc.lib.bpf_function_name(probes.module, number).decode()
+        kind, _, place = name.partition("_")
+        if kind in types and place.upper() in order:
+            program = probes.load_func(name, types[kind])
+            probes[f"{kind}_programs"][ctypes.c_int(order.index(place.upper()))] = ctypes.c_int(program.fd)
