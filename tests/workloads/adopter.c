@@ -2,9 +2,9 @@
  * "adopter visit": run from outside with nsenter, forks twice there 2 times and is gone: its orphans come to init. */
 #include "witness.h"
 
-static void must(int true, const char *what)
+static void must(int holds, const char *what)
 {
-    if (!true)
+    if (!holds)
         die(what);
 }
 

@@ -2,9 +2,9 @@
  * SIGCHLD), zombies that a dying parent leaves behind; a tree of three generations; a burst of 997 children. */
 #include "witness.h"
 
-static void must(int true, const char *what)
+static void must(int holds, const char *what)
 {
-    if (!true)
+    if (!holds)
         die(what);
 }
 

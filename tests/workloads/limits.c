@@ -7,9 +7,9 @@
 static uid_t user;
 static const char *few_pids, *little_memory;
 
-static void must(int true, const char *what)
+static void must(int holds, const char *what)
 {
-    if (!true)
+    if (!holds)
         die(what);
 }
 

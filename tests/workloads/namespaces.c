@@ -6,9 +6,9 @@ struct numbers {
     pid_t outer, inner;
 };
 
-static void must(int true, const char *what)
+static void must(int holds, const char *what)
 {
-    if (!true)
+    if (!holds)
         die(what);
 }
 

@@ -4,9 +4,9 @@
 
 #define OP_WAITID 50
 
-static void must(int true, const char *what)
+static void must(int holds, const char *what)
 {
-    if (!true)
+    if (!holds)
         die(what);
 }
 

@@ -22,9 +22,9 @@ static void reaped_untold(const char *name, pid_t pid, const char *call, const c
         name, pid, getpid(), code, getpid(), thread_number(), call, options, now_ns());
 }
 
-static void must(int true, const char *what)
+static void must(int holds, const char *what)
 {
-    if (!true)
+    if (!holds)
         die(what);
 }
 
