@@ -54,6 +54,7 @@ struct process {
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
     u8 adopter_disposition;
     u8 parent_is_init; /* the parent is followed, and the init of its PID namespace */
+    u8 not_python; /* what runs is known to be no interpreter */
     u8 exit_from;
     u8 exit_known; /* the stack at its exit: 1 of the first thread that ended with it, 2 of the one that called exit_group */
 };

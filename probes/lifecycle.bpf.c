@@ -13,6 +13,7 @@ static __always_inline void note_program(struct process *process, u64 mm)
     process->program = file_key(file);
     READ(process->program_code, mm + mm_start_code);
     process->library = process->library_start = 0;
+    process->not_python = 0;
 }
 
 /* Begin to follow `task`, which runs what `like` does, or with 0 what its memory says; returns its entry, 0 when the map is full. Runs
@@ -47,6 +48,7 @@ static __always_inline struct process *follow(u64 task, struct process *like)
         fresh.program_code = like->program_code;
         fresh.library = like->library;
         fresh.library_start = like->library_start;
+        fresh.not_python = like->not_python;
     } else {
         u64 mm = 0;
         READ(mm, task + task_mm);
@@ -197,20 +199,15 @@ RAW_TRACEPOINT_PROBE(task_newtask)
     if (!forker)
         return 0;
     struct walk *walk = walk_of(RAW);
-#if STACKS
-    if (walk && prepare(walk, forker, AFTER_FORK, STACK_FRAMES))
-        raw_programs.call(ctx, FIND_FRAME);
-    return made(ctx->args[0], flags, walk);
+    if (walk)
+        raw_programs.call(ctx, prepare(walk, forker, AFTER_FORK, STACK_FRAMES));
+    return 0;
 }
 
 int raw_after_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     return made(ctx->args[0], ctx->args[1], walk_of(RAW));
 }
-#else
-    return made(ctx->args[0], flags, 0);
-}
-#endif
 
 /* One scratch record a CPU: argv is too long for the BPF stack, and its length for a reservation. */
 BPF_PERCPU_ARRAY(exec_scratch, struct exec_record, 1);
@@ -485,32 +482,32 @@ static __always_inline int ended(u64 task, u64 group_dead)
  * its stack is not to be had. */
 RAW_TRACEPOINT_PROBE(sched_process_exit)
 {
+    struct walk *walk = walk_of(RAW);
+    u32 next = AFTER_EXIT;
+    if (!walk)
+        return 0;
+    walk->then = PROGRAMS;
 #if STACKS && EXIT_HAS_GROUP_DEAD
     u64 task = ctx->args[0], signal = signal_of(task);
     struct process *process = followed.lookup(&signal);
-    struct walk *walk = walk_of(RAW);
-    if (process && walk && leaving(process, task, signal)) {
-        if (prepare(walk, process, AFTER_EXIT, STACK_FRAMES))
-            raw_programs.call(ctx, FIND_FRAME);
-        keep_exit_stack(walk);
+    if (process && leaving(process, task, signal)) {
+        next = prepare(walk, process, AFTER_EXIT, STACK_FRAMES);
+        walk->then = AFTER_EXIT;
     }
 #endif
-    return ended(ctx->args[0], ctx->args[1]);
-}
-
-#if STACKS
-int raw_after_exit(struct bpf_raw_tracepoint_args *ctx)
-{
-    keep_exit_stack(walk_of(RAW));
-    return ended(ctx->args[0], ctx->args[1]);
-}
-
-int sys_after_exit_group(void *ctx)
-{
-    keep_exit_stack(walk_of(SYSCALL));
+    raw_programs.call(ctx, next);
     return 0;
 }
+
+int raw_after_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct walk *walk = walk_of(RAW);
+#if STACKS
+    if (walk && walk->then == AFTER_EXIT)
+        keep_exit_stack(walk);
 #endif
+    return ended(ctx->args[0], ctx->args[1]);
+}
 
 #if STACKS
 /* Here the other threads still live. In sched_process_exit the last of them could report the end while this one walks. */
@@ -519,11 +516,14 @@ TRACEPOINT_PROBE(syscalls, sys_enter_exit_group)
     u64 task = bpf_get_current_task(), signal = signal_of(task);
     struct process *process = followed.lookup(&signal);
     struct walk *walk = walk_of(SYSCALL);
-    if (process && walk && leaving(process, task, signal)) {
-        if (prepare(walk, process, AFTER_EXIT_GROUP, STACK_FRAMES))
-            sys_programs.call(args, FIND_FRAME);
-        keep_exit_stack(walk);
-    }
+    if (process && walk && leaving(process, task, signal))
+        sys_programs.call(args, prepare(walk, process, AFTER_EXIT_GROUP, STACK_FRAMES));
+    return 0;
+}
+
+int sys_after_exit_group(void *ctx)
+{
+    keep_exit_stack(walk_of(SYSCALL));
     return 0;
 }
 #endif
@@ -654,20 +654,15 @@ RAW_TRACEPOINT_PROBE(signal_generate)
     struct process *receiver = receiver_of(target, number, result, &disposition);
     if (!receiver)
         return 0;
-#if STACKS
     if (sender && info > 1 && sender_kind(info, number, current) == BY_PROCESS) {
         struct walk *walk = walk_of(RAW);
-        if (walk && prepare(walk, sender, AFTER_SIGNAL, SIGNAL_FRAMES))
-            raw_programs.call(ctx, FIND_FRAME);
-        report_signal(receiver, disposition, number, info, walk);
-        return 0;
+        if (walk)
+            raw_programs.call(ctx, prepare(walk, sender, AFTER_SIGNAL, SIGNAL_FRAMES));
     }
-#endif
     report_signal(receiver, disposition, number, info, 0);
     return 0;
 }
 
-#if STACKS
 int raw_after_signal(struct bpf_raw_tracepoint_args *ctx)
 {
     u32 number = ctx->args[0];
@@ -677,7 +672,6 @@ int raw_after_signal(struct bpf_raw_tracepoint_args *ctx)
         report_signal(receiver, disposition, number, ctx->args[1], walk_of(RAW));
     return 0;
 }
-#endif
 
 /* Runs from an RCU callback, 5 to 45 ms after the release; current is a bystander. A non-leader that took the leader's place in an
  * exec leaves the old leader's task, which now has another pid than tgid, to be freed here. */
@@ -766,6 +760,7 @@ TRACEPOINT_PROBE(syscalls, sys_exit_mmap)
         return 0;
     process->library = key;
     process->library_start = start;
+    process->not_python = 0;
     if (!interpreters.lookup(&key))
         ask_about(key, process->pid, start);
     return 0;

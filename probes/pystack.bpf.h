@@ -60,47 +60,62 @@ static __always_inline void ask_about(u64 key, u32 pid, u64 mapped)
     ring.ringbuf_submit(record, WAKE_UP);
 }
 
-/* Prepare to walk; 0: there is nothing to walk, and the status says why. */
-static __always_inline int prepare(struct walk *walk, struct process *process, u32 then, u32 most)
+/* The programs that go on with others' work, by enum program. */
+BPF_PROG_ARRAY(raw_programs, PROGRAMS);
+BPF_PROG_ARRAY(sys_programs, PROGRAMS);
+
+/* An event at this moment, and no stack. */
+static __always_inline void no_walk(struct walk *walk)
 {
     walk->time_ns = bpf_ktime_get_boot_ns();
     walk->stack = 0;
+    walk->status = NONE;
+}
+
+static __always_inline u32 ready(struct walk *walk, u32 then, u32 most, u64 runtime)
+{
     walk->frame = 0;
     walk->count = 0;
     walk->tries = 0;
     walk->most = most;
     walk->then = then;
-    walk->status = NONE;
+    walk->runtime = runtime;
     walk->interrupted[0] = walk->interrupted[1] = walk->interrupted[2] = 0;
     walk->handles = disposition_of(bpf_get_current_task(), SIGCHLD) == HANDLER;
+    walk->status = STACK_LOST; /* until it is found */
+    return FIND_FRAME;
+}
+
+/* Prepare to walk the stack of `process`, which is current, and then to go on with `then`. Returns the program to go on with now: that
+ * very one if there is nothing to walk, and then the status says why. */
+static __always_inline u32 prepare(struct walk *walk, struct process *process, u32 then, u32 most)
+{
+    no_walk(walk);
 #if STACKS
     u64 library = process->library, program = process->program;
+    if (process->not_python) {
+        walk->status = NOT_PYTHON;
+        return then;
+    }
     struct interpreter *python = library ? interpreters.lookup(&library) : 0;
+    if (python && python->version)
+        return ready(walk, then, most, process->library_start - python->first_page + python->runtime);
     if (library && !python) {
         walk->status = NO_RUNTIME;
         walk->stack = library;
-        return 0;
-    }
-    if (python && python->version) {
-        walk->runtime = process->library_start - python->first_page + python->runtime;
-        walk->status = STACK_LOST; /* until it is found */
-        return 1;
+        return then;
     }
     python = interpreters.lookup(&program);
+    if (python && python->version)
+        return ready(walk, then, most, process->program_code - python->first_code + python->runtime);
+    process->not_python = python != 0;
     walk->status = python ? NOT_PYTHON : NO_RUNTIME;
     walk->stack = python ? 0 : program;
-    if (python && python->version) {
-        walk->runtime = process->program_code - python->first_code + python->runtime;
-        walk->status = STACK_LOST;
-        return 1;
-    }
 #endif
-    return 0;
+    return then;
 }
 
 #if STACKS
-BPF_PROG_ARRAY(raw_programs, PROGRAMS);
-BPF_PROG_ARRAY(sys_programs, PROGRAMS);
 
 /* Keys and ids that user space has been sent. Full: the least recently used goes, and is sent again when it is met. User space removes
  * the id of a stack that it has forgotten. */

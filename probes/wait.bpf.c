@@ -236,47 +236,39 @@ static __always_inline int waited(s64 result, u8 which, struct walk *walk)
     return 0;
 }
 
-/* The walk of the current thread's stack, ready to begin; 0: it has none. */
-static __always_inline struct walk *ready_to_walk(u32 then, s64 result, u8 call)
+/* Note a system call of current; returns the program to go on with: `then`, or first the walk, if the process is followed. */
+static __always_inline u32 after_call(u32 then, s64 result, u8 call)
 {
     u64 signal = signal_of(bpf_get_current_task());
     struct process *process = followed.lookup(&signal);
     struct walk *walk = walk_of(SYSCALL);
-    if (!process || !walk)
-        return 0;
-    prepare(walk, process, then, STACK_FRAMES);
+    if (!walk)
+        return PROGRAMS;
     walk->result = result;
     walk->call = call;
-    return walk;
+    if (process)
+        return prepare(walk, process, then, STACK_FRAMES);
+    no_walk(walk);
+    return then;
 }
 
 TRACEPOINT_PROBE(syscalls, sys_exit_wait4)
 {
-    struct walk *walk = ready_to_walk(AFTER_WAIT, args->ret, WAIT4);
-#if STACKS
-    if (walk && walk->status == STACK_LOST)
-        sys_programs.call(args, FIND_FRAME);
-#endif
-    return waited(args->ret, WAIT4, walk);
+    sys_programs.call(args, after_call(AFTER_WAIT, args->ret, WAIT4));
+    return 0;
 }
 
 TRACEPOINT_PROBE(syscalls, sys_exit_waitid)
 {
-    struct walk *walk = ready_to_walk(AFTER_WAIT, args->ret, WAITID);
-#if STACKS
-    if (walk && walk->status == STACK_LOST)
-        sys_programs.call(args, FIND_FRAME);
-#endif
-    return waited(args->ret, WAITID, walk);
+    sys_programs.call(args, after_call(AFTER_WAIT, args->ret, WAITID));
+    return 0;
 }
 
-#if STACKS
 int sys_after_wait(void *ctx)
 {
     struct walk *walk = walk_of(SYSCALL);
     return walk ? waited(walk->result, walk->call, walk) : 0;
 }
-#endif
 
 /* current is of the waiting process: the submitter, or a worker of its ring. Runs for every completion of every ring, and leaves at
  * once when it is not a waitid. */
@@ -417,60 +409,38 @@ static __always_inline int report_failed_fork(s64 result, u8 which, struct walk 
     return 0;
 }
 
-#if STACKS
 int sys_after_failed_fork(void *ctx)
 {
     struct walk *walk = walk_of(SYSCALL);
     return walk ? report_failed_fork(walk->result, walk->call, walk) : 0;
 }
-#endif
 
 TRACEPOINT_PROBE(syscalls, sys_exit_clone)
 {
-    if (!failed(args->ret, CALL_CLONE, SYSCALL_CLONE))
-        return 0;
-    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_CLONE);
-#if STACKS
-    if (walk && walk->status == STACK_LOST)
-        sys_programs.call(args, FIND_FRAME);
-#endif
-    return report_failed_fork(args->ret, CALL_CLONE, walk);
+    if (failed(args->ret, CALL_CLONE, SYSCALL_CLONE))
+        sys_programs.call(args, after_call(AFTER_FAILED_FORK, args->ret, CALL_CLONE));
+    return 0;
 }
 
 TRACEPOINT_PROBE(syscalls, sys_exit_clone3)
 {
-    if (!failed(args->ret, CALL_CLONE3, SYSCALL_CLONE3))
-        return 0;
-    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_CLONE3);
-#if STACKS
-    if (walk && walk->status == STACK_LOST)
-        sys_programs.call(args, FIND_FRAME);
-#endif
-    return report_failed_fork(args->ret, CALL_CLONE3, walk);
+    if (failed(args->ret, CALL_CLONE3, SYSCALL_CLONE3))
+        sys_programs.call(args, after_call(AFTER_FAILED_FORK, args->ret, CALL_CLONE3));
+    return 0;
 }
 
 #if HAS_OLD_FORKS
 TRACEPOINT_PROBE(syscalls, sys_exit_fork)
 {
-    if (!failed(args->ret, CALL_FORK, SYSCALL_FORK))
-        return 0;
-    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_FORK);
-#if STACKS
-    if (walk && walk->status == STACK_LOST)
-        sys_programs.call(args, FIND_FRAME);
-#endif
-    return report_failed_fork(args->ret, CALL_FORK, walk);
+    if (failed(args->ret, CALL_FORK, SYSCALL_FORK))
+        sys_programs.call(args, after_call(AFTER_FAILED_FORK, args->ret, CALL_FORK));
+    return 0;
 }
 
 TRACEPOINT_PROBE(syscalls, sys_exit_vfork)
 {
-    if (!failed(args->ret, CALL_VFORK, SYSCALL_VFORK))
-        return 0;
-    struct walk *walk = ready_to_walk(AFTER_FAILED_FORK, args->ret, CALL_VFORK);
-#if STACKS
-    if (walk && walk->status == STACK_LOST)
-        sys_programs.call(args, FIND_FRAME);
-#endif
-    return report_failed_fork(args->ret, CALL_VFORK, walk);
+    if (failed(args->ret, CALL_VFORK, SYSCALL_VFORK))
+        sys_programs.call(args, after_call(AFTER_FAILED_FORK, args->ret, CALL_VFORK));
+    return 0;
 }
 #endif

@@ -10,6 +10,7 @@ import platform
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from forktrace.errors import MachineLacks
@@ -278,8 +279,8 @@ def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool) -> 
     except MachineLacks as error:
         channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
         return
-    names = ["settings", "losses", "followed", "wait_totals", "ring", "interpreters"]
-    names += ["sent_codes", "sent_stacks", "raw_programs", "sys_programs"] if stacks else []
+    names = ["settings", "losses", "followed", "wait_totals", "ring", "interpreters", "raw_programs", "sys_programs"]
+    names += ["sent_codes", "sent_stacks"] if stacks else []
     held = {name: bpf[name].map_fd for name in names}
     held |= {f"raw {name.decode()}": descriptor for name, descriptor in bpf.raw_tracepoint_fds.items()}
     held |= {f"tracepoint {name}": descriptor for name, descriptor in enumerate(bpf.tracepoint_fds.values())}
@@ -311,17 +312,25 @@ def compile_probes(ring_bytes: int, stacks: bool = True) -> Any:
     text = "#include <linux/types.h>\n" + "".join((folder / name).read_text() for name in SOURCES)
     try:
         probes = bcc.BPF(text=text.replace("#pragma once", ""), cflags=flags)
-        if stacks:
-            _link(bcc.BPF, probes, text)
+        _link(bcc, probes, text)
         return probes
     except Exception as error:  # bcc raises bare Exception
         raise MachineLacks(f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor") from error
 
 
-def _link(bpf: Any, probes: Any, text: str) -> None:
-    """Load the programs that tail calls lead to, named for the type of their array and their place in it."""
+def _link(bcc: Any, probes: Any, text: str) -> None:
+    """Load the programs that tail calls lead to, named for the type of their array and their place in it.
+
+    The kernel verifies several at once: half a second that two processors share.
+    """
     (order,) = enums(re.findall(r"enum program \{.*?\}", text, flags=re.DOTALL)[0]).values()
-    types = {"raw": bpf.RAW_TRACEPOINT, "sys": bpf.TRACEPOINT}
-    for kind, name in re.findall(r"^int (raw|sys)_(\w+)\(", text, flags=re.MULTILINE):
-        program = probes.load_func(f"{kind}_{name}", types[kind])
-        probes[f"{kind}_programs"][ctypes.c_int(order.index(name.upper()))] = ctypes.c_int(program.fd)
+    types = {"raw": bcc.BPF.RAW_TRACEPOINT, "sys": bcc.BPF.TRACEPOINT}
+    names = [
+        bcc.lib.bpf_function_name(probes.module, number).decode() for number in range(bcc.lib.bpf_num_functions(probes.module))
+    ]
+    linked = [name for name in names if name.partition("_")[0] in types and name.partition("_")[2].upper() in order]
+    with ThreadPoolExecutor(2) as pool:
+        programs = list(pool.map(lambda name: probes.load_func(name, types[name.partition("_")[0]]), linked))
+    for name, program in zip(linked, programs, strict=True):
+        kind, _, place = name.partition("_")
+        probes[f"{kind}_programs"][ctypes.c_int(order.index(place.upper()))] = ctypes.c_int(program.fd)

@@ -106,8 +106,8 @@ def test_report_says_both_in_words(done: subprocess.CompletedProcess[str], child
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split())
     for index in range(SINGLES):
         zombie, following = children.iloc[index], children.iloc[index + 1]
-        sentence = f"{zombie['pid']} was a zombie for {duration(zombie['zombie_ms'])}, until {following['pid']} was started."
-        assert sentence in text
+        sentence = f"{zombie['pid']} was a zombie for {duration(zombie['zombie_ms'])}, until {following['pid']} was started at"
+        assert f"{sentence} consumer.py:" in text
     burst, following = children[SINGLES : SINGLES + BURST], children.iloc[SINGLES + BURST]
     first = ", ".join(str(pid) for pid in burst["pid"][:3])
     longest = duration(burst["zombie_ms"].max())
@@ -120,7 +120,19 @@ def test_files_and_next_command_are_named(done: subprocess.CompletedProcess[str]
     assert (folder / "run.png").read_bytes().startswith(b"\x89PNG")
     assert "run.arrows" in done.stderr
     assert "run.png" in done.stderr
-    assert "forktrace events run.arrows" in done.stderr
+    assert "forktrace why run.arrows" in done.stderr
+
+
+def test_why_explains_the_finding_by_itself(done: subprocess.CompletedProcess[str], folder: Path) -> None:
+    """From the line that forked through Process.start, _cleanup and poll to the wait that swept it away, and what to do."""
+    command = forktrace_command("why", str(folder / "run.arrows"))
+    wide = os.environ | {"COLUMNS": "200"}
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=wide).stdout
+    assert re.search(r"forked  by \d+ consumer\.py:\d+ consume_task   process\.start\(\)\n", said), said
+    assert re.search(r"consume_task > Process\.start > _cleanup > poll > waitpid\(\d+, WNOHANG\)\n", said), said
+    assert "never joined; starting" in said
+    assert "(next-start)" in said
+    assert "join it (blocks until it ends)" in said
 
 
 def test_nothing_is_overwritten(done: subprocess.CompletedProcess[str], folder: Path, environment: Mapping[str, str]) -> None:

@@ -88,7 +88,7 @@ def spawns():
         say("os.posix_spawn", pid, created_by="posix-spawn", reap_cause="os-wait", exit_path="not-python")
     reader, writer = os.pipe()
     os.system("echo $$ >&%d" % pass_on(writer))
-    say("os.system", int(os.read(reader, 20)), created_by="posix-spawn", reap_cause="os-wait", exit_path="not-python")
+    say("os.system", int(os.read(reader, 20)), created_by="native", reap_cause="other-native", exit_path="not-python")
     os.close(reader)
     os.close(writer)
     pid, terminal = os.forkpty()
