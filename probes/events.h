@@ -213,6 +213,7 @@ struct interpreter {
     u32 frame_locals;
     u32 frame_of_object; /* where a frame object points to its frame; 0: it is the frame */
     u32 int_digit;
+    u32 tuple_items;
     u32 code_first_line;
     u32 code_path;
     u32 code_name;

@@ -97,6 +97,80 @@ static __always_inline u8 forking_call(u64 task)
                                   : CALL_VFORK;
 }
 
+static __always_inline void forget(u64 signal, struct process *process)
+{
+#pragma unroll
+    for (int i = 0; i < NS_LEVELS; i++) {
+        struct number number = process->numbers[i];
+        u64 *owner = numbers.lookup(&number);
+        if (owner && *owner == signal)
+            numbers.delete(&number);
+    }
+    followed.delete(&signal);
+}
+
+static __always_inline int ignores(u8 disposition)
+{
+    return disposition == IGNORED || disposition == NOCLDWAIT;
+}
+
+static __always_inline void report_autoreap(struct process *process, u64 time_ns, struct who *parent, u8 disposition)
+{
+    struct autoreap_record *record = room(sizeof(struct autoreap_record));
+    if (!record) {
+        lose(AUTOREAP);
+        return;
+    }
+    begin(&record->head, AUTOREAP, process, 0);
+    record->head.time_ns = time_ns;
+    nobody(&record->head.by);
+    record->parent = *parent;
+    record->zombie_ns = process->zombie_ns;
+    record->empty_waits = process->empty_waits;
+    record->disposition = disposition;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* It was released and no wait of ours took it: its parent ignores SIGCHLD (autoreap, at the notification); or its parent died and left
+ * the zombie to an adopter that does (autoreap, at that parent's own notification, for the adopter itself gets none); or its PID
+ * namespace died; or somebody waited whose system calls raise no event. */
+static __always_inline void report_release(struct process *process)
+{
+    u64 parent_signal = process->parent;
+    struct process *parent = followed.lookup(&parent_signal);
+    int dying_init = process->parent_is_init && (!parent || parent->exit_ns); /* it cannot go before its children */
+    if (!dying_init && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
+        u64 notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
+        report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
+        return;
+    }
+    if (!dying_init && parent && parent->exit_ns && ignores(parent->adopter_disposition)) {
+        u64 left_ns = parent->zombie_ns ? parent->zombie_ns : parent->exit_ns;
+        report_autoreap(process, left_ns, &parent->adopter_name, parent->adopter_disposition);
+        return;
+    }
+    struct wait_record *record = room(sizeof(struct wait_record));
+    if (!record) {
+        lose(REAP);
+        return;
+    }
+    __builtin_memset(record, 0, sizeof(*record));
+    begin(&record->head, REAP, process, 0);
+    record->head.by = process->parent_name;
+    record->zombie_ns = process->zombie_ns;
+    record->empty_waits = process->empty_waits;
+    record->call = dying_init ? KERNEL : UNSEEN;
+    record->target = NONE;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+static __always_inline void release(u64 signal, struct process *process)
+{
+    if (!process->reaped)
+        report_release(process);
+    forget(signal, process);
+}
+
 static __always_inline int made(u64 child, u64 flags, struct walk *walk)
 {
     u64 current = bpf_get_current_task(), signal = signal_of(current);
@@ -111,12 +185,18 @@ static __always_inline int made(u64 child, u64 flags, struct walk *walk)
     return 0;
 }
 
-/* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn. */
+/* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn. The child's
+ * signal_struct is new: who is still known by its address has gone without sched_process_free, which no probe sees on some machines
+ * while certain processes run (forktrace was made on one: those of its PID 1). */
 RAW_TRACEPOINT_PROBE(task_newtask)
 {
-    u64 flags = ctx->args[1], signal = signal_of(bpf_get_current_task());
-    struct process *forker = followed.lookup(&signal);
-    if (!forker || flags & CLONE_THREAD)
+    u64 flags = ctx->args[1], signal = signal_of(bpf_get_current_task()), own = signal_of(ctx->args[0]);
+    if (flags & CLONE_THREAD)
+        return 0;
+    struct process *former = followed.lookup(&own), *forker = followed.lookup(&signal);
+    if (former)
+        release(own, former);
+    if (!forker)
         return 0;
     struct walk *walk = walk_of(RAW);
     if (walk)
@@ -593,73 +673,6 @@ int raw_after_signal(struct bpf_raw_tracepoint_args *ctx)
     return 0;
 }
 
-static __always_inline void forget(u64 signal, struct process *process)
-{
-#pragma unroll
-    for (int i = 0; i < NS_LEVELS; i++) {
-        struct number number = process->numbers[i];
-        u64 *owner = numbers.lookup(&number);
-        if (owner && *owner == signal)
-            numbers.delete(&number);
-    }
-    followed.delete(&signal);
-}
-
-static __always_inline int ignores(u8 disposition)
-{
-    return disposition == IGNORED || disposition == NOCLDWAIT;
-}
-
-static __always_inline void report_autoreap(struct process *process, u64 time_ns, struct who *parent, u8 disposition)
-{
-    struct autoreap_record *record = room(sizeof(struct autoreap_record));
-    if (!record) {
-        lose(AUTOREAP);
-        return;
-    }
-    begin(&record->head, AUTOREAP, process, 0);
-    record->head.time_ns = time_ns;
-    nobody(&record->head.by);
-    record->parent = *parent;
-    record->zombie_ns = process->zombie_ns;
-    record->empty_waits = process->empty_waits;
-    record->disposition = disposition;
-    ring.ringbuf_submit(record, NO_WAKEUP);
-}
-
-/* It was released and no wait of ours took it: its parent ignores SIGCHLD (autoreap, at the notification); or its parent died and left
- * the zombie to an adopter that does (autoreap, at that parent's own notification, for the adopter itself gets none); or its PID
- * namespace died; or somebody waited whose system calls raise no event. */
-static __always_inline void report_release(struct process *process)
-{
-    u64 parent_signal = process->parent;
-    struct process *parent = followed.lookup(&parent_signal);
-    int dying_init = process->parent_is_init && (!parent || parent->exit_ns); /* it cannot go before its children */
-    if (!dying_init && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
-        u64 notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
-        report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
-        return;
-    }
-    if (!dying_init && parent && parent->exit_ns && ignores(parent->adopter_disposition)) {
-        u64 left_ns = parent->zombie_ns ? parent->zombie_ns : parent->exit_ns;
-        report_autoreap(process, left_ns, &parent->adopter_name, parent->adopter_disposition);
-        return;
-    }
-    struct wait_record *record = room(sizeof(struct wait_record));
-    if (!record) {
-        lose(REAP);
-        return;
-    }
-    __builtin_memset(record, 0, sizeof(*record));
-    begin(&record->head, REAP, process, 0);
-    record->head.by = process->parent_name;
-    record->zombie_ns = process->zombie_ns;
-    record->empty_waits = process->empty_waits;
-    record->call = dying_init ? KERNEL : UNSEEN;
-    record->target = NONE;
-    ring.ringbuf_submit(record, NO_WAKEUP);
-}
-
 /* Runs from an RCU callback, 5 to 45 ms after the release; current is a bystander. A non-leader that took the leader's place in an
  * exec leaves the old leader's task, which now has another pid than tgid, to be freed here. */
 RAW_TRACEPOINT_PROBE(sched_process_free)
@@ -673,9 +686,7 @@ RAW_TRACEPOINT_PROBE(sched_process_free)
     READ(tgid, task + task_tgid);
     if (pid != tgid)
         return 0;
-    if (!process->reaped)
-        report_release(process);
-    forget(signal, process);
+    release(signal, process);
     return 0;
 }
 

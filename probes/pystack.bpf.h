@@ -15,7 +15,6 @@
 #define TRIES 8 /* a page that a fork shares is away for a moment while another thread gets a copy of its own */
 #define BLOCK_BYTES 128
 #define LINE_BLOCKS 8
-#define TUPLE_ITEMS 24
 #define OWNED_BY_C 3    /* from 3.12 on: frames that stand for a call from C */
 
 enum walker { RAW, SYSCALL, WALKERS };
@@ -332,7 +331,7 @@ static __always_inline void look_for_handler(struct walk *walk, struct interpret
 {
     u64 variables[5] = {};
     read_user(variables, 24, (void *)(frame + python->frame_locals));
-    read_user(&variables[3], 16, (void *)((variables[0] & ~7ULL) + TUPLE_ITEMS));
+    read_user(&variables[3], 16, (void *)((variables[0] & ~7ULL) + python->tuple_items));
     walk->handler = place;
 #pragma unroll
     for (int i = 0; i < CANDIDATES; i++) {

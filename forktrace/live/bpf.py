@@ -282,7 +282,7 @@ def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool) -> 
     names = ["settings", "losses", "followed", "wait_totals", "ring", "interpreters", "raw_programs", "sys_programs"]
     names += ["sent_codes", "sent_stacks"] if stacks else []
     held = {name: bpf[name].map_fd for name in names}
-    held |= {f"raw {name}": descriptor for name, descriptor in enumerate(bpf.raw_tracepoint_fds.values())}
+    held |= {f"raw {name.decode()}": descriptor for name, descriptor in bpf.raw_tracepoint_fds.items()}
     held |= {f"tracepoint {name}": descriptor for name, descriptor in enumerate(bpf.tracepoint_fds.values())}
     socket.send_fds(channel, [json.dumps({"names": list(held)}).encode()], list(held.values()))
 

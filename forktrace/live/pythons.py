@@ -39,6 +39,7 @@ frame_owner             0    0    0    0    0    0    0   70
 frame_locals          376  376  360  360  360  352   72   72
 frame_of_object         0    0    0    0    0    0   24   24
 int_digit              16   24   24   24   24   24   24   24
+tuple_items            24   24   24   24   24   24   24   24
 code_first_line        96   36   36   40   40   40   72   68
 code_path              80   96   96  104  104  104  112  112
 code_name              88  104  104  112  112  112  120  120
@@ -206,6 +207,7 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "frame_locals": offsets["frame.localsplus"],
             "frame_of_object": 24,
             "int_digit": offsets["long.ob_digit"],
+            "tuple_items": offsets["tuple.ob_item"],
             "code_first_line": offsets["code.firstlineno"],
             "code_path": offsets["code.filename"],
             "code_name": offsets["code.name"],

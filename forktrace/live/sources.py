@@ -13,6 +13,7 @@ from forktrace.trace.stacks import Frame
 FILE_MOST: Final = 4 << 20  # bytes; of a longer file only the lines in its beginning are shown
 TEXT_MOST: Final = 200  # characters
 LINES_MOST: Final = 20_000  # of a recording
+_OF_WHO_LOOKS: Final = ("proc/", "dev/fd/", "dev/std")  # in the root; names that mean another file to every process
 
 
 class Sources:
@@ -41,15 +42,18 @@ class Sources:
                 yield file, line, text
 
     def _read(self, file: str) -> list[str]:
+        path = os.path.join(self._folder, file)
+        if os.path.normpath(path).lstrip("/").startswith(_OF_WHO_LOOKS):
+            return []
         try:
-            data: bytes = self._as_user(read_regular, os.path.join(self._folder, file))
+            data: bytes = self._as_user(read_regular, path)
         except (OSError, ValueError):
             return []
         return data.decode("utf-8", "backslashreplace").split("\n")
 
 
 def read_regular(path: str) -> bytes:
-    """Return the beginning of a regular file; anything else is not opened. Files of /proc tell of their reader: not read.
+    """Return the beginning of a regular file; anything else is not opened.
 
     Raises:
         OSError: it cannot be read, or is no regular file.

@@ -203,10 +203,12 @@ def test_source_lines_are_read_once(tmp_path: Path) -> None:
         return read_regular(name)
 
     sources = Sources(as_user, str(tmp_path))
-    names = ("a.py", str(tmp_path / "pipe"), str(tmp_path), "<string>", "/lib/x.py", "/lib/site-packages/y.py", "\0")
-    frames = [Frame(name, line, "f") for name in names for line in (0, 2, 3, 9)]
-    assert list(sources.texts(frames, ["/lib"])) == [("a.py", 2, "two")]
-    assert list(sources.texts(frames, ["/lib"])) == []
+    names = ["a.py", str(tmp_path / "pipe"), str(tmp_path), "<string>", "/lib/x.py", "/lib/site-packages/y.py", "\0"]
+    with (tmp_path / "a.py").open() as ours:  # means another file to every process
+        names += [f"{place}/{ours.fileno()}" for place in ("/dev/fd", "/proc/self/fd", "//proc/self/fd", "/x/../proc/self/fd")]
+        frames = [Frame(name, line, "f") for name in names for line in (0, 2, 3, 9)]
+        assert list(sources.texts(frames, ["/lib"])) == [("a.py", 2, "two")]
+        assert list(sources.texts(frames, ["/lib"])) == []
     assert sorted(asked) == sorted({*asked})
     assert "/lib/x.py" not in asked
     assert "/lib/site-packages/y.py" in asked
