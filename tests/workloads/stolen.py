@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 
-from witness import say, until_zombie
+from witness import VERSION, say, until_zombie
 
 HERE = os.path.basename(__file__)
 CONTEXT = multiprocessing.get_context("fork")
@@ -156,12 +156,14 @@ def wait_against_asyncio():
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    watcher = asyncio.PidfdChildWatcher()
-    watcher.attach_loop(loop)
-    asyncio.set_child_watcher(watcher)
+    if VERSION < (3, 14):  # from then on it is the loop's own
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(loop)
+        asyncio.set_child_watcher(watcher)
     (pid, thief), owner = loop.run_until_complete(main()), here()
     stolen("os.wait and asyncio", pid, created_by="asyncio", thief_site=thief, owner_site=owner)
-    asyncio.set_child_watcher(None)
+    if VERSION < (3, 14):
+        asyncio.set_child_watcher(None)
     loop.close()
 
 
@@ -262,7 +264,7 @@ def main():
     handler_against_multiprocessing()
     if hasattr(asyncio, "FastChildWatcher"):
         asyncio_against_subprocess()
-    if hasattr(asyncio, "PidfdChildWatcher"):
+    if VERSION >= (3, 9):
         wait_against_asyncio()
     handler_against_the_program()
     handler_against_a_dropped_popen()
