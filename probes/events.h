@@ -6,7 +6,7 @@
  */
 #pragma once
 
-enum kind { FORK, FORK_FAILED, EXEC, EXIT, ZOMBIE, WAIT, REAP, AUTOREAP, SIGNAL, OOM, STACK, CODE, UNKNOWN_FILE, KINDS };
+enum kind { FORK, FORK_FAILED, EXEC, EXIT, ZOMBIE, WAIT, REAP, AUTOREAP, SIGNAL, OOM, STACK, CODE, KINDS };
 enum origin { TARGET, FORKED, ATTACHED, ADOPTED };
 enum call { CALL_FORK, CALL_VFORK, CALL_CLONE, CALL_CLONE3, WAIT4, WAITID, IO_URING, KERNEL, UNSEEN };
 enum target { PID, ANY, PGID, PIDFD };
@@ -17,7 +17,7 @@ enum stack_status { STACK_OK, NO_RUNTIME, NO_THREAD_STATE, READ_FAULT, TRUNCATED
 #define NONE 255 /* of any of these enums: not known */
 
 /* What can get lost beside the records themselves; the indexes go on after enum kind. */
-enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBERS_UNKNOWN, LOSSES };
+enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBERS_UNKNOWN, QUESTIONS, LOSSES };
 
 #define ARGV_BYTES 4096
 #define FILE_BYTES 256
@@ -176,12 +176,12 @@ struct code_record {
     u8 data[CODE_BYTES]; /* room for all three */
 };
 
-/* A program, or a library by the name of libpython, of which user space has not said yet whether it is an interpreter. */
-struct unknown_file_record {
-    u64 file; /* as file_key makes it */
-    u32 kind;
-    u32 pid;
+/* A program, or a library by the name of libpython, of which user space has not said yet whether it is an interpreter. These come
+ * through a ring of their own. */
+struct question {
+    u64 file;   /* as file_key makes it */
     u64 mapped; /* where the library begins; 0: it is the program */
+    u64 pid;
 };
 
 /* An interpreter's file: where it keeps what the walk needs; all offsets in bytes. User space fills it, from the ELF file and from

@@ -23,6 +23,7 @@ enum program { FIND_FRAME, WALK_FRAMES, AFTER_FORK, AFTER_EXIT, AFTER_SIGNAL, AF
 /* file_key -> what it says of a program's or library's file; version 0: it is no interpreter. User space sets and removes.
  * Full: user space removes those that are no interpreters. */
 BPF_HASH(interpreters, u64, struct interpreter, 4096);
+BPF_RINGBUF_OUTPUT(questions, QUESTION_PAGES);
 
 BPF_PERCPU_ARRAY(walks, struct walk, WALKERS);
 
@@ -47,16 +48,10 @@ static __always_inline u64 file_key(u64 file)
 
 static __always_inline void ask_about(u64 key, u32 pid, u64 mapped)
 {
-    struct unknown_file_record *record = room(sizeof(struct unknown_file_record));
-    if (!record) {
-        lose(UNKNOWN_FILE);
-        return;
-    }
-    record->file = key;
-    record->kind = UNKNOWN_FILE;
-    record->pid = pid;
-    record->mapped = mapped;
-    ring.ringbuf_submit(record, WAKE_UP);
+    struct question question = {.file = key, .mapped = mapped, .pid = pid};
+    if (questions.ringbuf_output(&question, sizeof(question), WAKE_UP) &&
+        questions.ringbuf_output(&question, sizeof(question), WAKE_UP)) /* as in put */
+        lose(QUESTIONS);
 }
 
 /* The programs that go on with others' work, by enum program. */

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import numpy as np
+
 from forktrace.errors import MachineLacks
 from forktrace.live.bccloader import load_bcc
 from forktrace.live.btf import Btf
@@ -21,6 +23,7 @@ from forktrace.live.maps import Map, Records, Ring
 from forktrace.trace.events import KINDS
 
 RING_BYTES: Final = 16 << 20
+QUESTION_BYTES: Final = 32 << 10
 FOLLOWED: Final = 65536  # entries of the maps of that name in common.bpf.h
 WAIT_PLACES: Final = 16384
 INTERPRETERS: Final = 4096
@@ -29,8 +32,8 @@ SOURCES: Final = ("events.h", "common.bpf.h", "pystack.bpf.h", "lifecycle.bpf.c"
 
 # The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
 EVENTS: Final = KINDS[:10]
-RING_KINDS: Final = (*EVENTS, "stack", "code", "unknown file")
-LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number")
+RING_KINDS: Final = (*EVENTS, "stack", "code")
+LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number", "unknown file")
 
 # All that belongs to one processor architecture: system call numbers, where the arguments of a call are kept, the size of a
 # kernel stack, the directory of its C headers. aarch64 would be a further column: its numbers, `syscallno`, `regs`, `tp_value`.
@@ -194,14 +197,21 @@ class Probes:
         self._followed = Map(self._descriptors["followed"], "<u8", types["process"], FOLLOWED, call)
         self._wait_totals = Map(self._descriptors["wait_totals"], types["wait_place"], "<u8", WAIT_PLACES, call)
         self._ring = Ring(self._descriptors["ring"], ring_bytes)
+        self._questions = Ring(self._descriptors["questions"], QUESTION_BYTES)
         self._interpreters = Map(self._descriptors["interpreters"], "<u8", types["interpreter"], INTERPRETERS, call)
         self._sent = [
             Map(self._descriptors[name], "<u8", "u1", CODES, call) for name in ("sent_codes", "sent_stacks") if stacks
         ]
 
     def wake_up(self) -> int:
-        """Return the descriptor that becomes readable, for an edge-triggered epoll(7), when the probes ask about a file."""
-        return self._descriptors["ring"]
+        """Return the descriptor that is readable while there are questions."""
+        return self._descriptors["questions"]
+
+    def questions(self) -> Records:
+        """Return what the probes have asked about files since the last call, as `struct question`."""
+        framed = np.dtype([("header", "<u8"), ("question", layouts()["question"])])
+        found: Records = np.frombuffer(self._questions.read(), framed)["question"]
+        return found
 
     def describe(self, file: int, fields: Mapping[str, int]) -> None:
         """Answer what `file` is: the fields of `struct interpreter`, none for a file that is no interpreter."""
@@ -249,6 +259,7 @@ class Probes:
     def close(self) -> None:
         """Detach the probes."""
         self._ring.close()
+        self._questions.close()
         for descriptor in self._descriptors.values():
             os.close(descriptor)
 
@@ -279,7 +290,17 @@ def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool) -> 
     except MachineLacks as error:
         channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
         return
-    names = ["settings", "losses", "followed", "wait_totals", "ring", "interpreters", "raw_programs", "sys_programs"]
+    names = [
+        "settings",
+        "losses",
+        "followed",
+        "wait_totals",
+        "ring",
+        "questions",
+        "interpreters",
+        "raw_programs",
+        "sys_programs",
+    ]
     names += ["sent_codes", "sent_stacks"] if stacks else []
     held = {name: bpf[name].map_fd for name in names}
     held |= {f"raw {name.decode()}": descriptor for name, descriptor in bpf.raw_tracepoint_fds.items()}
@@ -297,6 +318,7 @@ def compile_probes(ring_bytes: int, stacks: bool = True) -> Any:
     defined = definitions(Btf(), machine) | {
         "STACKS": int(stacks),
         "RING_PAGES": ring_bytes // mmap.PAGESIZE,
+        "QUESTION_PAGES": QUESTION_BYTES // mmap.PAGESIZE,
         "CONFIG_BPF_SYSCALL": 1,
     }
     folder = probe_directory()

@@ -334,7 +334,7 @@ class Registry:
             self._expect_file(name)
 
     def answer(self, question: Any) -> None:
-        """Examine the file that a `struct unknown_file_record` asks about."""
+        """Examine the file that a `struct question` asks about."""
         file, pid, mapped = int(question["file"]), int(question["pid"]), int(question["mapped"])
         for _ in range(_TRIES):
             try:

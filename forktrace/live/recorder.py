@@ -83,7 +83,6 @@ class Recorder:
         self._counts: Counter[str] = Counter()
         self._lost: dict[str, int] = {}
         self._chunks: list[bytes] = []
-        self._examined_chunks = 0  # of these; the probes' questions in them are answered
         self._told = 0  # how many files of the registry the probes know
         self._named: set[int] = set()  # the interpreters that the trace names
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
@@ -140,7 +139,7 @@ class Recorder:
         self._sources = Sources(partial(as_user, who), order["header"]["cwd"]) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
-        self._poll.register(self._probes.wake_up(), select.EPOLLIN | select.EPOLLET)
+        self._poll.register(self._probes.wake_up(), select.EPOLLIN)
 
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
@@ -173,8 +172,6 @@ class Recorder:
     def _order(self) -> str | None:
         """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""
         ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
-        if self._probes.wake_up() in ready:
-            self._answer()
         if self._channel.fileno() not in ready:
             return None
         message = self._channel.recv(4096)
@@ -188,14 +185,9 @@ class Recorder:
 
     def _answer(self) -> None:
         """Answer what the probes ask before the process that made them ask gets far."""
-        from forktrace.live.records import unknown_files
-
-        self._drain()
-        for chunk in self._chunks[self._examined_chunks :]:
-            for question in unknown_files(chunk):
-                self._registry.answer(question)
-                self._tell()
-        self._examined_chunks = len(self._chunks)
+        for question in self._probes.questions():
+            self._registry.answer(question)
+            self._tell()
 
     def _running(self) -> int:
         if any(self._lost.values()):
@@ -213,10 +205,8 @@ class Recorder:
         from forktrace.trace.stream import batch
 
         if self._chunks:
-            self._answer()
             chunk = b"".join(self._chunks)
             self._chunks.clear()
-            self._examined_chunks = 0
             records, sent = split(chunk)
             for number, (add, record) in enumerate(self._additions(sent)):
                 add(record)
@@ -243,7 +233,8 @@ class Recorder:
         yield from ((self._stacks.add_stack, record) for record in sent["stack"])
 
     def _drain(self) -> None:
-        """Take what the ring holds: it must not fill up while new stacks are worked on."""
+        """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
+        self._answer()
         if chunk := self._probes.read():
             self._chunks.append(chunk)
 

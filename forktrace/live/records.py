@@ -46,12 +46,6 @@ def split(chunk: bytes) -> tuple[dict[str, Records], dict[str, list[bytes]]]:
     return events, {kind: [chunk[start:end] for start, end in found[kind]] for kind in RING_KINDS[len(EVENTS) :]}
 
 
-def unknown_files(chunk: bytes) -> Records:
-    """Return the questions in `chunk` about files that may be interpreters."""
-    asked = [chunk[start:end] for start, end in _by_kind(chunk)["unknown file"]]
-    return np.frombuffer(b"".join(asked), layouts()["unknown_file_record"])
-
-
 def _by_kind(chunk: bytes) -> dict[str, list[tuple[int, int]]]:
     """From where to where the records of each kind lie."""
     words = memoryview(chunk).cast("I")
