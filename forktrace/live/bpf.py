@@ -290,18 +290,8 @@ def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool) -> 
     except MachineLacks as error:
         channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
         return
-    names = [
-        "settings",
-        "losses",
-        "followed",
-        "wait_totals",
-        "ring",
-        "questions",
-        "interpreters",
-        "raw_programs",
-        "sys_programs",
-    ]
-    names += ["sent_codes", "sent_stacks"] if stacks else []
+    names = ["settings", "losses", "followed", "wait_totals", "ring", "questions", "interpreters"]
+    names += ["raw_programs", "sys_programs", *(["sent_codes", "sent_stacks"] if stacks else [])]
     held = {name: bpf[name].map_fd for name in names}
     held |= {f"raw {name.decode()}": descriptor for name, descriptor in bpf.raw_tracepoint_fds.items()}
     held |= {f"tracepoint {name}": descriptor for name, descriptor in enumerate(bpf.tracepoint_fds.values())}

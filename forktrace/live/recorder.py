@@ -28,7 +28,7 @@ from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.live.line import LiveLine
 from forktrace.trace.words import count, zombie_headline
 
-READ_EVERY_S: Final = 0.02  # 8 MiB hold a second of the fastest fork storm
+READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
