@@ -33,6 +33,11 @@ SCENES: Final = (
         ("kafka", "confluent_kafka"),
         ("kafka-python", "confluent-kafka"),
     ),
+    Scene(
+        "start",
+        "two processes that nobody joins: the second start clears the zombie of the first",
+        _HERE / "start.py",
+    ),
 )
 
 
