@@ -98,6 +98,11 @@ class Recording:
         """The last moment of the trace, CLOCK_BOOTTIME ns: up to it open zombies age."""
         return self._history.log.end_ns
 
+    def seconds(self, times_ns: pd.Series) -> pd.Series:
+        """Return a column of CLOCK_BOOTTIME ns in s since the target's start, the x of every picture; NaN for `<NA>`."""
+        since_ns = times_ns.astype("Int64") - self.start_ns  # exact before it becomes a float
+        return since_ns.astype("Float64").astype("float64") / 1e9
+
     def between(self, since_ns: int | None = None, until_ns: int | None = None) -> Recording:
         """Return the part of the recording in a stretch of time, CLOCK_BOOTTIME ns, its ends included; None: open.
 
