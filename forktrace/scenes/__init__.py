@@ -38,6 +38,11 @@ SCENES: Final = (
         "two processes that nobody joins: the second start clears the zombie of the first",
         _HERE / "start.py",
     ),
+    Scene(
+        "exits",
+        "six ways to leave, from a main program and from two kinds of child: what still runs then",
+        _HERE / "exits.py",
+    ),
 )
 
 
