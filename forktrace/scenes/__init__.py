@@ -39,6 +39,11 @@ SCENES: Final = (
         _HERE / "start.py",
     ),
     Scene(
+        "methods",
+        "two processes by each start method, fork, spawn and forkserver: whose children they are, and who reaps them",
+        _HERE / "methods.py",
+    ),
+    Scene(
         "exits",
         "six ways to leave, from a main program and from two kinds of child: what still runs then",
         _HERE / "exits.py",
