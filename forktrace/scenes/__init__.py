@@ -38,6 +38,16 @@ SCENES: Final = (
         "two processes that nobody joins: the second start clears the zombie of the first",
         _HERE / "start.py",
     ),
+    Scene(
+        "methods",
+        "two processes by each start method, fork, spawn and forkserver: whose children they are, and who reaps them",
+        _HERE / "methods.py",
+    ),
+    Scene(
+        "exits",
+        "six ways to leave, from a main program and from two kinds of child: what still runs then",
+        _HERE / "exits.py",
+    ),
 )
 
 

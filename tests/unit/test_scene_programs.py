@@ -6,25 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from recorded import PATIENCE_S, interpreters
+from recorded import PATIENCE_S, python3s
 
 from forktrace.scenes import scene
 
-NAMES = ("start",)
-OLDEST = (3, 8)
-
-
-def pythons() -> dict[str, str]:
-    """The oldest and the newest interpreter of this machine that scenes are for; this one where there is no other."""
-    numbered = {
-        tuple(map(int, name.split("."))): path for name, path in interpreters().items() if name.replace(".", "").isdigit()
-    }
-    fitting = sorted(version for version in numbered if version >= OLDEST)
-    chosen = [fitting[0], fitting[-1]] if len(fitting) > 1 else []
-    return {".".join(map(str, one)): numbered[one] for one in chosen} or {"this": sys.executable}
-
-
-PYTHONS = pythons()
+NAMES = ("start", "methods", "exits")
+FITTING = [(version, path) for version, path in python3s().items() if version >= (3, 8)]
+PYTHONS = {".".join(map(str, version)): path for version, path in FITTING[:1] + FITTING[-1:]} or {"this": sys.executable}
 
 
 @pytest.mark.parametrize("python", PYTHONS)
