@@ -7,18 +7,23 @@ from typing import Final, NamedTuple
 
 
 class Scene(NamedTuple):
-    """One scene: the program that is recorded, the one that feeds it from outside, and the modules both need."""
+    """One scene: the program that is recorded, the one that feeds it from outside, and the modules that they need.
+
+    The program is run with `--speed X`: all its times are divided by X. Where there is a feeder it is the feeder that is run
+    so, and the program gets the arguments that the feeder prints.
+    """
 
     name: str
     summary: str
     program: Path
-    feeder: Path
-    modules: tuple[str, ...]
-    packages: tuple[str, ...]
+    feeder: Path | None = None
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # that bring the modules, as pip calls them
 
 
 _HERE = Path(__file__).parent
 
+# The first whose modules are there is what `forktrace demo` shows: kafka, else start.
 SCENES: Final = (
     Scene(
         "kafka",
