@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
-_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
+_TABLES: Final = (
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen"),
+)
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
