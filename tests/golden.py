@@ -1,6 +1,6 @@
 """Makes what is committed and derives from recordings, for `make golden`; the differences are to be reviewed.
 
-sudo python tests/golden.py record [SCENE...]     each scene of `forktrace demo` into tests/data
+sudo python tests/golden.py record [SCENE...]     each scene of `forktrace demo` into tests/data, with what it prints
 python tests/golden.py notebooks [NOTEBOOK...]    the outputs of the notebooks, which read these traces
 """
 
@@ -33,14 +33,18 @@ def executed(path: Path) -> nbformat.NotebookNode:
 
 
 def record_scenes(*names: str) -> None:
-    """Record the named scenes, or all, as their user would who stands beside them."""
+    """Record the named scenes, or all, as their user would who stands beside them; what they print is kept too."""
     for scene in [scene_of(name) for name in names] or SCENES:
         os.chdir(scene.program.parent)
         demo.check_root(scene)
         demo.check_modules(scene)
-        status = demo.record_scene(scene, DATA / f"{scene.name}.arrows", speed=1, force=True, say=print)
+        said: list[str] = []
+        status = demo.record_scene(scene, DATA / f"{scene.name}.arrows", speed=1, force=True, say=said.append)
+        print(*said, sep="\n")
         if status:
             sys.exit(f"scene {scene.name} ended with {status}")
+        own = [line + "\n" for line in said if not line.startswith("forktrace")]
+        (DATA / f"{scene.name}.txt").write_text("".join(own))
 
 
 def write_notebooks(*names: str) -> None:

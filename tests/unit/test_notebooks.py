@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,5 +99,8 @@ def test_runs_on_any_trace(path: Path, trace: Path, run: Callable[[list[str]], s
     said = run([f"TRACE = {str(trace)!r}", *cells])
     assert said
     assert "nan" not in said.lower()
-    bare = [ax for number in plt.get_fignums() for ax in plt.figure(number).axes if not ax.get_xlabel()]
-    assert not [ax for ax in bare if ax.xaxis.get_tick_params()["labelbottom"]]
+    axes = [ax for number in plt.get_fignums() for ax in plt.figure(number).axes if ax.axison]
+    for axis in [axis for ax in axes for axis in (ax.xaxis, ax.yaxis)]:
+        ticks = [label.get_text() for label in axis.get_ticklabels() if label.get_visible()]
+        assert not [text for text in ticks if "$" in text]
+        assert axis.get_label_text() or not any(re.fullmatch(r"[-\u2212]?[0-9.]+%?", text) for text in ticks)
