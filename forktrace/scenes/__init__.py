@@ -44,6 +44,11 @@ SCENES: Final = (
         _HERE / "methods.py",
     ),
     Scene(
+        "join",
+        "all that a Process has for looking after it: which calls wait, which look, which reap",
+        _HERE / "join.py",
+    ),
+    Scene(
         "exits",
         "six ways to leave, from a main program and from two kinds of child: what still runs then",
         _HERE / "exits.py",
