@@ -33,6 +33,11 @@ SCENES: Final = (
         ("kafka", "confluent_kafka"),
         ("kafka-python", "confluent-kafka"),
     ),
+    Scene(
+        "fixes",
+        "one consumer and all that it can do about its zombies: what helps, and what it costs",
+        _HERE / "fixes.py",
+    ),
 )
 
 
