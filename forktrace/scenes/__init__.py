@@ -53,6 +53,11 @@ SCENES: Final = (
         "six ways to leave, from a main program and from two kinds of child: what still runs then",
         _HERE / "exits.py",
     ),
+    Scene(
+        "fixes",
+        "one consumer and all that it can do about its zombies: what helps, and what it costs",
+        _HERE / "fixes.py",
+    ),
 )
 
 
