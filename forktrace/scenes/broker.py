@@ -54,7 +54,7 @@ class Topic:
         self.servers = servers or f"{broker.host}:{broker.port}"
         self.name = f"forktrace-demo-{uuid.uuid4()}" if servers else "tasks"
         self._admin = AdminClient(quiet) if servers else None
-        if self._admin:
+        if self._admin is not None:  # an AdminClient is false
             self._admin.create_topics([NewTopic(self.name, 1)], request_timeout=PATIENCE_S)[self.name].result()
         self._producer.list_topics(self.name, timeout=PATIENCE_S)  # which makes it, in the broker on loopback
 
@@ -68,7 +68,7 @@ class Topic:
     def leave(self) -> NoReturn:
         """Delete the topic in a broker of others, and end at once, with the broker that is ours."""
         try:
-            if self._admin:
+            if self._admin is not None:  # an AdminClient is false
                 self._admin.delete_topics([self.name], request_timeout=PATIENCE_S)[self.name].result()
         except KafkaException as error:
             print(f"{sys.argv[0]}: topic {self.name} stays: {error}", file=sys.stderr)
