@@ -90,6 +90,12 @@ def test_default_scene_is_the_first_that_runs_here(monkeypatch: pytest.MonkeyPat
         assert demo.default_scene() == expected
 
 
+def test_default_scene_without_the_extra_is_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without kafka-python the demo shows two processes that need nothing."""
+    monkeypatch.setitem(sys.modules, "kafka", None)
+    assert demo.default_scene() == scene("start")
+
+
 def test_present_modules_pass() -> None:
     """What can be imported is not missed."""
     demo.check_modules(scene("kafka")._replace(modules=("sys", "json")))
