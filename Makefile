@@ -6,7 +6,7 @@ PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev proc
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 
-.PHONY: help setup system demo test lint bench
+.PHONY: help setup system demo test lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,3 +41,8 @@ lint: setup ## ruff and mypy
 
 bench: setup ## measure what docs/limits.md prints; needs root
 	@set -e; for program in benchmarks/*.py; do echo "$$program"; $(SUDO) $(BIN)/python $$program; done
+
+golden: setup ## record the scenes into tests/data, run the notebooks on them, and the commands of the docs; needs root
+	$(SUDO) $(BIN)/python tests/golden.py record
+	$(BIN)/python tests/golden.py notebooks
+	$(SUDO) $(BIN)/python tests/golden.py pages

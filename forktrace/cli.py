@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
-_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
+_TABLES: Final = (
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen"),
+)
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
@@ -271,20 +273,21 @@ def export(
 
 
 @cli.command()
-@click.argument("scene", metavar="[SCENE]", type=click.Choice(_SCENES), default=_SCENES[0])
-@click.option("--list", "listing", is_flag=True, help="Name the scenes and end.")
+@click.argument("scene", metavar="[SCENE]", type=click.Choice(_SCENES), required=False)
+@click.option("--list", "listing", is_flag=True, help="Name the scenes, what they show and need, and end.")
 @click.option("--speed", type=click.FloatRange(0.1, 10), default=1.0, help="Run the scene X times as fast.", metavar="X")
 @click.option("-o", "--output", metavar="NAME", help="Write NAME.arrows and NAME.png [default: forktrace-SCENE.PID].")
 @force_option
-def demo(scene: str, listing: bool, speed: float, output: str | None, force: bool) -> None:
+def demo(scene: str | None, listing: bool, speed: float, output: str | None, force: bool) -> None:
     """Record a built-in scene and show the result.
 
-    Prints its report and draws its timeline. SCENE is kafka when left out: it reads from a broker of its own, which needs
-    kafka-python and confluent-kafka.
+    Prints its report and draws its timeline. Without SCENE it is kafka, a consumer that reads from a broker of its own, where
+    kafka-python and confluent-kafka are installed, else start.
 
     \b
     Examples:
         sudo forktrace demo
+        forktrace demo --list
         sudo forktrace demo kafka --speed 2 -o consumer
     """
     from forktrace.live import demo
@@ -292,15 +295,16 @@ def demo(scene: str, listing: bool, speed: float, output: str | None, force: boo
 
     if listing:
         for each in SCENES:
-            click.echo(f"{each.name}  {each.summary}")
+            needs = f"; needs {' and '.join(each.packages)}" if each.packages else ""
+            click.echo(f"{each.name:8}  {each.summary}{needs}")
         return
-    name = output or f"forktrace-{scene}.{os.getpid()}"
+    chosen = scene_of(scene) if scene else demo.default_scene()
+    name = re.sub(r"\.(arrows|png)$", "", output or f"forktrace-{chosen.name}.{os.getpid()}")
     trace, picture = f"{name}.arrows", f"{name}.png"
-    chosen = scene_of(scene)
     demo.check_modules(chosen)
     if not force:
         demo.check_absent(Path(trace), Path(picture))
-    demo.check_root()
+    demo.check_root(chosen)
     status = demo.record_scene(chosen, Path(trace), speed=speed, force=force, say=_say)
     if status:
         sys.exit(status if status > 0 else 128 - status)

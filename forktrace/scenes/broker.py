@@ -1,6 +1,6 @@
 """A Kafka broker on loopback that feeds tasks to consumer.py: librdkafka's, the real protocol without Java.
 
-    python broker.py [SPEED]
+    python broker.py [--speed X]
 
 Prints the arguments with which consumer.py reads from it. Reads on stdin what the consumer prints, and so never sends
 a message before the consumer is where it should be: the pauses below begin when the tasks before them are done. When
@@ -9,6 +9,7 @@ stdin ends, the consumer is told to stop and the broker is gone.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import threading
@@ -64,7 +65,9 @@ def follow(producer: Producer) -> None:
 
 def main() -> None:
     """Send the tasks of the schedule, then `stop`."""
-    speed = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    options = argparse.ArgumentParser(description="Feed consumer.py from a Kafka broker on loopback.")
+    options.add_argument("--speed", type=float, default=1.0)
+    speed = options.parse_args().speed
     producer, address = start_broker()
     # The protocol of 0.10, because kafka-python 3 takes this broker for a newer one when it asks.
     print(address, TOPIC, "--api-version 0.10", flush=True)

@@ -136,10 +136,10 @@ def test_why_explains_the_finding_by_itself(done: subprocess.CompletedProcess[st
 
 
 def test_nothing_is_overwritten(done: subprocess.CompletedProcess[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """A second demo of the same name is refused before anything starts."""
+    """A second demo of the same name, with or without the ending of a file, is refused before anything starts."""
     before = (folder / "run.arrows").read_bytes()
     again = subprocess.run(
-        forktrace_command("demo", "kafka", "-o", "run"),
+        forktrace_command("demo", "kafka", "-o", "run.png"),
         env=environment,
         cwd=folder,
         capture_output=True,
