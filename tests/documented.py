@@ -30,6 +30,7 @@ DEMO: Final = (
 # What begins like this is not run, because:
 NOT_RUN: Final = {
     "sudo apt-get ": "it changes the machine",
+    "sudo forktrace demo kafka --bootstrap-servers ": "it needs a broker; make test-kafka brings one",
     "make ": "make runs the tests, and some targets install what is missing",
 }
 STATUS: Final = {"forktrace doctor": (0, 78)}  # 78: it has found something to complain about, such as in a container
