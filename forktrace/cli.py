@@ -219,6 +219,30 @@ def timeline(trace: str | None, output: str | None, force: bool, pid: str | None
 
 @cli.command()
 @trace_argument
+@click.option("--at", metavar="TIME", required=True, help="The moment: 0.9s after the start, or a clock: 10:27:43.5.")
+def ps(trace: str | None, at: str) -> None:
+    """Show the processes of one moment of a recording.
+
+    What ps would have shown: numbers, parents as they were then, and zombies as <defunct>.
+
+    \b
+    Examples:
+        forktrace ps --at 2.5s
+        forktrace ps run.arrows --at 10:27:43.5
+    """
+    from forktrace.views import moment
+
+    recording = _read(trace, None, None, None)
+    time_ns = recording.parse_time(at)
+    _say(f"forktrace: {moment.headline(recording, time_ns)}")
+    for line in moment.lines(recording, time_ns):
+        click.echo(line)
+    for line in moment.doubts(recording, time_ns):
+        _say(f"forktrace: {line}")
+
+
+@cli.command()
+@trace_argument
 @selection_options
 def events(trace: str | None, pid: str | None, since: str | None, until: str | None) -> None:
     """Print every event, one line each.

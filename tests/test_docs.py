@@ -133,6 +133,14 @@ def test_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile(snippet, "<docs>", "exec"), {})
 
 
+def test_every_column_of_a_moment_is_described() -> None:
+    """docs/tables.md has a row for each column of processes_at."""
+    from forktrace.analysis.moments import COLUMNS
+
+    section = DOCS["tables.md"].partition("## processes_at")[2].partition("\n## ")[0]
+    assert set(COLUMNS) == first_cells(section)
+
+
 def test_every_cause_is_explained() -> None:
     """docs/causes.md has a row for each cause, maker and way out, for what an owner may see, and for each key of a rule."""
     from forktrace.analysis import rules, stolen
