@@ -219,6 +219,30 @@ def timeline(trace: str | None, output: str | None, force: bool, pid: str | None
 
 @cli.command()
 @trace_argument
+@click.option("--at", metavar="TIME", required=True, help="The moment: 0.9s after the start, or a clock: 10:27:43.5.")
+def ps(trace: str | None, at: str) -> None:
+    """Show the processes of one moment of a recording.
+
+    What ps would have shown: numbers, parents as they were then, and zombies as <defunct>.
+
+    \b
+    Examples:
+        forktrace ps --at 2.5s
+        forktrace ps run.arrows --at 10:27:43.5
+    """
+    from forktrace.views import moment
+
+    recording = _read(trace, None, None, None)
+    time_ns = recording.parse_time(at)
+    _say(f"forktrace: {moment.headline(recording, time_ns)}")
+    for line in moment.lines(recording, time_ns):
+        click.echo(line)
+    for line in moment.doubts(recording, time_ns):
+        _say(f"forktrace: {line}")
+
+
+@cli.command()
+@trace_argument
 @selection_options
 def events(trace: str | None, pid: str | None, since: str | None, until: str | None) -> None:
     """Print every event, one line each.
@@ -276,9 +300,19 @@ def export(
 @click.argument("scene", metavar="[SCENE]", type=click.Choice(_SCENES), required=False)
 @click.option("--list", "listing", is_flag=True, help="Name the scenes, what they show and need, and end.")
 @click.option("--speed", type=click.FloatRange(0.1, 10), default=1.0, help="Run the scene X times as fast.", metavar="X")
+@click.option("--bootstrap-servers", metavar="HOST:PORT", help="kafka: a broker that runs already [default: one of its own].")
+@click.option("--burst", metavar="N", type=click.IntRange(1, 300), help="kafka: messages of the burst [default: 5].")
 @click.option("-o", "--output", metavar="NAME", help="Write NAME.arrows and NAME.png [default: forktrace-SCENE.PID].")
 @force_option
-def demo(scene: str | None, listing: bool, speed: float, output: str | None, force: bool) -> None:
+def demo(
+    scene: str | None,
+    listing: bool,
+    speed: float,
+    bootstrap_servers: str | None,
+    burst: int | None,
+    output: str | None,
+    force: bool,
+) -> None:
     """Record a built-in scene and show the result.
 
     Prints its report and draws its timeline. Without SCENE it is kafka, a consumer that reads from a broker of its own, where
@@ -301,11 +335,14 @@ def demo(scene: str | None, listing: bool, speed: float, output: str | None, for
     chosen = scene_of(scene) if scene else demo.default_scene()
     name = re.sub(r"\.(arrows|png)$", "", output or f"forktrace-{chosen.name}.{os.getpid()}")
     trace, picture = f"{name}.arrows", f"{name}.png"
+    servers = ["--bootstrap-servers", bootstrap_servers] if bootstrap_servers else []
+    feeding = [*servers, *(["--burst", str(burst)] if burst else [])]
+    demo.check_feeder(chosen, feeding)
     demo.check_modules(chosen)
     if not force:
         demo.check_absent(Path(trace), Path(picture))
     demo.check_root(chosen)
-    status = demo.record_scene(chosen, Path(trace), speed=speed, force=force, say=_say)
+    status = demo.record_scene(chosen, Path(trace), speed=speed, force=force, say=_say, feeding=feeding)
     if status:
         sys.exit(status if status > 0 else 128 - status)
     _show(trace, picture, force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,7 +25,7 @@ from forktrace.analysis.log import (
     pick,
 )
 from forktrace.analysis.options import option_names
-from forktrace.analysis.programs import Programs
+from forktrace.analysis.programs import Programs, command_lines
 from forktrace.analysis.rules import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.analysis.starts import cleared_by
 from forktrace.trace import events
@@ -139,9 +138,7 @@ def _last_saying(log: Log, column: str, *kinds: str) -> Ints:
 
 def _argv(log: Log) -> pd.Series:
     """The arguments of the last exec, else those that the forker had at the fork, quoted for a shell."""
-    rows = Programs(log).at(np.arange(log.count), np.full(log.count, NEVER))
-    codes, distinct = pd.factorize(log.texts("argv", rows))
-    return chosen(codes, [shlex.join(text.split("\0")) for text in distinct])
+    return command_lines(log, Programs(log).at(np.arange(log.count), np.full(log.count, NEVER)))
 
 
 def _moments(history: History) -> dict[str, object]:

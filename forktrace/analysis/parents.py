@@ -37,6 +37,11 @@ class Parents:
         step = Latest(self.child_id, self.step_ns).until(child, time_ns)
         return np.where(step == NONE, self.id[child], pick(self.new_id, step))
 
+    def number_at(self, child: Ints, time_ns: Ints) -> Ints:
+        """Return the number of the parent that each `child` has at `time_ns`, by the handings over that are known."""
+        step = Latest(self.child_id, self.step_ns).until(child, time_ns)
+        return np.where(step == NONE, self.pid[child], pick(self.new_pid, step))
+
 
 @dataclass(frozen=True)
 class _Sightings:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from forktrace.analysis.log import NONE, Flags, Ints, Latest, Log, pick
+from forktrace.analysis.log import NONE, Flags, Ints, Latest, Log, chosen, pick
 
 _INTERPRETER: Final = re.compile(r"python|pypy", re.IGNORECASE)
 _WITH_VALUE: Final = "WXQ"  # options of the interpreter that take one; of all versions
@@ -80,3 +82,9 @@ class Programs:
         """Return the exec row whose command line each `process` has at `time_ns`; NONE where it is not known."""
         own = pick(self._execs, self._latest.until(process, time_ns))
         return np.where(own == NONE, pick(self._at_fork, process), own)
+
+
+def command_lines(log: Log, rows: Ints) -> pd.Series:
+    """Return the arguments in these exec rows, quoted for a shell; `<NA>` for row NONE."""
+    codes, distinct = pd.factorize(log.texts("argv", rows))
+    return chosen(codes, [shlex.join(text.split("\0")) for text in distinct])

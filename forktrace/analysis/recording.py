@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis import events, lifecycles, rules, selection, signals, starts, stolen, waits, zombies
+from forktrace.analysis import events, lifecycles, moments, rules, selection, signals, starts, stolen, waits, zombies
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
+from forktrace.errors import UsageError
 from forktrace.trace import stream
 from forktrace.trace.stacks import Frame, unfold
 
@@ -97,6 +98,11 @@ class Recording:
         """The last moment of the trace, CLOCK_BOOTTIME ns: up to it open zombies age."""
         return self._history.log.end_ns
 
+    def seconds(self, times_ns: pd.Series) -> pd.Series:
+        """Return a column of CLOCK_BOOTTIME ns in s since the target's start, the x of every picture; NaN for `<NA>`."""
+        since_ns = times_ns.astype("Int64") - self.start_ns  # exact before it becomes a float
+        return since_ns.astype("Float64").astype("float64") / 1e9
+
     def between(self, since_ns: int | None = None, until_ns: int | None = None) -> Recording:
         """Return the part of the recording in a stretch of time, CLOCK_BOOTTIME ns, its ends included; None: open.
 
@@ -156,21 +162,41 @@ class Recording:
         """Return one row per stolen reap: `analysis.stolen.stolen`."""
         return self._stolen
 
+    def processes_at(self, time_ns: int) -> pd.DataFrame:
+        """Return one row per process that was there at a moment, CLOCK_BOOTTIME ns: `analysis.moments.processes_at`.
+
+        Raises:
+            UsageError: the moment is not in the recording.
+        """
+        begin_ns, end_ns = min(self.header["start_ns"], self.start_ns), self.end_ns
+        if not begin_ns <= time_ns <= end_ns:
+            where = f"it goes from {_at(begin_ns - self.start_ns)} to {_at(end_ns - self.start_ns)} after the target's start"
+            raise UsageError(f"the recording has no moment {_at(time_ns - self.start_ns)} after the target's start", where)
+        table = moments.processes_at(self._history, self.whole.lifecycles(), time_ns)
+        return table[self.selected.of_ids(table["id"])]
+
     def calls(self, stack: str) -> list[Call]:
         """Return the frames of a folded stack that are this process's and thread's own, the outermost first."""
         history, frames = self._history, unfold(stack)
         inner = history.rules.inner(frames, [history.sites.libraries.place(frame.file) for frame in frames])
         return [Call(frame, history.rules.name_of(frame, place), place.home) for frame, place in reversed(inner)]
 
-    def lost(self) -> dict[str, int]:
-        """Return how many events of which kind could not be delivered, over the whole time; empty: nothing was lost."""
+    def lost(self, before_ns: int | None = None) -> dict[str, int]:
+        """Return how many events of which kind could not be delivered; empty: nothing was lost.
+
+        Over the whole time, or those that may have been lost before `before_ns`: a loss is known to lie between its row and
+        the one before of its kind.
+        """
         log = self._history.log
         rows = log.rows("lost")
         counts: dict[str, int] = {}
-        for what, count in zip(log.texts("detail", rows), log.at("count", rows).tolist(), strict=True):
-            if count > 0:
-                kind = "events" if what is pd.NA else str(what)
+        since_ns: dict[str, int] = {}
+        columns = (log.time_ns[rows].tolist(), log.texts("detail", rows), log.at("count", rows).tolist())
+        for time_ns, what, count in zip(*columns, strict=True):
+            kind = "events" if what is pd.NA else str(what)
+            if count > 0 and (before_ns is None or since_ns.get(kind, 0) < before_ns):
                 counts[kind] = counts.get(kind, 0) + count
+            since_ns[kind] = time_ns
         return counts
 
     def balance(self) -> Balance:
@@ -257,3 +283,8 @@ class Recording:
         """The rows of a table with `time_ns` that are selected."""
         wanted = self.selected.in_time(table["time_ns"].to_numpy()) & self.selected.of_ids(*columns)
         return table[wanted].reset_index(drop=True)
+
+
+def _at(ns: int) -> str:
+    """A moment as `parse_time` reads it; rounded to a microsecond."""
+    return f"{ns / 10**9:.6f}s"

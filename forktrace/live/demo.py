@@ -8,7 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TextIO, cast
 
@@ -62,8 +62,20 @@ def check_root(scene: Scene) -> None:
         raise PermissionMissing("recording needs root", 'sudo "$(command -v forktrace)" demo ' + scene.name)
 
 
-def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: Callable[[str], None]) -> int:
-    """Record the scene into `trace` and return the exit status of `forktrace record`.
+def check_feeder(scene: Scene, options: Sequence[str]) -> None:
+    """Make sure that options for a feeder have one that takes them.
+
+    Raises:
+        UsageError: the scene is not fed.
+    """
+    if options and not scene.feeder:
+        raise UsageError(f"scene {scene.name} takes no {options[0]}", "forktrace demo --list shows what there is")
+
+
+def record_scene(
+    scene: Scene, trace: Path, *, speed: float, force: bool, say: Callable[[str], None], feeding: Sequence[str] = ()
+) -> int:
+    """Record the scene into `trace` and return the exit status of `forktrace record`; `feeding` are options of the feeder.
 
     What the scene and the recorder print goes to `say`, a line at a time, and to the feeder, which so knows how far the
     scene is. Whatever goes wrong, Ctrl-C included: when this returns or raises, the feeder and the recorder are gone.
@@ -72,11 +84,11 @@ def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: C
         ForktraceError: the feeder did not start.
     """
     arguments = ["--speed", str(speed)]
-    feeder = _start_feeder(scene.feeder, arguments) if scene.feeder else None
+    feeder = _start_feeder(scene.feeder, [*arguments, *feeding]) if scene.feeder else None
     recorder = None
     try:
         if feeder:
-            arguments = _stdout(feeder).readline().split()
+            arguments = shlex.split(_stdout(feeder).readline())
         if not arguments:
             raise ForktraceError(f"{scene.feeder} did not start")
         command = [_short(sys.executable), _short(str(scene.program)), *arguments]

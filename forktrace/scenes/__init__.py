@@ -34,6 +34,26 @@ SCENES: Final = (
         ("kafka-python", "confluent-kafka"),
     ),
     Scene(
+        "start",
+        "two processes that nobody joins: the second start clears the zombie of the first",
+        _HERE / "start.py",
+    ),
+    Scene(
+        "methods",
+        "two processes by each start method, fork, spawn and forkserver: whose children they are, and who reaps them",
+        _HERE / "methods.py",
+    ),
+    Scene(
+        "join",
+        "all that a Process has for looking after it: which calls wait, which look, which reap",
+        _HERE / "join.py",
+    ),
+    Scene(
+        "exits",
+        "six ways to leave, from a main program and from two kinds of child: what still runs then",
+        _HERE / "exits.py",
+    ),
+    Scene(
         "fixes",
         "one consumer and all that it can do about its zombies: what helps, and what it costs",
         _HERE / "fixes.py",

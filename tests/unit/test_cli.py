@@ -130,6 +130,20 @@ def test_a_bad_trace_is_65(tmp_path: Path, command: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t.arrows"]
 
 
+def test_ps_of_a_moment(trace: Path) -> None:
+    """The processes on stdout, what the moment is on stderr; a moment that is none, or not in the recording, is 2."""
+    done = run("ps", "--at", "20ms", cwd=trace.parent)
+    assert (done.returncode, [line.split() for line in done.stdout.splitlines()[1:]]) == (
+        0,
+        [["100", "50", "-", "00:00", "[python]"], ["101", "100", "Z", "00:00", "[python]", "<defunct>"]],
+    )
+    assert done.stderr.splitlines()[0] == f"forktrace: reading {trace.name}"
+    assert done.stderr.splitlines()[1].startswith("forktrace: +0.020 s, ")
+    for wrong in ("63ms", "yesterday"):
+        done = run("ps", trace.name, "--at", wrong, cwd=trace.parent)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_a_report_of_a_cut_trace_says_so_once(trace: Path) -> None:
     """In the report, where it belongs: stderr has nothing to add. Without any event it is all there is to say."""
     whole = trace.read_bytes()

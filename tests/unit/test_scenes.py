@@ -90,6 +90,12 @@ def test_default_scene_is_the_first_that_runs_here(monkeypatch: pytest.MonkeyPat
         assert demo.default_scene() == expected
 
 
+def test_default_scene_without_the_extra_is_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without kafka-python the demo shows two processes that need nothing."""
+    monkeypatch.setitem(sys.modules, "kafka", None)
+    assert demo.default_scene() == scene("start")
+
+
 def test_present_modules_pass() -> None:
     """What can be imported is not missed."""
     demo.check_modules(scene("kafka")._replace(modules=("sys", "json")))
@@ -111,6 +117,15 @@ def test_nothing_starts_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PermissionMissing) as failed:
         demo.check_root(scene("kafka"))
     assert failed.value.hint == 'sudo "$(command -v forktrace)" demo kafka'
+
+
+def test_only_a_scene_that_is_fed_takes_a_broker() -> None:
+    """`--bootstrap-servers` for a scene without a feeder is an error, not ignored."""
+    options = ["--bootstrap-servers", "localhost:9092"]
+    demo.check_feeder(scene("kafka"), options)
+    demo.check_feeder(Scene("bare", "", Path("bare.py")), [])
+    with pytest.raises(UsageError, match="scene bare takes no --bootstrap-servers"):
+        demo.check_feeder(Scene("bare", "", Path("bare.py")), options)
 
 
 # A scene of its own: the feeder hands out one argument, then copies what it hears; it ends when its stdin does.
@@ -155,6 +170,14 @@ def test_the_feeder_hears_the_scene(stand_in: Scene, monkeypatch: pytest.MonkeyP
     assert not alive("recorder.pid")
 
 
+def test_the_feeder_takes_options(stand_in: Scene) -> None:
+    """What is meant for the feeder follows its speed."""
+    Path("recorder.py").write_text(RECORDER)
+    said: list[str] = []
+    demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=False, say=said.append, feeding=["--burst", "7"])
+    assert said[0].endswith(" program.py one --speed 2 --burst 7")
+
+
 def test_scene_without_a_feeder(stand_in: Scene) -> None:
     """The program itself gets the speed."""
     Path("recorder.py").write_text(RECORDER)
@@ -188,6 +211,30 @@ def test_feeder_that_does_not_start(stand_in: Scene) -> None:
     with pytest.raises(ForktraceError, match=r"feeder\.py did not start"):
         demo.record_scene(stand_in, Path("t.arrows"), speed=1, force=False, say=print)
     assert not Path("recorder.pid").exists()
+
+
+def test_schedule_of_the_kafka_scene() -> None:
+    """Single messages, a burst, one more; speed divides all but the time that the machine needs to start a big burst."""
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    from forktrace.scenes.broker import schedule
+
+    small, big = schedule(5, 1), schedule(200, 10)
+    assert [(len(tasks), pause_s) for tasks, pause_s in small] == [(1, 1.2)] * 3 + [(5, 1.5), (1, 0.5)]
+    assert small[3][0] == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8])
+    assert [pause_s for _, pause_s in big] == pytest.approx([0.12] * 3 + [0.15, 0.05])
+    assert (min(big[3][0]), max(big[3][0])) == pytest.approx((16, 16.04))
+    assert schedule(1, 1)[3][0] == [0.4]
+
+
+def test_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names it."""
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    from forktrace.scenes import broker
+
+    monkeypatch.setattr(broker, "CONNECT_S", 0.5)
+    monkeypatch.setattr(sys, "argv", ["broker.py", "--bootstrap-servers", "127.0.0.1:1"])
+    with pytest.raises(SystemExit, match=r"^127\.0\.0\.1:1: \w+"):
+        broker.main()
 
 
 def start_broker(speed: str) -> subprocess.Popen[str]:
