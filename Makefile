@@ -47,6 +47,7 @@ lint: setup ## ruff and mypy
 bench: setup ## measure what docs/limits.md prints; needs root
 	@set -e; for program in benchmarks/*.py; do echo "$$program"; $(SUDO) $(BIN)/python $$program; done
 
-golden: setup ## record the scenes into tests/data and run the notebooks on them; needs root
+golden: setup ## record the scenes into tests/data, run the notebooks on them, and the commands of the docs; needs root
 	$(SUDO) $(BIN)/python tests/golden.py record
 	$(BIN)/python tests/golden.py notebooks
+	$(SUDO) $(BIN)/python tests/golden.py pages

@@ -2,14 +2,17 @@
 
 sudo python tests/golden.py record [SCENE...]     each scene of `forktrace demo` into tests/data, with what it prints
 python tests/golden.py notebooks [NOTEBOOK...]    the outputs of the notebooks, which read these traces
+sudo python tests/golden.py pages [PAGE...]       what README.md and docs/ show of their commands, and their pictures
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
+import documented
 import nbformat
 from nbclient import NotebookClient
 
@@ -69,5 +72,15 @@ def write_notebooks(*names: str) -> None:
         nbformat.write(executed(path), path)
 
 
+def write_pages(*names: str) -> None:
+    """Write what the commands of the named pages print, or of all."""
+    for page in documented.PAGES:
+        if names and str(page.relative_to(ROOT)) not in names:
+            continue
+        print(page.relative_to(ROOT))
+        with tempfile.TemporaryDirectory() as folder:
+            documented.rewrite(page, Path(folder))
+
+
 if __name__ == "__main__":
-    {"record": record_scenes, "notebooks": write_notebooks}[sys.argv[1]](*sys.argv[2:])
+    {"record": record_scenes, "notebooks": write_notebooks, "pages": write_pages}[sys.argv[1]](*sys.argv[2:])

@@ -58,6 +58,11 @@ SCENES: Final = (
         "one consumer and all that it can do about its zombies: what helps, and what it costs",
         _HERE / "fixes.py",
     ),
+    Scene(
+        "stolen",
+        "one part of a program takes the exit status that another waits for; then the same, mended",
+        _HERE / "stolen.py",
+    ),
 )
 
 
