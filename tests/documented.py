@@ -127,7 +127,7 @@ def run(page: Path, folder: Path) -> list[Done]:
     mark = str(uuid.uuid4())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
     path = f"{_programs(folder)}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment |= {"PYTHONPATH": str(ROOT), "PATH": path, MARK: mark, "COLUMNS": "80"}
+    environment |= {"PYTHONPATH": str(ROOT), "PATH": path, MARK: mark, "COLUMNS": "80", "TZ": "UTC"}
     here = folder / "here"
     try:
         subprocess.run(["bash", "-c", script], cwd=here, env=environment, check=False, stdin=subprocess.DEVNULL, timeout=LONG_S)
