@@ -136,18 +136,23 @@ def test_nothing_is_overwritten(done: subprocess.CompletedProcess[str], folder: 
     assert (folder / "run.arrows").read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "line_of_it"), [("kafka", "is done"), ("start", "started")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_interrupted_demo_leaves_nobody_behind(number: signal.Signals, folder: Path, marked: dict[str, str]) -> None:
+def test_interrupted_demo_leaves_nobody_behind(
+    number: signal.Signals, name: str, line_of_it: str, folder: Path, marked: dict[str, str]
+) -> None:
     """Ctrl-C, which a terminal sends to the whole group, and signals to the demo alone: everything it started ends."""
-    pytest.importorskip("kafka", reason="kafka-python is missing")
-    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    if name == "kafka":
+        pytest.importorskip("kafka", reason="kafka-python is missing")
+        pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    trace = f"{name}-{number.name}"
     demo = subprocess.Popen(
-        forktrace_command("demo", "kafka", "-o", number.name), env=marked, cwd=folder, stderr=subprocess.PIPE, text=True,
+        forktrace_command("demo", name, "-o", trace), env=marked, cwd=folder, stderr=subprocess.PIPE, text=True,
         stdout=subprocess.DEVNULL, process_group=0,
     )  # fmt: skip
     assert demo.stderr
     for line in demo.stderr:
-        if "is done" in line:
+        if line_of_it in line:
             break
     if number == signal.SIGINT:
         os.killpg(demo.pid, number)
@@ -156,14 +161,14 @@ def test_interrupted_demo_leaves_nobody_behind(number: signal.Signals, folder: P
     demo.stderr.read()
     assert demo.wait(PATIENCE_S) != 0
     wait_until(lambda: not processes_with(f"{MARK}={marked[MARK]}"), "every process of the demo has ended")
-    assert forktrace.read(folder / f"{number.name}.arrows").cut is None
+    assert forktrace.read(folder / f"{trace}.arrows").cut is None
 
 
 @pytest.fixture
 def python27() -> str:
     """A Python 2.7."""
     of_pyenv = (path for name, path in interpreters().items() if name.startswith("2.7."))
-    return next(of_pyenv, None) or shutil.which("python2.7") or pytest.skip("python2.7 is missing: on PATH and in pyenv")
+    return next(of_pyenv, None) or shutil.which("python2.7") or pytest.skip("Python 2.7 is missing, on PATH and in pyenv")
 
 
 @pytest.fixture
