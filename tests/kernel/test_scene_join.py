@@ -138,3 +138,12 @@ def test_who_was_stopped_how(join: Join) -> None:
     lines = [site.split(":")[1].split()[0] for site in stopped["killer_site"]]
     calls = ["terminate()", "kill()"][: len(lines)]
     assert [f'"{call}"' in text[int(line) - 1] for line, call in zip(lines, calls, strict=True)] == [True] * len(calls)
+
+
+def test_polls_of_starts(join: Join) -> None:
+    """What the table of starts counts as polled is what the kernel was asked there: only one start found a child in the set."""
+    table = join.recorded.recording.starts()
+    line = next(number for number, text in enumerate(PROGRAM.read_text().splitlines(), 1) if "process.start()" in text)
+    asked = join.recorded.recording.waits().set_index("site").loc[f"join.py:{line} start", "calls"]
+    assert table["polled"].sum() == asked == 1
+    assert table["children"].max() == 2

@@ -84,3 +84,11 @@ def test_helpers(methods: Recorded) -> None:
     tracker, server = helpers["fork_ns"].tolist()
     assert tracker < children(methods, "spawn")["fork_ns"].min()
     assert children(methods, "spawn")["fork_ns"].max() < server < children(methods, "forkserver")["fork_ns"].min()
+
+
+def test_methods_of_starts(methods: Recorded) -> None:
+    """The table of starts names the method of each child, and none for the helpers."""
+    table = methods.recording.starts().set_index("start_id")["method"]
+    for method in ("fork", "spawn", "forkserver"):
+        assert table[children(methods, method)["id"]].tolist() == [method] * 2
+    assert table.isna().sum() == 2

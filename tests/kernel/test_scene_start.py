@@ -79,3 +79,16 @@ def test_times_are_those_of_the_recording(start: Recorded, children: pd.DataFram
     for number, fork_ns in zip(started, children["fork_ns"], strict=True):
         age_ns = fork_ns - start.recording.start_ns
         assert ages_ns[number - 1] - TICK_NS - MS <= age_ns <= ages_ns[number] + MS
+
+
+def test_three_steps_of_the_second_start(start: Recorded, children: pd.DataFrame) -> None:
+    """It polls the one child in the set and reaps it, then forks, then has the new child in the set, where the end finds it."""
+    table = start.recording.starts()
+    first, second = children["id"]
+    assert table["start_id"].tolist() == [first, second]
+    assert table["polled"].tolist() == [0, 1]
+    assert table["cleared_id"].tolist() == [pd.NA, first]
+    assert table["cleared_ns"].tolist() == [pd.NA, children.iloc[0]["reap_ns"]]
+    assert table["method"].tolist() == ["fork", "fork"]
+    assert table["children"].tolist() == [1, 1]
+    assert table["found_by"].tolist() == ["next-start", "exit-handler"]

@@ -99,8 +99,10 @@ def test_runs_on_any_trace(path: Path, trace: Path, run: Callable[[list[str]], s
     said = run([f"TRACE = {str(trace)!r}", *cells])
     assert said
     assert "nan" not in said.lower()
-    axes = [ax for number in plt.get_fignums() for ax in plt.figure(number).axes if ax.axison]
-    for axis in [axis for ax in axes for axis in (ax.xaxis, ax.yaxis)]:
-        ticks = [label.get_text() for label in axis.get_ticklabels() if label.get_visible()]
-        assert not [text for text in ticks if "$" in text]
-        assert axis.get_label_text() or not any(re.fullmatch(r"[-\u2212]?[0-9.]+%?", text) for text in ticks)
+    for figure in map(plt.figure, plt.get_fignums()):
+        assert max(figure.get_tightbbox().size) < 1.6 * max(figure.get_size_inches())
+        for axis in [axis for ax in figure.axes if ax.axison for axis in (ax.xaxis, ax.yaxis)]:
+            ticks = [label.get_text() for label in axis.get_ticklabels() if label.get_visible()]
+            assert not [text for text in ticks if "$" in text]
+            common = figure.get_supxlabel() if axis.axis_name == "x" else figure.get_supylabel()
+            assert axis.get_label_text() or common or not any(re.fullmatch(r"[-\u2212]?[0-9.]+%?", text) for text in ticks)
