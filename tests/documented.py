@@ -33,7 +33,11 @@ NOT_RUN: Final = {
     "sudo forktrace demo kafka --bootstrap-servers ": "it needs a broker; make test-kafka brings one",
     "make ": "make runs the tests, and some targets install what is missing",
 }
-STATUS: Final = {"forktrace doctor": (0, 78)}  # 78: it has found something to complain about, such as in a container
+UNTIL_CTRL_C: Final = ("forktrace ps --watch",)
+STATUS: Final = {
+    "forktrace doctor": (0, 78),  # 78: it has found something to complain about, such as in a container
+    "forktrace ps --watch": (130,),
+}
 
 LONG_S: Final = 6 * PATIENCE_S  # for a whole page
 
@@ -163,7 +167,8 @@ def _programs(folder: Path) -> Path:
 def _step(number: int, command: Command, folder: Path) -> str:
     """Return the shell's lines for a command. One that looks at processes is repeated until there is something to see."""
     out = shlex.quote(str(folder / f"{number}.out"))
-    line = f"{{ {command.text}\n}} > {out} 2>&1"
+    interrupted = "timeout --preserve-status --signal INT 5 " if command.text in UNTIL_CTRL_C else ""
+    line = f"{{ {interrupted}{command.text}\n}} > {out} 2>&1"
     if command.text.startswith("ps "):
         enough = f"[ $(wc -l < {out}) -ge {len(command.shown.splitlines())} ] && grep -q defunct {out}"
         line = f"for turn in {{1..600}}; do {line}; {enough} && break; sleep 0.1; done"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
@@ -139,6 +140,16 @@ def test_every_column_of_a_moment_is_described() -> None:
 
     section = DOCS["tables.md"].partition("## processes_at")[2].partition("\n## ")[0]
     assert set(COLUMNS) == first_cells(section)
+
+
+def test_every_field_of_ps_is_described() -> None:
+    """docs/commands.md has a row for each field of `ps --json`."""
+    from forktrace.trace import snapshot
+
+    section = DOCS["commands.md"].partition("## ps\n")[2].partition("\n## ")[0]
+    kinds = (snapshot.Snapshot, snapshot.Parent, snapshot.Zombie, snapshot.Limit)
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert fields == first_cells(section)
 
 
 def test_every_cause_is_explained() -> None:
