@@ -6,6 +6,8 @@ directory lie the traces of tests/data and the programs of the tutorial; NOT_RUN
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import shlex
@@ -179,6 +181,17 @@ def _done(number: int, command: Command, folder: Path) -> Done:
     return Done(command, (folder / f"{number}.out").read_text(), int((folder / f"{number}.status").read_text()))
 
 
+def pictures_of_notebooks(page: Path) -> dict[Path, bytes]:
+    """Return the pictures that a page takes from notebooks: `04-exits-2.png` is the second one of 04-exits.ipynb."""
+    found = {}
+    for notebook, number in re.findall(r"\((\d\d-[a-z]+)-(\d+)\.png\)", page.read_text()):
+        cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+        data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+        pictures = [each["image/png"] for each in data if "image/png" in each]
+        found[page.parent / f"{notebook}-{number}.png"] = base64.b64decode(pictures[int(number) - 1])
+    return found
+
+
 def shown_as(command: Command, printed: str) -> str:
     """Return what the page has to show of this output: its lines without the spaces at their ends."""
     return "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
@@ -193,6 +206,7 @@ def rewrite(page: Path, folder: Path) -> None:
         if done.command.shown:
             text = text[:start] + shown_as(done.command, done.printed) + text[end:]
     page.write_text(text)
-    for picture in (folder / "here").glob("*.png"):
-        if f"({page.stem}-{picture.name})" in text:
-            (page.parent / f"{page.stem}-{picture.name}").write_bytes(picture.read_bytes())
+    drawn = {page.parent / f"{page.stem}-{path.name}": path.read_bytes() for path in (folder / "here").glob("*.png")}
+    for path, picture in (drawn | pictures_of_notebooks(page)).items():
+        if f"({path.name})" in text:
+            path.write_bytes(picture)

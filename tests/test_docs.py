@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import click
+import documented
 import pytest
 from click.testing import CliRunner
 
@@ -120,6 +121,13 @@ def test_every_link_leads_somewhere() -> None:
             wrong.append(f"{page.name}: {link}")
     assert not wrong
     assert {path.resolve() for path in (ROOT / "docs").rglob("*.png")} <= reached
+
+
+def test_pictures_of_notebooks_are_theirs() -> None:
+    """A picture that a page takes from a notebook is the one that the notebook has now (`make golden` copies it)."""
+    pictures = [each for page in documented.PAGES for each in documented.pictures_of_notebooks(page).items()]
+    assert pictures
+    assert not [path.name for path, picture in pictures if path.read_bytes() != picture]
 
 
 def test_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
