@@ -3,13 +3,14 @@
 # Debian's and Ubuntu's own Python, for which python3-bpfcc is built; another only where that one is too old.
 PYTHON := $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev procps strace sudo ca-certificates
+JAVA_PACKAGES := maven default-jre-headless
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 
-.PHONY: help setup system demo test lint bench
+.PHONY: help setup system demo test test-kafka lint bench
 
 help: ## what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: .venv/.installed ## install what is missing: distribution packages, then .venv
 
@@ -33,6 +34,10 @@ demo: setup ## record the Kafka consumer, print the report, draw the timeline
 
 test: setup lint ## everything that CI checks; what records needs root (sudo make test)
 	$(BIN)/python -m pytest
+
+test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root
+	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'
+	$(BIN)/python -m pytest tests/kafka --kafka
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

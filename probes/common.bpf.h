@@ -85,23 +85,6 @@ BPF_ARRAY(losses, u64, LOSSES);
 
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
-/* Room for a record, or put one, in the ring. A second try costs nothing: the ring is full, and stays so; or the kernel has given up
- * waiting for its lock (rqspinlock, since 6.15), which another processor of a virtual machine may hold while it does not run. */
-static __always_inline void *room(u64 bytes)
-{
-    void *record = ring.ringbuf_reserve(bytes);
-    if (!record)
-        record = ring.ringbuf_reserve(bytes);
-    return record;
-}
-
-static __always_inline int put(void *record, u64 bytes)
-{
-    if (!ring.ringbuf_output(record, bytes, NO_WAKEUP))
-        return 0;
-    return ring.ringbuf_output(record, bytes, NO_WAKEUP);
-}
-
 static __always_inline void lose(int what)
 {
     u64 *count = losses.lookup(&what);
@@ -192,6 +175,10 @@ struct walk {
     u64 stack;   /* mixes the frames; in the end the id */
     u64 frame;   /* address of the next frame to read */
     u64 runtime;
+    u64 code; /* of the frame before, and its key: a function that calls itself is not read again, */
+    u64 key;
+    u64 path; /* nor is a path that the frame before had, too */
+    u64 path_key;
     u32 count;
     u32 status;
     u32 most;

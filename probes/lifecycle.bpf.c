@@ -60,7 +60,7 @@ static __always_inline struct process *follow(u64 task, struct process *like)
 
 static __always_inline void report_fork(u64 task, struct process *child, u64 by, u64 flags, u8 origin, u8 call, struct walk *walk)
 {
-    struct fork_record *record = room(sizeof(struct fork_record));
+    struct fork_record *record = ring.ringbuf_reserve(sizeof(struct fork_record));
     if (!record) {
         lose(FORK);
         return;
@@ -116,7 +116,7 @@ static __always_inline int ignores(u8 disposition)
 
 static __always_inline void report_autoreap(struct process *process, u64 time_ns, struct who *parent, u8 disposition)
 {
-    struct autoreap_record *record = room(sizeof(struct autoreap_record));
+    struct autoreap_record *record = ring.ringbuf_reserve(sizeof(struct autoreap_record));
     if (!record) {
         lose(AUTOREAP);
         return;
@@ -149,7 +149,7 @@ static __always_inline void report_release(struct process *process)
         report_autoreap(process, left_ns, &parent->adopter_name, parent->adopter_disposition);
         return;
     }
-    struct wait_record *record = room(sizeof(struct wait_record));
+    struct wait_record *record = ring.ringbuf_reserve(sizeof(struct wait_record));
     if (!record) {
         lose(REAP);
         return;
@@ -269,7 +269,7 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
     bytes &= ARGV_BYTES - 1; /* for older verifiers, which forget the comparison */
     if (read_user(record->argv, bytes, (void *)from))
         record->argv_bytes = bytes = 0;
-    if (put(record, sizeof(struct exec_record) - ARGV_BYTES + bytes))
+    if (ring.ringbuf_output(record, sizeof(struct exec_record) - ARGV_BYTES + bytes, NO_WAKEUP))
         lose(EXEC);
     return 0;
 }
@@ -430,7 +430,7 @@ static __always_inline int ended(u64 task, u64 group_dead)
     }
     process->exit_ns = bpf_ktime_get_boot_ns();
 
-    struct exit_record *record = room(sizeof(struct exit_record));
+    struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
     if (!record) {
         lose(EXIT);
         return 0;
@@ -543,7 +543,7 @@ static __always_inline void report_zombie(u64 signal, struct process *process, u
     u64 now = bpf_ktime_get_boot_ns();
     if (!process->zombie_ns)
         process->zombie_ns = now;
-    struct zombie_record *record = room(sizeof(struct zombie_record));
+    struct zombie_record *record = ring.ringbuf_reserve(sizeof(struct zombie_record));
     if (!record) {
         lose(ZOMBIE);
         return;
@@ -594,7 +594,7 @@ static __always_inline int matters(u32 number, u8 disposition)
 static __always_inline void report_signal(struct process *process, u8 disposition, u32 number, u64 info, struct walk *walk)
 {
     u64 current = bpf_get_current_task();
-    struct signal_record *record = room(sizeof(struct signal_record));
+    struct signal_record *record = ring.ringbuf_reserve(sizeof(struct signal_record));
     if (!record) {
         lose(SIGNAL);
         return;
@@ -704,7 +704,7 @@ RAW_TRACEPOINT_PROBE(mark_victim)
 #endif
     if (!process)
         return 0;
-    struct signal_record *record = room(sizeof(struct signal_record));
+    struct signal_record *record = ring.ringbuf_reserve(sizeof(struct signal_record));
     if (!record) {
         lose(OOM);
         return 0;

@@ -49,8 +49,7 @@ static __always_inline u64 file_key(u64 file)
 static __always_inline void ask_about(u64 key, u32 pid, u64 mapped)
 {
     struct question question = {.file = key, .mapped = mapped, .pid = pid};
-    if (questions.ringbuf_output(&question, sizeof(question), WAKE_UP) &&
-        questions.ringbuf_output(&question, sizeof(question), WAKE_UP)) /* as in put */
+    if (questions.ringbuf_output(&question, sizeof(question), WAKE_UP))
         lose(QUESTIONS);
 }
 
@@ -71,6 +70,7 @@ static __always_inline u32 ready(struct walk *walk, u32 then, u32 most, u64 runt
     walk->frame = 0;
     walk->count = 0;
     walk->tries = 0;
+    walk->code = walk->path = 0;
     walk->most = most;
     walk->then = then;
     walk->runtime = runtime;
@@ -219,23 +219,12 @@ static __always_inline u64 mix_last(u64 mixed, u64 address, u64 bytes, u64 most,
     return mix_block(mixed, address + ((bytes - most) & less(most, bytes)), bytes, most, ahead);
 }
 
-/* Mix in a line table: whole up to LINE_BLOCKS blocks; of a longer one what lies before the last block is represented by its place. */
-static __always_inline u64 mix_lines(u64 mixed, u64 address, u64 bytes, struct read_ahead *ahead)
-{
-    mixed = mix_block(mixed, address, bytes, BLOCK_BYTES, ahead);
-    if (bytes <= BLOCK_BYTES)
-        return mixed;
-#pragma nounroll
-    for (u32 block = 1; block < LINE_BLOCKS; block++) {
-        u64 at = block * BLOCK_BYTES;
-        if (at >= bytes)
-            return mixed;
-        mixed = mix_block(mixed, address + at, bytes - at, BLOCK_BYTES, ahead);
-    }
-    if (bytes <= LINE_BLOCKS * BLOCK_BYTES)
-        return mixed;
-    return mix(mix_last(mixed, address, bytes, BLOCK_BYTES, ahead), address);
-}
+/* What a str has behind the 16 bytes that every object begins with. The object is longer in every version. */
+struct text_head {
+    u64 length;
+    u64 hash;
+    u64 state;
+};
 
 struct text {
     u64 address;
@@ -244,32 +233,87 @@ struct text {
 };
 
 /* Where a str keeps its characters; in Python 2 it is a bytes object. */
-static __always_inline struct text text_at(u64 object, struct interpreter *python, struct read_ahead *ahead)
+static __always_inline struct text text_of(u64 object, struct text_head *head, struct interpreter *python)
 {
-    struct {
-        u64 length;
-        u64 hash;
-        u64 state;
-    } head = {}; /* behind the 16 bytes of every object */
-    ahead->failed |= READ_USER(head, object + 16);
-    u32 state = (u32)head.state >> 2; /* below are two bits for interning */
+    u32 state = (u32)head->state >> 2; /* below are two bits for interning */
     u64 ascii = -(u64)(state >> 4 & 1);
-    struct text text = {.characters = head.length};
+    struct text text = {.characters = head->length};
     text.width = (state & python->text_width_mask) | python->text_width;
     text.address = object + ((python->text_ascii & ascii) | (python->text_compact & ~ascii));
     return text;
 }
 
-/* Mix in a text: its end, where paths differ, and if it is long its beginning too. */
+static __always_inline struct text text_at(u64 object, struct interpreter *python, struct read_ahead *ahead)
+{
+    struct text_head head = {};
+    ahead->failed |= READ_USER(head, object + 16);
+    return text_of(object, &head, python);
+}
+
+/* Read the beginning of an object, its head and `most` bytes at the most, as far as its first page goes: the next one may be another's,
+ * or nobody's. */
+static __always_inline u64 read_object(u64 object, u64 most, struct read_ahead *ahead)
+{
+    u64 bytes = 4096 - ((object + 16) & 4095), little = less(bytes, sizeof(struct text_head)), much = less(most, bytes);
+    bytes = (sizeof(struct text_head) & little) | (most & much) | (bytes & ~little & ~much);
+    ahead->failed |= read_user(ahead->block, bytes & 255, (void *)(object + 16));
+    return bytes;
+}
+
+/* Mix in `size` bytes of the object that was read, of which `got` bytes are there, from `start` on. Returns how many they were. */
+static __always_inline u64 mix_read(u64 *mixed, u64 start, u64 size, u64 got, u64 most, struct read_ahead *ahead)
+{
+    asm volatile("" : "+r"(start), "+r"(got) : : "memory");
+    start &= 63;
+    got = (got - start) & ~less(got, start); /* of the data */
+    u64 here = (size & less(size, got)) | (got & ~less(size, got));
+    u64 one = *mixed;
+    *(u64 *)((u8 *)ahead->block + ((start + here) & 255)) = 0;
+#pragma nounroll
+    for (int i = 0; i < most / 8; i += 2) {
+        one = mix(one, *(u64 *)((u8 *)ahead->block + start + 8 * i) & less(8 * i, here));
+        asm volatile("" : "+r"(one)); /* one after the other */
+        one = mix(one, *(u64 *)((u8 *)ahead->block + start + 8 * i + 8) & less(8 * i + 8, here));
+        asm volatile("" : "+r"(one));
+    }
+    *mixed = one;
+    return here;
+}
+
+/* Mix in a text. Of a very long one the middle is left out: paths differ at the end. */
 static __always_inline u64 mix_text(u64 mixed, u64 object, u64 most, struct interpreter *python, struct read_ahead *ahead)
 {
-    struct text text = text_at(object, python, ahead);
+    u64 got = read_object(object, most, ahead);
+    struct text text = text_of(object, (struct text_head *)ahead->block, python);
     u64 bytes = text.characters * text.width;
-    mixed = mix_last(mix(mixed, bytes), text.address, bytes, most, ahead);
-    if (bytes <= most)
+    mixed = mix(mixed, bytes);
+    u64 here = mix_read(&mixed, text.address - object - 16, bytes, got, most - 24, ahead);
+    if (bytes <= here)
         return mixed;
-    mixed = mix_last(mixed, text.address, bytes, BLOCK_BYTES, ahead);
-    return mix_block(mixed, text.address, bytes, BLOCK_BYTES, ahead);
+    mixed = mix_block(mixed, text.address + here, bytes - here, BLOCK_BYTES, ahead);
+    return mix_last(mixed, text.address + here, bytes - here, BLOCK_BYTES, ahead);
+}
+
+/* Mix in a line table: whole up to LINE_BLOCKS blocks; of a longer one what lies before the last block is represented by its place. */
+static __always_inline u64 mix_lines(u64 mixed, u64 object, struct interpreter *python, struct read_ahead *ahead)
+{
+    u64 got = read_object(object, BLOCK_BYTES, ahead), bytes = ahead->block[0], address = object + python->bytes_data;
+    mixed = mix(mixed, bytes);
+    u64 here = mix_read(&mixed, python->bytes_data - 16, bytes, got, BLOCK_BYTES - 16, ahead);
+    if (bytes <= here)
+        return mixed;
+    address += here;
+    bytes -= here;
+#pragma nounroll
+    for (u32 block = 0; block < LINE_BLOCKS; block++) {
+        u64 at = block * BLOCK_BYTES;
+        if (at >= bytes)
+            return mixed;
+        mixed = mix_block(mixed, address + at, bytes - at, BLOCK_BYTES, ahead);
+    }
+    if (bytes <= LINE_BLOCKS * BLOCK_BYTES)
+        return mixed;
+    return mix(mix_last(mixed, address, bytes, BLOCK_BYTES, ahead), address);
 }
 
 /* Returns how many bytes were copied of a memory of `bytes`. `most` is a power of two. */
@@ -311,7 +355,7 @@ static __always_inline void send_code(int walker, u64 key, struct interpreter *p
     if (ahead->failed)
         return;
     bytes = sizeof(struct code_record) - CODE_BYTES + name_bytes + path_bytes + lines_bytes;
-    if (put(record, bytes))
+    if (ring.ringbuf_output(record, bytes, NO_WAKEUP))
         lose(CODE);
     else
         sent_codes.update(&key, &one);
@@ -381,22 +425,31 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
     u64 instruction = *(u64 *)(ahead->frame + (python->frame_instruction & 127));
     instruction &= python->instruction_is_pointer | 0xffffffff;
     instruction -= (code + python->code_instructions) & python->instruction_is_pointer;
-    if (read_user(ahead->code, 128, (void *)(code + 32)))
-        goto unreadable;
-    u64 path = *(u64 *)(ahead->code + ((python->code_path - 32) & 127));
-    u64 name = *(u64 *)(ahead->code + ((python->code_name - 32) & 127));
-    u64 lines = *(u64 *)(ahead->code + ((python->code_lines - 32) & 127));
-    u32 first_line = *(u32 *)(ahead->code + ((python->code_first_line - 32) & 127));
-    ahead->failed = READ_USER(line_bytes, lines + 16);
-    u64 key = mix((u64)python->version << 32 | first_line, line_bytes);
-    key = mix_lines(key, lines + python->bytes_data, line_bytes, ahead);
-    key = mix_text(key, path, 64, python, ahead);
-    key = mix_text(key, name, 32, python, ahead);
-    key |= 1; /* 0 is a call from C */
-    if (!ahead->failed && !sent_codes.lookup(&key))
-        send_code(walker, key, python, path, name, lines, first_line, ahead);
-    if (ahead->failed)
-        goto unreadable;
+    u64 key = walk->key;
+    if (code != walk->code) { /* else it called itself */
+        if (read_user(ahead->code, 128, (void *)(code + 32)))
+            goto unreadable;
+        u64 path = *(u64 *)(ahead->code + ((python->code_path - 32) & 127));
+        u64 name = *(u64 *)(ahead->code + ((python->code_name - 32) & 127));
+        u64 lines = *(u64 *)(ahead->code + ((python->code_lines - 32) & 127));
+        u32 first_line = *(u32 *)(ahead->code + ((python->code_first_line - 32) & 127));
+        ahead->failed = 0;
+        if (path != walk->path) {
+            walk->path_key = mix_text(python->version, path, BLOCK_BYTES, python, ahead);
+            walk->path = path;
+        }
+        key = mix_lines(mix(walk->path_key, first_line), lines, python, ahead);
+        key = mix_text(key, name, 64, python, ahead);
+        key |= 1; /* 0 is a call from C */
+        if (!ahead->failed && !sent_codes.lookup(&key))
+            send_code(walker, key, python, path, name, lines, first_line, ahead);
+        if (ahead->failed) {
+            walk->path = 0;
+            goto unreadable;
+        }
+        walk->code = code;
+        walk->key = key;
+    }
     slot->code = key;
     slot->instruction = instruction;
     slot->handled = 0;
@@ -453,7 +506,7 @@ static __always_inline void finish_walk(int walker, struct walk *walk)
     u64 bytes = sizeof(struct stack_record) - sizeof(record->frames) + (count & (2 * STACK_FRAMES - 1)) * sizeof(struct frame);
     if (bytes > sizeof(struct stack_record))
         bytes = sizeof(struct stack_record);
-    if (put(record, bytes))
+    if (ring.ringbuf_output(record, bytes, NO_WAKEUP))
         lose(STACK);
     else
         sent_stacks.update(&id, &one);

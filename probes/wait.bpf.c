@@ -84,7 +84,7 @@ static __always_inline int is_new_refusal(struct wait_call *call)
 
 static __always_inline void report_wait(struct wait_call *call, u32 kind)
 {
-    struct wait_record *record = room(sizeof(struct wait_record));
+    struct wait_record *record = ring.ringbuf_reserve(sizeof(struct wait_record));
     if (!record) {
         lose(kind);
         return;
@@ -392,7 +392,7 @@ static __always_inline int report_failed_fork(s64 result, u8 which, struct walk 
     struct process *caller = followed.lookup(&signal);
     if (!caller)
         return 0;
-    struct fork_failed_record *record = room(sizeof(struct fork_failed_record));
+    struct fork_failed_record *record = ring.ringbuf_reserve(sizeof(struct fork_failed_record));
     if (!record) {
         lose(FORK_FAILED);
         return 0;

@@ -36,8 +36,15 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make test-kafka` ask for what nothing else needs."""
+    parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs root where there is none, except in CI, where it has to run."""
+    """Skip what needs root where there is none, except in CI, where it has to run; and what `make test-kafka` runs."""
+    if item.get_closest_marker("kafka") and not item.config.getoption("--kafka"):
+        pytest.skip("Apache Kafka is not asked for: make test-kafka")
     if item.get_closest_marker("root") and os.geteuid() != 0 and not os.environ.get("CI"):
         pytest.skip("records real processes: needs root (sudo make test)")
 

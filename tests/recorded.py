@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,12 @@ def interpreters() -> dict[str, str]:
     """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`."""
     found = {path.parts[-3]: str(path) for path in sorted(pyenv_versions().glob("*/bin/python"))}
     return found | ({"debian": DEBIAN} if Path(DEBIAN).exists() else {})
+
+
+def python3s() -> dict[tuple[int, ...], str]:
+    """The releases of Python 3 that pyenv has, by version, the oldest first."""
+    found = [(name, path) for name, path in interpreters().items() if re.fullmatch(r"3\.\d+\.\d+", name)]
+    return dict(sorted((tuple(map(int, name.split("."))), path) for name, path in found))
 
 
 def processes_with(mark: str) -> list[int]:

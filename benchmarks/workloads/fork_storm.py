@@ -8,10 +8,20 @@ import sys
 import time
 
 
-def storm(count, depth):
+def chain(depth):
+    """Return storm, called through so many functions, each with code of its own, eight to a file."""
+    called = storm
+    for place in range(depth):
+        code = f"def step_{place}(count):\n    seconds = called(count)\n    return seconds\n"
+        path = f"/usr/lib/python3/dist-packages/service/handlers_{place // 8}.py"
+        space = {"called": called}
+        exec(compile(code, path, "exec"), space)
+        called = space[f"step_{place}"]
+    return called
+
+
+def storm(count):
     """Return the seconds."""
-    if depth > 1:
-        return storm(count, depth - 1)
     begin = time.perf_counter()
     for _ in range(count):
         pid = os.fork()
@@ -32,4 +42,4 @@ def orders():
 
 sys.setrecursionlimit(5000)
 for count, depth in orders():
-    print(storm(count, depth - 1), flush=True)  # besides the frame of the module
+    print(chain(depth - 2)(count), flush=True)  # besides the frames of storm and the module

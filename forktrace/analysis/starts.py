@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NONE, Flags, Ints, Log, nullable, pick
+from forktrace.analysis.log import NONE, Flags, Ints, Log, category, nullable, pick
 from forktrace.analysis.options import WNOHANG
 from forktrace.analysis.rules import CAUSES, each
 from forktrace.trace import events
@@ -16,6 +16,11 @@ from forktrace.trace import events
 # A sweep and the fork after it are neighbouring lines of one function: microseconds apart on an idle machine. 100 ms leaves
 # room for a loaded one and tells them from a poll that happens to come before a start.
 SWEEP_GAP_NS: Final = 100_000_000
+
+METHODS: Final = ("fork", "spawn", "forkserver")
+PASSES: Final = ("next-start", "active-children", "exit-handler")  # that go through the children of multiprocessing's set
+
+_POPENS: Final = {"popen_fork.py": "fork", "forking.py": "fork", "popen_spawn_posix.py": "spawn"}
 
 
 def cleared_by(history: History) -> tuple[Ints, Flags]:
@@ -102,12 +107,20 @@ def _follows(log: Log, rows: Ints) -> Flags:
 def starts(history: History) -> pd.DataFrame:
     """Return one row per start and process that it cleared, one with `<NA>` for a start that cleared none, in time order.
 
+    A start of multiprocessing does three things: it polls the children in the set of its process and reaps the dead
+    (`_cleanup`), a Popen forks, and the child joins the set. Only the fork is known of starts that are not multiprocessing's.
+
     Columns:
         time_ns               int64, ns  the fork of the start
         start_id, parent_id   int64, Int64  the process that was started; its parent
         site                  string     line that started it
         cleared_id            Int64      the zombie that was cleared, in the order of their forks
         zombie_ms             float64    how long it had been a zombie
+        cleared_ns            Int64, ns  when it was
+        polled                Int64      how many children the start polled, dead or alive: those in the set
+        method                category   `fork` `spawn` `forkserver`: whose Popen forked; `<NA>`: not multiprocessing's
+        children              Int64      how many are in the set once the started one is
+        found_by              category   `next-start` `active-children` `exit-handler`: found it dead in the set and reaped it
     """
     log = history.log
     started = np.flatnonzero(pick(log.codes("origin"), log.fork_row) == events.ORIGINS.index("forked"))
@@ -117,7 +130,10 @@ def starts(history: History) -> pd.DataFrame:
     start, swept = np.concatenate([by[cleared], idle]), np.concatenate([cleared, np.full(len(idle), NONE)])
     order = np.lexsort((swept, start))
     start, swept = start[order], swept[order]
-    zombie_ns = pick(history.gone_ns, swept) - pick(history.zombie_ns, swept)
+    gone_ns = pick(history.gone_ns, swept)
+    zombie_ns = gone_ns - pick(history.zombie_ns, swept)
+    children = _child_sets(history)[start]
+    polled = children - 1 + np.bincount(by[cleared], minlength=log.count)[start]
     return pd.DataFrame(
         {
             "time_ns": log.fork_ns[start],
@@ -126,8 +142,73 @@ def starts(history: History) -> pd.DataFrame:
             "site": history.sites.sites(log.fork_row[start], pick(log.by_id, log.fork_row[start])),
             "cleared_id": nullable(swept),
             "zombie_ms": np.where(swept == NONE, np.nan, np.maximum(zombie_ns, 0) / 1e6),
+            "cleared_ns": nullable(gone_ns),
+            "polled": nullable(np.where(children == NONE, NONE, polled)),
+            "method": category(each(lambda one: _method(history, one), _fork_stacks(history)[start]), METHODS),
+            "children": nullable(children),
+            "found_by": category(_found_by(history)[start], PASSES),
         }
     )
+
+
+def _fork_stacks(history: History) -> Ints:
+    """The stack of the fork of each process."""
+    return pick(history.sites.code, history.log.fork_row)
+
+
+def _method(history: History, stack: int) -> int:
+    """The start method whose Popen forks on a stack, an index into `METHODS`; NONE where none does."""
+    inner = history.sites.inner(stack)
+    if [(place.module, frame.name) for frame, place in inner[:1]] == [("multiprocessing/forkserver.py", "main")]:
+        return METHODS.index("forkserver")
+    files = [place.module.rpartition("/")[2] for _, place in inner] if history.readings.starts_process(stack) else []
+    return next((METHODS.index(_POPENS[file]) for file in files if file in _POPENS), NONE)
+
+
+def _child_sets(history: History) -> Ints:
+    """How many children the set of its process held once each process was in it; NONE where that cannot be told.
+
+    `multiprocessing.process._children`, of what a process started itself. A child leaves it when the library polls it dead. It
+    stays for ever when something else takes its status, or nobody does: `poll` then gets ECHILD and takes it for alive.
+    """
+    log = history.log
+    made = each(lambda one: int(history.readings.starts_process(one)), _fork_stacks(history)) == 1
+    started = np.flatnonzero(made)
+    reap = np.where(history.waited, history.release_row, NONE)
+    left = started[each(lambda one: int(_polls(history, one)), pick(history.sites.code, reap))[started] == 1]
+    forker = pick(log.by_id, log.fork_row)
+    steps = pd.DataFrame(
+        {
+            "process": np.concatenate([forker[started], forker[left]]),
+            "time_ns": np.concatenate([log.time_ns[log.fork_row[started]], history.gone_ns[left]]),
+            "change": np.repeat([1, -1], [len(started), len(left)]),
+        }
+    ).sort_values(["process", "time_ns"], kind="stable")
+    counts = steps.groupby("process")["change"].cumsum().sort_index().to_numpy()
+    found = np.full(log.count, NONE)
+    found[started] = counts[: len(started)]
+    native = pick(log.codes("stack_status"), log.fork_row) == events.STACK_STATUSES.index("not-python")
+    unknown = (_fork_stacks(history) == NONE) & ~native
+    unknown |= made & (reap != NONE) & (pick(history.sites.code, reap) == NONE)
+    found[np.isin(forker, forker[unknown]) | (forker == NONE)] = NONE
+    return found
+
+
+def _polls(history: History, stack: int) -> bool:
+    """Whether a wait with this stack is the library's own, of a Popen for its child."""
+    innermost = history.sites.inner(stack)[:1]
+    return any(
+        place.home in ("python", "packages")
+        and frame.name == "poll"
+        and place.module.rpartition("/")[2].startswith(("popen_", "forking."))
+        for frame, place in innermost
+    )
+
+
+def _found_by(history: History) -> Ints:
+    """What reaped each process on its way through the set, an index into `PASSES`; NONE: it was reaped otherwise, or not."""
+    rule = pick(history.wait_rules, np.where(history.waited, history.release_row, NONE))
+    return np.select([rule == CAUSES.index(name) for name in PASSES], list(range(len(PASSES))), NONE)
 
 
 def failed_forks(history: History) -> pd.DataFrame:

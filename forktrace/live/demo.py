@@ -8,15 +8,25 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TextIO, cast
 
 from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError
-from forktrace.scenes import Scene
+from forktrace.scenes import SCENES, Scene
 
 PATIENCE_S: Final = 5.0  # for a recorder that should end by itself
 FEEDER_PATIENCE_S: Final = 2.0  # for its feeder then: nobody needs it any more
+
+
+def default_scene() -> Scene:
+    """Return the first scene whose modules this interpreter has; when there is none, the first."""
+    return next(filter(has_modules, SCENES), SCENES[0])
+
+
+def has_modules(scene: Scene) -> bool:
+    """Say whether this interpreter has what the scene imports."""
+    return all(importlib.util.find_spec(module) for module in scene.modules)
 
 
 def check_modules(scene: Scene) -> None:
@@ -25,7 +35,7 @@ def check_modules(scene: Scene) -> None:
     Raises:
         MachineLacks: a module is missing; the hint is the command that installs it.
     """
-    if all(importlib.util.find_spec(module) for module in scene.modules):
+    if has_modules(scene):
         return
     install = shlex.join([sys.executable, "-m", "pip", "install", *scene.packages])
     raise MachineLacks(f"scene {scene.name} needs {' and '.join(scene.packages)}", hint=install)
@@ -42,18 +52,30 @@ def check_absent(*paths: Path) -> None:
             raise UsageError(f"{path} exists", hint="name another with -o, or overwrite with --force")
 
 
-def check_root() -> None:
+def check_root(scene: Scene) -> None:
     """Make sure that there is somebody to record, before there is something to record.
 
     Raises:
         PermissionMissing: this is not root.
     """
     if os.geteuid() != 0:
-        raise PermissionMissing("recording needs root", 'sudo "$(command -v forktrace)" demo')
+        raise PermissionMissing("recording needs root", 'sudo "$(command -v forktrace)" demo ' + scene.name)
 
 
-def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: Callable[[str], None]) -> int:
-    """Record the scene into `trace` and return the exit status of `forktrace record`.
+def check_feeder(scene: Scene, options: Sequence[str]) -> None:
+    """Make sure that options for a feeder have one that takes them.
+
+    Raises:
+        UsageError: the scene is not fed.
+    """
+    if options and not scene.feeder:
+        raise UsageError(f"scene {scene.name} takes no {options[0]}", "forktrace demo --list shows what there is")
+
+
+def record_scene(
+    scene: Scene, trace: Path, *, speed: float, force: bool, say: Callable[[str], None], feeding: Sequence[str] = ()
+) -> int:
+    """Record the scene into `trace` and return the exit status of `forktrace record`; `feeding` are options of the feeder.
 
     What the scene and the recorder print goes to `say`, a line at a time, and to the feeder, which so knows how far the
     scene is. Whatever goes wrong, Ctrl-C included: when this returns or raises, the feeder and the recorder are gone.
@@ -61,10 +83,12 @@ def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: C
     Raises:
         ForktraceError: the feeder did not start.
     """
-    feeder = _start_feeder(scene, speed)
+    arguments = ["--speed", str(speed)]
+    feeder = _start_feeder(scene.feeder, [*arguments, *feeding]) if scene.feeder else None
     recorder = None
     try:
-        arguments = _stdout(feeder).readline().split()
+        if feeder:
+            arguments = shlex.split(_stdout(feeder).readline())
         if not arguments:
             raise ForktraceError(f"{scene.feeder} did not start")
         command = [_short(sys.executable), _short(str(scene.program)), *arguments]
@@ -74,18 +98,21 @@ def record_scene(scene: Scene, trace: Path, *, speed: float, force: bool, say: C
         recorder = subprocess.Popen([*_forktrace(), *record], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for line in _stdout(recorder):
             say(line.rstrip("\n"))
-            _pass_on(line, feeder)
+            if feeder:
+                _pass_on(line, feeder)
         return recorder.wait()
     finally:
-        _close(feeder)
+        if feeder:
+            _close(feeder)
         if recorder:
             _end(recorder, PATIENCE_S)
-        _end(feeder, FEEDER_PATIENCE_S)
+        if feeder:
+            _end(feeder, FEEDER_PATIENCE_S)
 
 
-def _start_feeder(scene: Scene, speed: float) -> subprocess.Popen[str]:
+def _start_feeder(program: Path, arguments: list[str]) -> subprocess.Popen[str]:
     """Start the feeder in a session of its own, where Ctrl-C does not reach it: it ends when its stdin does."""
-    command = [sys.executable, str(scene.feeder), str(speed)]
+    command = [sys.executable, str(program), *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 

@@ -22,8 +22,6 @@ DISCARDED: Final = 1 << 30
 _UPDATE, _DELETE, _LOOKUP_BATCH = 2, 3, 24  # enum bpf_cmd; batches since Linux 5.6
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_u64 = struct.Struct("<Q").unpack_from
-_pack_u64 = struct.Struct("<Q").pack_into
 
 
 class Map:
@@ -58,14 +56,16 @@ class Map:
 
     def set(self, key: Any, value: Any) -> None:
         """Set one entry."""
-        self._element(_UPDATE, np.array(key, self._keys.dtype), np.array(value, self._values.dtype))
+        made = np.array(value, self._values.dtype)
+        self._element(_UPDATE, key, made.ctypes.data)
 
     def delete(self, key: Any) -> None:
         """Remove one entry, if it is there."""
-        self._element(_DELETE, np.array(key, self._keys.dtype), np.zeros(1, np.uint8))
+        self._element(_DELETE, key, 0)
 
-    def _element(self, command: int, key: npt.NDArray[Any], value: npt.NDArray[Any]) -> None:
-        attributes = bytearray(struct.pack("<IIQQQ", self._descriptor, 0, key.ctypes.data, value.ctypes.data, 0))
+    def _element(self, command: int, key: Any, value_address: int) -> None:
+        wanted = np.array(key, self._keys.dtype)
+        attributes = bytearray(struct.pack("<IIQQQ", self._descriptor, 0, wanted.ctypes.data, value_address, 0))
         if self._bpf(command, attributes) not in (0, errno.ENOENT):
             raise ForktraceError(f"a BPF map cannot be written: {os.strerror(ctypes.get_errno())}")
 
@@ -84,18 +84,21 @@ class Ring:
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(descriptor, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._producer = mmap.mmap(descriptor, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        # As one machine word: byte by byte, which is how struct's standard sizes go, the other side would now and then see half
+        # of a change, and take the ring for full.
+        self._consumed = memoryview(self._consumer)[:8].cast("Q")
+        self._produced = memoryview(self._producer)[:8].cast("Q")
         self._data = memoryview(self._producer)[page:]
 
     def read(self) -> bytes:
         """Return all finished records, each with its header, and make their room free."""
-        (start,) = _u64(self._consumer)
-        (end,) = _u64(self._producer)
+        start, end = self._consumed[0], self._produced[0]
         if start == end:
             return b""
         first = start % self._size
         whole = self._finished(first, end - start)
         chunk = bytes(self._data[first : first + whole])
-        _pack_u64(self._consumer, 0, start + whole)
+        self._consumed[0] = start + whole
         return chunk
 
     def _finished(self, first: int, available: int) -> int:
@@ -112,7 +115,8 @@ class Ring:
 
     def close(self) -> None:
         """Unmap."""
-        self._data.release()
+        for view in (self._data, self._produced, self._consumed):
+            view.release()
         self._producer.close()
         self._consumer.close()
 

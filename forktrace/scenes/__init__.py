@@ -7,18 +7,23 @@ from typing import Final, NamedTuple
 
 
 class Scene(NamedTuple):
-    """One scene: the program that is recorded, the one that feeds it from outside, and the modules both need."""
+    """One scene: the program that is recorded, the one that feeds it from outside, and the modules that they need.
+
+    The program is run with `--speed X`: all its times are divided by X. Where there is a feeder it is the feeder that is run
+    so, and the program gets the arguments that the feeder prints.
+    """
 
     name: str
     summary: str
     program: Path
-    feeder: Path
-    modules: tuple[str, ...]
-    packages: tuple[str, ...]
+    feeder: Path | None = None
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # that bring the modules, as pip calls them
 
 
 _HERE = Path(__file__).parent
 
+# The first whose modules are there is what `forktrace demo` shows: kafka, else start.
 SCENES: Final = (
     Scene(
         "kafka",
@@ -27,6 +32,26 @@ SCENES: Final = (
         _HERE / "broker.py",
         ("kafka", "confluent_kafka"),
         ("kafka-python", "confluent-kafka"),
+    ),
+    Scene(
+        "start",
+        "two processes that nobody joins: the second start clears the zombie of the first",
+        _HERE / "start.py",
+    ),
+    Scene(
+        "methods",
+        "two processes by each start method, fork, spawn and forkserver: whose children they are, and who reaps them",
+        _HERE / "methods.py",
+    ),
+    Scene(
+        "join",
+        "all that a Process has for looking after it: which calls wait, which look, which reap",
+        _HERE / "join.py",
+    ),
+    Scene(
+        "exits",
+        "six ways to leave, from a main program and from two kinds of child: what still runs then",
+        _HERE / "exits.py",
     ),
 )
 

@@ -1,54 +1,82 @@
-"""A Kafka broker on loopback that feeds tasks to consumer.py: librdkafka's, the real protocol without Java.
+"""Feeds tasks to consumer.py through a Kafka broker: one on loopback, librdkafka's, without Java; or any other.
 
-    python broker.py [SPEED]
+    python broker.py [--speed X] [--burst N] [--bootstrap-servers HOST:PORT]
 
 Prints the arguments with which consumer.py reads from it. Reads on stdin what the consumer prints, and so never sends
 a message before the consumer is where it should be: the pauses below begin when the tasks before them are done. When
-stdin ends, the consumer is told to stop and the broker is gone.
+stdin ends, the consumer is told to stop and the broker is gone. In a broker of others it makes a topic, and deletes it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import shlex
+import signal
 import sys
 import threading
 import time
-from typing import Final
+import uuid
+from typing import Final, NoReturn
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
-TOPIC: Final = "tasks"
-
-# Seconds of work of messages sent at once, and how long nothing comes once they are done: the children are zombies then.
-SCHEDULE: Final = (
-    ((0.3,), 1.2),
-    ((0.3,), 1.2),
-    ((0.3,), 1.2),
-    ((0.4, 0.5, 0.6, 0.7, 0.8), 1.5),
-    ((0.3,), 0.5),
-)
+CONNECT_S: Final = 10.0  # for a broker to answer for the first time
+PATIENCE_S: Final = 30.0  # for a broker to do what it is asked to
+START_S: Final = 0.08  # for the consumer to start a process, on a slow machine: none of a burst ends before all have begun
 
 heard = threading.Event()  # the consumer runs
 done = threading.Semaphore(0)  # one for each task that is done
 stopped = threading.Event()  # the consumer was told to stop
 
 
-def start_broker() -> tuple[Producer, str]:
-    """Start the broker; return a producer for it and its address. It lives as long as the producer."""
-    producer = Producer({"test.mock.num.brokers": 1, "log_level": 4})
-    broker = next(iter(producer.list_topics(TOPIC, timeout=10).brokers.values()))
-    return producer, f"{broker.host}:{broker.port}"
+def schedule(burst: int, speed: float) -> list[tuple[list[float], float]]:
+    """Return what to send: seconds of work of messages sent at once, and how long nothing comes once they are done.
+
+    In these pauses the children are zombies.
+    """
+    one, first = [0.3 / speed], max(0.4 / speed, burst * START_S)
+    together = [first + 0.4 / speed * number / max(burst - 1, 1) for number in range(burst)]
+    return [(one, 1.2 / speed)] * 3 + [(together, 1.5 / speed), (one, 0.5 / speed)]
 
 
-def send(producer: Producer, *values: str) -> None:
-    """Send messages in this order and wait until the broker has them."""
-    for value in values:
-        producer.produce(TOPIC, value, partition=0)
-    if producer.flush(10):
-        raise TimeoutError("the embedded broker did not take a message within 10 s")
+class Topic:
+    """A topic of one partition, in the broker on loopback or in the one at `servers`."""
+
+    def __init__(self, servers: str | None) -> None:
+        # Without its log, which would tell twenty times a second that nobody answers.
+        quiet: dict[str, str | int | float | bool] = {"log_level": 0}
+        quiet |= {"bootstrap.servers": servers} if servers else {"test.mock.num.brokers": 1}
+        self._producer = Producer(quiet)
+        broker = next(iter(self._producer.list_topics(timeout=CONNECT_S).brokers.values()))
+        self.servers = servers or f"{broker.host}:{broker.port}"
+        self.name = f"forktrace-demo-{uuid.uuid4()}" if servers else "tasks"
+        self._admin = AdminClient(quiet) if servers else None
+        if self._admin is not None:  # an AdminClient is false
+            self._admin.create_topics([NewTopic(self.name, 1)], request_timeout=PATIENCE_S)[self.name].result()
+        self._producer.list_topics(self.name, timeout=PATIENCE_S)  # which makes it, in the broker on loopback
+
+    def send(self, *values: str) -> None:
+        """Send messages in this order and wait until the broker has them."""
+        for value in values:
+            self._producer.produce(self.name, value, partition=0)
+        if self._producer.flush(PATIENCE_S):
+            raise TimeoutError(f"the broker did not take a message within {PATIENCE_S:.0f} s")
+
+    def leave(self) -> NoReturn:
+        """Delete the topic in a broker of others, and end at once, with the broker that is ours."""
+        try:
+            if self._admin is not None:  # an AdminClient is false
+                self._admin.delete_topics([self.name], request_timeout=PATIENCE_S)[self.name].result()
+        except KafkaException as error:
+            print(f"{sys.argv[0]}: topic {self.name} stays: {error}", file=sys.stderr)
+        finally:
+            os._exit(0)
 
 
-def follow(producer: Producer) -> None:
+def follow(topic: Topic) -> None:
     """Count the tasks that the consumer reports as done; when nobody passes on what it says, the show is over."""
     try:
         for line in sys.stdin:
@@ -56,26 +84,35 @@ def follow(producer: Producer) -> None:
             if line.endswith("is done\n"):
                 done.release()
         if heard.is_set() and not stopped.is_set():
-            send(producer, "stop")
+            topic.send("stop")
             time.sleep(5)  # for the consumer to fetch it: nobody is left to say that it has
     finally:
-        os._exit(0)
+        topic.leave()
 
 
 def main() -> None:
     """Send the tasks of the schedule, then `stop`."""
-    speed = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    producer, address = start_broker()
-    # The protocol of 0.10, because kafka-python 3 takes this broker for a newer one when it asks.
-    print(address, TOPIC, "--api-version 0.10", flush=True)
-    follower = threading.Thread(target=follow, args=(producer,))
+    options = argparse.ArgumentParser(description="Feed consumer.py through a Kafka broker.")
+    options.add_argument("--speed", type=float, default=1.0, help="divides all times")
+    options.add_argument("--burst", type=int, default=5, help="messages of the burst")
+    options.add_argument("--bootstrap-servers", help="a broker that runs already [default: one on loopback]")
+    given = options.parse_args()
+    try:
+        topic = Topic(given.bootstrap_servers)
+    except KafkaException as error:
+        sys.exit(f"{given.bootstrap_servers or 'the broker on loopback'}: {error.args[0].str()}")
+    signal.signal(signal.SIGTERM, lambda *_: topic.leave())
+    # The protocol of 0.10, because kafka-python 3 takes the broker on loopback for a newer one when it asks.
+    version = [] if given.bootstrap_servers else ["--api-version", "0.10"]
+    print(shlex.join([topic.servers, topic.name, *version]), flush=True)
+    follower = threading.Thread(target=follow, args=(topic,))
     follower.start()
-    for tasks, pause_s in SCHEDULE:
-        send(producer, *(f"{seconds / speed:.3f}" for seconds in tasks))
+    for tasks, pause_s in schedule(given.burst, given.speed):
+        topic.send(*(f"{seconds:.3f}" for seconds in tasks))
         for _ in tasks:
             done.acquire()
-        time.sleep(pause_s / speed)
-    send(producer, "stop")
+        time.sleep(pause_s)
+    topic.send("stop")
     stopped.set()
     follower.join()
 

@@ -140,9 +140,23 @@ class _Chain:
             place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=0 if source else 1)
             adopted = f", as a child of {self.parent}" if row.forker_pid != row.ppid else ""
             yield self._at(row.fork_ns, f"forked  by {who}{place}{adopted}", source)
+            yield from self._start()
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
             yield self._at(row.fork_ns, f"began   {where}")
+
+    def _start(self) -> Iterator[Event]:
+        """What the start of multiprocessing that made it did, step by step."""
+        table = self.recording.whole.starts()
+        steps = table[(table["start_id"] == self.row.id) & table["children"].notna()]
+        if steps.empty:
+            return
+        one, cleared = next(_rows(steps)), steps["cleared_id"].dropna()
+        reaped = some([self.names.pid(int(each)) for each in cleared.head(4)], len(cleared))
+        polled = f"polled {count(one.polled, 'child', 'children') if one.polled else 'no child'}"
+        method = "" if pd.isna(one.method) else f" (method {one.method})"
+        words = f"{polled}{f', reaped {reaped}' if reaped else ''}; forked{method}; child set now {one.children:,}"
+        yield self.row.fork_ns, Line("", f"start   {words}")
 
     def _actor(self, ident: Any, pid: Any, tid: Any, site: Any) -> str:
         """`4700`, with its name where no line tells what it is, `thread 4702 of 4700`."""

@@ -1,26 +1,26 @@
-"""`forktrace demo`, run as a user would: the founding article's consumer, recorded for real."""
+"""`forktrace demo kafka`, run as a user would: the founding article's consumer, recorded for real; also under Python 2.7."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from recorded import CLOCKS_NS, MARK, PATIENCE_S, forktrace_command, processes_with, wait_until
+from consumed import SINGLES, Consumed
+from recorded import MARK, PATIENCE_S, forktrace_command, interpreters, processes_with, wait_until
 
 import forktrace
+from forktrace.scenes import scene
 from forktrace.trace.words import duration
 
 pytestmark = pytest.mark.root
-
-SINGLES, BURST, CHILDREN = 3, 5, 9  # messages of the schedule in forktrace/scenes/broker.py
-PAUSE_MS = 600  # the least of the pauses there, of 1.2 s and 1.5 s, that a child has left when it has ended at last
 
 
 @pytest.fixture(scope="module")
@@ -60,55 +60,40 @@ def done(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedPr
 
 
 @pytest.fixture(scope="module")
-def children(done: subprocess.CompletedProcess[str], folder: Path) -> pd.DataFrame:
-    """The lifecycle rows of the consumer's children, in the order of their forks."""
-    table = forktrace.read(folder / "run.arrows").lifecycles()
-    consumer = int(table.loc[table["origin"] == "target", "id"].iloc[0])
-    return table[table["parent_id"] == consumer].reset_index(drop=True)
+def consumed(done: subprocess.CompletedProcess[str], folder: Path) -> Consumed:
+    """What was recorded."""
+    return Consumed(forktrace.read(folder / "run.arrows"))
 
 
-def test_one_child_per_message(children: pd.DataFrame) -> None:
+def test_one_child_per_message(consumed: Consumed) -> None:
     """Nine messages, nine children, all of them zombies for a while, all seen completely."""
-    assert len(children) == CHILDREN
-    assert (children["exit_code"] == 0).all()
-    assert children["complete"].all(), children["notes"].tolist()
-    assert (children["zombie_ms"] > 0).all()
+    consumed.assert_one_child_per_message()
 
 
-def test_single_zombies_last_until_the_next_start(children: pd.DataFrame) -> None:
+def test_single_zombies_last_until_the_next_start(consumed: Consumed) -> None:
     """Phenomenon (a): each is cleared by the next start, and was a zombie all the while between."""
-    singles = children[:SINGLES]
-    following = children["id"][1 : SINGLES + 1]
-    assert singles["cleared_by_id"].tolist() == following.tolist()
-    assert (singles["zombie_ms"] >= PAUSE_MS).all()
-    assert (singles["reap_ns"] <= children["fork_ns"].shift(-1)[:SINGLES] + CLOCKS_NS).all()
+    consumed.assert_singles_last_until_the_next_start()
 
 
-def test_burst_is_cleared_together(children: pd.DataFrame) -> None:
-    """Phenomenon (b): all zombies of the burst are there at once, and the one next start clears them all."""
-    burst, following = children[SINGLES : SINGLES + BURST], children.iloc[SINGLES + BURST]
-    assert burst["cleared_by_id"].tolist() == [following["id"]] * BURST
-    assert burst["zombie_ns"].max() < burst["reap_ns"].min()
-    assert (burst["zombie_ms"] >= PAUSE_MS).all()
-    assert burst["reap_call"].tolist() == ["wait4"] * BURST
-    assert burst["reap_options"].tolist() == ["WNOHANG"] * BURST
+def test_burst_is_cleared_by_the_one_next_start(consumed: Consumed) -> None:
+    """Phenomenon (b): all zombies of the burst are reaped inside the one next start, by _cleanup, and none between."""
+    consumed.assert_one_start_clears_the_burst()
 
 
-def test_the_last_one_is_reaped_at_the_end(children: pd.DataFrame) -> None:
+def test_the_last_one_is_reaped_at_the_end(consumed: Consumed) -> None:
     """No start follows the last child: the exiting consumer reaps it."""
-    last = children.iloc[-1]
-    assert pd.isna(last["cleared_by_id"])
-    assert last["reaper_id"] == last["parent_id"]
+    consumed.assert_the_last_is_reaped_at_the_end()
 
 
-def test_report_says_both_in_words(done: subprocess.CompletedProcess[str], children: pd.DataFrame) -> None:
+def test_report_says_both_in_words(done: subprocess.CompletedProcess[str], consumed: Consumed) -> None:
     """The report names who cleared whom, and after how long."""
+    children = consumed.children
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split())
     for index in range(SINGLES):
         zombie, following = children.iloc[index], children.iloc[index + 1]
         sentence = f"{zombie['pid']} was a zombie for {duration(zombie['zombie_ms'])}, until {following['pid']} was started at"
         assert f"{sentence} consumer.py:" in text
-    burst, following = children[SINGLES : SINGLES + BURST], children.iloc[SINGLES + BURST]
+    burst, following = consumed.burst, consumed.following
     first = ", ".join(str(pid) for pid in burst["pid"][:3])
     longest = duration(burst["zombie_ms"].max())
     assert f"{first} and 2 more were zombies for up to {longest} and were cleared together" in text
@@ -136,10 +121,10 @@ def test_why_explains_the_finding_by_itself(done: subprocess.CompletedProcess[st
 
 
 def test_nothing_is_overwritten(done: subprocess.CompletedProcess[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """A second demo of the same name is refused before anything starts."""
+    """A second demo of the same name, with or without the ending of a file, is refused before anything starts."""
     before = (folder / "run.arrows").read_bytes()
     again = subprocess.run(
-        forktrace_command("demo", "kafka", "-o", "run"),
+        forktrace_command("demo", "kafka", "-o", "run.png"),
         env=environment,
         cwd=folder,
         capture_output=True,
@@ -151,18 +136,23 @@ def test_nothing_is_overwritten(done: subprocess.CompletedProcess[str], folder: 
     assert (folder / "run.arrows").read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "line_of_it"), [("kafka", "is done"), ("start", "started")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_interrupted_demo_leaves_nobody_behind(number: signal.Signals, folder: Path, marked: dict[str, str]) -> None:
+def test_interrupted_demo_leaves_nobody_behind(
+    number: signal.Signals, name: str, line_of_it: str, folder: Path, marked: dict[str, str]
+) -> None:
     """Ctrl-C, which a terminal sends to the whole group, and signals to the demo alone: everything it started ends."""
-    pytest.importorskip("kafka", reason="kafka-python is missing")
-    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    if name == "kafka":
+        pytest.importorskip("kafka", reason="kafka-python is missing")
+        pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    trace = f"{name}-{number.name}"
     demo = subprocess.Popen(
-        forktrace_command("demo", "kafka", "-o", number.name), env=marked, cwd=folder, stderr=subprocess.PIPE, text=True,
+        forktrace_command("demo", name, "-o", trace), env=marked, cwd=folder, stderr=subprocess.PIPE, text=True,
         stdout=subprocess.DEVNULL, process_group=0,
     )  # fmt: skip
     assert demo.stderr
     for line in demo.stderr:
-        if "is done" in line:
+        if line_of_it in line:
             break
     if number == signal.SIGINT:
         os.killpg(demo.pid, number)
@@ -171,4 +161,45 @@ def test_interrupted_demo_leaves_nobody_behind(number: signal.Signals, folder: P
     demo.stderr.read()
     assert demo.wait(PATIENCE_S) != 0
     wait_until(lambda: not processes_with(f"{MARK}={marked[MARK]}"), "every process of the demo has ended")
-    assert forktrace.read(folder / f"{number.name}.arrows").cut is None
+    assert forktrace.read(folder / f"{trace}.arrows").cut is None
+
+
+@pytest.fixture
+def python27() -> str:
+    """A Python 2.7."""
+    of_pyenv = (path for name, path in interpreters().items() if name.startswith("2.7."))
+    return next(of_pyenv, None) or shutil.which("python2.7") or pytest.skip("python2.7 is missing: on PATH and in pyenv")
+
+
+@pytest.fixture
+def kafka27(folder: Path) -> Path:
+    """A directory with a kafka-python of 2.7's time."""
+    packages = folder / "site-packages"
+    install = ["install", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=2.7", f"--target={packages}"]
+    subprocess.run([sys.executable, "-m", "pip", *install, "kafka-python==1.4.7"], check=True)
+    return packages
+
+
+def test_kafka_under_python_2_7(python27: str, kafka27: Path, folder: Path, marked: dict[str, str]) -> None:
+    """The same program in the Python and with the kafka-python of the article's time: the same findings."""
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    kafka, trace = scene("kafka"), folder / "python27.arrows"
+    broker = subprocess.Popen(
+        [sys.executable, str(kafka.feeder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=marked, text=True
+    )
+    assert broker.stdin
+    assert broker.stdout
+    try:
+        arguments = broker.stdout.readline().split()
+        consumer = ["env", f"PYTHONPATH={kafka27}", python27, "-B", str(kafka.program), *arguments]
+        record = forktrace_command("record", "-q", "-o", str(trace), "--", *consumer)
+        subprocess.run(record, stdout=broker.stdin, env=marked, timeout=PATIENCE_S, check=True)
+        broker.stdin.close()
+        assert broker.wait(PATIENCE_S) == 0
+    finally:
+        broker.kill()
+        broker.wait()
+    recording = forktrace.read(trace)
+    runtimes = recording.events().query("kind == 'runtime'")
+    assert runtimes["detail"].str.startswith("Python 2.7.").any()
+    Consumed(recording).assert_findings()

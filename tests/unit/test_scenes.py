@@ -17,7 +17,7 @@ from forktrace.live import demo
 from forktrace.scenes import SCENES, Scene, scene
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-PROGRAMS = sorted({path for each in SCENES for path in (each.program, each.feeder)})
+PROGRAMS = sorted({path for each in SCENES for path in (each.program, each.feeder) if path})
 
 
 def imported(program: Path) -> set[str]:
@@ -53,10 +53,15 @@ def test_missing_module_names_the_command_that_installs_it() -> None:
 
 
 def test_demo_without_the_extra_ends_with_78(tmp_path: Path) -> None:
-    """`forktrace demo` without kafka-python: one clear line, status 78, no file."""
+    """`forktrace demo kafka` without kafka-python: one clear line, status 78, no file."""
     hide = "import sys; sys.modules['kafka'] = None; from forktrace.cli import main; main()"
     ran = subprocess.run(
-        [sys.executable, "-c", hide, "demo"], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT, check=False
+        [sys.executable, "-c", hide, "demo", "kafka"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
     )
     assert ran.returncode == 78
     assert ran.stderr.splitlines() == [
@@ -67,12 +72,28 @@ def test_demo_without_the_extra_ends_with_78(tmp_path: Path) -> None:
 
 
 def test_demo_list_names_every_scene() -> None:
-    """`forktrace demo --list` prints a line per scene on stdout, whatever is installed."""
+    """`forktrace demo --list` prints a line per scene on stdout, with what it needs, whatever is installed."""
     ran = subprocess.run(
         [sys.executable, "-m", "forktrace", "demo", "--list"], capture_output=True, text=True, env=ENVIRONMENT, check=True
     )
     assert [line.split()[0] for line in ran.stdout.splitlines()] == [each.name for each in SCENES]
+    assert "needs kafka-python and confluent-kafka" in ran.stdout
     assert ran.stderr == ""
+
+
+def test_default_scene_is_the_first_that_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka where its modules are; else the next that needs none; kafka, and so what it needs, when nothing runs."""
+    kafka, bare = scene("kafka")._replace(modules=("json",)), Scene("bare", "", Path("bare.py"))
+    lacking = kafka._replace(modules=("no_such_module_of_anybody",))
+    for scenes, expected in (((kafka, bare), kafka), ((lacking, bare), bare), ((lacking,), lacking)):
+        monkeypatch.setattr(demo, "SCENES", scenes)
+        assert demo.default_scene() == expected
+
+
+def test_default_scene_without_the_extra_is_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without kafka-python the demo shows two processes that need nothing."""
+    monkeypatch.setitem(sys.modules, "kafka", None)
+    assert demo.default_scene() == scene("start")
 
 
 def test_present_modules_pass() -> None:
@@ -94,15 +115,24 @@ def test_nothing_starts_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint is a demo to repeat, not the command line that reads from this demo's broker."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(PermissionMissing) as failed:
-        demo.check_root()
-    assert failed.value.hint.endswith("demo")
+        demo.check_root(scene("kafka"))
+    assert failed.value.hint == 'sudo "$(command -v forktrace)" demo kafka'
+
+
+def test_only_a_scene_that_is_fed_takes_a_broker() -> None:
+    """`--bootstrap-servers` for a scene without a feeder is an error, not ignored."""
+    options = ["--bootstrap-servers", "localhost:9092"]
+    demo.check_feeder(scene("kafka"), options)
+    demo.check_feeder(Scene("bare", "", Path("bare.py")), [])
+    with pytest.raises(UsageError, match="scene bare takes no --bootstrap-servers"):
+        demo.check_feeder(Scene("bare", "", Path("bare.py")), options)
 
 
 # A scene of its own: the feeder hands out one argument, then copies what it hears; it ends when its stdin does.
 FEEDER = """
 import os, pathlib, sys
 pathlib.Path("feeder.pid").write_text(str(os.getpid()))
-print("one", flush=True)
+print("one", *sys.argv[1:], flush=True)
 pathlib.Path("heard").write_text(sys.stdin.read())
 """
 RECORDER = """
@@ -118,7 +148,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "_forktrace", lambda: [sys.executable, "recorder.py"])
     Path("feeder.py").write_text(FEEDER)
-    return Scene("stand-in", "", Path("program.py"), Path("feeder.py"), (), ())
+    return Scene("stand-in", "", Path("program.py"), Path("feeder.py"))
 
 
 def alive(file: str) -> bool:
@@ -133,10 +163,30 @@ def test_the_feeder_hears_the_scene(stand_in: Scene, monkeypatch: pytest.MonkeyP
     said: list[str] = []
     assert demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=True, say=said.append) == 7
     assert said[0].startswith("forktrace record -o t.arrows --force -- ")
-    assert said[0].endswith(" program.py one")
+    assert said[0].endswith(" program.py one --speed 2")
     assert said[1:] == ["hello"]
     assert Path("heard").read_text() == "hello\n"
     assert not alive("feeder.pid")
+    assert not alive("recorder.pid")
+
+
+def test_the_feeder_takes_options(stand_in: Scene) -> None:
+    """What is meant for the feeder follows its speed."""
+    Path("recorder.py").write_text(RECORDER)
+    said: list[str] = []
+    demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=False, say=said.append, feeding=["--burst", "7"])
+    assert said[0].endswith(" program.py one --speed 2 --burst 7")
+
+
+def test_scene_without_a_feeder(stand_in: Scene) -> None:
+    """The program itself gets the speed."""
+    Path("recorder.py").write_text(RECORDER)
+    said: list[str] = []
+    alone = stand_in._replace(feeder=None)
+    assert demo.record_scene(alone, Path("t.arrows"), speed=2, force=False, say=said.append) == 0
+    assert said[0].endswith(" program.py --speed 2")
+    assert said[1:] == ["hello"]
+    assert not Path("feeder.pid").exists()
     assert not alive("recorder.pid")
 
 
@@ -163,9 +213,33 @@ def test_feeder_that_does_not_start(stand_in: Scene) -> None:
     assert not Path("recorder.pid").exists()
 
 
+def test_schedule_of_the_kafka_scene() -> None:
+    """Single messages, a burst, one more; speed divides all but the time that the machine needs to start a big burst."""
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    from forktrace.scenes.broker import schedule
+
+    small, big = schedule(5, 1), schedule(200, 10)
+    assert [(len(tasks), pause_s) for tasks, pause_s in small] == [(1, 1.2)] * 3 + [(5, 1.5), (1, 0.5)]
+    assert small[3][0] == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8])
+    assert [pause_s for _, pause_s in big] == pytest.approx([0.12] * 3 + [0.15, 0.05])
+    assert (min(big[3][0]), max(big[3][0])) == pytest.approx((16, 16.04))
+    assert schedule(1, 1)[3][0] == [0.4]
+
+
+def test_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names it."""
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    from forktrace.scenes import broker
+
+    monkeypatch.setattr(broker, "CONNECT_S", 0.5)
+    monkeypatch.setattr(sys, "argv", ["broker.py", "--bootstrap-servers", "127.0.0.1:1"])
+    with pytest.raises(SystemExit, match=r"^127\.0\.0\.1:1: \w+"):
+        broker.main()
+
+
 def start_broker(speed: str) -> subprocess.Popen[str]:
     """Start the embedded broker of the kafka scene."""
-    command = [sys.executable, str(scene("kafka").feeder), speed]
+    command = [sys.executable, str(scene("kafka").feeder), "--speed", speed]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

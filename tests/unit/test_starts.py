@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from traces import MS, cells, child, recording, target
 
@@ -88,12 +90,13 @@ def test_a_reap_of_a_stranger_clears_nobody() -> None:
 def test_starts() -> None:
     """One row per start and zombie it cleared; one with nothing for a start that cleared none. The target is no start."""
     table = recording(target(), *DEAD, poll(50, 500), poll(51, 501), start(52, 502)).starts()
-    assert cells(table) == [
-        (10 * MS, 1, 0, None, None, None),
-        (11 * MS, 2, 0, None, None, None),
-        (52 * MS, 3, 0, None, 1, 30.0),
-        (52 * MS, 3, 0, None, 2, 31.0),
+    assert cells(table.iloc[:, :7]) == [
+        (10 * MS, 1, 0, None, None, None, None),
+        (11 * MS, 2, 0, None, None, None, None),
+        (52 * MS, 3, 0, None, 1, 30.0, 50 * MS),
+        (52 * MS, 3, 0, None, 2, 31.0, 51 * MS),
     ]
+    assert table[["polled", "method", "children", "found_by"]].isna().all(axis=None)
     assert table.dtypes.astype(str).to_dict() == {
         "time_ns": "int64",
         "start_id": "int64",
@@ -101,6 +104,11 @@ def test_starts() -> None:
         "site": "string",
         "cleared_id": "Int64",
         "zombie_ms": "float64",
+        "cleared_ns": "Int64",
+        "polled": "Int64",
+        "method": "category",
+        "children": "Int64",
+        "found_by": "category",
     }
 
 
@@ -186,3 +194,106 @@ def test_sites_of_starts_and_failed_forks() -> None:
     made = recording(target(), *rows)
     assert cells(made.starts(), "site") == [(None,), ("consumer.py:33 consume_task",)]
     assert cells(made.failed_forks(), "site") == [("consumer.py:35 consume_task",)]
+
+
+def started(time_ms: float, pid: int, dead_ms: float, **more: Any) -> list[ev.Row]:
+    """Return the rows of a child that `Process.start` made, and that becomes a zombie."""
+    ns = int(dead_ms * MS)
+    fork = ev.fork(int(time_ms * MS), pid, by=100, **(forked(33) | more))
+    return [fork, ev.exit_(ns, pid, 0, parent=100), ev.zombie(ns, pid, parent=100)]
+
+
+def joined(time_ms: float, pid: int) -> ev.Row:
+    """Return the reap of a join."""
+    frames = f"{LIB}/process.py:149 join;{LIB}/popen_fork.py:43 wait;{LIB}/popen_fork.py:27 poll"
+    return poll(time_ms, pid, options=0) | at(40, frames)
+
+
+def steps(*rows: ev.Row) -> list[tuple[Any, ...]]:
+    """Return what the starts of these rows did: whom they started and cleared, by number, and what else is seen of them."""
+    made = recording(target(), *rows)
+    pid = made.lifecycles()["pid"]
+    table = made.starts().assign(
+        start_id=lambda one: one["start_id"].map(pid), cleared_id=lambda one: one["cleared_id"].map(pid)
+    )
+    return cells(table, "start_id", "cleared_id", "polled", "method", "children", "found_by")
+
+
+def test_three_steps_of_a_start() -> None:
+    """It polls all children of the set, dead or alive, reaps the dead, and adds the new one; a joined one has left."""
+    rows = [*started(1, 500, 20), *started(2, 501, 20), *started(3, 502, 20), *started(4, 503, 90), joined(30, 502)]
+    rows += [poll(50, 500) | swept(33), poll(50.1, 501) | swept(33), *started(50.2, 504, 99)]
+    assert steps(*rows) == [
+        (500, None, 0, "fork", 1, "next-start"),
+        (501, None, 1, "fork", 2, "next-start"),
+        (502, None, 2, "fork", 3, None),
+        (503, None, 3, "fork", 4, None),
+        (504, 500, 3, "fork", 2, None),
+        (504, 501, 3, "fork", 2, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        ev.reap(30 * MS, 500, by=100, target="any", **at(44, "/srv/consumer.py:44 collect")),
+        ev.autoreap(30 * MS, 500),
+    ],
+    ids=["stolen", "ignored"],
+)
+def test_whose_status_is_lost_stays_in_the_set(release: ev.Row) -> None:
+    """What something else reaped, or nobody, is polled by every start from then on."""
+    rows = [*started(1, 500, 20), release, *started(40, 501, 99), *started(50, 502, 99)]
+    assert [(pid, polled, children) for pid, _, polled, _, children, _ in steps(*rows)] == [
+        (500, 0, 1),
+        (501, 1, 2),
+        (502, 2, 3),
+    ]
+
+
+def test_sets_of_two_processes() -> None:
+    """Each process has a set of its own."""
+    other = ev.fork(20 * MS, 600, by=500, **forked(33))
+    assert [one[2::2] for one in steps(*started(1, 500, 90), *started(2, 501, 90), other)] == [(0, 1), (1, 2), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        [*started(1, 500, 20, stack=None, stack_status="lost"), joined(30, 500)],
+        [*started(1, 500, 20), poll(30, 500) | {"stack_status": "lost"}],
+    ],
+    ids=["fork", "reap"],
+)
+def test_a_missing_stack_leaves_the_set_unknown(unknown: list[ev.Row]) -> None:
+    """Whether that was a start, or whether multiprocessing found the child dead, cannot be told: nor how many there are."""
+    assert steps(*unknown, *started(250, 501, 299))[-1] == (501, None, None, "fork", None, None)
+
+
+def test_a_thread_of_c_starts_nothing_of_multiprocessing() -> None:
+    """A fork that is known not to be Python's changes no set."""
+    native = ev.fork(5 * MS, 700, by=100, stack_status="not-python")
+    assert steps(native, *started(50, 501, 99))[-1] == (501, None, 0, "fork", 1, None)
+
+
+def test_methods_of_starts() -> None:
+    """Spawn's Popen, the fork server, which has the children in no set of its own, and helpers, which no Popen forks."""
+    spawn = f"{LIB}/popen_fork.py:19 __init__;{LIB}/popen_spawn_posix.py:62 _launch;{LIB}/util.py:456 spawnv_passfds"
+    tracker = start(1, 500) | forked(
+        33, launch=f"{LIB}/popen_fork.py:19 __init__;{LIB}/popen_spawn_posix.py:47 _launch;{TRACKER}"
+    )
+    worker = start(3, 502) | {"stack": f"<string>:1 <module>;{LIB}/forkserver.py:265 main", "stack_status": "ok"}
+    old = "/usr/lib/python2.7/multiprocessing"
+    before = f"/srv/old.py:3 main;{old}/process.py:130 start;{old}/forking.py:121 __init__"
+    rows = [tracker, start(2, 501) | forked(33, launch=spawn), worker, start(4, 503) | {"stack": before, "stack_status": "ok"}]
+    assert [one[3] for one in steps(*rows)] == [None, "spawn", "forkserver", "fork"]
+    assert [one[2] for one in steps(*rows)] == [None, 0, None, 1]
+
+
+@pytest.mark.parametrize("cause", ["active_children", "_exit_function"])
+def test_what_found_a_started_process(cause: str) -> None:
+    """active_children() and the exit handler go through the set as the next start does."""
+    outer = f"{LIB}/process.py:86 active_children" if cause == "active_children" else f"{LIB}/util.py:334 _exit_function"
+    frames = f"{outer};{LIB}/process.py:59 _cleanup;{LIB}/popen_fork.py:28 poll"
+    found = steps(*started(1, 500, 20), poll(30, 500) | at(40, frames))[0][5]
+    assert found == {"active_children": "active-children", "_exit_function": "exit-handler"}[cause]

@@ -519,21 +519,25 @@ def with_stacks() -> Recording:
 def test_a_trace_with_stacks() -> None:
     """From the rows of a trace to the words, with nothing filled in by hand."""
     made = with_stacks()
-    assert told(made, 1)[:5] == [
+    assert told(made, 1)[:6] == [
         "4711 was a zombie for 1.803 s",
         f"+1.204 forked  by 100 {SITE} | p.start()",
+        "start   polled no child; forked (method fork); child set now 1",
         "+1.406 exited  0 after 202 ms, as its function had ended",
         f"+3.209 reaped  by 100 {SITE} > Process.start > _cleanup > poll > waitpid(4711, WNOHANG)",
         "why never joined; starting 4715 swept it away, since Process.start() first polls every child that has ended "
         "(next-start)",
     ]
-    assert told(made, 2)[3:6] == [
+    assert told(made, 2)[2:7] == [
+        "start   polled 1 child, reaped 4711; forked (method fork); child set now 1",
+        "+3.400 exited  0 after 190 ms, as its function had ended",
         "asked   12 times in vain; 100 asks children in vain at consumer.py:65 wait_all",
         "+3.500 reaped  by 100 consumer.py:70 wait_all > Process.join > wait > poll > waitpid(4715, WNOHANG)",
         "why 100 joined it; that join() came only then (join)",
     ]
     assert told(made, 3)[1:] == [
         "+3.600 forked  by thread 103 of 100, in its libraries: Pool._handle_workers > _repopulate_pool_static > Process.start",
+        "start   polled no child; forked; child set now 1",
         "+3.700 exited  0 after 100 ms, as its function had ended",
         "+3.800 reaped  by thread 103 of 100, in its libraries: Pool._handle_workers > _join_exited_workers > "
         "Process.join > wait > poll > waitpid(4720, WNOHANG)",
