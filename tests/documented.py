@@ -6,6 +6,8 @@ directory lie the traces of tests/data and the programs of the tutorial; NOT_RUN
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import shlex
@@ -33,7 +35,11 @@ NOT_RUN: Final = {
     "sudo forktrace demo kafka --bootstrap-servers ": "it needs a broker; make test-kafka brings one",
     "make ": "make runs the tests, and some targets install what is missing",
 }
-STATUS: Final = {"forktrace doctor": (0, 78)}  # 78: it has found something to complain about, such as in a container
+UNTIL_CTRL_C: Final = ("forktrace ps --watch",)
+STATUS: Final = {
+    "forktrace doctor": (0, 78),  # 78: it has found something to complain about, such as in a container
+    "forktrace ps --watch": (130,),
+}
 
 LONG_S: Final = 6 * PATIENCE_S  # for a whole page
 
@@ -127,7 +133,7 @@ def run(page: Path, folder: Path) -> list[Done]:
     mark = str(uuid.uuid4())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
     path = f"{_programs(folder)}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment |= {"PYTHONPATH": str(ROOT), "PATH": path, MARK: mark, "COLUMNS": "80"}
+    environment |= {"PYTHONPATH": str(ROOT), "PATH": path, MARK: mark, "COLUMNS": "80", "TZ": "UTC"}
     here = folder / "here"
     try:
         subprocess.run(["bash", "-c", script], cwd=here, env=environment, check=False, stdin=subprocess.DEVNULL, timeout=LONG_S)
@@ -163,7 +169,8 @@ def _programs(folder: Path) -> Path:
 def _step(number: int, command: Command, folder: Path) -> str:
     """Return the shell's lines for a command. One that looks at processes is repeated until there is something to see."""
     out = shlex.quote(str(folder / f"{number}.out"))
-    line = f"{{ {command.text}\n}} > {out} 2>&1"
+    interrupted = "timeout --preserve-status --signal INT 5 " if command.text in UNTIL_CTRL_C else ""
+    line = f"{{ {interrupted}{command.text}\n}} > {out} 2>&1"
     if command.text.startswith("ps "):
         enough = f"[ $(wc -l < {out}) -ge {len(command.shown.splitlines())} ] && grep -q defunct {out}"
         line = f"for turn in {{1..600}}; do {line}; {enough} && break; sleep 0.1; done"
@@ -172,6 +179,17 @@ def _step(number: int, command: Command, folder: Path) -> str:
 
 def _done(number: int, command: Command, folder: Path) -> Done:
     return Done(command, (folder / f"{number}.out").read_text(), int((folder / f"{number}.status").read_text()))
+
+
+def pictures_of_notebooks(page: Path) -> dict[Path, bytes]:
+    """Return the pictures that a page takes from notebooks: `04-exits-2.png` is the second one of 04-exits.ipynb."""
+    found = {}
+    for notebook, number in re.findall(r"\((\d\d-[a-z]+)-(\d+)\.png\)", page.read_text()):
+        cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+        data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+        pictures = [each["image/png"] for each in data if "image/png" in each]
+        found[page.parent / f"{notebook}-{number}.png"] = base64.b64decode(pictures[int(number) - 1])
+    return found
 
 
 def shown_as(command: Command, printed: str) -> str:
@@ -188,6 +206,7 @@ def rewrite(page: Path, folder: Path) -> None:
         if done.command.shown:
             text = text[:start] + shown_as(done.command, done.printed) + text[end:]
     page.write_text(text)
-    for picture in (folder / "here").glob("*.png"):
-        if f"({page.stem}-{picture.name})" in text:
-            (page.parent / f"{page.stem}-{picture.name}").write_bytes(picture.read_bytes())
+    drawn = {page.parent / f"{page.stem}-{path.name}": path.read_bytes() for path in (folder / "here").glob("*.png")}
+    for path, picture in (drawn | pictures_of_notebooks(page)).items():
+        if f"({path.name})" in text:
+            path.write_bytes(picture)

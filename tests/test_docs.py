@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
 
 import click
+import documented
 import pytest
 from click.testing import CliRunner
 
@@ -80,7 +82,7 @@ def test_every_table_and_column_is_described() -> None:
     """docs/tables.md has a section for each table, with a row for each column, in the order of the table."""
     recording = forktrace.read(ROOT / "tests/data/kafka.arrows")
     tables = next(each for each in cli.commands["export"].params if each.name == "table").type.choices
-    assert set(re.findall(r"^## (.*)$", DOCS["tables.md"], re.MULTILINE)) == set(tables)
+    assert set(re.findall(r"^## (.*)$", DOCS["tables.md"], re.MULTILINE)) == {*tables, "processes_at"}
     for name in tables:
         assert in_order(section("tables.md", name)) == list(getattr(recording, name)().columns), name
 
@@ -121,6 +123,13 @@ def test_every_link_leads_somewhere() -> None:
     assert {path.resolve() for path in (ROOT / "docs").rglob("*.png")} <= reached
 
 
+def test_pictures_of_notebooks_are_theirs() -> None:
+    """A picture that a page takes from a notebook is the one that the notebook has now (`make golden` copies it)."""
+    pictures = [each for page in documented.PAGES for each in documented.pictures_of_notebooks(page).items()]
+    assert pictures
+    assert not [path.name for path, picture in pictures if path.read_bytes() != picture]
+
+
 def test_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block of Python that is no program of the tutorial runs, where the trace that it reads lies."""
     (tmp_path / "run.arrows").write_bytes((ROOT / "tests/data/kafka.arrows").read_bytes())
@@ -139,6 +148,16 @@ def test_every_column_of_a_moment_is_described() -> None:
 
     section = DOCS["tables.md"].partition("## processes_at")[2].partition("\n## ")[0]
     assert set(COLUMNS) == first_cells(section)
+
+
+def test_every_field_of_ps_is_described() -> None:
+    """docs/commands.md has a row for each field of `ps --json`."""
+    from forktrace.trace import snapshot
+
+    section = DOCS["commands.md"].partition("## ps\n")[2].partition("\n## ")[0]
+    kinds = (snapshot.Snapshot, snapshot.Parent, snapshot.Zombie, snapshot.Limit)
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert fields == first_cells(section)
 
 
 def test_every_cause_is_explained() -> None:

@@ -55,7 +55,7 @@ def tell(before, call, result):
 
 def zombie(process, pause):
     """Return the process when it has ended and nobody has looked at it for a while."""
-    while state(process.pid) != "zombie":
+    while state(process.pid) == "alive":
         time.sleep(0.005)
     time.sleep(pause)
     return process
