@@ -2,7 +2,8 @@
 
 Each ratio is of two runs one right after the other, bare and traced, taking turns in which comes first; printed is the median
 of the ratios and its 95 % interval by order statistics. Every workload prints the seconds that it took itself, so a tracer's
-start-up does not count. The tables are Markdown, for docs/limits.md.
+start-up does not count. forktrace goes on recording between the runs of a workload, also while it runs bare: what that costs
+a process that is not followed is measured by itself. The tables are Markdown, for docs/limits.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,7 +47,7 @@ POINTS = [
 # perf and bpftrace want tracefs where they look for it: mounted there for them alone
 WITH_TRACEFS = ["unshare", "--mount", "sh", "-c", 'mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec "$@"', "sh"]
 BPFTRACE = ",".join(f"tracepoint:{point}" for point in POINTS) + ' { printf("%llu %d %s %s\\n", nsecs, pid, comm, probe); }'
-OURS, WITHOUT = "forktrace", "forktrace --no-stacks"
+BARE, OURS, WITHOUT = "bare", "forktrace", "forktrace --no-stacks"
 STORM_VERSIONS = ("3.11", "3.13")
 DEPTHS = (5, 40)
 HEAVY = ["pyarrow", "pandas", "matplotlib", "bcc"]
@@ -82,11 +84,11 @@ def interpreters() -> dict[str, str]:
     return found
 
 
-def tracers(folder: Path) -> dict[str, list[str]]:
-    """Return what each tracer puts before a command."""
+def tracers(folder: Path, trace: Path | None = None) -> dict[str, list[str]]:
+    """Return what each tracer puts before a command; forktrace writes `trace`."""
     quoted = [*WITH_TRACEFS, "sh", "-c", 'program=$1 out=$2; shift 2; exec bpftrace -q -o "$out" -c "$*" -e "$program"', "sh"]
     events = [word for point in POINTS for word in ("-e", point)]
-    record = [*FORKTRACE, "record", "-q", "--force", "--user", "root", "-o", str(folder / "x.arrows")]
+    record = [*FORKTRACE, "record", "-q", "--force", "--user", "root", "-o", str(trace or folder / "x.arrows")]
     return {
         OURS: [*record, "--"],
         WITHOUT: [*record, "--no-stacks", "--"],
@@ -148,9 +150,11 @@ def trace_facts(path: Path) -> tuple[int, int, int, int]:
 
 
 def usable(folder: Path) -> dict[str, list[str]]:
-    """Return the tracers that run here, and name those that do not."""
+    """Return the other tracers that run here, and name those that do not."""
     found = {}
     for name, prefix in tracers(folder).items():
+        if name in (OURS, WITHOUT):
+            continue
         try:
             elapsed_s([*prefix, str(folder / "storm"), "1", "10"])
             found[name] = prefix
@@ -160,46 +164,62 @@ def usable(folder: Path) -> dict[str, list[str]]:
 
 
 def slowdowns(folder: Path, count: int, rival_count: int, only: str) -> None:
-    """Print the table of ratios, one line for each workload and tracer whose names contain `only`."""
-    commands = workloads(folder)
+    """Print the table of ratios, a line for each workload and tracer, of the workloads whose names contain `only`."""
+    commands = {name: command for name, command in workloads(folder).items() if only in name}
     row("workload", "tracer", "pairs", "slowdown [95 % interval]", "bare, s", "events lost", "trace, bytes a process")
     row(*["---"] * 7)
-    found = usable(folder)
-    for name, prefix in found.items():
-        is_ours = name in (OURS, WITHOUT)
-        for workload, command in commands.items():
-            if only in f"{workload}, {name}" and (is_ours or "depth" not in workload):
-                pair = command, [*prefix, *command]
-                one_line(folder, workload, name, pair, count if is_ours else rival_count, is_ours)
-    if OURS not in found or WITHOUT not in found:
-        return
     for workload, command in commands.items():
-        name = "stacks against --no-stacks"
-        if only in f"{workload}, {name}":
-            pair = [*found[WITHOUT], *command], [*found[OURS], *command]
-            one_line(folder, workload, name, pair, count, True)
+        ours(folder, workload, command, count)
+    for name, prefix in usable(folder).items():
+        for workload, command in commands.items():
+            if rival_count and "depth" not in workload:
+                both = pairs(rival_count, partial(elapsed_s, command), partial(elapsed_s, [*prefix, *command]))
+                one_line(workload, name, both, "not counted", "")
 
 
-def one_line(folder: Path, workload: str, name: str, pair: tuple[list[str], list[str]], count: int, is_ours: bool) -> None:
-    """Measure the second of two commands against the first, and print the line."""
-    traces = []
-    before, after = pair
+def ours(folder: Path, workload: str, command: list[str], count: int) -> None:
+    """Print what forktrace costs a workload, with stacks and without, and the one against the other."""
+    traces = {name: folder / f"{place}.arrows" for place, name in enumerate((WITHOUT, OURS))}
+    runs: dict[str, Callable[[], float]] = {BARE: partial(elapsed_s, command)}
+    with contextlib.ExitStack() as open_ones:
+        for name, trace in traces.items():
+            runs[name] = open_ones.enter_context(turns(tracers(folder, trace)[name], command))
+        rounds = in_turn(runs, count)
+    for before, after in ((BARE, WITHOUT), (BARE, OURS), (WITHOUT, OURS)):
+        lost, processes, size, batches = trace_facts(traces[after])
+        about = f"{size / processes:.0f} ({processes} processes in {batches} batches)"
+        name = f"stacks against {WITHOUT}" if before == WITHOUT else after
+        one_line(workload, name, [(one[before], one[after]) for one in rounds], str(lost), about)
 
-    def traced() -> float:
-        seconds = elapsed_s(after)
-        if is_ours:
-            traces.append(trace_facts(folder / "x.arrows"))
-        return seconds
 
-    both = pairs(count, lambda: elapsed_s(before), traced)
+@contextlib.contextmanager
+def turns(prefix: Sequence[str], command: Sequence[str]) -> Iterator[Callable[[], float]]:
+    """Trace a process that runs `command` whenever it is told to; yields the function that does so and returns the seconds."""
+    order = [*prefix, sys.executable, str(WORKLOADS / "turns.py"), *command]
+    with subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def run() -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(file=process.stdin, flush=True)
+            return float(process.stdout.readline())
+
+        run()  # what is new is sent
+        yield run
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def in_turn(runs: Mapping[str, Callable[[], float]], count: int) -> list[dict[str, float]]:
+    """Return the seconds of `count` rounds of all the runs; each begins with the one that came second in the round before."""
+    names = list(runs)
+    return [{name: runs[name]() for name in names[first:] + names[:first]} for first in (n % len(names) for n in range(count))]
+
+
+def one_line(workload: str, name: str, both: list[tuple[float, float]], lost: str, about: str) -> None:
+    """Print the line of pairs (before, after)."""
     bare = statistics.median(fast for fast, _ in both)
-    lost, size = "not counted", ""
-    if traces:
-        lost = str(sum(losses for losses, _, _, _ in traces))
-        each = statistics.median(file_bytes / processes for _, processes, file_bytes, _ in traces)
-        batches = statistics.median(batches for _, _, _, batches in traces)
-        size = f"{each:.0f} ({traces[0][1]} processes in {batches:.0f} batches)"
-    row(workload, name, count, shown([slow / fast for fast, slow in both]), f"{bare:.2f}", lost, size)
+    row(workload, name, len(both), shown([slow / fast for fast, slow in both]), f"{bare:.2f}", lost, about)
 
 
 @contextlib.contextmanager
@@ -306,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=20, help="pairs of runs for forktrace")
     parser.add_argument("--rival-pairs", type=int, default=6, help="pairs of runs for each other tracer")
-    parser.add_argument("--only", default="", metavar="NAME", help="lines whose workload or tracer contains NAME; or: system")
+    parser.add_argument("--only", default="", metavar="NAME", help="workloads whose names contain NAME; or: system")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("recording needs root")

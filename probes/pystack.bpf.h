@@ -267,16 +267,15 @@ static __always_inline u64 mix_read(u64 *mixed, u64 start, u64 size, u64 got, u6
     start &= 63;
     got = (got - start) & ~less(got, start); /* of the data */
     u64 here = (size & less(size, got)) | (got & ~less(size, got));
-    u64 one = *mixed;
+    u64 one = *mixed, other = here; /* two, so that one need not wait for the other's multiplication */
     *(u64 *)((u8 *)ahead->block + ((start + here) & 255)) = 0;
 #pragma nounroll
     for (int i = 0; i < most / 8; i += 2) {
         one = mix(one, *(u64 *)((u8 *)ahead->block + start + 8 * i) & less(8 * i, here));
-        asm volatile("" : "+r"(one)); /* one after the other */
-        one = mix(one, *(u64 *)((u8 *)ahead->block + start + 8 * i + 8) & less(8 * i + 8, here));
-        asm volatile("" : "+r"(one));
+        other = mix(other, *(u64 *)((u8 *)ahead->block + start + 8 * i + 8) & less(8 * i + 8, here));
+        asm volatile("" : "+r"(one), "+r"(other));
     }
-    *mixed = one;
+    *mixed = mix(one, other);
     return here;
 }
 

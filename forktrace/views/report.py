@@ -366,7 +366,7 @@ def _missing_stacks(table: pd.DataFrame) -> Iterator[Text]:
     forks = table.loc[table["origin"] == "forked", "fork_stack_status"]
     reaps = table.loc[table["reap_call"].isin(WAITS), "reap_stack_status"]
     both = pd.concat([forks, reaps])
-    if len(both) and both.isna().all():
+    if len(forks) and both.isna().all():
         yield Text("Recorded without Python stacks: no lines, and causes only where the kernel tells them.")
         return
     missing = both[both.notna() & (both != "ok")].value_counts()

@@ -168,7 +168,7 @@ def test_interrupted_demo_leaves_nobody_behind(
 def python27() -> str:
     """A Python 2.7."""
     of_pyenv = (path for name, path in interpreters().items() if name.startswith("2.7."))
-    return next(of_pyenv, None) or shutil.which("python2.7") or pytest.skip("python2.7 is missing: on PATH and in pyenv")
+    return next(of_pyenv, None) or shutil.which("python2.7") or pytest.skip("Python 2.7 is missing, on PATH and in pyenv")
 
 
 @pytest.fixture

@@ -65,6 +65,12 @@ def test_without_zombies() -> None:
     assert len(after("Not known for sure", written).splitlines()) == 2
 
 
+def test_without_forks() -> None:
+    """A program that forked nothing has no lines to miss."""
+    rows = [target(), ev.exit_(50 * MS, 100), ev.zombie(50 * MS, 100, parent=50), ev.reap(50 * MS, 100, by=50)]
+    assert "stacks" not in text(recording(*rows))
+
+
 def test_of_nothing() -> None:
     """Of an empty recording there is one thing to say: why it is empty."""
     written = text(recording(ev.end(5 * MS), closed=False))
