@@ -7,7 +7,7 @@ JAVA_PACKAGES := maven default-jre-headless
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 
-.PHONY: help setup system demo test test-kafka lint bench
+.PHONY: help setup system demo test test-kafka lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,3 +46,8 @@ lint: setup ## ruff and mypy
 
 bench: setup ## measure what docs/limits.md prints; needs root
 	@set -e; for program in benchmarks/*.py; do echo "$$program"; $(SUDO) $(BIN)/python $$program; done
+
+golden: setup ## record the scenes into tests/data, run the notebooks on them, and the commands of the docs; needs root
+	$(SUDO) $(BIN)/python tests/golden.py record
+	$(BIN)/python tests/golden.py notebooks
+	$(SUDO) $(BIN)/python tests/golden.py pages

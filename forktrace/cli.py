@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
-_TABLES: Final = ("lifecycles", "events", "starts", "waits", "zombie_count", "signals", "failed_forks", "stolen")
+_TABLES: Final = (
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen"),
+)
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
+_WATCH_S: Final = 2.0
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
@@ -87,6 +91,7 @@ def cli() -> None:
         forktrace report                            the newest recording here, in words
         forktrace why 4711                          one process, explained
         forktrace timeline -o consumer.png
+        forktrace ps --watch                        the zombies of this machine, now
     """
 
 
@@ -217,17 +222,39 @@ def timeline(trace: str | None, output: str | None, force: bool, pid: str | None
 
 @cli.command()
 @trace_argument
-@click.option("--at", metavar="TIME", required=True, help="The moment: 0.9s after the start, or a clock: 10:27:43.5.")
-def ps(trace: str | None, at: str) -> None:
-    """Show the processes of one moment of a recording.
+@click.option("--at", metavar="TIME", help="A moment of a recording: 0.9s after the start, or a clock: 10:27:43.5.")
+@click.option("--json", "as_json", is_flag=True, help="Write the zombies of now as JSON; with --watch a line each time.")
+@click.option(
+    "--watch",
+    metavar="[SECONDS]",
+    is_flag=False,
+    flag_value=_WATCH_S,
+    type=_Seconds(0.1, 86_400),
+    help=f"Look again every SECONDS, until Ctrl-C [{_WATCH_S:g}].",
+)
+def ps(trace: str | None, at: str | None, as_json: bool, watch: float | None) -> None:
+    """Show zombies now, or a moment of a recording.
 
-    What ps would have shown: numbers, parents as they were then, and zombies as <defunct>.
+    Without a trace: the zombies of this machine by parent, their ages, and how many more processes the limits allow. Reads
+    /proc alone, so any user may ask. With a trace and --at: what ps would have shown at that moment.
 
     \b
     Examples:
-        forktrace ps --at 2.5s
-        forktrace ps run.arrows --at 10:27:43.5
+        forktrace ps
+        forktrace ps --watch
+        forktrace ps run.arrows --at 2.5s
     """
+    if trace is None and at is None:
+        _show_zombies(as_json, watch)
+        return
+    if as_json or watch is not None:
+        raise UsageError("--json and --watch are for the zombies of now", "leave TRACE and --at out")
+    if at is None:
+        raise UsageError(f"which moment of {trace}?", "say --at TIME; without a trace, forktrace ps shows the zombies of now")
+    _show_moment(trace, at)
+
+
+def _show_moment(trace: str | None, at: str) -> None:
     from forktrace.views import moment
 
     recording = _read(trace, None, None, None)
@@ -237,6 +264,31 @@ def ps(trace: str | None, at: str) -> None:
         click.echo(line)
     for line in moment.doubts(recording, time_ns):
         _say(f"forktrace: {line}")
+
+
+def _show_zombies(as_json: bool, watch_s: float | None) -> None:
+    """Print what there is now, once or again and again; on a terminal in place."""
+    from forktrace.live.zombies import Watcher
+    from forktrace.views import ps as view
+
+    watcher, console = Watcher(), _console()
+    if as_json:
+        click.echo(view.as_json(watcher.look(), one_line=watch_s is not None))
+    elif watch_s is not None and console.is_terminal and not console.is_dumb_terminal:
+        view.show_live(console, watcher.look, lambda: time.sleep(watch_s))
+        return
+    else:
+        seen = watcher.look()
+        view.show(console, seen)
+        if seen.zombies and watch_s is None:
+            _say("forktrace: next: forktrace ps --watch (how fast they grow); sudo forktrace record -- COMMAND, from the start")
+    while watch_s is not None:
+        time.sleep(watch_s)
+        if as_json:
+            click.echo(view.as_json(watcher.look(), one_line=True))
+        else:
+            console.print()
+            view.show(console, watcher.look())
 
 
 @cli.command()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
 
 import click
+import documented
 import pytest
 from click.testing import CliRunner
 
@@ -55,12 +57,89 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     assert named <= set(COMMANDS)
 
 
-def test_every_lifecycle_column_is_described() -> None:
-    """docs/tables.md has a row for each column of lifecycles."""
-    from forktrace.analysis.lifecycles import COLUMNS
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_docs_entry(command: str) -> None:
+    """The section of the command in docs/commands.md names each option, or what is said above of several commands does."""
+    before, _, after = DOCS["commands.md"].partition(f"## {command}\n")
+    said = before.partition("\n## ")[0] + after.partition("\n## ")[0]
+    options = [each for each in cli.commands[command].params if isinstance(each, click.Option)]
+    assert not [each.opts for each in options if not any(re.search(rf"(?<![\w-]){option}\b", said) for option in each.opts)]
 
-    section = DOCS["tables.md"].partition("## lifecycles")[2].partition("\n## ")[0]
-    assert set(COLUMNS) <= first_cells(section)
+
+def section(page: str, heading: str) -> str:
+    """Return what stands in a page below a heading."""
+    return DOCS[page].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def in_order(text: str) -> list[str]:
+    """Return the names in backquotes in the first cells of the table rows, as they come."""
+    return [
+        name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line.split("|")[1])
+    ]
+
+
+def test_every_table_and_column_is_described() -> None:
+    """docs/tables.md has a section for each table, with a row for each column, in the order of the table."""
+    recording = forktrace.read(ROOT / "tests/data/kafka.arrows")
+    tables = next(each for each in cli.commands["export"].params if each.name == "table").type.choices
+    assert set(re.findall(r"^## (.*)$", DOCS["tables.md"], re.MULTILINE)) == {*tables, "processes_at"}
+    for name in tables:
+        assert in_order(section("tables.md", name)) == list(getattr(recording, name)().columns), name
+
+
+def test_every_key_of_the_header_is_described() -> None:
+    """docs/trace-format.md has a row for each key of a header, and none for a key that there is not."""
+    header = forktrace.read(ROOT / "tests/data/kafka.arrows").header
+    assert first_cells(section("trace-format.md", "Header")) == set(header)
+
+
+def test_every_status_is_described() -> None:
+    """The table of exit statuses in docs/commands.md has that of each error."""
+    from forktrace import errors
+
+    statuses = {each.exit_status for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "exit_status")}
+    said = {int(cell) for cell in re.findall(r"^\| (\d+) \|", section("commands.md", "Exit status"), re.MULTILINE)}
+    assert statuses <= said
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a forge calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Each relative link of README.md and docs/ names a file, and a heading of it, that exist; each picture is shown."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]
+    wrong, reached = [], set()
+    for page, link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        reached.add(target)
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(f"{page.name}: {link}")
+    assert not wrong
+    assert {path.resolve() for path in (ROOT / "docs").rglob("*.png")} <= reached
+
+
+def test_pictures_of_notebooks_are_theirs() -> None:
+    """A picture that a page takes from a notebook is the one that the notebook has now (`make golden` copies it)."""
+    pictures = [each for page in documented.PAGES for each in documented.pictures_of_notebooks(page).items()]
+    assert pictures
+    assert not [path.name for path, picture in pictures if path.read_bytes() != picture]
+
+
+def test_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block of Python that is no program of the tutorial runs, where the trace that it reads lies."""
+    (tmp_path / "run.arrows").write_bytes((ROOT / "tests/data/kafka.arrows").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    snippets = [
+        each for text in DOCS.values() for each in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, "<docs>", "exec"), {})
 
 
 def test_every_column_of_a_moment_is_described() -> None:
@@ -69,6 +148,16 @@ def test_every_column_of_a_moment_is_described() -> None:
 
     section = DOCS["tables.md"].partition("## processes_at")[2].partition("\n## ")[0]
     assert set(COLUMNS) == first_cells(section)
+
+
+def test_every_field_of_ps_is_described() -> None:
+    """docs/commands.md has a row for each field of `ps --json`."""
+    from forktrace.trace import snapshot
+
+    section = DOCS["commands.md"].partition("## ps\n")[2].partition("\n## ")[0]
+    kinds = (snapshot.Snapshot, snapshot.Parent, snapshot.Zombie, snapshot.Limit)
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert fields == first_cells(section)
 
 
 def test_every_cause_is_explained() -> None:

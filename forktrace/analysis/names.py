@@ -6,10 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from forktrace.trace.words import printable
 
-def printable(text: str) -> str:
-    """Return `text` with everything that is not a visible character or a space as an escape: `\\x1b`, `\\n`, `\\u202e`."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+__all__ = ["Names", "name", "printable"]
 
 
 def name(comm: Any) -> str:

@@ -88,9 +88,8 @@ class Recording:
     @property
     def start_ns(self) -> int:
         """When the target started, CLOCK_BOOTTIME ns: the 0 of every relative time."""
-        targets = np.flatnonzero((self.whole.lifecycles()["origin"] == "target").to_numpy())
-        if len(targets):
-            return int(self._history.log.fork_ns[targets[0]])
+        if (target := self._target) != NONE:
+            return int(self._history.log.fork_ns[target])
         known = self.header.get("target_start_ns")
         return int(self.header["start_ns"] if known is None else known)
 
@@ -98,6 +97,11 @@ class Recording:
     def end_ns(self) -> int:
         """The last moment of the trace, CLOCK_BOOTTIME ns: up to it open zombies age."""
         return self._history.log.end_ns
+
+    def seconds(self, times_ns: pd.Series) -> pd.Series:
+        """Return a column of CLOCK_BOOTTIME ns in s since the target's start, the x of every picture; NaN for `<NA>`."""
+        since_ns = times_ns.astype("Int64") - self.start_ns  # exact before it becomes a float
+        return since_ns.astype("Float64").astype("float64") / 1e9
 
     def between(self, since_ns: int | None = None, until_ns: int | None = None) -> Recording:
         """Return the part of the recording in a stretch of time, CLOCK_BOOTTIME ns, its ends included; None: open.
@@ -138,6 +142,13 @@ class Recording:
     def zombie_count(self) -> pd.DataFrame:
         """Return one row per change of a parent's number of zombies: `analysis.zombies.zombie_count`."""
         return self._zombie_count
+
+    def branches(self, process: int | None = None) -> pd.DataFrame:
+        """Return one row per child of `process`, about all that descends from it: `analysis.zombies.branches`.
+
+        It is over the whole time. None: of the process that `of` selected, else of the target.
+        """
+        return zombies.branches(self.whole.lifecycles(), self._root if process is None else process)
 
     def signals(self) -> pd.DataFrame:
         """Return one row per signal that kills or stops: `analysis.signals.signals`."""
@@ -241,6 +252,17 @@ class Recording:
     @cached_property
     def _zombie_count(self) -> pd.DataFrame:
         return zombies.zombie_count(self._history, self.selected)
+
+    @property
+    def _root(self) -> int:
+        """The process that all selected ones descend from."""
+        return self._target if self.selected.ids is None else int(self.selected.ids[0])
+
+    @property
+    def _target(self) -> int:
+        """The command's own process; NONE: its fork was lost."""
+        targets = np.flatnonzero((self.whole.lifecycles()["origin"] == "target").to_numpy())
+        return int(targets[0]) if len(targets) else NONE
 
     @cached_property
     def _signals(self) -> pd.DataFrame:

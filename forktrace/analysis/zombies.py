@@ -1,4 +1,4 @@
-"""How many zombies each parent has, over time."""
+"""How many zombies each parent has, over time; and how many each branch of the family left, and for how long."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NEVER, NONE, Ints, nullable
+from forktrace.analysis.log import NEVER, NONE, Ints, nullable, pick
 from forktrace.analysis.selection import Selection
 
 
@@ -73,3 +73,55 @@ def total_zombies(zombie_count: pd.DataFrame) -> pd.DataFrame:
     before = zombie_count.groupby("parent_id", dropna=False)["zombies"].shift(fill_value=0)
     change = (zombie_count["zombies"] - before).groupby(zombie_count["time_ns"]).sum()
     return change.cumsum().rename("zombies").reset_index()
+
+
+def branches(lifecycles: pd.DataFrame, process: int) -> pd.DataFrame:
+    """Return one row per child of the process with id `process`, in fork order, about all that descends from that child.
+
+    The child itself is not counted: its zombie is one of `process`. Zombies of orphans count for the branch that they were
+    born in, whoever inherited them. `lifecycles` is the table of a whole recording; the counts are over the whole time.
+
+    Columns:
+        id           int64        the child
+        processes    int64        its descendants
+        zombies      int64        of these, those that have been zombies
+        zombie_ms    float64, ms  the time that these were zombies, added up; of those still there until the end of the trace
+        longest_ms   float64, ms  the longest of these times; 0 without zombies
+        most         int64        how many were zombies at once, at most
+        open         int64        how many are zombies still
+    """
+    parent = lifecycles["parent_id"].to_numpy(np.int64, na_value=NONE)
+    child = np.flatnonzero(parent == process)
+    branch = np.append(np.where(parent == process, np.arange(len(parent)), parent), NONE)
+    for _ in range(len(parent).bit_length()):  # each time twice as far up; the last place stands for NONE
+        branch = branch[branch]
+    row = pick(np.append(np.cumsum(parent == process) - 1, NONE), branch[:-1])
+    below = np.isin(branch[:-1], child) & (parent != process)
+    zombie_ms = lifecycles["zombie_ms"].to_numpy()
+    zombie = below & ~np.isnan(zombie_ms)
+    open_ = zombie & lifecycles["zombie_open"].to_numpy()
+    longest = np.zeros(len(child))
+    np.maximum.at(longest, row[zombie], zombie_ms[zombie])
+    return pd.DataFrame(
+        {
+            "id": child,
+            "processes": np.bincount(row[below], minlength=len(child)),
+            "zombies": np.bincount(row[zombie], minlength=len(child)),
+            "zombie_ms": np.bincount(row[zombie], zombie_ms[zombie], minlength=len(child)),
+            "longest_ms": longest,
+            "most": _most(row[zombie], lifecycles["zombie_ns"][zombie].to_numpy(np.int64), zombie_ms[zombie], len(child)),
+            "open": np.bincount(row[open_], minlength=len(child)),
+        }
+    )
+
+
+def _most(group: Ints, begin_ns: Ints, lasted_ms: Ints, groups: int) -> Ints:
+    """How many stretches of time of each group overlap at most; one that ends as another begins does not."""
+    end_ns = begin_ns + np.rint(lasted_ms * 1e6).astype(np.int64)
+    group, time_ns = np.tile(group, 2), np.concatenate([begin_ns, end_ns])
+    change = np.repeat([1, -1], len(begin_ns))
+    order = np.lexsort((change, time_ns, group))
+    level = np.cumsum(change[order])  # each group ends at 0, where the next one begins
+    most = np.zeros(groups, np.int64)
+    np.maximum.at(most, group[order], level)
+    return most

@@ -53,6 +53,16 @@ SCENES: Final = (
         "six ways to leave, from a main program and from two kinds of child: what still runs then",
         _HERE / "exits.py",
     ),
+    Scene(
+        "fixes",
+        "one consumer and all that it can do about its zombies: what helps, and what it costs",
+        _HERE / "fixes.py",
+    ),
+    Scene(
+        "stolen",
+        "one part of a program takes the exit status that another waits for; then the same, mended",
+        _HERE / "stolen.py",
+    ),
 )
 
 

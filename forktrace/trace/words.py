@@ -1,4 +1,4 @@
-"""Durations and counts in words, the same while recording and afterwards."""
+"""Durations, counts and names in words, the same while recording and afterwards."""
 
 from __future__ import annotations
 
@@ -23,8 +23,23 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else many}"
 
 
+def about(seconds: float) -> str:
+    """Return a duration to two digits, as far as estimates go: `0.4 s`, `42 s`, `12 min`, `36 h`, `20 d`."""
+    if seconds < 0.95:
+        return f"{seconds:.1f} s"
+    for limit, size, unit in ((100, 1, "s"), (6000, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{round(seconds / size)} {unit}"
+    return f"{round(seconds / 86_400):,} d"
+
+
 def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, at_most: bool = False) -> str:
     """Return the sentence that says how long a process was a zombie; `still`: it was one when the recording ended."""
     if still:
         return f"{name} was still a zombie after {duration(zombie_ms)}, when the recording ended"
     return f"{name} was a zombie for {'at most ' if at_most else ''}{duration(zombie_ms)}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything that is not a visible character or a space as an escape: `\\x1b`, `\\n`, `\\u202e`."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

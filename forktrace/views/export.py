@@ -19,6 +19,7 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "starts": Recording.starts,
     "waits": Recording.waits,
     "zombie_count": Recording.zombie_count,
+    "branches": Recording.branches,
     "signals": Recording.signals,
     "failed_forks": Recording.failed_forks,
     "stolen": Recording.stolen,

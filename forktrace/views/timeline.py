@@ -60,8 +60,9 @@ def timeline(recording: Recording, ax: Axes | None = None) -> Axes:
     if ax is None:
         from matplotlib import pyplot as plt
 
+        figure = plt.figure()  # outside of the context: a notebook's backend, chosen now, changes settings that shall stay
         with matplotlib.rc_context(_STYLE):
-            return _draw(recording, _axes_of(recording, plt.figure()))
+            return _draw(recording, _axes_of(recording, figure))
     with matplotlib.rc_context(_STYLE):
         return _draw(recording, ax)
 
@@ -196,9 +197,7 @@ class _Spans(NamedTuple):
 
 
 def _seconds(recording: Recording, column: pd.Series, missing_s: float) -> Floats:
-    """Seconds from the target's start, exact to the ns before they become floats."""
-    ns = column.to_numpy(np.int64, na_value=recording.start_ns) - recording.start_ns
-    return np.where(column.isna(), missing_s, ns / 1e9)
+    return recording.seconds(column).fillna(missing_s).to_numpy()
 
 
 def _spans(recording: Recording, table: pd.DataFrame) -> _Spans:

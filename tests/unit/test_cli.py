@@ -144,6 +144,23 @@ def test_ps_of_a_moment(trace: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["t.arrows"], "which moment of t.arrows?"),
+        (["t.arrows", "--at", "1s", "--json"], "--json and --watch are for the zombies of now"),
+        (["--at", "1s", "--watch"], "--json and --watch are for the zombies of now"),
+        (["--watch", "0"], "'--watch'"),
+        (["--watch", "nan"], "'--watch'"),
+    ],
+)
+def test_ps_of_now_or_of_a_moment(arguments: list[str], words: str) -> None:
+    """A trace and a moment belong together; --json and --watch are for now."""
+    done = run("ps", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
 def test_a_report_of_a_cut_trace_says_so_once(trace: Path) -> None:
     """In the report, where it belongs: stderr has nothing to add. Without any event it is all there is to say."""
     whole = trace.read_bytes()

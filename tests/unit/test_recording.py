@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
 from traces import BOOT_NS, MS, cells, child, consumer, recording, target
 
@@ -67,6 +68,18 @@ def test_of_takes_a_process_and_its_descendants() -> None:
     assert cells(whole.of(3).events(), "kind", "id") == [("fork", 3)]
     assert whole.of(0).events()["kind"].tolist() == [kind for kind in whole.events()["kind"] if kind != "end"]
     assert cells(whole.of(1).zombie_count()) == [(20 * MS, 0, 1), (30 * MS, 0, 0)]
+
+
+def test_seconds_count_from_the_start_of_the_target() -> None:
+    """A column of ns becomes seconds, exact to the ns after years of uptime; what is not known is NaN, before or after."""
+    years_ns = 2**60
+    made = recording(target(years_ns), *child(500, years_ns // MS + 1500, years_ns // MS + 1700))
+    moments = pd.Series([years_ns, years_ns + 1, years_ns - 1, pd.NA], dtype="Int64")
+    seconds = made.seconds(moments)
+    assert seconds.dtype == "float64"
+    assert seconds[:3].tolist() == [0, 1e-9, -1e-9]
+    assert seconds.isna().tolist() == [False, False, False, True]
+    assert made.seconds(made.events()["time_ns"]).iloc[0] == 0
 
 
 def test_parts_combine() -> None:

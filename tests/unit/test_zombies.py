@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traces import MS, cells, child, recording, target
 
-from forktrace.analysis.zombies import total_zombies
+from forktrace.analysis.zombies import branches, total_zombies
 from forktrace.trace import events as ev
 
 
@@ -65,3 +65,43 @@ def test_total_of_all_parents() -> None:
     rows += [ev.exit_(20 * MS, 200, parent=100, adopter=1), ev.reap(30 * MS, 501, by=100)]
     table = total_zombies(recording(*rows).zombie_count())
     assert cells(table) == [(10 * MS, 1), (15 * MS, 2), (20 * MS, 3), (30 * MS, 2)]
+
+
+# 200 has two zombies at once and then one more, and so has its child 201 a zombie, whom an outsider inherits; 300 has nothing.
+BRANCHES = [
+    *(target(), ev.fork(1 * MS, 200, by=100), ev.fork(1 * MS + 1, 300, by=100), ev.fork(2 * MS, 201, by=200)),
+    *(*child(500, 3, 10, by=200), *child(501, 4, 15, by=200), *child(502, 5, 30, by=201), *child(503, 6, 40, by=200)),
+    *(ev.reap(20 * MS, 500, by=200), ev.reap(20 * MS, 501, by=200), ev.exit_(35 * MS, 201, parent=200, adopter=1)),
+    *(ev.autoreap(35 * MS, 201), ev.reap(40 * MS, 502, by=1), ev.end(45 * MS)),
+]
+
+
+def test_branches() -> None:
+    """All that descends from a child counts for it, also an orphan; not the child itself, and not what was never a zombie."""
+    made = recording(*BRANCHES, closed=False)
+    assert cells(made.branches()) == [(1, 5, 4, 10 + 5 + 10 + 5, 10.0, 2, 1), (2, 0, 0, 0.0, 0.0, 0, 0)]
+    assert set(made.branches().dtypes.astype(str).to_dict().items()) == {
+        *((name, "int64") for name in ("id", "processes", "zombies", "most", "open")),
+        *((name, "float64") for name in ("zombie_ms", "longest_ms")),
+    }
+
+
+def test_branches_of_another_process() -> None:
+    """Any process can be the root; of a selected one it is that one, whatever stretch of time is selected too."""
+    made = recording(*BRANCHES, closed=False)
+    of_200 = [(3, 1, 1, 10.0, 10.0, 1, 0), *((one, 0, 0, 0.0, 0.0, 0, 0) for one in (4, 5, 7))]
+    assert cells(made.branches(1)) == cells(made.of(1).between(40 * MS).branches()) == of_200
+    assert cells(made.branches(2)) == []
+
+
+def test_branches_of_a_deep_family() -> None:
+    """A chain of any depth belongs to its first link."""
+    chain = [ev.fork(number * MS, 100 + number, by=99 + number) for number in range(1, 2000)]
+    assert cells(recording(target(), *chain).branches(), "id", "processes") == [(1, 1998)]
+
+
+def test_parents_in_a_circle() -> None:
+    """A table that makes no sense has an end all the same."""
+    table = recording(target(), *child(500, 1, 10), *child(501, 2, 10, by=500)).lifecycles()
+    table.loc[[1, 2], "parent_id"] = [2, 1]
+    assert cells(branches(table, 0)) == []

@@ -1,0 +1,194 @@
+"""What /proc says about processes, now: no root, no bcc. proc(5) has the fields.
+
+A process may end between two reads, and /proc may hide a file from this user: then a reader returns None, or nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_SETTLE_S: Final = 0.0002  # a nap after which the scheduler notes anew when this thread ran
+
+
+class Stat(NamedTuple):
+    """Of /proc/PID/stat: what `forktrace ps` needs."""
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    threads: int
+    start_ticks: int  # since boot, in units of sysconf(_SC_CLK_TCK)
+    processor: int
+    status: int  # wait status; 0 too when it is not for this user to see
+
+    @property
+    def is_zombie(self) -> bool:
+        """Dead and not reaped; not a dead main thread whose process goes on."""
+        return self.state == "Z" and self.threads <= 1
+
+
+class Proc:
+    """The processes below `root`, which tests set to a tree of their own."""
+
+    def __init__(self, root: str = "/proc") -> None:
+        self.root = root
+
+    def pids(self) -> list[int]:
+        """Return the numbers of all processes that are listed."""
+        return [int(name) for name in os.listdir(self.root) if name.isdigit()]
+
+    def stat(self, pid: int) -> Stat | None:
+        """Return the state of a process; None when it is gone.
+
+        Raises:
+            PermissionError: it is there, and not for this user to see.
+        """
+        text = self._read(f"{pid}/stat")
+        if not text:
+            return None
+        head, _, rest = text.rpartition(")")  # the name may hold anything, brackets and newlines included
+        field = rest.split()
+        return Stat(
+            pid,
+            head.partition("(")[2],
+            field[0],
+            int(field[1]),
+            int(field[17]),
+            int(field[19]),
+            int(field[36]),
+            int(field[49]),
+        )
+
+    def status(self, pid: int, tid: int | None = None) -> dict[str, str]:
+        """Return the lines of /proc/PID/status, or of one thread's; empty when it is gone."""
+        text = self.read(f"{pid}/status" if tid is None else f"{pid}/task/{tid}/status") or ""
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+    def threads(self, pid: int) -> list[int]:
+        """Return the numbers of a process's threads; empty when it is gone."""
+        try:
+            return [int(name) for name in os.listdir(f"{self.root}/{pid}/task")]
+        except OSError:
+            return []
+
+    def argv(self, pid: int) -> tuple[str, ...] | None:
+        """Return the arguments of a process; None when it has none or is gone."""
+        text = self.read(f"{pid}/cmdline")
+        return tuple(text.removesuffix("\0").split("\0")) if text else None
+
+    def may_see_status(self, pid: int) -> bool:
+        """Whether /proc/PID/stat tells the exit status: the kernel asks the same right for it as for the link `exe`."""
+        try:
+            os.readlink(f"{self.root}/{pid}/exe")
+        except PermissionError:
+            return False
+        except OSError:
+            pass  # a zombie has none, but we may look
+        return True
+
+    def last_run_ms(self, pid: int | str) -> float | None:
+        """Return when the main thread last ran, in ms on the task clock of its processor; None: not told or gone."""
+        for line in (self.read(f"{pid}/sched") or "").splitlines():
+            if line.startswith("se.exec_start"):
+                return float(line.rpartition(":")[2])
+        return None
+
+    def number(self, name: str) -> int | None:
+        """Return the number in a file such as sys/kernel/pid_max; None when there is none."""
+        with contextlib.suppress(ValueError):
+            return int(self.read(name) or "")
+        return None
+
+    def link(self, name: str) -> str | None:
+        """Return what a symbolic link says; None when it cannot be read."""
+        with contextlib.suppress(OSError):
+            return os.readlink(f"{self.root}/{name}")
+        return None
+
+    def read(self, name: str) -> str | None:
+        """Return the text of a file, None when it cannot be had; bytes that are no UTF-8 come as `\\xff`."""
+        try:
+            return self._read(name)
+        except PermissionError:
+            return None
+
+    def _read(self, name: str) -> str | None:
+        """The text; None when it or the process is gone, for which the kernel has several errors.
+
+        Raises:
+            PermissionError: it is not for this user.
+        """
+        try:
+            with open(f"{self.root}/{name}", "rb", buffering=0) as file:
+                return file.readall().decode(errors="backslashreplace")
+        except PermissionError:
+            raise
+        except OSError:
+            return None
+
+
+class TaskClocks:
+    """Puts the clocks by which the scheduler notes when a task last ran on CLOCK_BOOTTIME.
+
+    Each processor has its own. It does not count interrupts, time that the hypervisor took, and suspension, so it falls behind
+    by an unknown amount: it is compared now, by running on that very processor, and what it fell behind since the moment in
+    question stays as an error (half a millisecond in a minute here; in the worst case all the time that was suspended).
+    """
+
+    def __init__(self, proc: Proc) -> None:
+        self._proc = proc
+        self._behind_ns: dict[int, int | None] = {}
+
+    def compare(self, processors: set[int]) -> None:
+        """Compare the clocks of these processors; one on which this process may not run stays unknown."""
+        home = os.sched_getaffinity(0)
+        try:
+            self._behind_ns = {one: self._compare(one) for one in processors}
+        finally:
+            os.sched_setaffinity(0, home)
+
+    def _compare(self, processor: int) -> int | None:
+        try:
+            os.sched_setaffinity(0, {processor})
+        except OSError:
+            return None
+        time.sleep(_SETTLE_S)
+        ran_ms = self._proc.last_run_ms("thread-self")
+        return None if ran_ms is None else time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(ran_ms * 1e6)
+
+    def boottime_ns(self, processor: int, ran_ms: float) -> int | None:
+        """Return the moment `ran_ms` of that processor's clock in CLOCK_BOOTTIME ns; None: it was not compared."""
+        behind_ns = self._behind_ns.get(processor)
+        return None if behind_ns is None else int(ran_ms * 1e6) + behind_ns
+
+
+class Mount(NamedTuple):
+    """A line of /proc/self/mountinfo: what of a file system is mounted where."""
+
+    root: str
+    point: Path
+    kind: str
+    options: str
+
+
+def mounts(proc: Proc) -> list[Mount]:
+    """Return what this process sees mounted."""
+    found = []
+    for line in (proc.read("self/mountinfo") or "").splitlines():
+        before, _, after = line.partition(" - ")
+        place, kind = before.split(), after.split()
+        if len(place) >= 5 and len(kind) >= 3:
+            found.append(Mount(_unescaped(place[3]), Path(_unescaped(place[4])), kind[0], kind[2]))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """Undo what the kernel escapes in a path: blanks, newlines and backslashes, as `\\040`."""
+    for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, plain)
+    return text
