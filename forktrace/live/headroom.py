@@ -105,7 +105,7 @@ class Headroom:
             number, controllers, path = line.split(":", 2)
             if number == "0" or "pids" in controllers.split(","):
                 kind = "cgroup2" if number == "0" else "cgroup"
-                yield from self._of_cgroup(kind, path.removesuffix(" (deleted)"))
+                yield from self._of_cgroup(kind, path)
 
     def _of_cgroup(self, kind: str, path: str) -> Iterator[Limit]:
         for mount in self._mounts:

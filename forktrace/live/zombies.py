@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from forktrace.live.headroom import Headroom, user_name
-from forktrace.live.procfs import Proc, Stat, TaskClocks
+from forktrace.live.procfs import Proc, Stat, TaskClocks, boottime_ns
 from forktrace.trace.snapshot import ESTIMATED, EXACT, UNKNOWN, Limit, Parent, Snapshot, Zombie
 from forktrace.trace.waitstatus import Ending, decode, signal_name
 
@@ -22,11 +22,6 @@ _SIGCHLD: Final = 1 << signal.SIGCHLD - 1
 _TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 
 Key = tuple[int, int]  # number and start: numbers are used again
-
-
-def boottime_ns() -> int:
-    """Return CLOCK_BOOTTIME, the clock of process starts."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 @dataclass
@@ -125,7 +120,7 @@ class Watcher:
             one: Stat | None = stat
             if stat.is_zombie and stat.ppid not in scan.stats:
                 one = self._stat(stat.pid)
-            if one and one.is_zombie and one.start_ticks == stat.start_ticks:
+            if one and one.is_zombie:
                 found[one.ppid].append(one)
         return found
 
@@ -268,4 +263,4 @@ def _with_forecast(parent: Parent, grown: Counter[tuple[str, str]]) -> Parent:
     if not rates:
         return parent
     in_s, limit = min(rates, key=lambda pair: pair[0])
-    return replace(parent, fails_in_s=in_s, fails_at=limit.name)
+    return replace(parent, fails_in_s=in_s, fails_at=limit)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 
 import pandas as pd
 import pytest
-from recorded import CLOCKS_NS, TICK_NS, Recorded
+from recorded import CLOCKS_NS, TICK_NS, Recorded, forktrace_command
 
 from forktrace.scenes import scene
 
@@ -58,6 +59,18 @@ def test_four_moments(start: Recorded) -> None:
     begin_ns = start.recording.start_ns
     for time_ns, pairs in seen:
         assert [state_at(start.row(pid), begin_ns + time_ns) for pid, _ in pairs] == [state for _, state in pairs]
+
+
+def test_ps_at_the_four_moments(start: Recorded) -> None:
+    """`forktrace ps --at`, at the times that the program printed, shows what the article's screenshots do."""
+    program = int(start.stdout.split()[1])
+    for time_ns, pairs in moments(start):
+        line = forktrace_command("ps", str(start.path), "--at", f"{time_ns}ns")
+        shown = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+        there = [(pid, state) for pid, state in pairs if state != "gone"]
+        assert [row.split()[0] for row in shown] == [str(program), *(str(pid) for pid, _ in there)]
+        assert [row.split()[1:3] for row in shown[1:]] == [[str(program), "Z" if state == "Z" else "-"] for _, state in there]
+        assert [row.endswith("<defunct>") for row in shown[1:]] == [state == "Z" for _, state in there]
 
 
 def test_the_second_start_clears_the_first(children: pd.DataFrame) -> None:

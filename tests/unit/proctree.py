@@ -33,7 +33,7 @@ class Tree(Proc):
         rest = [state, ppid, *[0] * 15, threads, 0, int(start_s * 100), *[0] * 16, more.get("processor", 0)]
         rest += [0] * 12 + [more.get("status", 0)]
         self.write(f"{pid}/stat", f"{pid} ({comm}) {' '.join(map(str, rest))}\n")
-        lines = {"State": state, "Uid": f"{uid}\t{uid}\t{uid}\t{uid}", "ShdPnd": more.get("pending", "0")}
+        lines = {"State": state, "Uid": f"{uid}\t7\t7\t7", "ShdPnd": more.get("pending", "0")}
         lines |= {"SigBlk": "0", "SigIgn": more.get("ignored", "0"), "SigCgt": more.get("caught", "0")}
         lines["CapEff"] = more.get("capabilities", "0")
         self.write(f"{pid}/status", "".join(f"{name}:\t{value}\n" for name, value in lines.items()))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proctree import Clocks, Now, Tree
 
+from forktrace.errors import MachineLacks
+from forktrace.live import procfs
 from forktrace.live.headroom import RESERVED_PIDS
+from forktrace.live.procfs import TaskClocks
 from forktrace.live.zombies import Watcher
 from forktrace.trace.snapshot import Parent, Snapshot, Zombie
 
@@ -251,11 +256,13 @@ def test_limits_of_cgroups(tree: Tree, tmp_path: Path, kind: str, options: str, 
     cgroup(top / "a", "100", 40)
     cgroup(top / "a/b", "max", 30)
     cgroup(top / "a/b/c", "90", 31)
+    cgroup(tmp_path / "other", "5", 1)
     mounted = str(top).replace(" ", "\\040")
     tree.write("self/mountinfo", f"39 31 0:36 / {mounted} rw,relatime shared:1 - {kind} {kind} {options}\n")
     found = [("pids.max", "/a/b/c", 90, 31, 59, False), ("pids.max", "/a", 100, 40, 60, False)]
     assert limits(tree, cgroup=line.format("/a/b/c") + "\n") == found
     assert limits(tree, cgroup=line.format("/a/b") + "\n") == found[1:]
+    assert limits(tree, cgroup=line.format("/a/gone (deleted)") + "\n") == found[1:]
     assert limits(tree, cgroup=line.format("/") + "\n") == []
     assert limits(tree, cgroup=line.format("/../other") + "\n") == []
     tree.write("self/mountinfo", f"39 31 0:36 /a {mounted}/a rw,relatime - {kind} {kind} {options}\n")
@@ -279,15 +286,20 @@ def test_growth_and_when_forks_fail(tree: Tree) -> None:
     found = {parent.pid: parent for parent in watched.look(10).parents}
     assert {pid: (one.growth, one.growth_s) for pid, one in found.items()} == {10: (2, 10), 20: (1, 10), 30: (-1, 10)}
     # 60 more numbers at 2 + 1 - 1 in 10 s; 43 - 8 threads of the user at 1 in 10 s
-    assert {pid: (one.fails_in_s, one.fails_at) for pid, one in found.items()} == {
+    assert forecast(found.values()) == {
         10: (300, "pid_max"),
         20: (300, "pid_max"),
         30: (None, None),
     }
     tree.add(20, 1, nproc=13)
-    assert {p.pid: (p.fails_in_s, p.fails_at) for p in watched.look(0).parents}[20] == (50, "RLIMIT_NPROC")
+    assert forecast(watched.look(0).parents)[20] == (50, "RLIMIT_NPROC")
     assert only_growth(watched.look(45)) == {10: (2, 55), 20: (1, 55), 30: (-1, 55)}
     assert only_growth(watched.look(30)) == {10: (0, 30), 20: (0, 30), 30: (0, 30)}
+
+
+def forecast(parents: Iterable[Parent]) -> dict[int, tuple[Any, Any]]:
+    """When forks of each parent fail, and by which limit."""
+    return {one.pid: (one.fails_in_s, one.fails_at and one.fails_at.name) for one in parents}
 
 
 def only_growth(seen: Snapshot) -> dict[int, tuple[Any, Any]]:
@@ -303,3 +315,32 @@ def test_growth_of_rare_looks(tree: Tree) -> None:
     watched.look()
     tree.add(12, 10, "Z")
     assert only_growth(watched.look(300)) == {10: (1, 300)}
+
+
+def test_no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc is missing or not mounted, "no zombies" would be a lie; nor does another system have its clock."""
+    (tmp_path / "proc").mkdir()
+    for root in (tmp_path / "proc", tmp_path / "none"):
+        with pytest.raises(MachineLacks, match="lists no processes"):
+            Watcher(procfs.Proc(str(root))).look()
+    monkeypatch.delattr("time.CLOCK_BOOTTIME")
+    with pytest.raises(MachineLacks, match="CLOCK_BOOTTIME"):
+        Watcher().look()
+
+
+def test_task_clocks_are_compared_on_their_processors(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each clock is read while running on its processor alone; afterwards this thread may run where it might before."""
+    home, seen = os.sched_getaffinity(0), []
+
+    def last_run_ms(pid: int | str) -> float:
+        seen.append((pid, os.sched_getaffinity(0)))
+        return 5000.0
+
+    monkeypatch.setattr(tree, "last_run_ms", last_run_ms)
+    monkeypatch.setattr(procfs, "boottime_ns", lambda: 7 * 10**9)
+    clocks = TaskClocks(tree)
+    clocks.compare({*home, 10_000})
+    assert seen == [("thread-self", {one}) for one in sorted(home)]
+    assert os.sched_getaffinity(0) == home
+    assert clocks.boottime_ns(min(home), 1000.0) == 3 * 10**9
+    assert clocks.boottime_ns(10_000, 1000.0) is None

@@ -69,10 +69,17 @@ def ps(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def as_nobody(*options: str) -> list[str]:
-    """The command line of `forktrace ps` by a user without any right: root may have installed this Python for itself alone."""
+    """The command line of `forktrace ps` by a user without any right.
+
+    Root may have installed this Python for itself alone, so what is imported late is used once before.
+    """
     program = (
-        "import os, sys, forktrace.live.zombies, forktrace.views.ps\n"
+        "import encodings.unicode_escape, io, os\n"
+        "from rich.console import Console\n"
         "from forktrace.cli import main\n"
+        "from forktrace.live.zombies import Watcher\n"
+        "from forktrace.views.ps import show\n"
+        "show(Console(file=io.StringIO()), Watcher().look())\n"
         f"os.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
         "main()"
     )
@@ -193,7 +200,7 @@ def test_json_again_and_again() -> None:
     assert zombie["age_least_s"] <= age_s <= zombie["age_most_s"]
     assert found["growth"] == 1
     assert found["growth_s"] > 0
-    assert found["fails_in_s"] is None or found["fails_at"] in {limit["name"] for limit in found["limits"]}
+    assert found["fails_in_s"] is None or found["fails_at"] in found["limits"]
 
 
 def test_watch_on_a_terminal() -> None:
@@ -226,7 +233,7 @@ def test_watch_on_a_terminal() -> None:
     assert str(one.pid).encode() in seen.rpartition(b"zombie")[0]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+@pytest.mark.root
 def test_as_a_plain_user() -> None:
     """Nobody sees the zombies of all, but how those of others ended only of its own."""
     with program() as roots, program(f"uid={NOBODY}") as own:
@@ -246,7 +253,7 @@ def test_as_a_plain_user() -> None:
     assert "only its own user and root may see how it ended" in text
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="limits for another user need root")
+@pytest.mark.root
 def test_the_room_that_a_user_has() -> None:
     """The room under RLIMIT_NPROC is the number of forks that then succeed."""
     with program(f"uid={UNUSED_UID}", "nproc=20") as one:
@@ -260,7 +267,22 @@ def test_the_room_that_a_user_has() -> None:
     assert full["left"] == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="hiding processes needs root")
+@pytest.mark.root
+def test_the_room_that_a_cgroup_has(small_cgroups: list[str]) -> None:
+    """The room under pids.max is the number of forks that then succeed."""
+    if not small_cgroups[0]:
+        pytest.skip("this machine has no pids controller")
+    with program(f"cgroup={small_cgroups[0]}") as one:
+        one.tell("make")
+        limit = parent(one.pid)["limits"][0]
+        made = one.tell("fork")["made"]
+    folder = Path(small_cgroups[0]).parent
+    assert (limit["name"], limit["limit"], limit["used"], limit["left"]) == ("pids.max", 3, 2, 1)
+    assert limit["where"] == f"/{folder.name}"
+    assert made == 1
+
+
+@pytest.mark.root
 def test_hidden_processes() -> None:
     """Where /proc hides the processes of others, `ps` says so: their zombies are missing, and none is not all."""
     with program() as one:
@@ -270,3 +292,23 @@ def test_hidden_processes() -> None:
             shown = run("unshare", "--mount", "sh", "-c", script).stdout
             assert words in " ".join(shown.split())
             assert f"\n{one.pid} " not in shown
+
+
+@pytest.mark.root
+def test_in_a_pid_namespace() -> None:
+    """In a container the zombies are those in it, with the numbers of there; what is outside is said to be unseen."""
+    program = (
+        "import os, subprocess, sys\n"
+        "child = os.fork()\n"
+        "if child == 0: os._exit(2)\n"
+        "os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)\n"
+        "for options in (['--json'], []): subprocess.run([sys.executable, '-m', 'forktrace', 'ps', *options], check=True)\n"
+    )
+    out = run("unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program).stdout
+    document, end = json.JSONDecoder().raw_decode(out)
+    (only,) = document["parents"]
+    assert (only["pid"], [(one["pid"], one["exit_code"]) for one in only["zombies"]]) == (1, [(2, 2)])
+    assert document["outside_hidden"]
+    least = {limit["name"]: limit["used_is_least"] for limit in only["limits"]}
+    assert (least["pid_max"], least["threads-max"]) == (True, False)
+    assert "Not seen: what is outside of this PID namespace" in out[end:]
