@@ -17,7 +17,7 @@ from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, short_site, shorten, some
+from forktrace.views.words import NOTICEABLE_MS, sender, short_command, short_site, some, without_folders
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
@@ -96,7 +96,7 @@ def _summary(recording: Recording) -> Iterator[Text]:
 
 def _how_it_went(recording: Recording) -> str:
     whole = recording.whole.lifecycles()
-    command = shorten(printable(shlex.join(recording.header["command"])), 60) or "the recording"
+    command = short_command(printable(shlex.join(recording.header["command"])), 60) or "the recording"
     target = whole[whole["origin"] == "target"]
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:
@@ -249,7 +249,7 @@ def _zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     for row in _rows(longest):
         command = row.comm if pd.isna(row.argv) else row.argv
         zombie = duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
-        command = "?" if pd.isna(command) else printable(command)
+        command = "?" if pd.isna(command) else without_folders(printable(command))
         rows.append([names.pid(row.id), command, _ended(row), zombie, _reaped_by(row, names)])
     if longest["reap_cause"].notna().any():
         columns.append(("why", "left"))

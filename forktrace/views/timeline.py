@@ -25,7 +25,7 @@ from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace.words import count, duration
 from forktrace.views import key
 from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import shorten
+from forktrace.views.words import short_command
 
 Floats = npt.NDArray[np.float64]
 
@@ -176,7 +176,7 @@ def _end_s(recording: Recording) -> float:
 
 
 def _title(recording: Recording, table: pd.DataFrame) -> str:
-    command = shorten(printable(shlex.join(recording.header["command"])), 60)
+    command = short_command(printable(shlex.join(recording.header["command"])), 60)
     zombie_ms = table["zombie_ms"]
     worst = f", longest zombie {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ", no zombies"
     cut = " (trace cut off)" if recording.cut else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
@@ -18,6 +19,16 @@ _SENDERS: Final = {
 def shorten(text: str, most: int) -> str:
     """Return at most `most` characters of `text`, with an ellipsis in ASCII where it is cut."""
     return text if len(text) <= most else text[: most - 4].rstrip(".,: ") + " ..."
+
+
+def without_folders(line: str) -> str:
+    """Return a command without the folders of the paths in it: `python consumer.py` for `/usr/bin/python ./consumer.py`."""
+    return re.sub(r"(?<!\S)[\w.+~-]*/[\w./+-]*?(?=[\w.+-]+(?!\S))", "", line)
+
+
+def short_command(line: str, most: int) -> str:
+    """Return a command in at most `most` characters: where it is too long, paths lose their folders first."""
+    return shorten(line if len(line) <= most else without_folders(line), most)
 
 
 def some(names: list[str], total: int, most: int = 3) -> str:
