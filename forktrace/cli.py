@@ -279,16 +279,17 @@ def _show_zombies(as_json: bool, watch_s: float | None) -> None:
         return
     else:
         seen = watcher.look()
-        view.show(console, seen)
+        view.show(console, seen, clock=watch_s is not None)
         if seen.zombies and watch_s is None:
-            _say("forktrace: next: forktrace ps --watch (how fast they grow); sudo forktrace record -- COMMAND, from the start")
+            _say("forktrace: next: forktrace ps --watch, for how fast they grow")
+            _say("  or record the program from its start, for the lines that fork them: sudo forktrace record -- COMMAND")
     while watch_s is not None:
         time.sleep(watch_s)
         if as_json:
             click.echo(view.as_json(watcher.look(), one_line=True))
         else:
             console.print()
-            view.show(console, watcher.look())
+            view.show(console, watcher.look(), clock=True)
 
 
 @cli.command()

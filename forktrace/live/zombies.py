@@ -263,4 +263,4 @@ def _with_forecast(parent: Parent, grown: Counter[tuple[str, str]]) -> Parent:
     if not rates:
         return parent
     in_s, limit = min(rates, key=lambda pair: pair[0])
-    return replace(parent, fails_in_s=in_s, fails_at=limit.name)
+    return replace(parent, fails_in_s=in_s, fails_at=limit)

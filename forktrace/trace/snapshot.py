@@ -71,7 +71,7 @@ class Parent:
         zombies: the oldest first
         growth, growth_s: how many more zombies it has than `growth_s` seconds before; None without --watch
         limits: the tightest first
-        fails_in_s, fails_at: when at this growth forks begin to fail and by which limit; None: not growing
+        fails_in_s, fails_at: when at this growth forks begin to fail, and the limit that is met then; None: not growing
     """
 
     pid: int
@@ -90,7 +90,7 @@ class Parent:
     growth_s: float | None
     limits: tuple[Limit, ...]
     fails_in_s: float | None
-    fails_at: str | None
+    fails_at: Limit | None
 
 
 @dataclass(frozen=True)

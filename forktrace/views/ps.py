@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Final
 
 from rich.console import Console
@@ -33,9 +34,13 @@ _STATES: Final = {
 }
 
 
-def show(console: Console, seen: Snapshot) -> None:
-    """Print the zombies of each parent, the oldest first, what the parent does about them, and the room that they leave."""
-    print_text(console, Text(headline(seen), "bold"))
+def show(console: Console, seen: Snapshot, *, clock: bool = False) -> None:
+    """Print the zombies of each parent, the oldest first, what the parent does about them, and the room that they leave.
+
+    `clock` puts the time of day in front, where there is one picture after the other.
+    """
+    before = f"{datetime.fromtimestamp(seen.time):%H:%M:%S}  " if clock else ""
+    print_text(console, Text(before + headline(seen), "bold"))
     for parent in seen.parents[:MOST_PARENTS]:
         console.print()
         print_text(console, Text.assemble((name(parent), "bold"), f": {count(len(parent.zombies), 'zombie')}"))
@@ -105,7 +110,7 @@ def _picture(console: Console, seen: Snapshot) -> Text:
         highlight=False,
     )
     with page.capture() as capture:
-        show(page, seen)
+        show(page, seen, clock=True)
     return Text.from_ansi(capture.get().rstrip())
 
 
@@ -141,18 +146,21 @@ def _sigchld(parent: Parent) -> str:
 
 
 def _room(limit: Limit) -> str:
-    where = f" of {printable(limit.where)}" if limit.where else ""
-    whole = f"{limit.name}{where}: {'at least ' if limit.used_is_least else ''}{limit.used:,} of {limit.limit:,} used"
+    whole = f"{_name(limit)}: {'at least ' if limit.used_is_least else ''}{limit.used:,} of {limit.limit:,} used"
     if limit.left == 0:
         return f"none: forks fail now ({whole})"
     return f"{'at most ' if limit.used_is_least else ''}{count(limit.left, 'more process')} or threads ({whole})"
 
 
+def _name(limit: Limit) -> str:
+    return f"{limit.name} of {printable(limit.where)}" if limit.where else limit.name
+
+
 def _growth(parent: Parent, growth: int, growth_s: float) -> str:
     words = f"{growth:+,} in {about(growth_s)}" if growth else f"none in {about(growth_s)}"
-    if parent.fails_in_s is None:
+    if parent.fails_in_s is None or parent.fails_at is None:
         return words
-    return f"{words}; at this rate forks begin to fail in ~{about(parent.fails_in_s)} ({parent.fails_at})"
+    return f"{words}; at this rate forks begin to fail in ~{about(parent.fails_in_s)} ({_name(parent.fails_at)})"
 
 
 def _print_zombies(console: Console, zombies: tuple[Zombie, ...]) -> None:

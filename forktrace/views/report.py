@@ -23,6 +23,7 @@ MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
 WAITS: Final = ("wait4", "waitid", "io_uring")  # whoever calls these has a stack
 MOST_SITE: Final = 40  # characters of a source line in a table
+_NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # among what makes children: it has no name of its own
 
 
 def report(recording: Recording, console: Console) -> None:
@@ -355,7 +356,8 @@ def _thefts(recording: Recording, names: Names) -> Iterator[Text]:
         stolen, ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
     )[:MOST_ROWS]:
         who = _some(group, names)
-        owner = ("its owner" if len(group) == 1 else "their owner") if pd.isna(made) else made
+        unnamed = pd.isna(made) or made in _NO_LIBRARY
+        owner = ("its owner" if len(group) == 1 else "their owner") if unnamed else made
         seen = "" if pd.isna(seen) else f", which got {explanations.texts()['seen'].get(seen, printable(seen))}"
         thief = names.of(thief, pd.NA, full=True)
         yield Text(f"{who}: {thief}{_at_line(thief_site)} took what {owner} waits for{_at_line(owner_site)}{seen}.", "red")

@@ -50,3 +50,15 @@ def test_the_dead_one_is_swept(recorded: Recorded, python: str) -> None:
     """The one that had ended is reaped by the next start, and costs it no empty poll."""
     short, following = (line["pid"] for line in recorded.of("start", python, "start")[3:5])
     assert recorded.row(short)["cleared_by_id"] == recorded.id_of(following)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_table_of_starts_agrees(recorded: Recorded, python: str) -> None:
+    """What follows from the order of events, `polled`, is what was counted: the living, and the one dead.
+
+    But for the last start, before which the workload made multiprocessing forget a child behind everybody's back.
+    """
+    starts = recorded.of("start", python, "start")[:-1]
+    table = recorded.recording.starts().drop_duplicates("start_id").set_index("start_id")
+    polled = table.loc[[recorded.id_of(line["pid"]) for line in starts], "polled"].tolist()
+    assert polled == [line["living"] + (line is starts[-1]) for line in starts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -134,8 +135,8 @@ def test_growth() -> None:
     """Under --watch: how many more, in how long, and when that ends."""
     assert "  growth   none in 42 s" in of(growth=0, growth_s=42.0)
     assert "  growth   -1 in 42 s" in of(growth=-1, growth_s=42.0)
-    assert "  growth   +12 in 42 s; at this rate forks begin to fail in ~5 min (pids.max)" in of(
-        growth=12, growth_s=42.0, fails_in_s=308.0, fails_at="pids.max"
+    assert "  growth   +12 in 42 s; at this rate forks begin to fail in ~5 min (pids.max of /consumer)" in of(
+        growth=12, growth_s=42.0, fails_in_s=308.0, fails_at=PARENT.limits[0]
     )
 
 
@@ -199,6 +200,7 @@ def test_live() -> None:
     rests = iter([1])
     with pytest.raises(KeyboardInterrupt):
         ps.show_live(console, lambda: next(looks), rest)
+    assert f"{datetime.fromtimestamp(SEEN.time):%H:%M:%S}  1 zombie of 1 parent" in file.getvalue()
     first, last = file.getvalue().index("312 processes"), file.getvalue().rindex("999 processes")
     assert "\x1b[1A\x1b[2K" in file.getvalue()[first:last]
     assert "1 zombie of 1 parent" in file.getvalue()[last - 40 : last]

@@ -236,6 +236,9 @@ def test_stolen() -> None:
     nothing = dict.fromkeys(("created_by", "thief_site", "owner_site", "seen"))
     made.__dict__["_stolen"] = pd.DataFrame([one | nothing | {"id": 1}]).convert_dtypes()
     assert after("Stolen exit statuses", text(made, 200)) == "  500: 100 python took what its owner waits for."
+    by_hand = nothing | {"created_by": "os-fork"}
+    made.__dict__["_stolen"] = pd.DataFrame([one | by_hand | {"id": 1}, one | by_hand | {"id": 2}]).convert_dtypes()
+    assert after("Stolen exit statuses", text(made, 200)) == "  500 and 501: 100 python took what their owner waits for."
     assert "Stolen" not in text(recording(target()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -285,15 +286,20 @@ def test_growth_and_when_forks_fail(tree: Tree) -> None:
     found = {parent.pid: parent for parent in watched.look(10).parents}
     assert {pid: (one.growth, one.growth_s) for pid, one in found.items()} == {10: (2, 10), 20: (1, 10), 30: (-1, 10)}
     # 60 more numbers at 2 + 1 - 1 in 10 s; 43 - 8 threads of the user at 1 in 10 s
-    assert {pid: (one.fails_in_s, one.fails_at) for pid, one in found.items()} == {
+    assert forecast(found.values()) == {
         10: (300, "pid_max"),
         20: (300, "pid_max"),
         30: (None, None),
     }
     tree.add(20, 1, nproc=13)
-    assert {p.pid: (p.fails_in_s, p.fails_at) for p in watched.look(0).parents}[20] == (50, "RLIMIT_NPROC")
+    assert forecast(watched.look(0).parents)[20] == (50, "RLIMIT_NPROC")
     assert only_growth(watched.look(45)) == {10: (2, 55), 20: (1, 55), 30: (-1, 55)}
     assert only_growth(watched.look(30)) == {10: (0, 30), 20: (0, 30), 30: (0, 30)}
+
+
+def forecast(parents: Iterable[Parent]) -> dict[int, tuple[Any, Any]]:
+    """When forks of each parent fail, and by which limit."""
+    return {one.pid: (one.fails_in_s, one.fails_at and one.fails_at.name) for one in parents}
 
 
 def only_growth(seen: Snapshot) -> dict[int, tuple[Any, Any]]:
