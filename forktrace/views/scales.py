@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -13,7 +14,7 @@ _MOST_LINEAR: Final = 20  # beyond this ratio the small ones cannot be told from
 def set_scales(ax: Axes, *, x: pd.Series | None = None, y: pd.Series | None = None) -> None:
     """Make the x or the y axis logarithmic where its values, drawn already, span more than a decade; else it begins at 0.
 
-    The numbers at a logarithmic axis are plain: 0.01, not a power of 10. Values that are not positive have no place on it.
+    The numbers at a logarithmic axis are plain: 0.00001, no power of 10. Values that are not positive have no place on it.
     """
     for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):
         if values is None:
@@ -21,7 +22,7 @@ def set_scales(ax: Axes, *, x: pd.Series | None = None, y: pd.Series | None = No
         positive = values[values > 0]
         if len(positive) and positive.max() > _MOST_LINEAR * positive.min():
             ax.set(**{f"{axis.axis_name}scale": "log"})
-            axis.set_major_formatter("{x:g}")
+            axis.set_major_formatter(lambda x, _: np.format_float_positional(x, trim="-"))
         else:
             high = axis.get_view_interval()[1]
             ax.set(**{f"{axis.axis_name}lim": (0, high if high > 0 else 1)})

@@ -11,7 +11,7 @@ from forktrace.views.scales import set_scales
 def test_scales_by_span() -> None:
     """Linear from 0 for what is alike, logarithmic with plain numbers for what spans more than a decade; the other stays."""
     ax = Figure().add_subplot()
-    wide, narrow = pd.Series([0.01, 0, None, 100]), pd.Series([5, 6, 0, 7])
+    wide, narrow = pd.Series([0.00001, 0, None, 100]), pd.Series([5, 6, 0, 7])
     ax.plot(wide, narrow)
     set_scales(ax, y=narrow)
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "linear")
@@ -20,7 +20,7 @@ def test_scales_by_span() -> None:
     assert ax.get_xlim()[0] < 0
     set_scales(ax, x=wide)
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
-    assert {"0.01", "1", "100"} <= {label.get_text() for label in ax.get_xticklabels()}
+    assert {"0.0001", "1", "100"} <= {label.get_text() for label in ax.get_xticklabels()}
 
 
 def test_scale_of_nothing() -> None:
