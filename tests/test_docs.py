@@ -123,6 +123,13 @@ def test_every_link_leads_somewhere() -> None:
     assert {path.resolve() for path in (ROOT / "docs").rglob("*.png")} <= reached
 
 
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md leads to each page beside it, decisions/README.md to each decision."""
+    for folder in (ROOT / "docs", ROOT / "docs/decisions"):
+        links = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text()))
+        assert links == {path.name for path in folder.glob("*.md")} - {"README.md"}
+
+
 def test_pictures_of_notebooks_are_theirs() -> None:
     """A picture that a page takes from a notebook is the one that the notebook has now (`make golden` copies it)."""
     pictures = [each for page in documented.PAGES for each in documented.pictures_of_notebooks(page).items()]

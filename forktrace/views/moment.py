@@ -27,9 +27,9 @@ def lines(recording: Recording, time_ns: int) -> Iterator[str]:
     for pid, ppid, state, elapsed_ms, comm, argv in table[columns].astype(object).itertuples(index=False):
         stat = {"zombie": "Z", "running": "-"}.get(state, "?")
         cells.append((str(pid), _known(ppid), stat, elapsed(elapsed_ms), _command(state, comm, argv)))
-    wide = [max(len(row[column]) for row in cells) for column in range(4)]
-    for pid_, ppid_, stat, since, command in cells:
-        yield f"{pid_:>{wide[0]}}  {ppid_:>{wide[1]}}  {stat:<{wide[2]}}  {since:>{wide[3]}}  {command}"
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, parent, stat, since, command in cells:
+        yield f"{number:>{wide[0]}}  {parent:>{wide[1]}}  {stat:<{wide[2]}}  {since:>{wide[3]}}  {command}"
 
 
 def headline(recording: Recording, time_ns: int) -> str:

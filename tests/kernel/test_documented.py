@@ -51,15 +51,27 @@ def test_no_command_line_stands_where_nothing_runs_it(page: Path) -> None:
     assert not documented.strays(page)
 
 
+def unknown_options(text: str) -> set[str]:
+    """Return the options in a command line of forktrace, without `forktrace`, that its command has not."""
+    name, *arguments = shlex.split(text)
+    known = [*cli.commands[name].params, click.Option(["--help"], is_flag=True)]
+    given = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return {word for word in given if word.startswith("-") and word != "-"} - {option for each in known for option in each.opts}
+
+
 @pytest.mark.parametrize("page", documented.PAGES, ids=name_of)
 def test_commands_in_the_text_can_be_typed(page: Path) -> None:
-    """What a sentence calls a command line of forktrace has the options and arguments that there are."""
-    for text in re.findall(r"`(?:sudo )?forktrace ([a-z][^`]*)`", page.read_text()):
-        name, *arguments = shlex.split(text)
-        known = [*cli.commands[name].params, click.Option(["--help"], is_flag=True)]
-        options = {option for parameter in known for option in parameter.opts}
-        given = arguments[: arguments.index("--")] if "--" in arguments else arguments
-        assert {word for word in given if word.startswith("-")} <= options
+    """What a sentence calls a command line of forktrace has the options that there are."""
+    texts = re.findall(r"`(?:sudo )?forktrace ([a-z][^`]*)`", page.read_text())
+    assert not [text for text in texts if unknown_options(text)]
+
+
+def test_examples_of_the_help_can_be_typed() -> None:
+    """So do the examples that `--help` shows."""
+    helps = [each.help or "" for each in (cli, *cli.commands.values())]
+    texts = [text for each in helps for text in re.findall(r"^ +(?:sudo )?forktrace ([a-z][^|\n]*)", each, re.MULTILINE)]
+    assert len(texts) > len(cli.commands)
+    assert not [text for text in texts if unknown_options(text)]
 
 
 def test_what_is_not_run_is_there() -> None:

@@ -292,3 +292,23 @@ def test_hidden_processes() -> None:
             shown = run("unshare", "--mount", "sh", "-c", script).stdout
             assert words in " ".join(shown.split())
             assert f"\n{one.pid} " not in shown
+
+
+@pytest.mark.root
+def test_in_a_pid_namespace() -> None:
+    """In a container the zombies are those in it, with the numbers of there; what is outside is said to be unseen."""
+    program = (
+        "import os, subprocess, sys\n"
+        "child = os.fork()\n"
+        "if child == 0: os._exit(2)\n"
+        "os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)\n"
+        "for options in (['--json'], []): subprocess.run([sys.executable, '-m', 'forktrace', 'ps', *options], check=True)\n"
+    )
+    out = run("unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program).stdout
+    document, end = json.JSONDecoder().raw_decode(out)
+    (only,) = document["parents"]
+    assert (only["pid"], [(one["pid"], one["exit_code"]) for one in only["zombies"]]) == (1, [(2, 2)])
+    assert document["outside_hidden"]
+    least = {limit["name"]: limit["used_is_least"] for limit in only["limits"]}
+    assert (least["pid_max"], least["threads-max"]) == (True, False)
+    assert "Not seen: what is outside of this PID namespace" in out[end:]
