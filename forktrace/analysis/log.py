@@ -108,11 +108,21 @@ class Log:
 
     def texts(self, name: str, rows: Ints) -> pd.Series:
         """Return what a text column says in `rows`, as a string column; `<NA>` for row NONE and where nothing is said."""
+        return texts(self._taken(name, rows).to_pandas(types_mapper={pa.string(): pd.StringDtype()}.get))
+
+    def distinct(self, name: str, rows: Ints) -> tuple[Ints, list[str]]:
+        """Return the distinct texts of a column in `rows`, and which of them each row says; NONE as in `texts`.
+
+        Not pandas.factorize, which compares texts up to their first NUL only, before pandas 3.
+        """
+        encoded = self._taken(name, rows).combine_chunks().dictionary_encode()
+        return encoded.indices.cast(pa.int64()).fill_null(NONE).to_numpy(), encoded.dictionary.to_pylist()
+
+    def _taken(self, name: str, rows: Ints) -> pa.ChunkedArray:
         column = self.trace.table.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(pa.string())
-        taken = column.take(pa.array(rows, pa.int64(), mask=rows == NONE))
-        return texts(taken.to_pandas(types_mapper={pa.string(): pd.StringDtype()}.get))
+        return column.take(pa.array(rows, pa.int64(), mask=rows == NONE))
 
     def present(self, name: str) -> Flags:
         """Return where a column says something."""

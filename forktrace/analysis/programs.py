@@ -86,5 +86,5 @@ class Programs:
 
 def command_lines(log: Log, rows: Ints) -> pd.Series:
     """Return the arguments in these exec rows, quoted for a shell; `<NA>` for row NONE."""
-    codes, distinct = pd.factorize(log.texts("argv", rows))
+    codes, distinct = log.distinct("argv", rows)
     return chosen(codes, [shlex.join(text.split("\0")) for text in distinct])

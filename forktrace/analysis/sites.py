@@ -201,8 +201,8 @@ class Sites:
         """Which of the distinct programs of the recording each exec row runs, and these programs."""
         log = self._log
         execs = log.rows("exec")
-        codes, distinct = pd.factorize(log.texts("argv", execs))
-        entries = [entry_of(str(text).split("\0")) for text in distinct]
+        codes, distinct = log.distinct("argv", execs)
+        entries = [entry_of(text.split("\0")) for text in distinct]
         found = np.full(len(log.time_ns), NONE)
         found[execs] = codes
         return found, entries
