@@ -157,7 +157,7 @@ class TaskClocks:
 
     Each processor has its own. It does not count interrupts, time that the hypervisor took, and suspension, so it falls behind
     by an unknown amount: it is compared now, by running on that very processor, and what it fell behind since the moment in
-    question stays as an error (half a millisecond in a minute here; in the worst case all the time that was suspended).
+    question stays as an error (22 ms in five minutes of a busy machine; in the worst case all the time that was suspended).
     """
 
     def __init__(self, proc: Proc) -> None:
