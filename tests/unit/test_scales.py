@@ -20,7 +20,9 @@ def test_scales_by_span() -> None:
     assert ax.get_xlim()[0] < 0
     set_scales(ax, x=wide)
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
-    assert {"0.0001", "1", "100"} <= {label.get_text() for label in ax.get_xticklabels()}
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert "0.01" in labels
+    assert not [text for text in labels if "$" in text or "e" in text]
 
 
 def test_scale_of_nothing() -> None:
