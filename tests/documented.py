@@ -1,4 +1,4 @@
-"""The command lines of README.md and docs/, run as their reader would: page by page, from the top, in one shell.
+"""The command lines of the README files and docs/, run as their reader would: page by page, from the top, in one shell.
 
 A block marked `console` holds commands behind `$ ` and what they print; a block marked `python NAME.py` is that file. In the
 directory lie the traces of tests/data and the programs of the tutorial; NOT_RUN says what is not run, and why.
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from recorded import MARK, PATIENCE_S, processes_with
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES: Final = (ROOT / "README.md", ROOT / "notebooks/README.md", *sorted((ROOT / "docs").rglob("*.md")))
 TUTORIAL: Final = ROOT / "docs/tutorial.md"
 TRACES: Final = tuple(sorted((ROOT / "tests/data").glob("*.arrows")))
 DEMO: Final = (
@@ -33,6 +33,8 @@ DEMO: Final = (
 NOT_RUN: Final = {
     "sudo apt-get ": "it changes the machine",
     "sudo forktrace demo kafka --bootstrap-servers ": "it needs a broker; make test-kafka brings one",
+    "pip install ": "it changes the environment that runs the tests",
+    "jupyter ": "it opens a browser; another test runs the notebooks",
     "make ": "make runs the tests, and some targets install what is missing",
 }
 UNTIL_CTRL_C: Final = ("forktrace ps --watch",)
@@ -46,7 +48,7 @@ LONG_S: Final = 6 * PATIENCE_S  # for a whole page
 _FENCE: Final = re.compile(r"^( *)```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _NUMBER: Final = re.compile(r"[+-]?\d[\d.,:]*(?: ?(?:ms|s|min|us|%|KiB|kB|B)\b)?")
 _RULE: Final = re.compile(r"─+")
-_COMMAND_LINE: Final = re.compile(r"(?:\$ |(?:sudo )?(?:forktrace|apt-get|pip|python3?|make|git) \S)")
+_COMMAND_LINE: Final = re.compile(r"(?:\$ |(?:sudo )?(?:forktrace|apt-get|pip|python3?|make|git|jupyter) \S)")
 
 
 class Block(NamedTuple):
