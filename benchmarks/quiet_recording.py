@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from table_scale import HEADER, MS, seconds
+from table_scale import HEADER, MS, seconds, stacks
 
 from forktrace.trace import events, stream
 
@@ -26,13 +26,13 @@ def message(number: int) -> list[dict[str, Any]]:
     """Return the events of one message."""
     begin, pid = (number + 1) * SECOND, 1000 + number % 30_000
     rows = [] if number == 0 else [reap(number - 1, begin - MS)]
-    fork = events.fork(begin, pid, by=100, parent=100, comm="python")
+    fork = events.fork(begin, pid, by=100, parent=100, comm="python", stack=stacks("fork")[0], stack_status="ok")
     return [*rows, fork, events.exit_(begin + MS, pid, 0, parent=100), events.zombie(begin + 2 * MS, pid, parent=100)]
 
 
 def reap(number: int, time_ns: int) -> dict[str, Any]:
     """Return the reap of the child of message `number`."""
-    return events.reap(time_ns, 1000 + number % 30_000, by=100)
+    return events.reap(time_ns, 1000 + number % 30_000, by=100, stack=stacks("reap")[0], stack_status="ok")
 
 
 def report(path: Path, name: str) -> None:

@@ -11,6 +11,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def write_trace(path: Path, processes: int) -> None:
     hundred = np.full(4 * processes, 100)
     comm = np.where(fork, "python", None)
     line = np.tile(child, 4)[order] // 10 % STACKS
-    stack = np.select([fork, exit_, reap], [_stacks(kind)[line] for kind in ("fork", "exit", "reap")], None)
+    stack = np.select([fork, exit_, reap], [stacks(kind)[line] for kind in ("fork", "exit", "reap")], None)
     columns = {
         "time_ns": (times[order], None),
         "kind": (row_kind, None),
@@ -97,7 +98,8 @@ def write_trace(path: Path, processes: int) -> None:
         writer.close()
 
 
-def _stacks(kind: str) -> np.ndarray:
+@cache
+def stacks(kind: str) -> np.ndarray:
     """Return the distinct stacks of one kind of event."""
     outer = ";".join(f"/srv/app/module{depth}.py:{100 + depth} function{depth}" for depth in range(10))
     return np.array([f"{outer};/srv/app/consumer.py:{line} consume;{INNER[kind]}" for line in range(STACKS)], object)

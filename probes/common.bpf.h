@@ -24,12 +24,21 @@ static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_F
 #define SIGCHLD 17
 #define SA_NOCLDWAIT 2
 #define PIDTYPE_TGID 1
+#define IMAGES 3
+#define FOR_EVER 0xffffffffffffffffULL
 #define WAKE_UP 2   /* BPF_RB_FORCE_WAKEUP: user space must act before the process gets far */
 #define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: user space looks on a timer; a wake-up costs the target 6 to 17 us */
 
 struct number {
     u32 ns; /* inode number of the PID namespace */
     u32 nr;
+};
+
+/* The memory of a process since a fork or an exec. */
+struct image {
+    u64 signal; /* 0: none */
+    u64 since_ns;
+    u64 until_ns; /* what it held by then, it has handed on */
 };
 
 struct process {
@@ -46,6 +55,7 @@ struct process {
     u64 program_code;
     u64 library; /* the libpython that it mapped, 0: none, and where that begins */
     u64 library_start;
+    struct image images[IMAGES]; /* its own, and those that it is a copy of, through one fork and through two */
     u64 exit_stack;
     u32 exit_stack_status;
     u32 pid;
@@ -179,6 +189,9 @@ struct walk {
     u64 key;
     u64 path; /* nor is a path that the frame before had, too */
     u64 path_key;
+    struct image images[IMAGES]; /* of the process */
+    u32 image;                   /* the one that knew the code before */
+    u32 is_main;                 /* it is the main interpreter's thread */
     u32 count;
     u32 status;
     u32 most;

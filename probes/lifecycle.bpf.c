@@ -6,9 +6,13 @@
  */
 
 /* The program that runs in this memory; what it has mapped is not known yet. */
-static __always_inline void note_program(struct process *process, u64 mm)
+static __always_inline void note_program(struct process *process, u64 signal, u64 mm)
 {
     u64 file = 0;
+    process->images[0].signal = signal;
+    process->images[0].since_ns = bpf_ktime_get_boot_ns();
+    process->images[0].until_ns = FOR_EVER;
+    process->images[1].signal = process->images[2].signal = 0;
     READ(file, mm + mm_exe_file);
     process->program = file_key(file);
     READ(process->program_code, mm + mm_start_code);
@@ -49,10 +53,14 @@ static __always_inline struct process *follow(u64 task, struct process *like)
         fresh.library = like->library;
         fresh.library_start = like->library_start;
         fresh.not_python = like->not_python;
+        fresh.images[0] = (struct image){.signal = signal, .since_ns = fresh.start_ns, .until_ns = FOR_EVER};
+        fresh.images[1] = like->images[0];
+        fresh.images[1].until_ns = fresh.start_ns;
+        fresh.images[2] = like->images[1];
     } else {
         u64 mm = 0;
         READ(mm, task + task_mm);
-        note_program(&fresh, mm);
+        note_program(&fresh, signal, mm);
     }
     followed.update(&signal, &fresh);
     return followed.lookup(&signal);
@@ -253,7 +261,7 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
     READ(file, ctx->args[2] + linux_binprm_filename);
     bpf_probe_read_kernel_str(record->file, FILE_BYTES, (void *)file);
     READ(mm, task + task_mm);
-    note_program(process, mm);
+    note_program(process, signal, mm);
     process->exit_known = 0;
 #if STACKS
     u64 program = process->program;

@@ -65,12 +65,14 @@ static __always_inline void no_walk(struct walk *walk)
     walk->status = NONE;
 }
 
-static __always_inline u32 ready(struct walk *walk, u32 then, u32 most, u64 runtime)
+static __always_inline u32 ready(struct walk *walk, struct process *process, u32 then, u32 most, u64 runtime)
 {
     walk->frame = 0;
     walk->count = 0;
     walk->tries = 0;
     walk->code = walk->path = 0;
+    walk->image = 0;
+    __builtin_memcpy(walk->images, process->images, sizeof(walk->images));
     walk->most = most;
     walk->then = then;
     walk->runtime = runtime;
@@ -93,7 +95,7 @@ static __always_inline u32 prepare(struct walk *walk, struct process *process, u
     }
     struct interpreter *python = library ? interpreters.lookup(&library) : 0;
     if (python && python->version)
-        return ready(walk, then, most, process->library_start - python->first_page + python->runtime);
+        return ready(walk, process, then, most, process->library_start - python->first_page + python->runtime);
     if (library && !python) {
         walk->status = NO_RUNTIME;
         walk->stack = library;
@@ -101,7 +103,7 @@ static __always_inline u32 prepare(struct walk *walk, struct process *process, u
     }
     python = interpreters.lookup(&program);
     if (python && python->version)
-        return ready(walk, then, most, process->program_code - python->first_code + python->runtime);
+        return ready(walk, process, then, most, process->program_code - python->first_code + python->runtime);
     process->not_python = python != 0;
     walk->status = python ? NOT_PYTHON : NO_RUNTIME;
     walk->stack = python ? 0 : program;
@@ -116,12 +118,34 @@ static __always_inline u32 prepare(struct walk *walk, struct process *process, u
 BPF_TABLE("lru_hash", u64, u8, sent_codes, 16384);
 BPF_TABLE("lru_hash", u64, u8, sent_stacks, 16384);
 
+struct code_place {
+    u64 signal;
+    u64 since_ns;
+    u64 code;
+};
+
+struct known_code {
+    u64 key;
+    u64 known_ns;
+    u64 path;
+    u64 name;
+    u64 lines;
+    u64 version;
+};
+
+/* A code object by its address in an image of memory -> its key, so that its texts need not be read again. From CPython 3.12 on each
+ * code object of an interpreter has a version that no other ever has (InternalDocs/interpreter.md; 0 when 2^32 are used up), and a fork
+ * copies it: what has the same version at the same address is the same object, in that image and in its copies if it was there before
+ * them. Only for the main interpreter, since others count on their own. Full: the least recently used goes, and is read again. */
+BPF_TABLE("lru_hash", struct code_place, struct known_code, known_codes, 16384);
+
 /* Scratch, one a CPU and walker: too large for the BPF stack. */
 struct read_ahead {
     u8 frame[136];
     u8 code[136];
     u64 block[34];
     s64 failed; /* not 0: a read did */
+    struct known_code seen;
 };
 BPF_PERCPU_ARRAY(reading, struct read_ahead, WALKERS);
 BPF_PERCPU_ARRAY(walked, struct stack_record, WALKERS);
@@ -165,6 +189,7 @@ static __always_inline void find_frame(struct walk *walk, struct interpreter *py
         walk->status = STACK_LOST;
         return;
     }
+    walk->is_main = !interpreter; /* none comes after: new ones are put first */
     walk->status = READ_FAULT;
 #pragma nounroll
     for (int i = 0; i < TRIES; i++) {
@@ -324,6 +349,39 @@ static __always_inline u32 copy(u8 *into, u64 most, u64 address, u64 bytes, stru
     return bytes;
 }
 
+/* The key of a code object that was read before, 0: it is not known. */
+static __always_inline u64 known_key(struct walk *walk, u64 code, struct known_code *seen)
+{
+    u64 key = 0;
+    if (!seen->version || !walk->is_main)
+        return 0;
+#pragma nounroll
+    for (int i = 0; i < IMAGES; i++) {
+        u32 image = walk->image & 3;
+        if (image >= IMAGES)
+            image = 0;
+        struct code_place place = {.signal = walk->images[image].signal, .since_ns = walk->images[image].since_ns, .code = code};
+        struct known_code *known = place.signal ? known_codes.lookup(&place) : 0;
+        if (known && known->known_ns < walk->images[image].until_ns && known->version == seen->version && known->path == seen->path &&
+            known->name == seen->name && known->lines == seen->lines) {
+            key = known->key;
+            break;
+        }
+        walk->image = image + 1;
+    }
+    return key && sent_codes.lookup(&key) ? key : 0;
+}
+
+static __always_inline void remember(struct walk *walk, u64 code, struct known_code *seen, u64 key)
+{
+    struct code_place place = {.signal = walk->images[0].signal, .since_ns = walk->images[0].since_ns, .code = code};
+    if (!seen->version || !walk->is_main)
+        return;
+    seen->key = key;
+    seen->known_ns = walk->time_ns;
+    known_codes.update(&place, seen);
+}
+
 static __always_inline void send_code(int walker, u64 key, struct interpreter *python, u64 path, u64 name, u64 lines, u32 first_line,
                                       struct read_ahead *ahead)
 {
@@ -432,6 +490,14 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
         u64 name = *(u64 *)(ahead->code + ((python->code_name - 32) & 127));
         u64 lines = *(u64 *)(ahead->code + ((python->code_lines - 32) & 127));
         u32 first_line = *(u32 *)(ahead->code + ((python->code_first_line - 32) & 127));
+        struct known_code *seen = &ahead->seen;
+        seen->path = path;
+        seen->name = name;
+        seen->lines = lines;
+        seen->version = *(u32 *)(ahead->code + ((python->code_version - 32) & 127)) & -(u64)(python->code_version != 0);
+        key = known_key(walk, code, seen);
+        if (key)
+            goto known;
         ahead->failed = 0;
         if (path != walk->path) {
             walk->path_key = mix_text(python->version, path, BLOCK_BYTES, python, ahead);
@@ -446,6 +512,8 @@ static __always_inline int walk_frame(int walker, struct walk *walk, struct inte
             walk->path = 0;
             goto unreadable;
         }
+        remember(walk, code, seen, key);
+    known:
         walk->code = code;
         walk->key = key;
     }

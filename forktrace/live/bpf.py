@@ -198,6 +198,7 @@ class Probes:
         self._wait_totals = Map(self._descriptors["wait_totals"], types["wait_place"], "<u8", WAIT_PLACES, call)
         self._ring = Ring(self._descriptors["ring"], ring_bytes)
         self._questions = Ring(self._descriptors["questions"], QUESTION_BYTES)
+        self._question = np.dtype([("header", "<u8"), ("question", types["question"])])
         self._interpreters = Map(self._descriptors["interpreters"], "<u8", types["interpreter"], INTERPRETERS, call)
         self._sent = [
             Map(self._descriptors[name], "<u8", "u1", CODES, call) for name in ("sent_codes", "sent_stacks") if stacks
@@ -207,11 +208,10 @@ class Probes:
         """Return the descriptor that is readable while there are questions."""
         return self._descriptors["questions"]
 
-    def questions(self) -> Records:
+    def questions(self) -> Iterable[Any]:
         """Return what the probes have asked about files since the last call, as `struct question`."""
-        framed = np.dtype([("header", "<u8"), ("question", layouts()["question"])])
-        found: Records = np.frombuffer(self._questions.read(), framed)["question"]
-        return found
+        asked = self._questions.read()
+        return np.frombuffer(asked, self._question)["question"] if asked else ()
 
     def describe(self, file: int, fields: Mapping[str, int]) -> None:
         """Answer what `file` is: the fields of `struct interpreter`, none for a file that is no interpreter."""

@@ -16,6 +16,7 @@ from forktrace.errors import ForktraceError
 
 Records = npt.NDArray[np.void]
 
+LONGEST: Final = 32 << 10  # bytes of a record, at the most
 BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
 
@@ -77,13 +78,17 @@ class Map:
 
 
 class Ring:
-    """Reads a BPF ring buffer in bulk, through its memory (kernel: Documentation/bpf/ringbuf.rst; the data is mapped twice)."""
+    """Reads a BPF ring buffer in bulk, through its memory (kernel: Documentation/bpf/ringbuf.rst).
+
+    The kernel offers the data twice, one behind the other, so that a record that goes on at the beginning can be read in one
+    piece. For that, the first LONGEST bytes of the second time are enough.
+    """
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._size = size
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(descriptor, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._producer = mmap.mmap(descriptor, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._producer = mmap.mmap(descriptor, page + size + min(size, LONGEST), mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         # As one machine word: byte by byte, which is how struct's standard sizes go, the other side would now and then see half
         # of a change, and take the ring for full.
         self._consumed = memoryview(self._consumer)[:8].cast("Q")
@@ -92,6 +97,11 @@ class Ring:
 
     def read(self) -> bytes:
         """Return all finished records, each with its header, and make their room free."""
+        chunk = self._read()
+        return chunk + self._read() if chunk else chunk
+
+    def _read(self) -> bytes:
+        """Do so up to the end of the memory, from where it goes on at the beginning."""
         start, end = self._consumed[0], self._produced[0]
         if start == end:
             return b""
@@ -102,9 +112,9 @@ class Ring:
         return chunk
 
     def _finished(self, first: int, available: int) -> int:
-        """Return how many bytes from `first` on are finished records: up to the first that is still being written."""
+        """Return how many bytes from `first` on are finished records: up to the first that is still being written, or a lap."""
         lengths = self._data.cast("I")
-        at, end = first // 4, (first + available) // 4
+        at, end = first // 4, min(first + available, self._size) // 4
         while at < end:
             length = lengths[at]
             if length & BUSY:

@@ -45,6 +45,7 @@ code_path              80   96   96  104  104  104  112  112
 code_name              88  104  104  112  112  112  120  120
 code_lines            104  112  112  120  120  120  136  136
 code_instructions       0    0    0    0    0    0  184  192
+code_version            0    0    0    0    0    0    0   92
 text_width_mask         0    7    7    7    7    7    7    7
 text_width              1    0    0    0    0    0    0    0
 text_ascii             36   48   48   48   48   48   48   40
@@ -95,7 +96,7 @@ _COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject has so much more than PyASC
 _U64: Final = (1 << 64) - 1
 _TRIES: Final = 10
 _MAGIC: Final = b"xdebugpy"
-_OLDEST: Final = (2, 7)
+_NEWEST: Final = (3, 14)  # whose code objects were looked at
 
 
 def _tabled() -> dict[Version, dict[str, int]]:
@@ -191,6 +192,9 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             continue
         (offsets[f"{of}.{word}"],) = struct.unpack_from("<Q", data, at)
         at += 8
+    code_version = (
+        offsets["code.firstlineno"] + 24 if version <= _NEWEST else 0
+    )  # not among them: co_version, Include/cpython/code.h
     return _checked(
         {
             "runtime_interpreters": offsets["runtime.interpreters_head"],
@@ -213,6 +217,7 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "code_name": offsets["code.name"],
             "code_lines": offsets["code.linetable"],
             "code_instructions": offsets["code.co_code_adaptive"],
+            "code_version": code_version if offsets["code.localsplusnames"] == code_version + 4 else 0,
             "text_width_mask": 7,
             "text_ascii": offsets["unicode.asciiobject_size"],
             "text_compact": offsets["unicode.asciiobject_size"] + _COMPACT_BYTES,

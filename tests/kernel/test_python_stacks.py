@@ -32,7 +32,8 @@ MANY = {name: 10_000 if name.startswith(("3.11", "3.13")) else 2_000 for name in
 CASES = (
     *("module", "plain", "deep", "very_deep", "generators", "comprehensions", "lambdas", "callbacks", "classes", "handlers"),
     *("decorators", "traced", "strings", "file_names", "function_names", "long_functions", "far_lines", "new_syntax"),
-    *("many_lines", "libraries", "threads", "generations", "programs", "endings", "imported", "other_version", "no_stack"),
+    *("many_lines", "libraries", "threads", "generations", "siblings", "programs", "endings", "imported", "other_version"),
+    "no_stack",
 )
 
 

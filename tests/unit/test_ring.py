@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import subprocess
 import sys
 
@@ -41,5 +42,23 @@ def test_positions_change_in_one_piece() -> None:
             produced[0] = number * STEP
             assert len(ring.read()) == STEP
         assert looks.stdout.read() == "0\n"
+    ring.close()
+    os.close(descriptor)
+
+
+def test_goes_on_at_the_beginning() -> None:
+    """A record that lies across the end is handed out in one piece, and those behind it with it."""
+    size, begin = 4096, mmap.PAGESIZE * 2
+    descriptor = os.memfd_create("ring")
+    os.ftruncate(descriptor, begin + 2 * size)
+    first, second = (struct.pack("<II", 1000, 0) + bytes([mark]) * 1000 for mark in (1, 2))
+    start = 5 * size - 64
+    for offset in (0, mmap.PAGESIZE):  # what was read, and what was written
+        os.pwrite(descriptor, struct.pack("<Q", start + (len(first) + len(second)) * (offset > 0)), offset)
+    os.pwrite(descriptor, first, begin + size - 64)
+    os.pwrite(descriptor, second, begin + len(first) - 64)
+    ring = Ring(descriptor, size)
+    assert ring.read() == first + second
+    assert ring.read() == b""
     ring.close()
     os.close(descriptor)

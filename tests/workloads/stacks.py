@@ -707,6 +707,20 @@ def generations():
     reap(pid)
 
 
+def siblings(names=("aaa", "bbb", "ccc"), older=""):
+    """Children that make code of their own, at the same address as their siblings' and as the same of its interpreter's."""
+    for name in names:
+        pid = forked(look(), os.fork())
+        if pid == 0:
+            del LINES[:]
+            run("def %s():\n    %s\n" % (older + name, ONE_LINE), "/srv/siblings.py", older + name)
+            if not older:
+                siblings(("ddd", "eee"), name)
+            write(b"".join(LINES))
+            os._exit(last_words(look(), 3))
+        reap(pid)
+
+
 SNIPPET = """\
 import json, os, signal, sys, time
 def look(frame):
@@ -919,6 +933,7 @@ CASES += (
     libraries,
     threads,
     generations,
+    siblings,
 )
 CASES += (programs, endings, imported, other_version, no_stack)
 
