@@ -226,6 +226,22 @@ def test_schedule_of_the_kafka_scene() -> None:
     assert schedule(1, 1)[3][0] == [0.4]
 
 
+def test_client_that_delivers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one sends what it did not, once."""
+    kafka = pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    from forktrace.scenes import broker
+
+    monkeypatch.setattr(broker, "PATIENCE_S", 3.0)
+    topic = broker.Topic(None)
+    topic.send("1")
+    stuck = kafka.Producer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    monkeypatch.setattr(topic, "_client", stuck)
+    topic.send("2", "3")
+    reader = kafka.Consumer({"bootstrap.servers": topic.servers, "group.id": "test", "log_level": 0})
+    assert reader.get_watermark_offsets(kafka.TopicPartition(topic.name, 0), timeout=PATIENCE_S) == (0, 3)
+    reader.close()
+
+
 def test_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that names it."""
     pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
