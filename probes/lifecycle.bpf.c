@@ -5,13 +5,16 @@
  * of a process that was not followed yet.
  */
 
+static __always_inline struct image begun(u64 signal, u64 since_ns)
+{
+    return (struct image){.signal = signal, .since_ns = since_ns, .until_ns = FOR_EVER};
+}
+
 /* The program that runs in this memory; what it has mapped is not known yet. */
 static __always_inline void note_program(struct process *process, u64 signal, u64 mm)
 {
     u64 file = 0;
-    process->images[0].signal = signal;
-    process->images[0].since_ns = bpf_ktime_get_boot_ns();
-    process->images[0].until_ns = FOR_EVER;
+    process->images[0] = begun(signal, bpf_ktime_get_boot_ns());
     process->images[1].signal = process->images[2].signal = 0;
     READ(file, mm + mm_exe_file);
     process->program = file_key(file);
@@ -53,7 +56,7 @@ static __always_inline struct process *follow(u64 task, struct process *like)
         fresh.library = like->library;
         fresh.library_start = like->library_start;
         fresh.not_python = like->not_python;
-        fresh.images[0] = (struct image){.signal = signal, .since_ns = fresh.start_ns, .until_ns = FOR_EVER};
+        fresh.images[0] = begun(signal, fresh.start_ns);
         fresh.images[1] = like->images[0];
         fresh.images[1].until_ns = fresh.start_ns;
         fresh.images[2] = like->images[1];

@@ -349,6 +349,11 @@ static __always_inline u32 copy(u8 *into, u64 most, u64 address, u64 bytes, stru
     return bytes;
 }
 
+static __always_inline struct code_place place_in(struct image *image, u64 code)
+{
+    return (struct code_place){.signal = image->signal, .since_ns = image->since_ns, .code = code};
+}
+
 /* The key of a code object that was read before, 0: it is not known. */
 static __always_inline u64 known_key(struct walk *walk, u64 code, struct known_code *seen)
 {
@@ -360,7 +365,7 @@ static __always_inline u64 known_key(struct walk *walk, u64 code, struct known_c
         u32 image = walk->image & 3;
         if (image >= IMAGES)
             image = 0;
-        struct code_place place = {.signal = walk->images[image].signal, .since_ns = walk->images[image].since_ns, .code = code};
+        struct code_place place = place_in(&walk->images[image], code);
         struct known_code *known = place.signal ? known_codes.lookup(&place) : 0;
         if (known && known->known_ns < walk->images[image].until_ns && known->version == seen->version && known->path == seen->path &&
             known->name == seen->name && known->lines == seen->lines) {
@@ -374,7 +379,7 @@ static __always_inline u64 known_key(struct walk *walk, u64 code, struct known_c
 
 static __always_inline void remember(struct walk *walk, u64 code, struct known_code *seen, u64 key)
 {
-    struct code_place place = {.signal = walk->images[0].signal, .since_ns = walk->images[0].since_ns, .code = code};
+    struct code_place place = place_in(&walk->images[0], code);
     if (!seen->version || !walk->is_main)
         return;
     seen->key = key;
@@ -456,7 +461,7 @@ static __always_inline u32 handled_before(struct walk *walk, u64 frame)
 static __always_inline int walk_frame(int walker, struct walk *walk, struct interpreter *python, struct stack_record *record,
                                       struct read_ahead *ahead)
 {
-    u64 frame = walk->frame, stack = walk->stack, line_bytes = 0;
+    u64 frame = walk->frame, stack = walk->stack;
     u32 count = walk->count;
     if (!frame || count >= walk->most)
         return 0;

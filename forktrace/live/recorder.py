@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.live.line import LiveLine
+from forktrace.live.procfs import boottime_ns
 from forktrace.trace.words import count, zombie_headline
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
@@ -183,12 +184,6 @@ class Recorder:
             self._probes.describe(file, fields)
         self._told = len(self._registry.known)
 
-    def _answer(self) -> None:
-        """Answer what the probes ask before the process that made them ask gets far."""
-        for question in self._probes.questions():
-            self._registry.answer(question)
-            self._tell()
-
     def _running(self) -> int:
         if any(self._lost.values()):
             return int((self._probes.following()["exit_ns"] == 0).sum())
@@ -234,7 +229,9 @@ class Recorder:
 
     def _drain(self) -> None:
         """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
-        self._answer()
+        for question in self._probes.questions():  # answered before the process that made them ask gets far
+            self._registry.answer(question)
+            self._tell()
         if chunk := self._probes.read():
             self._chunks.append(chunk)
 
@@ -243,7 +240,7 @@ class Recorder:
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
-        now = boot_ns()
+        now = boottime_ns()
         met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
         self._named |= self._stacks.interpreters
         rows = [events.runtime(now, one.file, one.version, one.libraries) for one in met]
@@ -275,7 +272,7 @@ class Recorder:
         now = self._probes.losses()
         new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
         if any(new.values()):
-            self._writer.write(batch_of(events.lost(boot_ns(), count, what) for what, count in new.items() if count))
+            self._writer.write(batch_of(events.lost(boottime_ns(), count, what) for what, count in new.items() if count))
         self._lost = now
 
     def _write_waits(self, *, last: bool = False) -> None:
@@ -283,7 +280,7 @@ class Recorder:
         from forktrace.trace.stream import batch_of
 
         places, counts = self._probes.wait_totals()
-        if rows := self._places.changed(boot_ns(), places, counts, self._stacks, last=last):
+        if rows := self._places.changed(boottime_ns(), places, counts, self._stacks, last=last):
             self._writer.write(batch_of(rows))
         if len(places) > MANY_PLACES:
             here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
@@ -310,7 +307,7 @@ class Recorder:
                 break
         self._write_waits(last=True)
         still = self._probes.following()
-        now = boot_ns()
+        now = boottime_ns()
         polled = [
             events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
@@ -368,11 +365,6 @@ def ending_of_zombie(by: int, call: str) -> str:
     return f"until {by or 'another process'} reaped it{how}"
 
 
-def boot_ns() -> int:
-    """Return CLOCK_BOOTTIME in ns, the clock of every time in a trace."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
 def working_directory() -> str:
     """Return the working directory, which may be gone: then what the kernel says of it, `/path (deleted)`."""
     return os.readlink("/proc/self/cwd")
@@ -399,7 +391,7 @@ def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
     """Return what is known of a recording at its start (docs/trace-format.md)."""
     from forktrace import __version__
 
-    start_ns = boot_ns()
+    start_ns = boottime_ns()
     return {
         "forktrace": __version__,
         "command": command,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, short_command, short_site, some, without_folders
+from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
@@ -97,7 +96,7 @@ def _summary(recording: Recording) -> Iterator[Text]:
 
 def _how_it_went(recording: Recording) -> str:
     whole = recording.whole.lifecycles()
-    command = short_command(printable(shlex.join(recording.header["command"])), 60) or "the recording"
+    command = title_of(recording.header["command"]) or "the recording"
     target = whole[whole["origin"] == "target"]
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import matplotlib
@@ -18,14 +17,14 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1 import make_axes_locatable  # type: ignore[import-untyped]  # it ships no types
 
-from forktrace.analysis.names import Names, name, printable
+from forktrace.analysis.names import Names, name
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace.words import count, duration
 from forktrace.views import key
 from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import short_command
+from forktrace.views.words import title_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -176,7 +175,7 @@ def _end_s(recording: Recording) -> float:
 
 
 def _title(recording: Recording, table: pd.DataFrame) -> str:
-    command = short_command(printable(shlex.join(recording.header["command"])), 60)
+    command = title_of(recording.header["command"])
     zombie_ms = table["zombie_ms"]
     worst = f", longest zombie {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ", no zombies"
     cut = " (trace cut off)" if recording.cut else ""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from typing import Final
+
+from forktrace.trace.words import printable
 
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 
@@ -29,6 +33,11 @@ def without_folders(line: str) -> str:
 def short_command(line: str, most: int) -> str:
     """Return a command in at most `most` characters: where it is too long, paths lose their folders first."""
     return shorten(line if len(line) <= most else without_folders(line), most)
+
+
+def title_of(command: Sequence[str]) -> str:
+    """Return a recorded command for a headline, in at most 60 characters."""
+    return short_command(printable(shlex.join(command)), 60)
 
 
 def some(names: list[str], total: int, most: int = 3) -> str:
