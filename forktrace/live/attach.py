@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from forktrace.errors import PermissionMissing, UsageError
+from forktrace.errors import ForktraceError, PermissionMissing, UsageError
 from forktrace.live.launch import check_output, default_name, hand_over, merged, opened, receive, send, start_recorder
 from forktrace.live.procfs import Proc, cgroup_pids, mounts
-from forktrace.live.user import User, invoking_user
+from forktrace.live.user import User, as_user, invoking_user
 
 DETACHING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -69,12 +69,17 @@ def attach(
     channel, recorder = start_recorder(quiet, stacks, search_path(main) if stacks else "", attach=True)
     try:
         receive(channel, "armed")
-        with opened(path, who, force) as (trace, _):
+        with opened(path, who, force) as (trace, is_new):
             is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
             order = _order(chosen, command, path, own=own, source=source and stacks)
             order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
             told = _stop_on_signals(channel)
-            hand_over(channel, trace, order)
+            try:
+                hand_over(channel, trace, order)
+            except ForktraceError:
+                if is_new:
+                    as_user(who, os.unlink, path)
+                raise
         _until_done(channel, duration_s, told)
     finally:
         channel.close()

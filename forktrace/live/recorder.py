@@ -157,6 +157,8 @@ class Recorder:
             self._say(remark)
         assert self._joining
         self._join(self._joining.join(asked["pids"], asked["never"], asked["cgroup"]))
+        if not self._counts:
+            raise ForktraceError("what was to be attached to has ended meanwhile", "forktrace ps shows who has zombies now")
         self._ended_at = time.monotonic()  # nobody will say so: it goes on until the last followed process is gone
         zombies = f", {count(self._zombies(), 'zombie')} among them" if self._zombies() else ""
         self._say(f"attached to {count(self._counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
