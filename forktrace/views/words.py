@@ -10,10 +10,11 @@ from typing import Any, Final
 import pandas as pd
 
 from forktrace.analysis.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
-from forktrace.trace.words import printable
+from forktrace.trace.words import duration, printable
 
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 
+_SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
 _SENDERS: Final = {
     "process": "sent by {}",
     "kernel": "by the kernel itself",
@@ -29,6 +30,11 @@ def bound_of(row: Any) -> str:
     if row.reap_call == "unseen":
         return "at most"
     return "about" if EXIT_ESTIMATED in notes else "at least" if EXIT_AT_THE_LATEST in notes else ""
+
+
+def zombie_time(row: Any) -> str:
+    """Return how long the process of a row of lifecycles was a zombie, `~1.926 s` where that is no exact time."""
+    return _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms)
 
 
 def shorten(text: str, most: int) -> str:

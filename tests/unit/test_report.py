@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pandas as pd
 import pytest
@@ -52,6 +53,17 @@ def test_summary() -> None:
         "recording.",
         "2 zombies outlived 10 ms, the longest with 69 ms; at most 2 at once.",
     ]
+
+
+def test_attached() -> None:
+    """A program that ran already did not run for the time of the recording; a zombie time that is no exact one says so."""
+    rows = [
+        ev.fork(90 * MS, pid, parent=1, origin="attached", start_ns=start, call=None) for pid, start in ((100, 1), (500, 5))
+    ]
+    rows += [ev.exit_(60 * MS, 500, parent=100, detail=ev.FOUND_DEAD[1]), ev.end(3090 * MS)]
+    written = text(recording(*rows, start_ns=90 * MS, target_start_ns=None, attached=[100]))
+    assert written.startswith("python consumer.py, which ran already, was recorded for 3.000 s; 2 processes in\nthe recording.")
+    assert re.search(r"500 +\S+ +exited 0 +~3.030 s \+", written)
 
 
 def test_without_zombies() -> None:
