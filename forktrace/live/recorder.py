@@ -1,22 +1,18 @@
-"""The recorder's own process: probes in, trace out. `launch` starts it, tells it whom to follow, and reaps the target.
+"""The recorder's own process: probes in, trace out. `launch` tells it over a channel whom to follow, and reaps the target.
 
-The two talk over a socket in single messages: the recorder says `armed`, is sent `follow` with the target's number and the
-open trace, answers `ready`; is told `ended` when the target was reaped and `stop` when the user has had enough; and says `done`
-at the end, or `error` with a message when it cannot go on.
+Of root's rights it keeps, once the probes are armed, only those to go on: from then on it is the user, who owns the trace and
+whose files it reads. It has no terminal; what it has to say goes over the channel.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import platform
 import select
 import shlex
 import signal
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from forktrace.errors import ForktraceError, MachineLacks
-from forktrace.live.line import LiveLine
+from forktrace.errors import ForktraceError, PermissionMissing
+from forktrace.live.capabilities import become_recorder
+from forktrace.live.channel import Channel, Message
+from forktrace.live.line import Progress
 from forktrace.live.procfs import boottime_ns
+from forktrace.live.user import User, as_user
 from forktrace.trace.words import count, zombie_headline
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
@@ -35,50 +34,35 @@ LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
-TRACEFS: Final = "/sys/kernel/tracing"
-
-_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
-
-
-def serve(channel: socket.socket, *, quiet: bool, stacks: bool, path: str) -> None:
-    """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this."""
-    os.setpgid(0, 0)  # Ctrl-C and Ctrl-Z are the target's
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    try:
-        Recorder(channel, quiet=quiet, stacks=stacks).run(path)
-    except ForktraceError as error:
-        message = {"say": "error", "message": str(error), "hint": error.hint, "status": error.exit_status}
-        with contextlib.suppress(OSError):
-            channel.send(json.dumps(message).encode())
+# Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
+NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
 
 
-def mount_tracefs() -> None:
-    """Make tracefs visible to this process alone, where it is not mounted; the mount is gone with the process.
+def serve(channel: Channel, who: User, only_of: int | None = None) -> None:
+    """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this.
 
-    Raises:
-        MachineLacks: it cannot be mounted.
+    `who` owns the trace, and files are read with that user's rights. `only_of`: whose processes alone may be recorded.
     """
-    if os.path.isdir(f"{TRACEFS}/events"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if (
-        libc.unshare(_CLONE_NEWNS)
-        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
-        or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
-    ):
-        reason = os.strerror(ctypes.get_errno())
-        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
+    for number in NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(PermissionError):  # sudo has seen to it already
+        os.setsid()
+    try:
+        if order := channel.hear():
+            Recorder(channel, who, only_of, words=order["words"], live=order["live"]).run(order["path"], order["stacks"])
+    except ForktraceError as error:
+        channel.say("error", message=str(error), hint=error.hint, status=error.exit_status)
 
 
 class Recorder:
     """One recording."""
 
-    def __init__(self, channel: socket.socket, *, quiet: bool, stacks: bool) -> None:
-        self._with_stacks = stacks
+    def __init__(self, channel: Channel, who: User, only_of: int | None, *, words: bool, live: bool) -> None:
         self._channel = channel
-        self._live = LiveLine(silent=quiet or not os.isatty(2))
-        self._shares_terminal = os.isatty(1)  # with the target: a line of ours would erase its prompts
-        self._quiet = quiet
+        self._who = who
+        self._only_of = only_of
+        self._words = words
+        self._progress = Progress() if live else None
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
         self._counts: Counter[str] = Counter()
@@ -89,55 +73,70 @@ class Recorder:
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
         self._ended_at: float | None = None
 
-    def run(self, path: str) -> None:
+    def run(self, path: str, stacks: bool) -> None:
         """Arm, follow, record, close; `path` is the PATH of the target."""
-        self._live.show("compiling probes")
-        mount_tracefs()
+        from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
         from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
-        from forktrace.trace.stream import Writer
+        from forktrace.trace import events, stream  # noqa: F401
 
         self._registry = Registry()
-        self._probes = Probes(stacks=self._with_stacks, meanwhile=lambda: self._registry.expect_on(path))
+
+        def meanwhile() -> None:
+            become_recorder(self._who)
+            self._registry.expect_on(path)
+
+        self._probes = Probes(stacks=stacks, meanwhile=meanwhile)
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
-        self._live.clear()
-        self._channel.send(b'{"say": "armed"}')
-        message, descriptors, _, _ = socket.recv_fds(self._channel, 64, 2)
-        if not message:
+        self._channel.say("armed")
+        order, descriptors = self._channel.take(1)
+        if not order:
             return
-        with open(descriptors[1], encoding="utf-8") as file:
-            file.seek(0)
-            order = json.load(file)
         self._prepare(order)
         if order["truncate"]:
             os.ftruncate(descriptors[0], 0)
         self._path = "standard output" if order["path"] == "-" else order["path"]
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
-            self._writer = Writer(sink, order["header"])
-            self._probes.follow(order["pid"], self._pid_ns)
-            self._channel.send(b'{"say": "ready"}')
+            self._writer = stream.Writer(sink, order["header"])
+            self._aim(order["pid"])
+            self._channel.say("ready")
             self._follow()
             self._close()
-        self._live.clear()
         self._say_closing()
-        with contextlib.suppress(OSError):  # nobody waits for it
-            self._channel.send(b'{"say": "done"}')
+        self._channel.say("done")
 
-    def _prepare(self, order: dict[str, Any]) -> None:
+    def _aim(self, pid: int) -> None:
+        """Follow the process from its next exec on.
+
+        Raises:
+            PermissionMissing: it belongs to somebody whose processes are not to be recorded.
+        """
+        self._target = os.pidfd_open(pid)
+        if self._only_of is not None:
+            check_owner(pid, self._only_of)
+        self._probes.follow(pid, self._pid_ns)
+        self._poll.register(self._target, select.EPOLLIN)
+
+    def _take_aim_back(self) -> None:
+        """The target is gone; if it never came to its exec, the next process with its number is not to be followed."""
+        self._poll.unregister(self._target)
+        self._drain()
+        self._write()
+        if not self._counts["fork"]:
+            self._probes.follow(0, self._pid_ns)
+
+    def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
         from forktrace.live.sources import Sources
-        from forktrace.live.user import User, as_user
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
         self._tell()
-        uid, gid, groups = order["user"]
-        who = User(order["header"]["user"], uid, gid, tuple(groups), {})
-        self._sources = Sources(partial(as_user, who), order["header"]["cwd"]) if order["source"] else None
+        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"]) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
@@ -157,8 +156,7 @@ class Recorder:
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
                 self._write()
-                if not self._shares_terminal:
-                    self._live.update(self._counts, sum(self._lost.values()), self._running(), self._zombies())
+                self._show_progress()
             if self._ended_at is None:
                 continue
             if self._chunks:
@@ -173,10 +171,11 @@ class Recorder:
     def _order(self) -> str | None:
         """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""
         ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
+        if self._target in ready:
+            self._take_aim_back()
         if self._channel.fileno() not in ready:
             return None
-        message = self._channel.recv(4096)
-        return str(json.loads(message)["say"]) if message else "stop"
+        return str(self._channel.hear().get("say", "stop"))
 
     def _tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
@@ -327,9 +326,13 @@ class Recorder:
         self._probes.close()
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._live.clear()
-            print(f"forktrace: {text}", file=sys.stderr, flush=True)
+        if self._words:
+            self._channel.say("words", text=text)
+
+    def _show_progress(self) -> None:
+        if self._progress and self._channel.is_read():
+            lost = sum(self._lost.values())
+            self._channel.say("live", text=self._progress.text(self._counts, lost, self._running(), self._zombies()))
 
     def _say_survivors(self) -> None:
         """The command has ended: name the processes that are still followed, if any runs."""
@@ -363,6 +366,21 @@ def ending_of_zombie(by: int, call: str) -> str:
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
     return f"until {by or 'another process'} reaped it{how}"
+
+
+def check_owner(pid: int, uid: int) -> None:
+    """Make sure that a process is `uid`'s, with all its numbers.
+
+    Raises:
+        PermissionMissing: it is somebody else's, or gone.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        status = ""
+    owners = next((line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")), [])
+    if set(owners) != {str(uid)}:
+        raise PermissionMissing(f"process {pid} is not yours", "recording it takes all of root's rights: sudo forktrace record")
 
 
 def working_directory() -> str:
