@@ -213,7 +213,7 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
         raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
-            os.fchmod(descriptor, 0o600)
+            as_user(who, os.fchmod, descriptor, 0o600)
     try:
         yield descriptor, is_new
     finally:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from forktrace.live.capabilities import in_effect
 from forktrace.live.elf import Elf
 from forktrace.live.sources import open_regular
 
@@ -340,7 +341,10 @@ class Registry:
 
     def answer(self, question: Any) -> None:
         """Examine the file that a `struct question` asks about."""
-        file, pid, mapped = int(question["file"]), int(question["pid"]), int(question["mapped"])
+        with in_effect():
+            self._answer(int(question["file"]), int(question["pid"]), int(question["mapped"]))
+
+    def _answer(self, file: int, pid: int, mapped: int) -> None:
         for _ in range(_TRIES):
             try:
                 link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
