@@ -63,8 +63,9 @@ def become_recorder(who: User) -> None:
     kept = mask(RECORDING) & _permitted()
     if kept != mask(RECORDING):
         kept |= mask([MOUNTING]) & _permitted()  # on kernels that do not know them all
-    _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
-    become(who)
+    if os.geteuid() == 0:
+        _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        become(who)
     _set(permitted=kept, effective=kept & mask(["CAP_BPF"]))
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 

@@ -1,9 +1,9 @@
 """What the launcher and the recorder say to one another: one JSON object a message, over a socket that keeps them apart.
 
-The launcher says `arm` (with or without stacks, the target's PATH, whether words and the live line are wanted), the recorder
-`armed`; then it is handed the order and the open trace, and says `ready`. It is told `ended` when the target was reaped and
-`stop` when the user has had enough, has `words` and `live` lines for the user now and then, and says `done` at the end, or
-`error` with a message when it cannot go on. Whoever finds the other end closed is done.
+The launcher says `arm` (with stacks or without, to attach or not, the target's PATH, whether words and the live line are
+wanted), the recorder `armed`; then it is handed the order and the open trace, and says `ready`. It is told `ended` when the
+target was reaped and `stop` when the user has had enough, has `words` and `live` lines for the user now and then, and says
+`done` at the end, or `error` with a message when it cannot go on. Whoever finds the other end closed is done.
 """
 
 from __future__ import annotations

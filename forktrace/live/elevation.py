@@ -58,15 +58,17 @@ class RecorderProcess:
         """Return what to wait for."""
         return self.channel.fileno()
 
-    def arm(self, *, stacks: bool, path: str) -> None:
-        """Have it compile and attach the probes, and wait until it has; `path` is the target's PATH.
+    def arm(self, *, stacks: bool, path: str, attach: bool = False) -> None:
+        """Have it compile and load the probes, and wait until it has; `path` is the target's PATH, `attach`: it runs already.
 
         Raises:
             ForktraceError: what it failed at; PermissionMissing, sudo did not let it start.
         """
-        live = not self._line.silent and not os.isatty(1)  # with the target on the same terminal it would erase its prompts
+        live = not self._line.silent and (
+            attach or not os.isatty(1)
+        )  # it would erase the prompts of a target on the same terminal
         self._line.show("compiling probes")
-        self.channel.say("arm", stacks=stacks, path=path[: 1 << 14], words=not self._quiet, live=live)
+        self.channel.say("arm", stacks=stacks, attach=attach, path=path[: 1 << 14], words=not self._quiet, live=live)
         self.wait_for("armed")
         self._line.clear()
         self._is_armed = True

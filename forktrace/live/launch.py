@@ -55,7 +55,7 @@ def record(
         held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
-            with _opened(path, who, force) as (trace, is_new):
+            with opened(path, who, force) as (trace, is_new):
                 is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
                 order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
@@ -75,7 +75,7 @@ def record(
     finally:
         recorder.close()
     if not to_stdout:
-        as_user(who, _merge, path)
+        merged(path, who)
     return status
 
 
@@ -198,7 +198,7 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
+def opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
     """Open the trace with the user's rights; yields its descriptor and whether the file is new. A pipe waits for its reader."""
     if path == "-":
         yield 1, False
@@ -222,7 +222,7 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
 
 def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> dict[str, Any]:
     """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
-    from forktrace.live.recorder import header
+    from forktrace.live.header import header
 
     search = who.environment.get("PATH", os.defpath)
     return {
@@ -286,6 +286,11 @@ class Watch:
         if self._status is None:
             return signal.SIGINT if len(self._told) > 1 else 0
         return self._status
+
+
+def merged(path: str, who: User) -> None:
+    """Join the many small batches of a long recording, with the user's rights."""
+    as_user(who, _merge, path)
 
 
 def _merge(path: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import select
 import shlex
 import signal
@@ -17,16 +16,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from forktrace.errors import ForktraceError, PermissionMissing
+from forktrace.errors import ForktraceError
 from forktrace.live.capabilities import become_recorder
 from forktrace.live.channel import Channel, Message
 from forktrace.live.line import Progress
-from forktrace.live.procfs import boottime_ns
+from forktrace.live.ownership import Ownership
+from forktrace.live.procfs import boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
 from forktrace.trace.words import count, zombie_headline
+
+if TYPE_CHECKING:
+    from forktrace.live.joining import Joining
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
@@ -49,7 +51,7 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> None:
         os.setsid()
     try:
         if order := channel.hear():
-            Recorder(channel, who, only_of, words=order["words"], live=order["live"]).run(order["path"], order["stacks"])
+            Recorder(channel, who, only_of, order).run()
     except ForktraceError as error:
         channel.say("error", message=str(error), hint=error.hint, status=error.exit_status)
 
@@ -57,12 +59,16 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> None:
 class Recorder:
     """One recording."""
 
-    def __init__(self, channel: Channel, who: User, only_of: int | None, *, words: bool, live: bool) -> None:
+    def __init__(self, channel: Channel, who: User, only_of: int | None, asked: Message) -> None:
         self._channel = channel
         self._who = who
-        self._only_of = only_of
-        self._words = words
-        self._progress = Progress() if live else None
+        self._ownership = Ownership(only_of)
+        self._with_stacks: bool = asked["stacks"]
+        self._attach: bool = asked["attach"]
+        self._search: str = asked["path"]
+        self._words: bool = asked["words"]
+        self._progress = Progress() if asked["live"] else None
+        self._target = -1
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
         self._counts: Counter[str] = Counter()
@@ -72,25 +78,24 @@ class Recorder:
         self._named: set[int] = set()  # the interpreters that the trace names
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
         self._ended_at: float | None = None
+        self._joining: Joining | None = None
+        self._unfollowed = 0  # processes of which it could not be told whether they live
 
-    def run(self, path: str, stacks: bool) -> None:
-        """Arm, follow, record, close; `path` is the PATH of the target."""
+    def run(self) -> None:
+        """Arm, follow, record, close."""
         from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
+        from forktrace.live.joining import Joining
         from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
         from forktrace.trace import events, stream  # noqa: F401
 
         self._registry = Registry()
-
-        def meanwhile() -> None:
-            become_recorder(self._who)
-            self._registry.expect_on(path)
-
-        self._probes = Probes(stacks=stacks, meanwhile=meanwhile)
+        self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
+        self._joining = Joining(self._probes, self._registry) if self._attach else None
         self._channel.say("armed")
         order, descriptors = self._channel.take(1)
         if not order:
@@ -102,32 +107,16 @@ class Recorder:
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
             self._writer = stream.Writer(sink, order["header"])
-            self._aim(order["pid"])
+            self._begin(order)
             self._channel.say("ready")
             self._follow()
             self._close()
         self._say_closing()
         self._channel.say("done")
 
-    def _aim(self, pid: int) -> None:
-        """Follow the process from its next exec on.
-
-        Raises:
-            PermissionMissing: it belongs to somebody whose processes are not to be recorded.
-        """
-        self._target = os.pidfd_open(pid)
-        if self._only_of is not None:
-            check_owner(pid, self._only_of)
-        self._probes.follow(pid, self._pid_ns)
-        self._poll.register(self._target, select.EPOLLIN)
-
-    def _take_aim_back(self) -> None:
-        """The target is gone; if it never came to its exec, the next process with its number is not to be followed."""
-        self._poll.unregister(self._target)
-        self._drain()
-        self._write()
-        if not self._counts["fork"]:
-            self._probes.follow(0, self._pid_ns)
+    def _meanwhile(self) -> None:
+        become_recorder(self._who)
+        self._registry.expect_on(self._search)
 
     def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
@@ -141,6 +130,46 @@ class Recorder:
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
 
+    def _begin(self, order: Message) -> None:
+        if not self._attach:
+            self._aim(order["pid"])
+            return
+        asked = order["attach"]
+        for remark in asked["remarks"]:
+            self._say(remark)
+        assert self._joining
+        pids = self._ownership.allowed(asked["pids"])
+        if not asked["cgroup"]:
+            self._ownership.require(asked["pids"])
+        self._join(self._joining.join(pids, asked["never"], asked["cgroup"]))
+        self._ended_at = time.monotonic()  # nobody will say so: it goes on until the last followed process is gone
+        zombies = f", {count(self._zombies(), 'zombie')} among them" if self._zombies() else ""
+        self._say(f"attached to {count(self._counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
+
+    def _aim(self, pid: int) -> None:
+        """Follow the process from its next exec on."""
+        self._target = os.pidfd_open(pid)
+        self._ownership.require([pid])
+        self._probes.follow(pid, self._pid_ns)
+        self._poll.register(self._target, select.EPOLLIN)
+
+    def _take_aim_back(self) -> None:
+        """The target is gone; if it never came to its exec, the next process with its number is not to be followed."""
+        self._poll.unregister(self._target)
+        self._drain()
+        self._write()
+        if not self._counts["fork"]:
+            self._probes.follow(0, self._pid_ns)
+
+    def _join(self, pending: int) -> None:
+        """Write who is followed since, with their stacks known from now on."""
+        self._ownership.check(self._probes.following())
+        self._drain()
+        self._write()
+        if pending:
+            self._unfollowed += pending
+            self._write_losses()
+
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
         alone_since: float | None = None
@@ -152,6 +181,8 @@ class Recorder:
                 self._ended_at = time.monotonic()
                 self._say_survivors()
             self._drain()
+            if self._joining and (new := self._joining.newcomers()):
+                self._join(self._joining.more(self._ownership.allowed(new)))
             now = time.monotonic()
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
@@ -211,7 +242,9 @@ class Recorder:
             if "exec" in records:
                 self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
                 self._tell()
-            columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
+            if self._joining and "exit" in records:
+                self._joining.estimate(records["exit"])
+            columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
             if rows:
                 self._writer.write(batch(columns, rows))
             self._counts.update({kind: len(part) for kind, part in records.items()})
@@ -257,6 +290,7 @@ class Recorder:
         seen = reaps[reaps["zombie_ns"] != 0]
         if not len(seen):
             return
+        self._know_better(seen["head"]["process"], seen["zombie_ns"])
         lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
         index = int(lasted.argmax())
         one = seen[index]
@@ -264,11 +298,18 @@ class Recorder:
             by = int(one["head"]["by"]["pid"])
             self._worst = (int(lasted[index]), int(one["head"]["process"]["pid"]), by, CALLS[one["call"]])
 
+    def _know_better(self, who: Any, zombie_ns: Any) -> None:
+        """Set since when those were zombies that were so before they were followed."""
+        if self._joining and self._joining.ended_ns:
+            for index, (start_ns, pid) in enumerate(zip(who["start_ns"].tolist(), who["pid"].tolist(), strict=True)):
+                zombie_ns[index] = self._joining.ended_ns.get((pid, start_ns), zombie_ns[index])
+
     def _write_losses(self) -> None:
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
         now = self._probes.losses()
+        now["process not followed"] += self._unfollowed
         new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
         if any(new.values()):
             self._writer.write(batch_of(events.lost(boottime_ns(), count, what) for what, count in new.items() if count))
@@ -311,6 +352,7 @@ class Recorder:
             events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
         ]
+        self._know_better(still, still["zombie_ns"])
         for one in still[still["zombie_ns"] > 0]:
             age_ns = now - int(one["zombie_ns"])
             if self._worst is None or age_ns > self._worst[0]:
@@ -366,62 +408,3 @@ def ending_of_zombie(by: int, call: str) -> str:
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
     return f"until {by or 'another process'} reaped it{how}"
-
-
-def check_owner(pid: int, uid: int) -> None:
-    """Make sure that a process is `uid`'s, with all its numbers.
-
-    Raises:
-        PermissionMissing: it is somebody else's, or gone.
-    """
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
-    except OSError:
-        status = ""
-    owners = next((line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")), [])
-    if set(owners) != {str(uid)}:
-        raise PermissionMissing(f"process {pid} is not yours", "recording it takes all of root's rights: sudo forktrace record")
-
-
-def working_directory() -> str:
-    """Return the working directory, which may be gone: then what the kernel says of it, `/path (deleted)`."""
-    return os.readlink("/proc/self/cwd")
-
-
-def read_comm(pid: int) -> str:
-    """Return the name of a process, `?` when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").rstrip("\n")
-    except OSError:
-        return "?"
-
-
-def read_cgroup(pid: int) -> str | None:
-    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="backslashreplace").splitlines()
-    except OSError:
-        return None
-    return next((line[3:] for line in lines if line.startswith("0::")), None)
-
-
-def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
-    """Return what is known of a recording at its start (docs/trace-format.md)."""
-    from forktrace import __version__
-
-    start_ns = boottime_ns()
-    return {
-        "forktrace": __version__,
-        "command": command,
-        "cwd": working_directory(),
-        "target_pid": target_pid,
-        "target_start_ns": None,
-        "user": user,
-        "host": platform.node(),
-        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "kernel": platform.release(),
-        "start_ns": start_ns,
-        "clock_offset_ns": time.time_ns() - start_ns,
-        "recorder_pid": os.getpid(),
-        "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
-    }
