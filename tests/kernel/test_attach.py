@@ -39,12 +39,10 @@ from forktrace.live.bpf import Probes
 from forktrace.live.joining import Joining
 from forktrace.live.pythons import Registry
 from forktrace.live.records import split
-from forktrace.live.recorder import mount_tracefs
 from forktrace.live.procfs import boottime_ns
 import json
 
 storm, folder, attaches = sys.argv[1], sys.argv[2], int(sys.argv[3])
-mount_tracefs()
 probes = Probes(stacks=False, attach=True)
 for number in range(attaches):
     log = f"{folder}/{number}"

@@ -56,7 +56,7 @@ def test_summary() -> None:
 
 
 def test_attached() -> None:
-    """A program that ran already did not run for the time of the recording; a zombie time that is no exact one says so."""
+    """A program that ran already ran for longer than the recording; a zombie time that is no exact one says so."""
     rows = [
         ev.fork(90 * MS, pid, parent=1, origin="attached", start_ns=start, call=None) for pid, start in ((100, 1), (500, 5))
     ]
