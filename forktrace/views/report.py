@@ -14,7 +14,7 @@ from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration
-from forktrace.views import explanations
+from forktrace.views import explanations, orphans
 from forktrace.views.screen import Grid, print_grid, print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
 
@@ -38,6 +38,7 @@ def report(recording: Recording, console: Console) -> None:
     for line in (*_summary(recording), *_limits(recording)):
         print_text(console, line)
     _print_list(console, "What happened", _findings(table, names))
+    _print_list(console, "Orphans that nobody reaps", orphans.lines(recording, names))
     _print_list(console, "Stolen exit statuses", _thefts(recording, names))
     _print_table(console, "Longest zombies", _zombie_table(table, names))
     _print_table(console, "Why they were reaped", _cause_table(table))

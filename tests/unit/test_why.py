@@ -349,8 +349,8 @@ def test_an_orphan_that_its_adopter_reaps() -> None:
         "why its parent 300 ended without waiting for it; 1 inherited it and reaped it (parent-exit)",
         "fix one of:",
         "- let 300 wait for it before it ends (300 lives as long as its children)",
-        "- run the program below an init that reaps: tini, dumb-init, `docker run --init` "
-        "(one small process more; exit codes of orphans are lost)",
+        "- run the program below an init that reaps: tini, dumb-init, `docker run --init`, "
+        "in Kubernetes `shareProcessNamespace: true` (one small process more; exit codes of orphans are lost)",
     ]
     still = recording(target(), *rows, END, closed=False)
     known(still, reap_cause={2: "never"})
