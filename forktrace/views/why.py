@@ -17,7 +17,7 @@ from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations, failed, orphans
 from forktrace.views.calls import MOST_FRAMES, calls_of, source_text
 from forktrace.views.screen import print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
+from forktrace.views.words import NOTICEABLE_MS, bound_of, sender, shorten, some
 
 MOST_SOURCE: Final = 70
 MOST_ARGV: Final = 300
@@ -121,7 +121,7 @@ class _Chain:
             age_ms = (self.recording.end_ns - row.fork_ns) / 1e6
             return f"{self.name} was still running after {duration(age_ms)}, when the recording ended"
         if not pd.isna(row.zombie_ms):
-            return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, at_most=row.reap_call == "unseen")
+            return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, bound=bound_of(row))
         if row.reap_call == "autoreap":
             return f"{self.name} was never a zombie: it was released as it ended"
         return f"{self.name} was a zombie; for how long is not known"
