@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
 _TABLES: Final = (
-    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen"),
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen", "orphans"),
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _WATCH_S: Final = 2.0
