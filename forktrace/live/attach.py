@@ -67,7 +67,7 @@ def attach(
     recorder = RecorderProcess(target_user, quiet=quiet)
     try:
         recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
-        with opened(path, who, force) as (trace, _):
+        with opened(path, who, force) as trace:
             is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
             order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
             order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
