@@ -216,7 +216,8 @@ def opened(path: str, who: User, force: bool) -> Iterator[int]:
         yield descriptor
     except BaseException:
         if is_new:
-            as_user(who, os.unlink, path)
+            with contextlib.suppress(OSError):
+                as_user(who, os.unlink, path)
         raise
     finally:
         os.close(descriptor)

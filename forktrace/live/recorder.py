@@ -83,6 +83,7 @@ class Recorder:
 
     def run(self) -> None:
         """Arm, follow, record, close."""
+        self._channel.say("live", text="compiling probes")
         from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
         from forktrace.live.joining import Joining
