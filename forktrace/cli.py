@@ -34,6 +34,7 @@ _TABLES: Final = (
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _WATCH_S: Final = 2.0
+_LEAST_SIZE: Final = 64 << 10  # of a trace
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
@@ -79,6 +80,16 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
+class _Size(click.IntRange):
+    """A number of bytes, which may be written as 100M: K, M, G and T are powers of 1024."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"([0-9]{1,9})([KMGT]?)", value.upper())
+        if not found:
+            self.fail(f"{value!r} is not a size such as 100M.", param, ctx)
+        return super().convert(int(found[1]) << 10 * " KMGT".index(found[2] or " "), param, ctx)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="forktrace", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -99,6 +110,9 @@ def cli() -> None:
 @click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
 @force_option
 @click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
+@click.option(
+    "--max-size", metavar="SIZE", type=_Size(_LEAST_SIZE), help="Stop recording before the trace exceeds SIZE: 100M, 2G."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
 @click.option("--user", metavar="USER", help="Run the command as USER, a name or a number [default: who called sudo].")
 @click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
@@ -111,6 +125,7 @@ def record(
     output: str | None,
     force: bool,
     duration: float | None,
+    max_size: int | None,
     quiet: bool,
     user: str | None,
     no_stacks: bool,
@@ -120,13 +135,14 @@ def record(
 ) -> None:
     """Record what becomes of a command's processes.
 
-    Ends as the command ended, with the same status or signal; after -d with 0, while the command runs on. Its own failures
-    are 125, and 126 or 127 for a command that cannot be executed or found.
+    Ends as the command ended, with the same status or signal; after -d or at --max-size with 0, while the command runs on.
+    Its own failures are 125, and 126 or 127 for a command that cannot be executed or found.
 
     \b
     Examples:
         sudo forktrace record -- python consumer.py
         sudo forktrace record -o run.arrows -d 60 -- make test
+        sudo forktrace record --max-size 100M -- python consumer.py
     """
     try:
         from forktrace.live import launch
@@ -141,6 +157,7 @@ def record(
             stacks=not no_stacks,
             source=not no_source,
             own=own,
+            max_size=max_size,
         )
     except CommandError:
         raise

@@ -46,8 +46,11 @@ def record(
     stacks: bool = True,
     source: bool = True,
     own: Sequence[str] = (),
+    max_size: int | None = None,
 ) -> int:
-    """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
+    """Record `command` and its descendants, and return its wait status.
+
+    0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
 
     Raises:
         ForktraceError: the recording could not be made; a command that cannot be started is a CommandError.
@@ -70,14 +73,15 @@ def record(
             with _opened(path, who, force) as (trace, is_new):
                 is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
-                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
-                _hand_over(channel, trace, order)
-                watch = Watch(channel, held.pid)  # from the target's first moment on, Ctrl-C is its own
+                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
                 try:
+                    _hand_over(channel, trace, order)
+                    watch = Watch(channel, held.pid)  # from the target's first moment on, Ctrl-C is its own
                     held.release()
-                except CommandError:
+                except BaseException:  # nothing was recorded
                     if is_new:
-                        as_user(who, os.unlink, path)
+                        with contextlib.suppress(OSError):
+                            as_user(who, os.unlink, path)
                     raise
         except BaseException:
             held.abandon()
@@ -323,7 +327,8 @@ class Watch:
     def until_done(self, duration_s: float | None) -> int:
         """Wait for the target and for the recorder.
 
-        Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+        Returns the target's wait status; 0 when it runs on after the duration, or as the trace is full; SIGINT when it does
+        after a second Ctrl-C.
 
         Raises:
             ForktraceError: the recording broke off; the target has ended by then.

@@ -24,10 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from forktrace.errors import ForktraceError, MachineLacks
+from forktrace.errors import ForktraceError, MachineLacks, UsageError
+from forktrace.live.closing import Closing
 from forktrace.live.line import LiveLine
 from forktrace.live.procfs import boottime_ns
-from forktrace.trace.words import count, zombie_headline
+from forktrace.trace.events import KINDS, Row
+from forktrace.trace.words import count, size
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
@@ -86,8 +88,10 @@ class Recorder:
         self._chunks: list[bytes] = []
         self._told = 0  # how many files of the registry the probes know
         self._named: set[int] = set()  # the interpreters that the trace names
-        self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
+        self._closing = Closing()
         self._ended_at: float | None = None
+        self._read_until = self._until = 0  # all that was before is read; is written (CLOCK_BOOTTIME ns)
+        self._full: int | None = None  # the size that was reached
 
     def run(self, path: str) -> None:
         """Arm, follow, record, close; `path` is the PATH of the target."""
@@ -97,7 +101,7 @@ class Recorder:
         from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
-        from forktrace.trace.stream import Writer
+        from forktrace.trace.stream import Full, Writer
 
         self._registry = Registry()
         self._probes = Probes(stacks=self._with_stacks, meanwhile=lambda: self._registry.expect_on(path))
@@ -117,11 +121,18 @@ class Recorder:
         self._path = "standard output" if order["path"] == "-" else order["path"]
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
-            self._writer = Writer(sink, order["header"])
+            try:
+                self._writer = Writer(sink, order["header"], order["max_size"])
+            except Full:
+                raise UsageError(f"--max-size: {order['max_size']:,} bytes do not hold the beginning of this trace") from None
             self._probes.follow(order["pid"], self._pid_ns)
             self._channel.send(b'{"say": "ready"}')
-            self._follow()
-            self._close()
+            try:
+                self._follow()
+                self._write_rest()
+            except Full:
+                self._full = order["max_size"]
+            self._write_end()
         self._live.clear()
         self._say_closing()
         with contextlib.suppress(OSError):  # nobody waits for it
@@ -197,8 +208,8 @@ class Recorder:
     def _write(self) -> None:
         """Write what has come since the last time, if anything has."""
         from forktrace.live.records import columns_of, split
-        from forktrace.trace.stream import batch
 
+        until = self._read_until
         if self._chunks:
             chunk = b"".join(self._chunks)
             self._chunks.clear()
@@ -207,20 +218,40 @@ class Recorder:
                 add(record)
                 if number % DRAIN_EVERY == 0:
                     self._drain()
-            self._write_findings()
+            findings = self._findings(until)
             self._drain()
             if "exec" in records:
                 self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
                 self._tell()
             columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
-            if rows:
-                self._writer.write(batch(columns, rows))
-            self._counts.update({kind: len(part) for kind, part in records.items()})
+            self._write_events(columns, rows, findings)
             if "reap" in records:
-                self._note_worst(records["reap"])
+                self._closing.note(records["reap"])
+        self._until = max(until, self._until)
         self._write_losses()
         self._write_waits()
         self._stacks.make_room()
+
+    def _write_events(self, columns: dict[str, Any], rows: int, findings: list[Row]) -> None:
+        """Write a batch with what was found for it; where the trace becomes full, as many of its first rows as fit."""
+        from forktrace.trace.batches import batch, batch_of, merged, part
+        from forktrace.trace.stream import Full
+
+        done, size = 0, rows
+        while done < rows:
+            some = part(columns, done, min(done + size, rows))
+            found = batch(some, len(some["time_ns"][0]))
+            try:
+                self._writer.write(merged([batch_of(findings), found]) if findings else found)
+            except Full:
+                size //= 2
+                if not size:
+                    raise
+                continue
+            findings = []
+            done += found.num_rows
+            self._until = max(self._until, int(some["time_ns"][0][-1]))
+            self._counts.update(KINDS[code] for code in some["kind"][0].tolist())
 
     def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
         """Yield code objects and stacks, each with what takes it in."""
@@ -232,55 +263,42 @@ class Recorder:
         for question in self._probes.questions():  # answered before the process that made them ask gets far
             self._registry.answer(question)
             self._tell()
+        now = boottime_ns()
         if chunk := self._probes.read():
             self._chunks.append(chunk)
+        self._read_until = now
 
-    def _write_findings(self) -> None:
-        """Write which interpreters were met, and the text of the lines that new stacks stand on."""
+    def _findings(self, until: int) -> list[Row]:
+        """Return which interpreters were met, and the text of the lines that new stacks stand on."""
         from forktrace.trace import events
-        from forktrace.trace.stream import batch_of
 
-        now = boottime_ns()
         met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
         self._named |= self._stacks.interpreters
-        rows = [events.runtime(now, one.file, one.version, one.libraries) for one in met]
+        rows = [events.runtime(until, one.file, one.version, one.libraries) for one in met]
         if self._sources:
             libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
             texts = self._sources.texts(self._stacks.new_frames, libraries)
-            rows += [events.source(now, *each) for each in texts]
+            rows += [events.source(until, *each) for each in texts]
         self._stacks.new_frames.clear()
-        if rows:
-            self._writer.write(batch_of(rows))
-
-    def _note_worst(self, reaps: Any) -> None:
-        from forktrace.trace.events import CALLS
-
-        seen = reaps[reaps["zombie_ns"] != 0]
-        if not len(seen):
-            return
-        lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
-        index = int(lasted.argmax())
-        one = seen[index]
-        if self._worst is None or int(lasted[index]) > self._worst[0]:
-            by = int(one["head"]["by"]["pid"])
-            self._worst = (int(lasted[index]), int(one["head"]["process"]["pid"]), by, CALLS[one["call"]])
+        return rows
 
     def _write_losses(self) -> None:
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
-        now = self._probes.losses()
-        new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
+        lost, now = self._probes.losses(), boottime_ns()
+        new = {what: count - self._lost.get(what, 0) for what, count in lost.items()}
         if any(new.values()):
-            self._writer.write(batch_of(events.lost(boottime_ns(), count, what) for what, count in new.items() if count))
-        self._lost = now
+            self._writer.write(batch_of(events.lost(now, count, what) for what, count in new.items() if count))
+            self._until = now
+        self._lost = lost
 
     def _write_waits(self, *, last: bool = False) -> None:
         """Write the totals that changed, and forget the places of processes that are gone."""
         from forktrace.trace.stream import batch_of
 
         places, counts = self._probes.wait_totals()
-        if rows := self._places.changed(boottime_ns(), places, counts, self._stacks, last=last):
+        if rows := self._places.changed(self._until, places, counts, self._stacks, last=last):
             self._writer.write(batch_of(rows))
         if len(places) > MANY_PLACES:
             here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
@@ -295,8 +313,8 @@ class Recorder:
             self._cgroups[identity] = read_cgroup(pid)
         return self._cgroups[identity]
 
-    def _close(self) -> None:
-        """Write the rest and the end."""
+    def _write_rest(self) -> None:
+        """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
@@ -307,23 +325,27 @@ class Recorder:
                 break
         self._write_waits(last=True)
         still = self._probes.following()
-        now = boottime_ns()
-        polled = [
-            events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
+        rows = [
+            events.waits(self._until, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
         ]
-        for one in still[still["zombie_ns"] > 0]:
-            age_ns = now - int(one["zombie_ns"])
-            if self._worst is None or age_ns > self._worst[0]:
-                self._worst = (age_ns, int(one["pid"]), 0, "")
+        if rows:
+            self._writer.write(batch_of(rows))
+
+    def _write_end(self) -> None:
+        """Close the trace at the moment up to which it is whole."""
+        from forktrace.trace import events
+        from forktrace.trace.stream import batch_of
+
+        self._closing.note_open(self._probes.following(), self._until)
         totals = {
             "events": dict(self._counts),
             "lost": {what: count for what, count in self._lost.items() if count},
             "processes": self._counts["fork"],
-            "still_running": int((still["exit_ns"] == 0).sum()),
+            "still_running": self._running(),
+            **({"full": self._full} if self._full else {}),
         }
-        self._writer.write(batch_of([*polled, events.end(now, json.dumps(totals))]))
-        self._writer.close()
+        self._writer.close(batch_of([events.end(self._until, json.dumps(totals))]))
         self._probes.close()
 
     def _say(self, text: str) -> None:
@@ -345,24 +367,16 @@ class Recorder:
     def _say_closing(self) -> None:
         if not self._counts:  # the command could not be started, which is said elsewhere
             return
-        if self._worst:
-            lasted, pid, by, call = self._worst
-            self._say(f"{zombie_headline(str(pid), lasted / 1e6)}, {ending_of_zombie(by, call)}")
+        if worst := self._closing.worst():
+            self._say(worst)
+        if self._full:
+            runs_on = "" if self._ended_at else "; the command runs on"
+            self._say(f"the trace is full (--max-size {size(self._full)}), the recording ended{runs_on}")
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
         if self._is_file:
-            self._say(f"next: forktrace {'why' if self._worst else 'report'} {shlex.quote(self._path)}")
-
-
-def ending_of_zombie(by: int, call: str) -> str:
-    """Return in words how a zombie was released by the call (`reap_call`) of the process `by`; no call: it was not."""
-    if not call:
-        return "and still is: nobody reaped it"
-    if call == "kernel":
-        return "until the kernel released it: its PID namespace died"
-    how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
-    return f"until {by or 'another process'} reaped it{how}"
+            self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(self._path)}")
 
 
 def working_directory() -> str:
