@@ -16,7 +16,7 @@ from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration, size
 from forktrace.views import explanations
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
+from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders, zombie_time
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
@@ -98,6 +98,8 @@ def _how_it_went(recording: Recording) -> str:
     whole = recording.whole.lifecycles()
     command = title_of(recording.header["command"]) or "the recording"
     target = whole[whole["origin"] == "target"]
+    if "attached" in recording.header:
+        return f"{command}, which ran already, was recorded for {duration((recording.end_ns - recording.start_ns) / 1e6)}"
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
@@ -250,7 +252,7 @@ def _zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     rows = []
     for row in _rows(longest):
         command = row.comm if pd.isna(row.argv) else row.argv
-        zombie = duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
+        zombie = zombie_time(row) + (" +" if row.zombie_open else "  ")
         command = "?" if pd.isna(command) else without_folders(printable(command))
         rows.append([names.pid(row.id), command, _ended(row), zombie, _reaped_by(row, names)])
     if longest["reap_cause"].notna().any():

@@ -24,7 +24,7 @@ from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace.words import count, duration
 from forktrace.views import key
 from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import title_of
+from forktrace.views.words import title_of, zombie_time
 
 Floats = npt.NDArray[np.float64]
 
@@ -253,7 +253,7 @@ def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     begin, end = np.maximum(spans.zombie, first_s), np.minimum(spans.gone, last_s)
     for row in np.flatnonzero(end - begin > 0.07 * (last_s - first_s)).tolist():
-        text, x = duration(table["zombie_ms"].iloc[row]), (begin[row] + end[row]) / 2
+        text, x = zombie_time(table.iloc[row]), (begin[row] + end[row]) / 2
         ax.text(x, row, text, ha="center", va="center_baseline", fontsize=7, bbox=box, clip_on=True, zorder=5)
 
 
@@ -369,7 +369,7 @@ def _strip(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylim(0, max(level.max(), 1) * 1.15)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     ax.set_ylabel("zombies", fontsize=8)
-    ax.set_xlabel("seconds since the start of the command")
+    ax.set_xlabel(f"seconds since the start of the {'recording' if 'attached' in recording.header else 'command'}")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)

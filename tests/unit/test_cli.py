@@ -353,8 +353,8 @@ def test_record_hands_on_what_was_typed() -> None:
     assert plain.stdout.startswith("['python', 'x.py', '-q', '--force', '--', '-o'] {'output': None, 'force': False,")
     full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--max-size", "1g", "--", "--odd")
     assert full.stdout == (
-        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True, 'user': 'alice',"
-        " 'stacks': True, 'source': True, 'own': (), 'max_size': 1073741824}\n"
+        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True,"
+        " 'stacks': True, 'source': True, 'own': (), 'max_size': 1073741824, 'user': 'alice'}\n"
     )
 
 

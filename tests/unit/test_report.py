@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pandas as pd
 import pytest
@@ -54,6 +55,17 @@ def test_summary() -> None:
     ]
 
 
+def test_attached() -> None:
+    """A program that ran already ran for longer than the recording; a zombie time that is no exact one says so."""
+    rows = [
+        ev.fork(90 * MS, pid, parent=1, origin="attached", start_ns=start, call=None) for pid, start in ((100, 1), (500, 5))
+    ]
+    rows += [ev.exit_(60 * MS, 500, parent=100, detail=ev.FOUND_DEAD[1]), ev.end(3090 * MS)]
+    written = text(recording(*rows, start_ns=90 * MS, target_start_ns=None, attached=[100]))
+    assert written.startswith("python consumer.py, which ran already, was recorded for 3.000 s; 2 processes in\nthe recording.")
+    assert re.search(r"500 +\S+ +exited 0 +~3.030 s \+", written)
+
+
 def test_without_zombies() -> None:
     """A recording without a zombie worth a word says so, and has no table of them."""
     rows = [target(), *child(500, 10, 20), ev.reap(22 * MS, 500, by=100), ev.exit_(50 * MS, 100), ev.reap(50 * MS, 100, by=50)]
@@ -90,7 +102,7 @@ def test_tables() -> None:
         ["504", "sh", "-c", "'x", "y'", "exited", "0", "80", "ms", "+", "nobody", "yet"],
         ["501", "child", "SIGSEGV,", "core", "dumped", "60", "ms", "100", "waitid(any,", "WEXITED)"],
         ["502", "child", "SIGTERM", "50", "ms", "nobody:", "SIGCHLD", "ignored"],
-        ["503", "child", "exited", "0", "40", "ms", "100,", "wait", "not", "seen"],
+        ["503", "child", "exited", "0", "<40", "ms", "100,", "wait", "not", "seen"],
         ["500", "child", "exited", "3", "30", "ms", "100", "wait4(pid,", "WNOHANG)"],
     ]
     assert [line.split("  ")[-1].strip() for line in after("Who reaped them", written).splitlines()[2:]] == [
