@@ -34,6 +34,8 @@ WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
+SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
+WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 TRACEFS: Final = "/sys/kernel/tracing"
 
@@ -84,7 +86,7 @@ class Recorder:
         self._counts: Counter[str] = Counter()
         self._lost: dict[str, int] = {}
         self._chunks: list[bytes] = []
-        self._told = 0  # how many files of the registry the probes know
+        self._waiting_bytes = 0  # in them
         self._named: set[int] = set()  # the interpreters that the trace names
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
         self._ended_at: float | None = None
@@ -95,7 +97,7 @@ class Recorder:
         mount_tracefs()
         from forktrace.live.bpf import Probes
         from forktrace.live.places import Places
-        from forktrace.live.pythons import Registry
+        from forktrace.live.registry import Registry
         from forktrace.live.stacks import Stacks
         from forktrace.trace.stream import Writer
 
@@ -141,6 +143,9 @@ class Recorder:
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
+        self._poll.register(self._registry.helper, select.EPOLLIN)
+        if self._sources:
+            self._poll.register(self._sources.helper, select.EPOLLIN)
 
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
@@ -180,9 +185,10 @@ class Recorder:
 
     def _tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
-        for file, fields in list(self._registry.known.items())[self._told :]:
+        news, forgotten = self._registry.take()
+        for file, fields in news.items():
             self._probes.describe(file, fields)
-        self._told = len(self._registry.known)
+        self._probes.forget_files(forgotten)
 
     def _running(self) -> int:
         if any(self._lost.values()):
@@ -196,30 +202,39 @@ class Recorder:
 
     def _write(self) -> None:
         """Write what has come since the last time, if anything has."""
-        from forktrace.live.records import columns_of, split
-        from forktrace.trace.stream import batch
+        from forktrace.live.records import pieces
 
-        if self._chunks:
-            chunk = b"".join(self._chunks)
-            self._chunks.clear()
-            records, sent = split(chunk)
-            for number, (add, record) in enumerate(self._additions(sent)):
-                add(record)
-                if number % DRAIN_EVERY == 0:
-                    self._drain()
-            self._write_findings()
-            self._drain()
-            if "exec" in records:
-                self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
-                self._tell()
-            columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
-            if rows:
-                self._writer.write(batch(columns, rows))
-            self._counts.update({kind: len(part) for kind, part in records.items()})
-            if "reap" in records:
-                self._note_worst(records["reap"])
+        chunk = b"".join(self._chunks)
+        self._chunks.clear()
+        self._waiting_bytes = 0
+        for piece in pieces(chunk):
+            self._write_piece(piece)
+        self._write_sources()
         self._write_losses()
         self._write_waits()
+
+    def _write_piece(self, piece: bytes) -> None:
+        from forktrace.live.records import columns_of, in_parts, split
+        from forktrace.trace.stream import batch
+
+        records, sent = split(piece)
+        for number, (add, record) in enumerate(self._additions(sent)):
+            add(record)
+            if number % DRAIN_EVERY == 0:
+                self._drain()
+        self._write_findings()
+        self._drain()
+        if "exec" in records:
+            names = {os.fsdecode(name.partition(b"\0")[0]) for name in records["exec"]["file"].tolist()}
+            self._registry.look_at(names, self._drain)
+            self._tell()
+        columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
+        if rows:
+            for part in in_parts(columns, rows):
+                self._writer.write(batch(*part))
+        self._counts.update({kind: len(part) for kind, part in records.items()})
+        if "reap" in records:
+            self._note_worst(records["reap"])
         self._stacks.make_room()
 
     def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
@@ -231,12 +246,13 @@ class Recorder:
         """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
         for question in self._probes.questions():  # answered before the process that made them ask gets far
             self._registry.answer(question)
-            self._tell()
-        if chunk := self._probes.read():
+        self._tell()
+        if self._waiting_bytes < WAITING_MOST and (chunk := self._probes.read()):
             self._chunks.append(chunk)
+            self._waiting_bytes += len(chunk)
 
     def _write_findings(self) -> None:
-        """Write which interpreters were met, and the text of the lines that new stacks stand on."""
+        """Write which interpreters were met, and have the lines read that new stacks stand on."""
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
@@ -246,10 +262,18 @@ class Recorder:
         rows = [events.runtime(now, one.file, one.version, one.libraries) for one in met]
         if self._sources:
             libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
-            texts = self._sources.texts(self._stacks.new_frames, libraries)
-            rows += [events.source(now, *each) for each in texts]
+            self._sources.ask(self._stacks.new_frames, libraries)
         self._stacks.new_frames.clear()
         if rows:
+            self._writer.write(batch_of(rows))
+
+    def _write_sources(self, patience_s: float = 0.0) -> None:
+        """Write the text of lines that has been read; with some patience, of all."""
+        from forktrace.trace import events
+        from forktrace.trace.stream import batch_of
+
+        now = boottime_ns()
+        if self._sources and (rows := [events.source(now, *each) for each in self._sources.take(patience_s)]):
             self._writer.write(batch_of(rows))
 
     def _note_worst(self, reaps: Any) -> None:
@@ -305,6 +329,7 @@ class Recorder:
             self._write()
             if not self._chunks:
                 break
+        self._write_sources(SOURCES_S)
         self._write_waits(last=True)
         still = self._probes.following()
         now = boottime_ns()
@@ -325,6 +350,9 @@ class Recorder:
         self._writer.write(batch_of([*polled, events.end(now, json.dumps(totals))]))
         self._writer.close()
         self._probes.close()
+        self._registry.helper.close()
+        if self._sources:
+            self._sources.helper.close()
 
     def _say(self, text: str) -> None:
         if not self._quiet:
