@@ -272,13 +272,13 @@ class Reader:
         at = self._at
         data = self._memory.read(code, _CODE_BYTES)
         (first_line,) = struct.unpack_from("<i", data, at["code_first_line"])
-        path, name = (self._text(_word_of(data, at[field])) for field in ("code_path", "code_name"))
+        path, name = (self.text(_word_of(data, at[field])) for field in ("code_path", "code_name"))
         lines = _word_of(data, at["code_lines"])
         size = self._memory.word(lines + 16)
         table = self._memory.read(lines + at["bytes_data"], min(size, MOST_LINES))
         return Code(path, name, first_line, table, at["version"], size > MOST_LINES)
 
-    def _text(self, text: int) -> str:
+    def text(self, text: int) -> str:
         """Read a str, in Python 2 a bytes object: its length at 16, its state at 32. Of a long one the beginning."""
         length, state = self._memory.unpack("<Q8xI", text + 16)
         kind = state >> 2  # below are two bits for interning
