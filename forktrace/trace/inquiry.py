@@ -62,22 +62,27 @@ class Inquiry:
         pid: whom it is about
         asked, zombie: the process that was asked about; where that is a zombie, `pid` is its parent
         parent: the process with its zombies, as `forktrace ps` has it; None: it has none
-        name: its arguments, or its name in brackets
+        argv: its arguments, or its name in brackets
+        children: how many it has, zombies among them; None: not known
         python, libraries: the version of its Python and the directories of the standard library; None: it has none or
             it is not known; `no_python` says why
         threads: the main thread first
         sources: the text of the lines that the frames of its own code stand on
-        denied: it belongs to somebody else, or the kernel keeps debuggers out: its threads were not looked into
+        held: the children that multiprocessing holds, whose next start or active_children() reaps them once they have ended;
+            None: not known
+        denied: it is not for this user to look into: neither where its threads are, nor what they wait for
     """
 
     pid: int
     asked: int
     zombie: Zombie | None
     parent: Parent | None
-    name: tuple[str, ...]
+    argv: tuple[str, ...]
+    children: int | None
     python: str | None
     no_python: str
     libraries: tuple[str, ...]
     threads: tuple[Thread, ...]
     sources: Mapping[tuple[str, int], str]
+    held: frozenset[int] | None
     denied: bool
