@@ -106,7 +106,11 @@ def cli() -> None:
 @click.option(
     "--own", metavar="PREFIX", multiple=True, help="Files below PREFIX are your code too, wherever they are installed."
 )
-@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "-p", "--pid", "pids", metavar="PID[,PID...]", multiple=True, help="Record these processes, which run already, and theirs."
+)
+@click.option("--cgroup", metavar="PATH", help="Record the processes of this control group, those that come to it included.")
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
 def record(
     output: str | None,
     force: bool,
@@ -116,38 +120,42 @@ def record(
     no_stacks: bool,
     no_source: bool,
     own: tuple[str, ...],
+    pids: tuple[str, ...],
+    cgroup: str | None,
     command: tuple[str, ...],
 ) -> None:
-    """Record what becomes of a command's processes.
+    """Record a command's processes, or processes that run already.
 
     Ends as the command ended, with the same status or signal; after -d with 0, while the command runs on. Its own failures
-    are 125, and 126 or 127 for a command that cannot be executed or found.
+    are 125, and 126 or 127 for a command that cannot be executed or found. With -p and --cgroup the processes are never
+    signalled and nothing waits for them: Ctrl-C, SIGTERM and -d end the recording, with 0.
 
     \b
     Examples:
         sudo forktrace record -- python consumer.py
         sudo forktrace record -o run.arrows -d 60 -- make test
+        sudo forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
+        sudo forktrace record --cgroup /system.slice/consumer.service
     """
+    shared: dict[str, Any] = {"output": output, "force": force, "duration_s": duration, "quiet": quiet}
+    shared |= {"stacks": not no_stacks, "source": not no_source, "own": own}
     try:
-        from forktrace.live import launch
+        if sum(map(bool, (command, pids, cgroup))) != 1:
+            raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
+        if command:
+            from forktrace.live import launch
 
-        status = launch.record(
-            command,
-            output=output,
-            force=force,
-            duration_s=duration,
-            quiet=quiet,
-            user=user,
-            stacks=not no_stacks,
-            source=not no_source,
-            own=own,
-        )
+            _end_as(launch.record(command, **shared, user=user))
+        if user:
+            raise UsageError("--user is for a command: what runs already has its user", "leave it out")
+        from forktrace.live import attach
+
+        attach.attach(attach.choose(pids) if pids else attach.choose_cgroup(str(cgroup)), **shared)
     except CommandError:
         raise
     except ForktraceError as error:
         error.exit_status = _RECORD_FAILED
         raise
-    _end_as(status)
 
 
 @cli.command()

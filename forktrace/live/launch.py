@@ -61,17 +61,17 @@ def record(
     if output is not None and not to_stdout:
         check_output(output, force)
     search = who.environment.get("PATH", os.defpath) if stacks else ""
-    channel, recorder = _start_recorder(quiet, stacks, search)
+    channel, recorder = start_recorder(quiet, stacks, search)
     try:
-        _receive(channel, "armed")
+        receive(channel, "armed")
         held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
-            with _opened(path, who, force) as (trace, is_new):
+            with opened(path, who, force) as (trace, is_new):
                 is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
                 order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
-                _hand_over(channel, trace, order)
+                hand_over(channel, trace, order)
                 watch = Watch(channel, held.pid)  # from the target's first moment on, Ctrl-C is its own
                 try:
                     held.release()
@@ -87,7 +87,7 @@ def record(
         channel.close()
         os.waitpid(recorder, 0)
     if not to_stdout:
-        _merge(path, who)
+        merged(path, who)
     return status
 
 
@@ -138,7 +138,7 @@ def default_name(command: Sequence[str], pid: int) -> str:
     return f"forktrace-{name}.{pid}.arrows"
 
 
-def _start_recorder(quiet: bool, stacks: bool, path: str) -> tuple[socket.socket, int]:
+def start_recorder(quiet: bool, stacks: bool, path: str, *, attach: bool = False) -> tuple[socket.socket, int]:
     """Fork the recorder; return the socket to it, upon whose closing it ends, and its number."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -149,7 +149,7 @@ def _start_recorder(quiet: bool, stacks: bool, path: str) -> tuple[socket.socket
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             from forktrace.live.recorder import serve
 
-            serve(its, quiet=quiet, stacks=stacks, path=path)
+            serve(its, quiet=quiet, stacks=stacks, path=path, attach=attach)
             status = 0
         except Exception:  # a defect: without its trace nobody could mend it
             traceback.print_exc()
@@ -159,7 +159,7 @@ def _start_recorder(quiet: bool, stacks: bool, path: str) -> tuple[socket.socket
     return ours, pid
 
 
-def _receive(channel: socket.socket, wanted: str) -> None:
+def receive(channel: socket.socket, wanted: str) -> None:
     """Wait for the recorder to say `wanted`.
 
     Raises:
@@ -249,7 +249,7 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
+def opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
     """Open the trace with the user's rights; yields its descriptor and whether the file is new. A pipe waits for its reader."""
     if path == "-":
         yield 1, False
@@ -273,7 +273,7 @@ def _opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
 
 def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> dict[str, Any]:
     """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
-    from forktrace.live.recorder import header
+    from forktrace.live.header import header
 
     search = who.environment.get("PATH", os.defpath)
     return {
@@ -287,7 +287,7 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Seq
     }
 
 
-def _hand_over(channel: socket.socket, trace: int, order: dict[str, Any]) -> None:
+def hand_over(channel: socket.socket, trace: int, order: dict[str, Any]) -> None:
     """Give the recorder its order and the open trace, and wait until it follows."""
     written = os.memfd_create("order")  # no message is large enough for the longest command line
     try:
@@ -296,7 +296,7 @@ def _hand_over(channel: socket.socket, trace: int, order: dict[str, Any]) -> Non
         socket.send_fds(channel, [b"{}"], [trace, written])
     finally:
         os.close(written)
-    _receive(channel, "ready")
+    receive(channel, "ready")
 
 
 class Watch:
@@ -315,7 +315,7 @@ class Watch:
     def _interrupted(self, number: int, frame: object) -> None:
         self._told.append(number)
         if len(self._told) > 1 or self._status is not None:
-            _send(self._channel, "stop")
+            send(self._channel, "stop")
         elif number != signal.SIGINT:  # Ctrl-C has reached the target already: it is of our process group
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._target, number)
@@ -335,11 +335,11 @@ class Watch:
             readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
             if self._target in readable:
                 self._status = os.waitpid(self._pid, 0)[1]
-                _send(self._channel, "ended")
+                send(self._channel, "ended")
             elif self._channel in readable:
                 break
             elif not readable:
-                _send(self._channel, "stop")
+                send(self._channel, "stop")
                 deadline = None
         if failure := _failure(self._channel):  # the target goes on as if nothing had happened, and only then is it said
             if self._status is None:
@@ -353,18 +353,19 @@ class Watch:
 def _failure(channel: socket.socket) -> ForktraceError | None:
     """Return what the recorder failed at, None when it is done."""
     try:
-        _receive(channel, "done")
+        receive(channel, "done")
     except ForktraceError as error:
         return error
     return None
 
 
-def _send(channel: socket.socket, say: str) -> None:
+def send(channel: socket.socket, say: str) -> None:
+    """Tell the recorder, if it is still there."""
     with contextlib.suppress(OSError):  # it is gone, and with it what it should do
         channel.send(json.dumps({"say": say}).encode())
 
 
-def _merge(path: str, who: User) -> None:
+def merged(path: str, who: User) -> None:
     """Join the many small batches of a long recording, with the user's rights."""
     if not os.path.isfile(path) or os.path.getsize(path) < 1 << 20:
         return

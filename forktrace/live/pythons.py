@@ -373,6 +373,21 @@ def _within_device(about: os.stat_result) -> int:
     return about.st_ino ^ about.st_size << 16
 
 
+def library_of(pid: int) -> tuple[int, int] | None:
+    """Return the probes' `file_key` of the libpython that a process has mapped, and where; None: it has none, or is gone."""
+    try:
+        with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
+            for line in lines:
+                place, _, offset, device, inode, *name = line.split(maxsplit=5)
+                if name and int(offset, 16) == 0 and os.path.basename(name[0]).startswith("libpython"):
+                    major, minor = (int(part, 16) for part in device.split(":"))
+                    size = os.stat(f"/proc/{pid}/map_files/{place}").st_size
+                    return (int(inode) ^ size << 16 ^ (major << 20 | minor) << 40) & _U64, int(place.partition("-")[0], 16)
+    except OSError:
+        pass
+    return None
+
+
 def _mapped_file(pid: int, start: int) -> str:
     with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
         for line in lines:

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import json
 import os
-import platform
 import select
 import shlex
 import signal
@@ -21,13 +20,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.live.line import LiveLine
-from forktrace.live.procfs import boottime_ns
+from forktrace.live.procfs import boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.trace.words import count, zombie_headline
+
+if TYPE_CHECKING:
+    from forktrace.live.joining import Joining
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
@@ -40,12 +41,12 @@ TRACEFS: Final = "/sys/kernel/tracing"
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 
-def serve(channel: socket.socket, *, quiet: bool, stacks: bool, path: str) -> None:
+def serve(channel: socket.socket, *, quiet: bool, stacks: bool, path: str, attach: bool = False) -> None:
     """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this."""
     os.setpgid(0, 0)  # Ctrl-C and Ctrl-Z are the target's
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
-        Recorder(channel, quiet=quiet, stacks=stacks).run(path)
+        Recorder(channel, quiet=quiet, stacks=stacks, attach=attach).run(path)
     except ForktraceError as error:
         message = {"say": "error", "message": str(error), "hint": error.hint, "status": error.exit_status}
         with contextlib.suppress(OSError):
@@ -73,11 +74,12 @@ def mount_tracefs() -> None:
 class Recorder:
     """One recording."""
 
-    def __init__(self, channel: socket.socket, *, quiet: bool, stacks: bool) -> None:
+    def __init__(self, channel: socket.socket, *, quiet: bool, stacks: bool, attach: bool) -> None:
         self._with_stacks = stacks
+        self._attach = attach
         self._channel = channel
         self._live = LiveLine(silent=quiet or not os.isatty(2))
-        self._shares_terminal = os.isatty(1)  # with the target: a line of ours would erase its prompts
+        self._shares_terminal = os.isatty(1) and not attach  # with the target: a line of ours would erase its prompts
         self._quiet = quiet
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
@@ -88,21 +90,25 @@ class Recorder:
         self._named: set[int] = set()  # the interpreters that the trace names
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
         self._ended_at: float | None = None
+        self._joining: Joining | None = None
+        self._unfollowed = 0  # processes of which it could not be told whether they live
 
     def run(self, path: str) -> None:
         """Arm, follow, record, close; `path` is the PATH of the target."""
         self._live.show("compiling probes")
         mount_tracefs()
         from forktrace.live.bpf import Probes
+        from forktrace.live.joining import Joining
         from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
         from forktrace.trace.stream import Writer
 
         self._registry = Registry()
-        self._probes = Probes(stacks=self._with_stacks, meanwhile=lambda: self._registry.expect_on(path))
+        self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=lambda: self._registry.expect_on(path))
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
+        self._joining = Joining(self._probes, self._registry) if self._attach else None
         self._live.clear()
         self._channel.send(b'{"say": "armed"}')
         message, descriptors, _, _ = socket.recv_fds(self._channel, 64, 2)
@@ -118,7 +124,7 @@ class Recorder:
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
             self._writer = Writer(sink, order["header"])
-            self._probes.follow(order["pid"], self._pid_ns)
+            self._begin(order)
             self._channel.send(b'{"say": "ready"}')
             self._follow()
             self._close()
@@ -142,6 +148,27 @@ class Recorder:
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
 
+    def _begin(self, order: dict[str, Any]) -> None:
+        if not self._attach:
+            self._probes.follow(order["pid"], self._pid_ns)
+            return
+        asked = order["attach"]
+        for remark in asked["remarks"]:
+            self._say(remark)
+        assert self._joining
+        self._join(self._joining.join(asked["pids"], asked["never"], asked["cgroup"]))
+        self._ended_at = time.monotonic()  # nobody will say so: it goes on until the last followed process is gone
+        zombies = f", {count(self._zombies(), 'zombie')} among them" if self._zombies() else ""
+        self._say(f"attached to {count(self._counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
+
+    def _join(self, pending: int) -> None:
+        """Write who is followed since, with their stacks known from now on."""
+        self._drain()
+        self._write()
+        if pending:
+            self._unfollowed += pending
+            self._write_losses()
+
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
         alone_since: float | None = None
@@ -153,6 +180,8 @@ class Recorder:
                 self._ended_at = time.monotonic()
                 self._say_survivors()
             self._drain()
+            if self._joining and (new := self._joining.newcomers()):
+                self._join(self._joining.more(new))
             now = time.monotonic()
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
@@ -212,7 +241,9 @@ class Recorder:
             if "exec" in records:
                 self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
                 self._tell()
-            columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
+            if self._joining and "exit" in records:
+                self._joining.estimate(records["exit"])
+            columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
             if rows:
                 self._writer.write(batch(columns, rows))
             self._counts.update({kind: len(part) for kind, part in records.items()})
@@ -258,6 +289,7 @@ class Recorder:
         seen = reaps[reaps["zombie_ns"] != 0]
         if not len(seen):
             return
+        self._know_better(seen["head"]["process"], seen["zombie_ns"])
         lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
         index = int(lasted.argmax())
         one = seen[index]
@@ -265,11 +297,18 @@ class Recorder:
             by = int(one["head"]["by"]["pid"])
             self._worst = (int(lasted[index]), int(one["head"]["process"]["pid"]), by, CALLS[one["call"]])
 
+    def _know_better(self, who: Any, zombie_ns: Any) -> None:
+        """Set since when those were zombies that were so before they were followed."""
+        if self._joining and self._joining.ended_ns:
+            for index, (start_ns, pid) in enumerate(zip(who["start_ns"].tolist(), who["pid"].tolist(), strict=True)):
+                zombie_ns[index] = self._joining.ended_ns.get((pid, start_ns), zombie_ns[index])
+
     def _write_losses(self) -> None:
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
         now = self._probes.losses()
+        now["process not followed"] += self._unfollowed
         new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
         if any(new.values()):
             self._writer.write(batch_of(events.lost(boottime_ns(), count, what) for what, count in new.items() if count))
@@ -312,6 +351,7 @@ class Recorder:
             events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
         ]
+        self._know_better(still, still["zombie_ns"])
         for one in still[still["zombie_ns"] > 0]:
             age_ns = now - int(one["zombie_ns"])
             if self._worst is None or age_ns > self._worst[0]:
@@ -363,47 +403,3 @@ def ending_of_zombie(by: int, call: str) -> str:
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
     return f"until {by or 'another process'} reaped it{how}"
-
-
-def working_directory() -> str:
-    """Return the working directory, which may be gone: then what the kernel says of it, `/path (deleted)`."""
-    return os.readlink("/proc/self/cwd")
-
-
-def read_comm(pid: int) -> str:
-    """Return the name of a process, `?` when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").rstrip("\n")
-    except OSError:
-        return "?"
-
-
-def read_cgroup(pid: int) -> str | None:
-    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="backslashreplace").splitlines()
-    except OSError:
-        return None
-    return next((line[3:] for line in lines if line.startswith("0::")), None)
-
-
-def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
-    """Return what is known of a recording at its start (docs/trace-format.md)."""
-    from forktrace import __version__
-
-    start_ns = boottime_ns()
-    return {
-        "forktrace": __version__,
-        "command": command,
-        "cwd": working_directory(),
-        "target_pid": target_pid,
-        "target_start_ns": None,
-        "user": user,
-        "host": platform.node(),
-        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "kernel": platform.release(),
-        "start_ns": start_ns,
-        "clock_offset_ns": time.time_ns() - start_ns,
-        "recorder_pid": os.getpid(),
-        "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
-    }

@@ -42,6 +42,8 @@ DISPOSITIONS: Final = ("default", "handler", "ignored", "nocldwait")
 SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
 # Whose code called exit_group: os._exit; Py_Exit; any other, in an interpreter where SystemExit passes Py_Exit or main returns.
 EXITS: Final = ("interpreter", "py-exit", "other", "returned")
+# `detail` of the exit of a process that was a zombie before it was followed: what is known of its time.
+FOUND_DEAD: Final = ("found dead; time at the latest", "found dead; time estimated")
 STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "truncated", "not-python", "lost")
 
 # What a column may hold: a width for integers, a tuple for the values of an enumeration, "text" for strings that repeat

@@ -16,13 +16,14 @@ from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
+from forktrace.views.words import NOTICEABLE_MS, bound_of, sender, short_site, some, title_of, without_folders
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
 WAITS: Final = ("wait4", "waitid", "io_uring")  # whoever calls these has a stack
 MOST_SITE: Final = 40  # characters of a source line in a table
 _NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # among what makes children: it has no name of its own
+_SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
 
 
 def report(recording: Recording, console: Console) -> None:
@@ -248,7 +249,7 @@ def _zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     rows = []
     for row in _rows(longest):
         command = row.comm if pd.isna(row.argv) else row.argv
-        zombie = duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
+        zombie = _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
         command = "?" if pd.isna(command) else without_folders(printable(command))
         rows.append([names.pid(row.id), command, _ended(row), zombie, _reaped_by(row, names)])
     if longest["reap_cause"].notna().any():

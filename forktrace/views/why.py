@@ -20,7 +20,7 @@ from forktrace.trace.stacks import Frame
 from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations
 from forktrace.views.screen import print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
+from forktrace.views.words import NOTICEABLE_MS, bound_of, sender, shorten, some
 
 MOST_FRAMES: Final = 6  # of a call chain; of a longer one the middle is left out
 MOST_SOURCE: Final = 70
@@ -120,7 +120,7 @@ class _Chain:
             age_ms = (self.recording.end_ns - row.fork_ns) / 1e6
             return f"{self.name} was still running after {duration(age_ms)}, when the recording ended"
         if not pd.isna(row.zombie_ms):
-            return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, at_most=row.reap_call == "unseen")
+            return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, bound=bound_of(row))
         if row.reap_call == "autoreap":
             return f"{self.name} was never a zombie: it was released as it ended"
         return f"{self.name} was a zombie; for how long is not known"

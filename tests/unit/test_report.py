@@ -90,7 +90,7 @@ def test_tables() -> None:
         ["504", "sh", "-c", "'x", "y'", "exited", "0", "80", "ms", "+", "nobody", "yet"],
         ["501", "child", "SIGSEGV,", "core", "dumped", "60", "ms", "100", "waitid(any,", "WEXITED)"],
         ["502", "child", "SIGTERM", "50", "ms", "nobody:", "SIGCHLD", "ignored"],
-        ["503", "child", "exited", "0", "40", "ms", "100,", "wait", "not", "seen"],
+        ["503", "child", "exited", "0", "<40", "ms", "100,", "wait", "not", "seen"],
         ["500", "child", "exited", "3", "30", "ms", "100", "wait4(pid,", "WNOHANG)"],
     ]
     assert [line.split("  ")[-1].strip() for line in after("Who reaped them", written).splitlines()[2:]] == [
