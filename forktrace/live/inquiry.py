@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from forktrace.errors import UsageError
+from forktrace.live.attach import Chosen, attach, user_of
 from forktrace.live.calls import call_of
 from forktrace.live.held import multiprocessing_children
 from forktrace.live.memory import MOST_S, Memory
 from forktrace.live.procfs import Proc
 from forktrace.live.remote import NoPython, Python, Reader, ThreadStack, find_python
 from forktrace.live.sources import Sources
-from forktrace.live.user import as_user, user_of
+from forktrace.live.user import as_user
 from forktrace.live.zombies import Watcher
-from forktrace.trace.inquiry import Call, Inquiry, Thread
+from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
 from forktrace.trace.stacks import Frame
 
 MOST_THREADS: Final = 500
+_ANSWER_S: Final = 1.5  # of the time to answer, for closing the recording and reading it
+_CLOSING_S: Final = 5.0  # a trace that is not closed by then is read as it is
+_PR_SET_PDEATHSIG: Final = 1
+LOOK_EVERY_S: Final = 1.0
 _HINT: Final = "ps lists those that there are, forktrace ps the parents of zombies"
+
+_libc = ctypes.CDLL(None)
 
 
 def process_meant(pid: int, proc: Proc) -> int:
@@ -168,3 +179,88 @@ class Inquirer:
             for file, line, text in self._sources.texts(frames, inside.python.libraries):
                 self._texts[file, line] = text
         return dict(self._texts)
+
+
+def watch(inquirer: Inquirer, seconds: float) -> Watched:
+    """Look again and again for `seconds`, or until Ctrl-C, until the process has ended, or until its zombies are gone.
+
+    Where this is root, what happens meanwhile is recorded too: its forks and waits. Nothing is written to a disk.
+    """
+    begin = time.monotonic()
+    deadline = begin + seconds - min(_ANSWER_S, seconds / 5)
+    recording = Recording(inquirer.pid) if os.geteuid() == 0 else None
+    looks: list[Inquiry] = []
+    is_gone = False
+    with contextlib.suppress(KeyboardInterrupt):
+        while not is_gone and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_EVERY_S))
+            seen = inquirer.look()
+            looks += [seen] if seen else []
+            is_gone = seen is None
+            if seen and not seen.parent:
+                break
+    missing = f'only root sees them: sudo "$(command -v forktrace)" why -p {inquirer.asked}'
+    trace = None
+    if recording:
+        trace, missing = recording.stop()
+    return Watched(time.monotonic() - begin, tuple(looks), is_gone, trace, missing)
+
+
+class Recording:
+    """Records a process and its descendants into memory, in a process of its own, as `record -p` does."""
+
+    def __init__(self, pid: int) -> None:
+        self._trace, self._words = (os.memfd_create(name) for name in ("forktrace", "forktrace words"))
+        self._ended = False
+        self._recorder = os.fork()
+        if self._recorder == 0:
+            try:
+                self._record(pid)
+            except BaseException as error:
+                with contextlib.suppress(Exception):
+                    os.write(self._words, str(error).encode())
+            finally:
+                os._exit(0)
+
+    def _record(self, pid: int) -> None:
+        os.setpgid(0, 0)  # Ctrl-C is for who watches
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        os.dup2(self._trace, 1)
+        os.dup2(self._words, 2)
+        attach(Chosen((pid,)), output="-", force=True, duration_s=None, quiet=True)
+
+    def stop(self) -> tuple[str | None, str]:
+        """End the recording; return the name of the trace, or None, and why there is none.
+
+        It answers no signal as long as it compiles the probes, so it is killed if it has not begun. The kernel then removes
+        what was loaded; the program that was to be recorded was not touched.
+        """
+        deadline = time.monotonic() + _CLOSING_S
+        failed = self._has_ended()
+        begun = os.fstat(self._trace).st_size > 0
+        if begun and not failed:
+            os.kill(self._recorder, signal.SIGTERM)
+            while not self._has_ended() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        if not self._ended:
+            for pid in _with_descendants(self._recorder):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            os.waitpid(self._recorder, 0)
+        if begun:
+            return f"/proc/self/fd/{self._trace}", ""
+        words = os.pread(self._words, 1 << 16, 0).decode(errors="replace").strip()
+        return None, words.splitlines()[-1] if failed and words else "the probes were not ready in time"
+
+    def _has_ended(self) -> bool:
+        self._ended = self._ended or os.waitpid(self._recorder, os.WNOHANG)[0] != 0
+        return self._ended
+
+
+def _with_descendants(pid: int) -> list[int]:
+    """Return a process of our own and all that descend from it."""
+    proc, found = Proc(), [pid]
+    for one in found:
+        for tid in proc.threads(one):
+            found += map(int, (proc.read(f"{one}/task/{tid}/children") or "").split())
+    return found

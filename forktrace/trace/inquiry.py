@@ -86,3 +86,21 @@ class Inquiry:
     sources: Mapping[tuple[str, int], str]
     held: frozenset[int] | None
     denied: bool
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen of a process while it was watched.
+
+    Attributes:
+        seconds: how long
+        looks: what it looked like, again and again, until it had no zombies any more
+        ended: it has ended meanwhile
+        trace: the name of a recording of that time; None: there is none, and `missing` says why
+    """
+
+    seconds: float
+    looks: tuple[Inquiry, ...]
+    ended: bool
+    trace: str | None
+    missing: str
