@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from forktrace.live.capabilities import in_effect
 from forktrace.live.elf import Elf
 from forktrace.live.sources import open_regular
 
@@ -342,7 +343,10 @@ class Registry:
 
     def answer(self, question: Any) -> None:
         """Examine the file that a `struct question` asks about."""
-        file, pid, mapped = int(question["file"]), int(question["pid"]), int(question["mapped"])
+        with in_effect():
+            self._answer(int(question["file"]), int(question["pid"]), int(question["mapped"]))
+
+    def _answer(self, file: int, pid: int, mapped: int) -> None:
         for _ in range(_TRIES):
             try:
                 link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
@@ -376,7 +380,7 @@ def _within_device(about: os.stat_result) -> int:
 def library_of(pid: int) -> tuple[int, int] | None:
     """Return the probes' `file_key` of the libpython that a process has mapped, and where; None: it has none, or is gone."""
     try:
-        with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
+        with in_effect(), open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
             for line in lines:
                 place, _, offset, device, inode, *name = line.split(maxsplit=5)
                 if name and int(offset, 16) == 0 and os.path.basename(name[0]).startswith("libpython"):

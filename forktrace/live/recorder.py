@@ -1,30 +1,30 @@
-"""The recorder's own process: probes in, trace out. `launch` starts it, tells it whom to follow, and reaps the target.
+"""The recorder's own process: probes in, trace out. `launch` tells it over a channel whom to follow, and reaps the target.
 
-The two talk over a socket in single messages: the recorder says `armed`, is sent `follow` with the target's number and the
-open trace, answers `ready`; is told `ended` when the target was reaped and `stop` when the user has had enough; and says `done`
-at the end, or `error` with a message when it cannot go on.
+Of root's rights it keeps, once the probes are armed, only those to go on: from then on it is the user, who owns the trace and
+whose files it reads. It has no terminal; what it has to say goes over the channel.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
 import shlex
 import signal
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from forktrace.errors import ForktraceError, MachineLacks
-from forktrace.live.line import LiveLine
+from forktrace.errors import ForktraceError
+from forktrace.live.capabilities import become_recorder
+from forktrace.live.channel import Channel, Message
+from forktrace.live.line import Progress
+from forktrace.live.ownership import Ownership
 from forktrace.live.procfs import boottime_ns, read_argv, read_cgroup, read_comm
+from forktrace.live.user import User, as_user
 from forktrace.trace.words import count, zombie_headline
 
 if TYPE_CHECKING:
@@ -36,51 +36,39 @@ LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
-TRACEFS: Final = "/sys/kernel/tracing"
-
-_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
-
-
-def serve(channel: socket.socket, *, quiet: bool, stacks: bool, path: str, attach: bool = False) -> None:
-    """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this."""
-    os.setpgid(0, 0)  # Ctrl-C and Ctrl-Z are the target's
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    try:
-        Recorder(channel, quiet=quiet, stacks=stacks, attach=attach).run(path)
-    except ForktraceError as error:
-        message = {"say": "error", "message": str(error), "hint": error.hint, "status": error.exit_status}
-        with contextlib.suppress(OSError):
-            channel.send(json.dumps(message).encode())
+# Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
+NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
 
 
-def mount_tracefs() -> None:
-    """Make tracefs visible to this process alone, where it is not mounted; the mount is gone with the process.
+def serve(channel: Channel, who: User, only_of: int | None = None) -> None:
+    """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this.
 
-    Raises:
-        MachineLacks: it cannot be mounted.
+    `who` owns the trace, and files are read with that user's rights. `only_of`: whose processes alone may be recorded.
     """
-    if os.path.isdir(f"{TRACEFS}/events"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if (
-        libc.unshare(_CLONE_NEWNS)
-        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
-        or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
-    ):
-        reason = os.strerror(ctypes.get_errno())
-        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
+    for number in NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(PermissionError):  # sudo has seen to it already
+        os.setsid()
+    try:
+        if order := channel.hear():
+            Recorder(channel, who, only_of, order).run()
+    except ForktraceError as error:
+        channel.say("error", message=str(error), hint=error.hint, status=error.exit_status)
 
 
 class Recorder:
     """One recording."""
 
-    def __init__(self, channel: socket.socket, *, quiet: bool, stacks: bool, attach: bool) -> None:
-        self._with_stacks = stacks
-        self._attach = attach
+    def __init__(self, channel: Channel, who: User, only_of: int | None, asked: Message) -> None:
         self._channel = channel
-        self._live = LiveLine(silent=quiet or not os.isatty(2))
-        self._shares_terminal = os.isatty(1) and not attach  # with the target: a line of ours would erase its prompts
-        self._quiet = quiet
+        self._who = who
+        self._ownership = Ownership(only_of)
+        self._with_stacks: bool = asked["stacks"]
+        self._attach: bool = asked["attach"]
+        self._search: str = asked["path"]
+        self._words: bool = asked["words"]
+        self._progress = Progress() if asked["live"] else None
+        self._target = -1
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
         self._counts: Counter[str] = Counter()
@@ -93,76 +81,91 @@ class Recorder:
         self._joining: Joining | None = None
         self._unfollowed = 0  # processes of which it could not be told whether they live
 
-    def run(self, path: str) -> None:
-        """Arm, follow, record, close; `path` is the PATH of the target."""
-        self._live.show("compiling probes")
-        mount_tracefs()
+    def run(self) -> None:
+        """Arm, follow, record, close."""
+        self._channel.say("live", text="compiling probes")
+        from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
         from forktrace.live.joining import Joining
         from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
-        from forktrace.trace.stream import Writer
+        from forktrace.trace import events, stream  # noqa: F401
 
         self._registry = Registry()
-        self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=lambda: self._registry.expect_on(path))
+        self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
         self._joining = Joining(self._probes, self._registry) if self._attach else None
-        self._live.clear()
-        self._channel.send(b'{"say": "armed"}')
-        message, descriptors, _, _ = socket.recv_fds(self._channel, 64, 2)
-        if not message:
+        self._channel.say("armed")
+        order, descriptors = self._channel.take(1)
+        if not order:
             return
-        with open(descriptors[1], encoding="utf-8") as file:
-            file.seek(0)
-            order = json.load(file)
         self._prepare(order)
         if order["truncate"]:
             os.ftruncate(descriptors[0], 0)
         self._path = "standard output" if order["path"] == "-" else order["path"]
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
-            self._writer = Writer(sink, order["header"])
+            self._writer = stream.Writer(sink, order["header"])
             self._begin(order)
-            self._channel.send(b'{"say": "ready"}')
+            self._channel.say("ready")
             self._follow()
             self._close()
-        self._live.clear()
         self._say_closing()
-        with contextlib.suppress(OSError):  # nobody waits for it
-            self._channel.send(b'{"say": "done"}')
+        self._channel.say("done")
 
-    def _prepare(self, order: dict[str, Any]) -> None:
+    def _meanwhile(self) -> None:
+        become_recorder(self._who)
+        self._registry.expect_on(self._search)
+
+    def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
         from forktrace.live.sources import Sources
-        from forktrace.live.user import User, as_user
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
         self._tell()
-        uid, gid, groups = order["user"]
-        who = User(order["header"]["user"], uid, gid, tuple(groups), {})
-        self._sources = Sources(partial(as_user, who), order["header"]["cwd"]) if order["source"] else None
+        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"]) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
 
-    def _begin(self, order: dict[str, Any]) -> None:
+    def _begin(self, order: Message) -> None:
         if not self._attach:
-            self._probes.follow(order["pid"], self._pid_ns)
+            self._aim(order["pid"])
             return
         asked = order["attach"]
         for remark in asked["remarks"]:
             self._say(remark)
         assert self._joining
-        self._join(self._joining.join(asked["pids"], asked["never"], asked["cgroup"]))
-        self._ended_at = time.monotonic()  # nobody will say so: it goes on until the last followed process is gone
+        pids = self._ownership.allowed(asked["pids"])
+        if not asked["cgroup"]:
+            self._ownership.require(asked["pids"])
+        self._join(self._joining.join(pids, asked["never"], asked["cgroup"]))
+        if not self._counts:
+            raise ForktraceError("what was to be attached to has ended meanwhile", "forktrace ps shows who has zombies now")
         zombies = f", {count(self._zombies(), 'zombie')} among them" if self._zombies() else ""
         self._say(f"attached to {count(self._counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
 
+    def _aim(self, pid: int) -> None:
+        """Follow the process from its next exec on."""
+        self._target = os.pidfd_open(pid)
+        self._ownership.require([pid])
+        self._probes.follow(pid, self._pid_ns)
+        self._poll.register(self._target, select.EPOLLIN)
+
+    def _take_aim_back(self) -> None:
+        """The target is gone; if it never came to its exec, the next process with its number is not to be followed."""
+        self._poll.unregister(self._target)
+        self._drain()
+        self._write()
+        if not self._counts["fork"]:
+            self._probes.follow(0, self._pid_ns)
+
     def _join(self, pending: int) -> None:
         """Write who is followed since, with their stacks known from now on."""
+        self._ownership.check(self._probes.following())
         self._drain()
         self._write()
         if pending:
@@ -181,31 +184,34 @@ class Recorder:
                 self._say_survivors()
             self._drain()
             if self._joining and (new := self._joining.newcomers()):
-                self._join(self._joining.more(new))
+                self._join(self._joining.more(self._ownership.allowed(new)))
             now = time.monotonic()
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
                 self._write()
-                if not self._shares_terminal:
-                    self._live.update(self._counts, sum(self._lost.values()), self._running(), self._zombies())
-            if self._ended_at is None:
-                continue
-            if self._chunks:
+                self._show_progress()
+            if self._ended_at is not None and self._chunks:
                 self._write()
-            if self._running() > 0:
+            if not self._may_end():
                 alone_since = None
                 continue
             alone_since = alone_since or now
             if self._zombies() <= 0 or now - alone_since > LAST_ZOMBIES_S:
                 return
 
+    def _may_end(self) -> bool:
+        """Whether nobody runs who is followed, and nobody will."""
+        over = not self._joining.goes_on() if self._joining else self._ended_at is not None
+        return over and self._running() <= 0
+
     def _order(self) -> str | None:
         """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""
         ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
+        if self._target in ready:
+            self._take_aim_back()
         if self._channel.fileno() not in ready:
             return None
-        message = self._channel.recv(4096)
-        return str(json.loads(message)["say"]) if message else "stop"
+        return str(self._channel.hear().get("say", "stop"))
 
     def _tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
@@ -367,9 +373,13 @@ class Recorder:
         self._probes.close()
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._live.clear()
-            print(f"forktrace: {text}", file=sys.stderr, flush=True)
+        if self._words:
+            self._channel.say("words", text=text)
+
+    def _show_progress(self) -> None:
+        if self._progress and self._channel.is_read():
+            lost = sum(self._lost.values())
+            self._channel.say("live", text=self._progress.text(self._counts, lost, self._running(), self._zombies()))
 
     def _say_survivors(self) -> None:
         """The command has ended: name the processes that are still followed, if any runs."""
