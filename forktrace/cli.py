@@ -186,13 +186,14 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
 @click.option("-p", "--pid", "running", metavar="PID", type=click.IntRange(1), help="A process that runs now, or a zombie.")
 @click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e6), help=f"With -p: answer after SEC [{_INQUIRY_S:g}].")
 def why(trace: str | None, pid: str | None, causes: str | None, running: int | None, duration: float | None) -> None:
-    """Explain one process, from its fork to its reap; with -p, one that runs now.
+    """Explain one process, recorded or running.
 
-    Says who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier, and what the
-    program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+    Of a recording: who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier,
+    and what the program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
 
-    With -p PID: its zombies now, where each of its threads is and what it waits for, then what it does within SEC: whether it
-    starts or waits for children. Of a zombie it is the parent. The process is not stopped, nor signalled.
+    With -p PID, of a process that runs now: its zombies, where each of its threads is and what it waits for, then what it
+    does within SEC: whether it starts or waits for children. Of a zombie it is the parent. The process is neither stopped
+    nor signalled.
 
     \b
     Examples:

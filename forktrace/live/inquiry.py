@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final
 
 from forktrace.errors import UsageError
+from forktrace.live import capabilities
 from forktrace.live.attach import Chosen, attach, user_of
 from forktrace.live.calls import call_of
 from forktrace.live.held import multiprocessing_children
@@ -184,11 +185,11 @@ class Inquirer:
 def watch(inquirer: Inquirer, seconds: float) -> Watched:
     """Look again and again for `seconds`, or until Ctrl-C, until the process has ended, or until its zombies are gone.
 
-    Where this is root, what happens meanwhile is recorded too: its forks and waits. Nothing is written to a disk.
+    Where this has the rights, what happens meanwhile is recorded too: its forks and waits. Nothing is written to a disk.
     """
     begin = time.monotonic()
     deadline = begin + seconds - min(_ANSWER_S, seconds / 5)
-    recording = Recording(inquirer.pid) if os.geteuid() == 0 else None
+    recording = Recording(inquirer.pid) if os.geteuid() == 0 or not capabilities.missing() else None
     looks: list[Inquiry] = []
     is_gone = False
     with contextlib.suppress(KeyboardInterrupt):

@@ -20,9 +20,10 @@ from forktrace.trace.snapshot import Zombie
 from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
 from forktrace.views import explanations
+from forktrace.views.calls import calls_of, source_text
 from forktrace.views.ps import about_parent, print_zombies
 from forktrace.views.screen import print_text
-from forktrace.views.why import Line, calls_of, fix_lines, print_line, source_text
+from forktrace.views.why import Line, fix_lines, print_line
 from forktrace.views.words import shorten, some
 
 MOST_COMMAND: Final = 100
