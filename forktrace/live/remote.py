@@ -54,7 +54,6 @@ class Mapped:
     end: int
     executable: bool
     offset: int
-    inode: int
     file: str
 
 
@@ -100,12 +99,10 @@ def find_python(pid: int, memory: Memory) -> Python:
         NoPython: there is none, or none that forktrace knows.
     """
     try:
-        with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
-            found = [_mapping(line) for line in lines]
+        mappings = mappings_of(pid)
         program = os.readlink(f"/proc/{pid}/exe")
     except OSError as error:
         raise NoPython("read-fault", f"its memory map cannot be read: {error.strerror}") from None
-    mappings = [one for one in found if one and one.inode]
     names = dict.fromkeys(one.file for one in mappings if os.path.basename(one.file).startswith("libpython"))
     why: str | None = None
     for name in [*names, program]:
@@ -119,12 +116,19 @@ def find_python(pid: int, memory: Memory) -> Python:
     raise NoPython("not-python", "it is not a Python program")
 
 
-def _mapping(line: str) -> Mapped | None:
-    match = _MAPPING.match(line)
-    if not match:
-        return None
-    start, end, rights, offset, inode, file = match.groups()
-    return Mapped(int(start, 16), int(end, 16), "x" in rights, int(offset, 16), int(inode), file)
+def mappings_of(pid: int) -> list[Mapped]:
+    """Return the files that a process has in its memory, part by part.
+
+    Raises:
+        OSError: it is gone, or not for this user.
+    """
+    with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
+        parts = [match.groups() for match in map(_MAPPING.match, lines) if match]
+    return [
+        Mapped(int(start, 16), int(end, 16), "x" in rights, int(offset, 16), file)
+        for start, end, rights, offset, inode, file in parts
+        if int(inode)
+    ]
 
 
 def _python_in(pid: int, memory: Memory, name: str, mappings: list[Mapped], is_program: bool) -> Python | None:

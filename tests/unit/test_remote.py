@@ -6,20 +6,23 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import WORKLOADS, interpreters, wait_until
+from recorded import DEBIAN, WORKLOADS, interpreters, wait_until
 
 from forktrace.live import remote
 from forktrace.live.memory import Memory, Unreadable
 from forktrace.live.procfs import Proc
-from forktrace.live.pythons import TABLED
-from forktrace.live.remote import MOST_FRAMES, NoPython, Python, Reader, ThreadStack, find_python
+from forktrace.live.pythons import TABLED, Unsupported
+from forktrace.live.remote import MOST_FRAMES, NoPython, Python, Reader, ThreadStack, _Seen, find_python
+from forktrace.trace.stacks import Frame
 
 PYTHONS = interpreters()
 STANDING = str(WORKLOADS / "standing.py")
@@ -129,6 +132,22 @@ def test_threads_that_cannot_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> N
         assert [stack.tid for stack in stacks_of(pid)] == [pid]
 
 
+def test_a_file_that_was_replaced(tmp_path: Path) -> None:
+    """Where the file is not the one that is mapped, as after an update, its offsets say nothing of the program."""
+    program = tmp_path / "python"
+    shutil.copy(DEBIAN, program)
+    with running(str(program), "-S", "-c", "import time; print(flush=True); time.sleep(1000)") as (pid, lines):
+        next(lines)
+        memory = Memory(pid)
+        assert find_python(pid, memory).version
+        mappings = [one for one in remote.mappings_of(pid) if one.file == str(program)]
+        with open(DEBIAN, "rb") as file:
+            assert remote._load_bias(file.fileno(), memory, mappings) >= 0
+        with open(PYTHONS[max(PYTHONS.keys() - {"debian"})], "rb") as file, pytest.raises(Unsupported):
+            remote._load_bias(file.fileno(), memory, mappings)
+        memory.close()
+
+
 def test_a_process_that_has_gone() -> None:
     """The memory belongs to the program that was asked about: after its end nothing is read, and nothing of a successor."""
     with running(sys.executable, STANDING) as (pid, lines):
@@ -138,6 +157,43 @@ def test_a_process_that_has_gone() -> None:
     assert {stack.status for stack in Reader(memory, python).stacks([pid])} <= {"no-thread-state"}
     with pytest.raises(Unreadable):
         memory.word(python.runtime)
+
+
+class Scripted(Reader):
+    """Has one reading after the other, its frames as `name:line`, innermost first; None: unreadable. The last one stays."""
+
+    def __init__(self, *readings: str | None) -> None:
+        self._readings = list(readings)
+
+    def _reading(self, state: int) -> list[Any]:
+        text = self._readings.pop(0) if len(self._readings) > 1 else self._readings[0]
+        if text is None:
+            raise Unreadable("torn")
+        words = [word.split(":") for word in text.split()]
+        depths = range(len(words), 0, -1)
+        return [
+            _Seen(depth, hash(name), Frame("f", int(line), name)) for depth, (name, line) in zip(depths, words, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("readings", "lines", "status"),
+    [
+        (["leaf:1 spin:5 main:9", "leaf:1 spin:5 main:9"], "main:9 spin:5 leaf:1", "ok"),
+        (["spin:5 main:9", "spin:6 main:9"], "main:9 spin:6", "ok"),
+        (["leaf:1 spin:5 main:9", "leaf:1 spin:6 main:9", "leaf:1 spin:6 main:9"], "main:9 spin:6 leaf:1", "ok"),
+        ([None, "spin:5 main:9", None, "spin:5 main:9", "spin:5 main:9"], "main:9 spin:5", "ok"),
+        (["leaf:1 spin:5 main:9", "other:1 spin:5 main:9"] * 6, "main:9 spin:5", "changing"),
+        (["leaf:1 spin:5 main:9", "leaf:1 spin:6 main:9"] * 6, "main:9 spin:6", "changing"),
+        (["leaf:1 main:8", "leaf:1 other:9"] * 6, "", "read-fault"),
+        ([None], "", "read-fault"),
+        ([""], "", "no-thread-state"),
+    ],
+)
+def test_readings_that_differ(readings: list[str | None], lines: str, status: str) -> None:
+    """What two readings in a row saw is told whole, else the outermost frames that they share, else nothing."""
+    stack = Scripted(*readings)._stack(1, 8)
+    assert (" ".join(f"{frame.name}:{frame.line}" for frame in stack.frames), stack.status) == (lines, status)
 
 
 class Nonsense(Memory):
