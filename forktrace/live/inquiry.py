@@ -8,8 +8,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -130,25 +130,29 @@ class Inquirer:
         except OSError:
             return  # it ends
         try:
-            found.calls = {tid: call_of(self._proc, self.pid, tid, memory) for tid in tids}
+            numbers = self._numbers()
+            calls = {tid: call_of(self._proc, self.pid, tid, memory) for tid in tids}
+            found.calls = {tid: _as_here(call, numbers) for tid, call in calls.items()}
             found.python = find_python(self.pid, memory)
             found.stacks = Reader(memory, found.python).stacks(tids)
             held = multiprocessing_children(memory, found.python)
-            found.held = None if held is None else frozenset(self._as_here(held))
+            if held is not None and numbers is not None:
+                held = frozenset(numbers[one] for one in held if one in numbers)
+            found.held = held
         except NoPython as error:
             found.no_python, found.stack_status = str(error), error.status
         finally:
             memory.close()
 
-    def _as_here(self, numbers: Iterable[int]) -> list[int]:
-        """Numbers in the process's own PID namespace, as they are here."""
+    def _numbers(self) -> Mapping[int, int] | None:
+        """The numbers here of its children, by those in its own PID namespace; None: they are the same."""
         if self._proc.link(f"{self.pid}/ns/pid") == self._proc.link("self/ns/pid"):
-            return list(numbers)
+            return None
         known = {}
         for tid in self._proc.threads(self.pid):
             for child in (self._proc.read(f"{self.pid}/task/{tid}/children") or "").split():
                 known[int(self._proc.status(int(child)).get("NSpid", child).split()[-1])] = int(child)
-        return [known[number] for number in numbers if number in known]
+        return known
 
     def _children(self, tids: list[int]) -> int | None:
         texts = [self._proc.read(f"{self.pid}/task/{tid}/children") for tid in tids]
@@ -180,6 +184,15 @@ class Inquirer:
             for file, line, text in self._sources.texts(frames, inside.python.libraries):
                 self._texts[file, line] = text
         return dict(self._texts)
+
+
+def _as_here(call: Call | None, numbers: Mapping[int, int] | None) -> Call | None:
+    """A call with the number here of the child that it waits for; with P_PIDFD the kernel has told it so already."""
+    if call is None or numbers is None or call.child is None or call.child <= 0:
+        return call
+    if call.name == "waitid" and call.child in numbers.values():
+        return call
+    return replace(call, child=numbers.get(call.child, call.child))
 
 
 def watch(inquirer: Inquirer, seconds: float) -> Watched:

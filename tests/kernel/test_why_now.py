@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from recorded import DEBIAN, PATIENCE_S, WORKLOADS, forktrace_command, python3s, wait_until
+from recorded import DEBIAN, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, forktrace_command, python3s, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -39,9 +39,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def idle(way: str, many: int = 3, python: str = sys.executable) -> Iterator[Program]:
+def idle(way: str, many: int = 3, *before: str, python: str = sys.executable) -> Iterator[Program]:
     """A program that has left its zombies and waits; it is gone afterwards, with its children."""
-    command = [python, IDLE, way, str(many)]
+    command = [*before, python, IDLE, way, str(many)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         program = Program(process)
         try:
@@ -67,7 +67,7 @@ def line_of(text: str) -> int:
 @pytest.mark.parametrize("python", PYTHONS.values(), ids=[".".join(map(str, series)) for series in PYTHONS])
 def test_an_idle_consumer(python: str) -> None:
     """It says, though nothing happens, how many zombies there are, what they wait for, and where the main thread is."""
-    with idle("consumer", 12, python) as program:
+    with idle("consumer", 12, python=python) as program:
         said = asked(program.zombies[4], "-d", "1")
         at = f"idle.py:{line_of('sys.stdin.readline()')} poll"
         assert f": 12 zombies asked {program.zombies[4]} is one of them; only {program.pid}, its parent, can reap it" in said
@@ -147,6 +147,20 @@ def test_a_process_without_zombies() -> None:
     with idle("none") as program:
         said = asked(program.pid, "-d", str(10 * PATIENCE_S))
         assert f"{program.pid} {Path(sys.executable).name} {IDLE} none 3: no zombies main idle.py:" in said
+
+
+@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+def test_a_program_in_a_container() -> None:
+    """Numbers are those that `ps` shows here, though the program knows others; what waits for whom is told all the same."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with idle("join", 3, *unshare) as outer:
+        (pid,) = outer.children()
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        (child,) = [one for one in children if Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[0] != "Z"]
+        said = asked(pid, "-d", "1")
+    assert not set(children) & set(outer.zombies)
+    assert f"waits for child {child}: wait4({child})" in said
+    assert "3 zombies wait for the next Process.start()" in said
 
 
 def test_without_root() -> None:
