@@ -24,13 +24,19 @@ MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and 
 MOST_BYTES: Final = 64 << 20  # or when they take as much
 TEXT_MOST: Final = 256 << 10  # characters of a stack; of a longer one the outermost frames are left out
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
-_SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
+SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
 _NEGATIVE: Final = 1 << 31  # offsets are 32 bits wide, in two's complement
 _NO_LINE: Final = -128  # 3.10: in the place of a difference
 _LINES: Final = range(1 << 31)
 _BITS_MOST: Final = 60  # of a number in a location table, which no writer makes as long
 
 NO_RUNTIME, TRUNCATED, NOT_PYTHON, LOST = map(STACK_STATUSES.index, ("no-runtime", "truncated", "not-python", "lost"))
+
+
+def decode_text(data: bytes, width: int, version: int) -> str:
+    """Return the text that an interpreter keeps as `data`, `width` bytes a character."""
+    encoding = _ENCODINGS.get(width, "latin-1") if version >= 0x300 else "utf-8"
+    return data.decode(encoding, "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -162,11 +168,8 @@ class Stacks:
         )
         self.interpreters.add(file)
         data = record[-(name_bytes + path_bytes + lines_bytes) :] if name_bytes + path_bytes + lines_bytes else b""
-        encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
-        name, path = (
-            text.decode(encodings.get(width, "latin-1"), "backslashreplace")
-            for text, width in ((data[:name_bytes], name_width), (data[name_bytes : name_bytes + path_bytes], path_width))
-        )
+        name = decode_text(data[:name_bytes], name_width, version)
+        path = decode_text(data[name_bytes : name_bytes + path_bytes], path_width, version)
         table = data[name_bytes + path_bytes :]
         self._bytes += len(path) + len(name) + 9 * len(table)  # with two numbers a byte of it, at the most
         self._codes[key] = Code(path, name, first_line, table, version, lines_whole > lines_bytes)
@@ -191,7 +194,7 @@ class Stacks:
             frame = self._frame(key, instruction) if key else None
             if key and frame is None:
                 return None
-            if frame and frame.file != _SHIM:
+            if frame and frame.file != SHIM:
                 innermost_first.append(frame)
             if handled:
                 innermost_first.append(Frame(HANDLER, 0, signal_name(handled)))
