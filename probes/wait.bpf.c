@@ -105,14 +105,15 @@ static __always_inline void report_wait(struct wait_call *call, u32 kind)
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. */
+/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. Who
+ * is not followed is none of the waiter's children, which are: it is a thread, or a stranger, that the waiter traces. */
 static __always_inline void report_ended(struct wait_call *call)
 {
-    if (call->options & WNOWAIT || (call->child && call->child->exit_ns && call->child->parent != call->signal)) {
+    if (call->options & WNOWAIT || !call->child || (call->child->exit_ns && call->child->parent != call->signal)) {
         report_wait(call, WAIT);
         return;
     }
-    if (call->child && call->child->exit_ns)
+    if (call->child->exit_ns)
         call->child->reaped = 1;
     report_wait(call, REAP);
 }
