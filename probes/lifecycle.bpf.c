@@ -578,8 +578,10 @@ int sys_after_exit_group(void *ctx)
  * or its tracer, passing it on to the real parent. A tracer that is told first is no parent: not reported. */
 static __always_inline void report_zombie(u64 signal, struct process *process, u64 target, u32 number, u64 current)
 {
-    u64 notified = signal_of(target);
-    if (signal == signal_of(current) && process->parent != notified)
+    u64 leader = 0, parent = 0;
+    READ(leader, current + task_group_leader);
+    READ(parent, leader + task_real_parent); /* by now, for its parent may have died since its exit was noted */
+    if (signal == signal_of(current) && signal_of(parent) != signal_of(target))
         return;
     note_parent(process, target);
     u64 now = bpf_ktime_get_boot_ns();

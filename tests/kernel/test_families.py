@@ -8,7 +8,9 @@ pytestmark = pytest.mark.root
 RELEASED_NS = 1_000_000_000  # the kernel frees the last of a process 5 to 45 ms after its reap, later on a busy machine
 
 
-@pytest.mark.parametrize(("case", "count"), [("subreaper", 3), ("handed-over", 5), ("handed-to-ignorer", 5)])
+@pytest.mark.parametrize(
+    ("case", "count"), [("subreaper", 3), ("handed-over", 5), ("handed-dying", 3), ("handed-to-ignorer", 5)]
+)
 def test_adopted_by_a_subreaper(suite: Recorded, case: str, count: int) -> None:
     """An orphan, dead or alive, comes to the subreaper, which reaps it or has it released."""
     lines = suite.of(case, "families")

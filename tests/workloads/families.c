@@ -1,5 +1,5 @@
 /* Children that outlive their parents: orphans that pid 1 inherits, that a subreaper inherits (reaping them, or ignoring
- * SIGCHLD), zombies that a dying parent leaves behind; a tree of three generations; a burst of 997 children. */
+ * SIGCHLD), zombies that a dying parent leaves behind, and children that die at the same time; a tree of three generations; a burst of 997 children. */
 #include "witness.h"
 
 static void must(int holds, const char *what)
@@ -119,6 +119,36 @@ static void zombies_handed_over(const char *name)
     }
 }
 
+/* 3 children take long to die, since they have much memory to give back: meanwhile their parent dies. */
+static void dying(const char *name)
+{
+    const size_t much = 128 << 20;
+    subreaper();
+    for (int i = 0; i < 3; i++) {
+        int report[2], status;
+        must(pipe(report) == 0, "pipe");
+        pid_t parent = plain_fork();
+        if (!parent) {
+            pid_t pid = plain_fork();
+            if (!pid) {
+                char *memory = mmap(NULL, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                must(memory != MAP_FAILED && madvise(memory, much, MADV_NOHUGEPAGE) == 0, "memory");
+                memset(memory, 1, much);
+                tell(report[1], getpid());
+                _exit(70 + i);
+            }
+            tell(report[1], hear(report[0]));
+            sleep_ms(1);
+            _exit(6);
+        }
+        must(wait4(parent, &status, 0, NULL) == parent, "parent");
+        pid_t pid = hear(report[0]);
+        must(wait4(pid, &status, 0, NULL) == pid, "dying");
+        say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', 'exit_code': %d", name, pid,
+            parent, getpid(), getpid(), 70 + i);
+    }
+}
+
 static void zombies_inherited_and_ignored(const char *name)
 {
     subreaper();
@@ -180,6 +210,7 @@ int main(void)
     in_process("orphans", orphans);
     in_process("subreaper", to_a_subreaper);
     in_process("handed-over", zombies_handed_over);
+    in_process("handed-dying", dying);
     in_process("handed-to-ignorer", zombies_inherited_and_ignored);
     in_process("generations", generations);
     in_process("burst", burst);
