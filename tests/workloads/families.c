@@ -1,5 +1,6 @@
 /* Children that outlive their parents: orphans that pid 1 inherits, that a subreaper inherits (reaping them, or ignoring
- * SIGCHLD), zombies that a dying parent leaves behind, and children that die at the same time; a tree of three generations; a burst of 997 children. */
+ * SIGCHLD), zombies that a dying parent leaves behind, and children that die at the same time; a tree of three generations; a
+ * burst of 997 children. */
 #include "witness.h"
 
 static void must(int holds, const char *what)
