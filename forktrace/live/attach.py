@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from forktrace.errors import ForktraceError, UsageError
+from forktrace.errors import UsageError
 from forktrace.live.elevation import RecorderProcess
 from forktrace.live.launch import check_output, default_name, merged, opened
 from forktrace.live.procfs import Proc, cgroup_pids, mounts
@@ -70,18 +70,13 @@ def attach(
     recorder = RecorderProcess(target_user, quiet=quiet)
     try:
         recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
-        with opened(path, who, force) as (trace, is_new):
+        with opened(path, who, force) as trace:
             is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
             order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
             order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
             _stop_on_signals(recorder)
-            try:
-                recorder.channel.hand(order, [trace])
-                recorder.wait_for("ready")
-            except ForktraceError:
-                if is_new:
-                    as_user(who, os.unlink, path)
-                raise
+            recorder.channel.hand(order, [trace])
+            recorder.wait_for("ready")
         _until_done(recorder, duration_s)
     finally:
         recorder.close()

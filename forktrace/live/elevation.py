@@ -67,7 +67,6 @@ class RecorderProcess:
         live = not self._line.silent and (
             attach or not os.isatty(1)
         )  # it would erase the prompts of a target on the same terminal
-        self._line.show("compiling probes")
         self.channel.say("arm", stacks=stacks, attach=attach, path=path[: 1 << 14], words=not self._quiet, live=live)
         self.wait_for("armed")
         self._line.clear()

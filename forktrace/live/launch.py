@@ -58,20 +58,14 @@ def record(
         held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
-            with opened(path, who, force) as (trace, is_new):
+            with opened(path, who, force) as trace:
                 is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
                 order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
-                try:
-                    recorder.channel.hand(order, [trace])
-                    recorder.wait_for("ready")
-                    watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
-                    held.release()
-                except BaseException:  # nothing was recorded
-                    if is_new:
-                        with contextlib.suppress(OSError):
-                            as_user(who, os.unlink, path)
-                    raise
+                recorder.channel.hand(order, [trace])
+                recorder.wait_for("ready")
+                watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
+                held.release()
         except BaseException:
             held.abandon()
             raise
@@ -202,10 +196,13 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
-    """Open the trace with the user's rights; yields its descriptor and whether the file is new. A pipe waits for its reader."""
+def opened(path: str, who: User, force: bool) -> Iterator[int]:
+    """Open the trace with the user's rights, until the recorder has it; a new file is removed when it does not come to that.
+
+    A pipe waits for its reader.
+    """
     if path == "-":
-        yield 1, False
+        yield 1
         return
     is_new = not as_user(who, os.path.lexists, path)
     flags = os.O_WRONLY | os.O_NOCTTY if as_user(who, is_stream, path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
@@ -219,7 +216,12 @@ def opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
         with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
             as_user(who, os.fchmod, descriptor, 0o600)
     try:
-        yield descriptor, is_new
+        yield descriptor
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                as_user(who, os.unlink, path)
+        raise
     finally:
         os.close(descriptor)
 

@@ -87,6 +87,7 @@ class Recorder:
 
     def run(self) -> None:
         """Arm, follow, record, close."""
+        self._channel.say("live", text="compiling probes")
         from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
         from forktrace.live.joining import Joining
@@ -156,7 +157,6 @@ class Recorder:
         self._join(self._joining.join(pids, asked["never"], asked["cgroup"]))
         if not self._counts:
             raise ForktraceError("what was to be attached to has ended meanwhile", "forktrace ps shows who has zombies now")
-        self._ended_at = time.monotonic()  # nobody will say so: it goes on until the last followed process is gone
         zombies = f", {count(self._zombies(), 'zombie')} among them" if self._zombies() else ""
         self._say(f"attached to {count(self._counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
 
@@ -203,16 +203,19 @@ class Recorder:
                 self._write()
                 next_write = now + WRITE_EVERY_S - (time.monotonic() - now)  # what comes while it writes waits no longer
                 self._show_progress()
-            if self._ended_at is None:
-                continue
-            if self._chunks:
+            if self._ended_at is not None and self._chunks:
                 self._write()
-            if self._running() > 0:
+            if not self._may_end():
                 alone_since = None
                 continue
             alone_since = alone_since or now
             if self._zombies() <= 0 or now - alone_since > LAST_ZOMBIES_S:
                 return
+
+    def _may_end(self) -> bool:
+        """Whether nobody runs who is followed, and nobody will."""
+        over = not self._joining.goes_on() if self._joining else self._ended_at is not None
+        return over and self._running() <= 0
 
     def _order(self) -> str | None:
         """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""

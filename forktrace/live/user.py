@@ -38,7 +38,7 @@ def named_user(name: str) -> User:
     if os.geteuid() not in (0, entry.pw_uid):
         raise PermissionMissing(f"only root can run a command as {entry.pw_name}", "sudo forktrace record --user does")
     changed = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
-    return _user(entry, dict(os.environ) | changed)
+    return _user(entry, own_environment() | changed)
 
 
 def _password_entry(name: str) -> pwd.struct_passwd:
@@ -54,11 +54,11 @@ def _password_entry(name: str) -> pwd.struct_passwd:
 def invoking_user() -> User:
     """Return who typed the command: this process's user; for root under sudo its caller, with what sudo itself was given."""
     if os.geteuid() != 0:
-        return User(_name_of(os.getuid()), os.getuid(), os.getgid(), tuple(os.getgroups()), dict(os.environ))
+        return User(_name_of(os.getuid()), os.getuid(), os.getgid(), tuple(os.getgroups()), own_environment())
     sudo = find_sudo_above()
     if sudo is None or "SUDO_UID" not in os.environ:
-        return _user(pwd.getpwuid(0), dict(os.environ))
-    return sudo_caller(environment_of(sudo), umask_of(sudo))
+        return _user(pwd.getpwuid(0), own_environment())
+    return sudo_caller(environment_of(sudo), umask_of_caller(sudo))
 
 
 def sudo_caller(environment: Mapping[str, str], umask: int | None = None) -> User:
@@ -96,6 +96,11 @@ def find_sudo_above() -> int | None:
     return None
 
 
+def own_environment() -> dict[str, str]:
+    """Return what this process was given: Python adds LC_CTYPE to os.environ where the caller has no locale (PEP 538)."""
+    return environment_of(os.getpid())
+
+
 def environment_of(pid: int) -> dict[str, str]:
     """Return the environment that a process was started with.
 
@@ -106,10 +111,14 @@ def environment_of(pid: int) -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
-def umask_of(pid: int) -> int:
-    """Return a process's umask: sudo keeps the caller's, and gives its command one that is stricter."""
+def umask_of_caller(sudo: int) -> int | None:
+    """Return the umask of the process that called sudo, which makes a stricter one of it; None when that is not known."""
+    pid = sudo
+    while _name_and_parent(pid)[0] == "sudo" and pid > 1:
+        pid = _name_and_parent(pid)[1]
     lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("Umask:")), 8)
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return int(status["Umask"][0], 8) if status["Uid"][0] == os.environ["SUDO_UID"] else None
 
 
 def _name_and_parent(pid: int) -> tuple[str, int]:

@@ -52,9 +52,9 @@ def short_command(line: str, most: int) -> str:
     return shorten(line if len(line) <= most else without_folders(line), most)
 
 
-def title_of(command: Sequence[str]) -> str:
-    """Return a recorded command for a headline, in at most 60 characters."""
-    return short_command(printable(shlex.join(command)), 60)
+def title_of(command: Sequence[str], most: int = 60) -> str:
+    """Return a recorded command for a headline, in at most `most` characters."""
+    return short_command(printable(shlex.join(command)), most)
 
 
 def some(names: list[str], total: int, most: int = 3) -> str:

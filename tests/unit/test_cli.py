@@ -328,7 +328,7 @@ def test_rules_of_the_user(trace: Path, command: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen"])
+@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen", "orphans"])
 def test_every_table_in_every_format(trace: Path, table: str) -> None:
     """Each table can be written as each format, by the file's name."""
     for form in ("csv", "json", "parquet"):

@@ -118,15 +118,15 @@ def test_failed_forks_and_signals() -> None:
     """Failed forks with the reason and the first time; who killed whom."""
     rows = [
         target(),
-        ev.fork_failed(1204 * MS, 100, 11, detail="pids.max"),
-        ev.fork_failed(1300 * MS, 100, 11, detail="pids.max"),
+        ev.fork_failed(1204 * MS, 100, 11, detail="pids.max", count=20),
+        ev.fork_failed(1300 * MS, 100, 11, detail="pids.max", count=20),
     ]
     rows += [row for pid in range(500, 506) for row in child(pid, 10, 2000, status=15)]
     rows += [ev.signal(1990 * MS, pid, 15, by=100) for pid in range(500, 506)]
     rows += [*child(600, 10, 2000, status=9), ev.signal(1990 * MS, 600, 9, sent_by="kernel"), ev.oom(1991 * MS, 600)]
     rows += child(601, 10, 2000, status=31)
     written = text(recording(*rows))
-    assert after("Failed forks", written) == "  2 forks of 100 python failed with EAGAIN (pids.max), first at +1.204 s."
+    assert after("Failed forks", written) == ("  2 forks of 100 python failed with EAGAIN (pids.max of 20), first at +1.204 s.")
     assert after("Killed by a signal", written).splitlines() == [
         "  500, 501, 502 and 3 more by SIGTERM, sent by 100 python.",
         "  600 by SIGKILL, by the OOM killer: memory ran out.",
@@ -286,6 +286,18 @@ def test_lines_of_failed_forks_and_of_killers() -> None:
         r"  1 fork of 100 python failed with EAGAIN at b.py:2 \x1b, at +0.002 s.",
     ]
     assert after("Killed by a signal", text(made)) == "  500 by SIGKILL, sent by 100 python at k.py:5 g."
+
+
+def test_zombies_at_a_failed_fork() -> None:
+    """How many zombies took places under the limit that was met; of another error they are not to blame."""
+    rows = [target(), *child(500, 10, 20), *child(501, 10, 20), ev.fork_failed(30 * MS, 100, 11, detail="pids.max")]
+    rows += [ev.reap(40 * MS, 500, by=100), ev.fork_failed(50 * MS, 100, 11, detail="RLIMIT_NPROC", count=2)]
+    rows += [ev.fork_failed(60 * MS, 100, 12)]
+    assert after("Failed forks", text(recording(*rows), 200)).splitlines() == [
+        "  1 fork of 100 python failed with EAGAIN (pids.max), at +0.030 s; 2 zombies count against that limit then.",
+        "  1 fork of 100 python failed with EAGAIN (RLIMIT_NPROC of 2), at +0.050 s; 1 zombie counts against that limit then.",
+        "  1 fork of 100 python failed with ENOMEM, at +0.060 s.",
+    ]
 
 
 def test_missing_stacks_are_counted() -> None:
