@@ -294,6 +294,14 @@ class Registry:
         """Whether this file was examined and is no interpreter."""
         return file in self.known and not self.known[file]
 
+    def forget_others(self) -> list[int]:
+        """Forget the files that are no interpreters, and return their keys."""
+        others = [file for file, fields in self.known.items() if not fields]
+        for file in others:
+            del self.known[file]
+        self._looked_at.clear()
+        return others
+
     def expect_on(self, path: str) -> None:
         """Examine the interpreters that are found by the PATH `path`, and those of pyenv.
 

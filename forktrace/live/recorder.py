@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from forktrace.errors import ForktraceError, UsageError
@@ -37,6 +38,7 @@ WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
+MANY_FILES: Final = 3000  # of the 4,096 that the probes can know: from here on those that are no interpreters are forgotten
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 # Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
 NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
@@ -228,7 +230,10 @@ class Recorder:
 
     def _tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
-        for file, fields in list(self._registry.known.items())[self._told :]:
+        if len(self._registry.known) > MANY_FILES:
+            self._probes.forget_files(self._registry.forget_others())
+            self._told = 0
+        for file, fields in islice(self._registry.known.items(), self._told, None):
             self._probes.describe(file, fields)
         self._told = len(self._registry.known)
 

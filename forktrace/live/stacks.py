@@ -19,7 +19,8 @@ from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import HANDLER, Frame, fold
 from forktrace.trace.waitstatus import signal_name
 
-MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes
+MOST_BYTES: Final = 24 << 20  # of code and stacks kept, about; then all are forgotten, here and in the probes
+_ENTRY_BYTES: Final = 400  # of one, besides its texts
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 _SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
 _NEGATIVE: Final = 1 << 31  # offsets are 32 bits wide, in two's complement
@@ -146,6 +147,7 @@ class Stacks:
         self.new_frames: set[Frame] = set()
         self.interpreters: set[int] = set()
         self._frames: dict[tuple[int, int], Frame] = {}
+        self._bytes = 0
 
     def add_code(self, record: bytes) -> None:
         """Take in a `struct code_record`."""
@@ -161,6 +163,7 @@ class Stacks:
             for text, width in ((data[:name_bytes], name_width), (data[name_bytes : name_bytes + path_bytes], path_width))
         )
         table = data[name_bytes + path_bytes :]
+        self._bytes += _ENTRY_BYTES + len(data)
         self._codes[key] = Code(path, name, first_line, table, version, lines_whole > lines_bytes)
 
     def add_stack(self, record: bytes) -> None:
@@ -168,7 +171,8 @@ class Stacks:
         head = layouts()["stack_record"].fields["frames"][1]  # type: ignore[index]
         identity, count = np.frombuffer(record, "<u8", 1)[0], int(np.frombuffer(record, "<u4", 1, 12)[0])
         frames = np.frombuffer(record, layouts()["frame"], count, head)
-        self._stacks[int(identity)] = self._folded(frames.tolist())
+        text = self._stacks[int(identity)] = self._folded(frames.tolist())
+        self._bytes += _ENTRY_BYTES + len(text or "")
 
     def _folded(self, frames: list[tuple[int, int, int]]) -> str | None:
         """The text of frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
@@ -188,6 +192,7 @@ class Stacks:
         if found is None and (code := self._codes.get(key)):
             found = Frame(code.path, code.line(instruction), code.name)
             self._frames[key, instruction] = found
+            self._bytes += _ENTRY_BYTES
             self.new_frames.add(found)
         return found
 
@@ -208,8 +213,9 @@ class Stacks:
 
     def make_room(self) -> None:
         """Forget everything when it has become too much; the probes send it again when it is met."""
-        if len(self._stacks) > MOST_STACKS or len(self._frames) > 4 * MOST_STACKS:
+        if self._bytes > MOST_BYTES:
             self._forget(list(self._codes), list(self._stacks))
             self._codes.clear()
             self._stacks.clear()
             self._frames.clear()
+            self._bytes = 0
