@@ -49,7 +49,7 @@ class RecorderProcess:
         self._is_ours = os.geteuid() == 0 or not capabilities.missing()
         ours, its = pair()
         try:
-            self._pid = _fork(who, ours, its) if self._is_ours else _start_through_sudo(its)
+            self.pid = _fork(who, ours, its) if self._is_ours else _start_through_sudo(its)
         finally:
             its.close()
         self.channel = Channel(ours)
@@ -109,7 +109,7 @@ class RecorderProcess:
         """Let it end, and wait until it has."""
         self._line.clear()
         self.channel.close()
-        os.waitpid(self._pid, 0)
+        os.waitpid(self.pid, 0)
 
 
 def _fork(who: User, ours: socket.socket, its: socket.socket) -> int:
