@@ -243,7 +243,7 @@ def test_attach_without_root(person: Person, in_venv: str) -> None:
 
 
 def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
-    """Once it records it is root no more: it has the person's numbers, four capabilities, one of them in effect, and is closed to them."""
+    """Once it records it is root no more: the person's numbers, four capabilities, one in effect; nor can they look into it."""
     mark, trace = "the recorder's", person.home / "recorder.arrows"
     line = [in_venv, "record", "-q", "-o", str(trace), "--", "/bin/sleep", "600"]
     with person.may("ALL", "use_pty"):
