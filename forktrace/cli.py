@@ -36,6 +36,7 @@ _TABLES: Final = (
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _WATCH_S: Final = 2.0
 _INQUIRY_S: Final = 10.0
+_LEAST_SIZE: Final = 64 << 10  # of a trace
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
@@ -81,6 +82,16 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
+class _Size(click.IntRange):
+    """A number of bytes, which may be written as 100M: K, M, G and T are powers of 1024."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"([0-9]{1,9})([KMGT]?)", value.upper())
+        if not found:
+            self.fail(f"{value!r} is not a size such as 100M.", param, ctx)
+        return super().convert(int(found[1]) << 10 * " KMGT".index(found[2] or " "), param, ctx)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="forktrace", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -101,6 +112,9 @@ def cli() -> None:
 @click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
 @force_option
 @click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
+@click.option(
+    "--max-size", metavar="SIZE", type=_Size(_LEAST_SIZE), help="Stop recording before the trace exceeds SIZE: 100M, 2G."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
 @click.option("--user", metavar="USER", help="As root, run the command as USER, a name or a number [default: you].")
 @click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
@@ -117,6 +131,7 @@ def record(
     output: str | None,
     force: bool,
     duration: float | None,
+    max_size: int | None,
     quiet: bool,
     user: str | None,
     no_stacks: bool,
@@ -128,19 +143,20 @@ def record(
 ) -> None:
     """Record a command's processes, or processes that run already.
 
-    Ends as the command ended, with the same status or signal; after -d with 0, while the command runs on. Its own failures
-    are 125, and 126 or 127 for a command that cannot be executed or found. With -p and --cgroup the processes are never
-    signalled and nothing waits for them: Ctrl-C, SIGTERM and -d end the recording, with 0.
+    Ends as the command ended, with the same status or signal; after -d or at --max-size with 0, while the command runs on.
+    Its own failures are 125, and 126 or 127 for a command that cannot be executed or found. With -p and --cgroup the
+    processes are never signalled and nothing waits for them: Ctrl-C, SIGTERM, -d and --max-size end the recording, with 0.
 
     \b
     Examples:
         forktrace record -- python consumer.py
         forktrace record -o run.arrows -d 60 -- make test
+        forktrace record --max-size 100M -- python consumer.py
         forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
         forktrace record --cgroup /system.slice/consumer.service
     """
     shared: dict[str, Any] = {"output": output, "force": force, "duration_s": duration, "quiet": quiet}
-    shared |= {"stacks": not no_stacks, "source": not no_source, "own": own}
+    shared |= {"stacks": not no_stacks, "source": not no_source, "own": own, "max_size": max_size}
     try:
         if sum(map(bool, (command, pids, cgroup))) != 1:
             raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")

@@ -86,6 +86,12 @@ class Recording:
         return self.trace.cut
 
     @property
+    def full(self) -> int | None:
+        """The --max-size in bytes at which the recording ended; None: it ended otherwise."""
+        size = self._totals.get("full")
+        return size if type(size) is int else None
+
+    @property
     def start_ns(self) -> int:
         """When the target started, CLOCK_BOOTTIME ns: the 0 of every relative time."""
         if (target := self._target) != NONE:
@@ -209,10 +215,8 @@ class Recording:
         seen = table[log.fork_row != NONE]
         states = seen["state"].value_counts()
         autoreaped = int(((seen["reap_call"] == "autoreap") & (seen["state"] == "gone")).sum())
-        ends = log.texts("detail", log.rows("end"))
-        totals = json.loads(ends.iloc[-1]) if len(ends) else {}
         lost = self.lost().get("fork", 0)
-        started = totals.get("processes")
+        started = self._totals.get("processes")
         gone = int(states["gone"])
         return Balance(
             started if isinstance(started, int) else len(seen) + lost,
@@ -226,6 +230,14 @@ class Recording:
     @cached_property
     def _history(self) -> History:
         return History(Log(self.trace), self._rules) if self.whole is self else self.whole._history
+
+    @cached_property
+    def _totals(self) -> dict[str, Any]:
+        """What the last event says; nothing when it is missing."""
+        log = self._history.log
+        ends = log.texts("detail", log.rows("end"))
+        totals: dict[str, Any] = json.loads(ends.iloc[-1]) if len(ends) else {}
+        return totals
 
     @cached_property
     def _lifecycles(self) -> pd.DataFrame:

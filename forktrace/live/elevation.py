@@ -94,7 +94,8 @@ class RecorderProcess:
         said = said or DIED
         if said["say"] == "words":
             self._line.clear()
-            print(f"forktrace: {said['text']}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the terminal is gone; the recording goes on
+                print(f"forktrace: {said['text']}", file=sys.stderr, flush=True)
         elif said["say"] == "live":
             self._line.show(said["text"])
         elif said["say"] == "error":

@@ -38,8 +38,11 @@ def record(
     stacks: bool = True,
     source: bool = True,
     own: Sequence[str] = (),
+    max_size: int | None = None,
 ) -> int:
-    """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
+    """Record `command` and its descendants, and return its wait status.
+
+    0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
 
     Raises:
         ForktraceError: the recording could not be made; a command that cannot be started is a CommandError.
@@ -58,7 +61,7 @@ def record(
             with opened(path, who, force) as trace:
                 is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
-                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
+                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
                 recorder.channel.hand(order, [trace])
                 recorder.wait_for("ready")
                 watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
@@ -262,7 +265,8 @@ class Watch:
     def until_done(self, duration_s: float | None) -> int:
         """Wait for the target and for the recorder.
 
-        Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+        Returns the target's wait status; 0 when it runs on after the duration, or as the trace is full; SIGINT when it does
+        after a second Ctrl-C.
 
         Raises:
             ForktraceError: the recording broke off; the target has ended by then.

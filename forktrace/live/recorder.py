@@ -7,7 +7,6 @@ whose files it reads. It has no terminal; what it has to say goes over the chann
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shlex
@@ -18,14 +17,16 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from forktrace.errors import ForktraceError
+from forktrace.errors import ForktraceError, UsageError
 from forktrace.live.capabilities import become_recorder
 from forktrace.live.channel import Channel, Message
+from forktrace.live.closing import Closing
 from forktrace.live.line import Progress
 from forktrace.live.ownership import Ownership
-from forktrace.live.procfs import boottime_ns, read_argv, read_cgroup, read_comm
+from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
-from forktrace.trace.words import count, zombie_headline
+from forktrace.trace import events
+from forktrace.trace.words import count, size
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
@@ -76,8 +77,10 @@ class Recorder:
         self._chunks: list[bytes] = []
         self._told = 0  # how many files of the registry the probes know
         self._named: set[int] = set()  # the interpreters that the trace names
-        self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
+        self._closing = Closing()
         self._ended_at: float | None = None
+        self._read_until_ns = 0  # all that was before is read (CLOCK_BOOTTIME)
+        self._full: int | None = None  # the size that was reached
         self._joining: Joining | None = None
         self._unfollowed = 0  # processes of which it could not be told whether they live
 
@@ -87,10 +90,11 @@ class Recorder:
         from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
         from forktrace.live.joining import Joining
+        from forktrace.live.output import Output
         from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
-        from forktrace.trace import events, stream  # noqa: F401
+        from forktrace.trace import stream
 
         self._registry = Registry()
         self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
@@ -107,11 +111,18 @@ class Recorder:
         self._path = "standard output" if order["path"] == "-" else order["path"]
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
-            self._writer = stream.Writer(sink, order["header"])
-            self._begin(order)
+            try:
+                self._output = Output(sink, order, self._counts)
+                self._begin(order)
+            except stream.Full:
+                raise UsageError(f"--max-size: {order['max_size']:,} bytes do not hold the beginning of this trace") from None
             self._channel.say("ready")
-            self._follow()
-            self._close()
+            try:
+                self._follow()
+                self._write_rest()
+            except stream.Full:
+                self._full = order["max_size"]
+            self._write_end()
         self._say_closing()
         self._channel.say("done")
 
@@ -187,8 +198,9 @@ class Recorder:
                 self._join(self._joining.more(self._ownership.allowed(new)))
             now = time.monotonic()
             if now >= next_write:
-                next_write = now + WRITE_EVERY_S
+                self._output.check()
                 self._write()
+                next_write = now + WRITE_EVERY_S - (time.monotonic() - now)  # what comes while it writes waits no longer
                 self._show_progress()
             if self._ended_at is not None and self._chunks:
                 self._write()
@@ -232,8 +244,8 @@ class Recorder:
     def _write(self) -> None:
         """Write what has come since the last time, if anything has."""
         from forktrace.live.records import columns_of, split
-        from forktrace.trace.stream import batch
 
+        until_ns = self._read_until_ns
         if self._chunks:
             chunk = b"".join(self._chunks)
             self._chunks.clear()
@@ -242,7 +254,7 @@ class Recorder:
                 add(record)
                 if number % DRAIN_EVERY == 0:
                     self._drain()
-            self._write_findings()
+            findings = self._findings(until_ns)
             self._drain()
             if "exec" in records:
                 self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
@@ -250,11 +262,12 @@ class Recorder:
             if self._joining and "exit" in records:
                 self._joining.estimate(records["exit"])
             columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
-            if rows:
-                self._writer.write(batch(columns, rows))
-            self._counts.update({kind: len(part) for kind, part in records.items()})
+            self._output.write_events(columns, rows, findings)
             if "reap" in records:
-                self._note_worst(records["reap"])
+                reaps = records["reap"]
+                self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
+                self._closing.note(reaps)
+        self._output.until_ns = max(until_ns, self._output.until_ns)
         self._write_losses()
         self._write_waits()
         self._stacks.make_room()
@@ -269,39 +282,22 @@ class Recorder:
         for question in self._probes.questions():  # answered before the process that made them ask gets far
             self._registry.answer(question)
             self._tell()
+        now = kernel_boottime_ns()
         if chunk := self._probes.read():
             self._chunks.append(chunk)
+        self._read_until_ns = now
 
-    def _write_findings(self) -> None:
-        """Write which interpreters were met, and the text of the lines that new stacks stand on."""
-        from forktrace.trace import events
-        from forktrace.trace.stream import batch_of
-
-        now = boottime_ns()
+    def _findings(self, until_ns: int) -> list[events.Row]:
+        """Return which interpreters were met, and the text of the lines that new stacks stand on."""
         met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
         self._named |= self._stacks.interpreters
-        rows = [events.runtime(now, one.file, one.version, one.libraries) for one in met]
+        rows = [events.runtime(until_ns, one.file, one.version, one.libraries) for one in met]
         if self._sources:
             libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
             texts = self._sources.texts(self._stacks.new_frames, libraries)
-            rows += [events.source(now, *each) for each in texts]
+            rows += [events.source(until_ns, *each) for each in texts]
         self._stacks.new_frames.clear()
-        if rows:
-            self._writer.write(batch_of(rows))
-
-    def _note_worst(self, reaps: Any) -> None:
-        from forktrace.trace.events import CALLS
-
-        seen = reaps[reaps["zombie_ns"] != 0]
-        if not len(seen):
-            return
-        self._know_better(seen["head"]["process"], seen["zombie_ns"])
-        lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
-        index = int(lasted.argmax())
-        one = seen[index]
-        if self._worst is None or int(lasted[index]) > self._worst[0]:
-            by = int(one["head"]["by"]["pid"])
-            self._worst = (int(lasted[index]), int(one["head"]["process"]["pid"]), by, CALLS[one["call"]])
+        return rows
 
     def _know_better(self, who: Any, zombie_ns: Any) -> None:
         """Set since when those were zombies that were so before they were followed."""
@@ -310,23 +306,19 @@ class Recorder:
                 zombie_ns[index] = self._joining.ended_ns.get((pid, start_ns), zombie_ns[index])
 
     def _write_losses(self) -> None:
-        from forktrace.trace import events
-        from forktrace.trace.stream import batch_of
-
-        now = self._probes.losses()
-        now["process not followed"] += self._unfollowed
-        new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
+        lost, now = self._probes.losses(), kernel_boottime_ns()
+        lost["process not followed"] += self._unfollowed
+        new = {what: count - self._lost.get(what, 0) for what, count in lost.items()}
         if any(new.values()):
-            self._writer.write(batch_of(events.lost(boottime_ns(), count, what) for what, count in new.items() if count))
-        self._lost = now
+            self._output.write(events.lost(now, count, what) for what, count in new.items() if count)
+            self._output.until_ns = now
+        self._lost = lost
 
     def _write_waits(self, *, last: bool = False) -> None:
         """Write the totals that changed, and forget the places of processes that are gone."""
-        from forktrace.trace.stream import batch_of
 
         places, counts = self._probes.wait_totals()
-        if rows := self._places.changed(boottime_ns(), places, counts, self._stacks, last=last):
-            self._writer.write(batch_of(rows))
+        self._output.write(self._places.changed(self._output.until_ns, places, counts, self._stacks, last=last))
         if len(places) > MANY_PLACES:
             here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
             gone = [place for place in places if (int(place["pid"]), int(place["start_ns"])) not in here]
@@ -340,11 +332,8 @@ class Recorder:
             self._cgroups[identity] = read_cgroup(pid)
         return self._cgroups[identity]
 
-    def _close(self) -> None:
-        """Write the rest and the end."""
-        from forktrace.trace import events
-        from forktrace.trace.stream import batch_of
-
+    def _write_rest(self) -> None:
+        """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
         self._drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self._write()
@@ -352,24 +341,24 @@ class Recorder:
                 break
         self._write_waits(last=True)
         still = self._probes.following()
-        now = boottime_ns()
-        polled = [
-            events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
+        self._output.write(
+            events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
-        ]
+        )
+
+    def _write_end(self) -> None:
+        """Close the trace at the moment up to which it is whole."""
+        still = self._probes.following()
         self._know_better(still, still["zombie_ns"])
-        for one in still[still["zombie_ns"] > 0]:
-            age_ns = now - int(one["zombie_ns"])
-            if self._worst is None or age_ns > self._worst[0]:
-                self._worst = (age_ns, int(one["pid"]), 0, "")
+        self._closing.note_open(still, self._output.until_ns)
         totals = {
             "events": dict(self._counts),
             "lost": {what: count for what, count in self._lost.items() if count},
             "processes": self._counts["fork"],
-            "still_running": int((still["exit_ns"] == 0).sum()),
+            "still_running": self._running(),
+            **({"full": self._full} if self._full else {}),
         }
-        self._writer.write(batch_of([*polled, events.end(now, json.dumps(totals))]))
-        self._writer.close()
+        self._output.close(totals)
         self._probes.close()
 
     def _say(self, text: str) -> None:
@@ -395,21 +384,13 @@ class Recorder:
     def _say_closing(self) -> None:
         if not self._counts:  # the command could not be started, which is said elsewhere
             return
-        if self._worst:
-            lasted, pid, by, call = self._worst
-            self._say(f"{zombie_headline(str(pid), lasted / 1e6)}, {ending_of_zombie(by, call)}")
+        if worst := self._closing.worst():
+            self._say(worst)
+        if self._full:
+            runs_on = "; what was recorded runs on" if self._attach else "" if self._ended_at else "; the command runs on"
+            self._say(f"the trace is full (--max-size {size(self._full)}), the recording ended{runs_on}")
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
         if self._is_file:
-            self._say(f"next: forktrace {'why' if self._worst else 'report'} {shlex.quote(self._path)}")
-
-
-def ending_of_zombie(by: int, call: str) -> str:
-    """Return in words how a zombie was released by the call (`reap_call`) of the process `by`; no call: it was not."""
-    if not call:
-        return "and still is: nobody reaped it"
-    if call == "kernel":
-        return "until the kernel released it: its PID namespace died"
-    how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
-    return f"until {by or 'another process'} reaped it{how}"
+            self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(self._path)}")

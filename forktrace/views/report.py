@@ -12,7 +12,7 @@ from rich.text import Text
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
-from forktrace.trace.words import count, duration
+from forktrace.trace.words import count, duration, size
 from forktrace.views import explanations, failed, orphans
 from forktrace.views.screen import Grid, print_grid, print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders, zombie_time
@@ -126,6 +126,8 @@ def _limits(recording: Recording) -> Iterator[Text]:
         yield Text(f"Only a part is shown: {', '.join(parts)}.")
     if recording.cut:
         yield Text(f"The trace is not whole: {printable(recording.cut)}.", "red")
+    if recording.full:
+        yield Text(f"The recording ended because the trace was full: --max-size {size(recording.full)}.", "yellow")
     if lost := recording.lost():
         what = ", ".join(f"{number:,} {printable(kind)}" for kind, number in lost.items())
         yield Text(f"Events were lost: {what}. Processes that lived then are not complete.", "red")
