@@ -35,8 +35,8 @@ _TABLES: Final = (
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _WATCH_S: Final = 2.0
-_INQUIRY_S: Final = 10.0
 _LEAST_SIZE: Final = 64 << 10  # of a trace
+_INQUIRY_S: Final = 10.0
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 

@@ -29,6 +29,7 @@ from forktrace.trace.stacks import Frame
 
 MOST_THREADS: Final = 500
 _ANSWER_S: Final = 1.5  # of the time to answer, for closing the recording and reading it
+_SOURCES_S: Final = 2.0  # how long the text of lines is waited for
 _CLOSING_S: Final = 5.0  # a trace that is not closed by then is read as it is
 _PR_SET_PDEATHSIG: Final = 1
 _MOST_GENERATIONS: Final = 1000
@@ -195,7 +196,8 @@ class Inquirer:
     def _source_texts(self, inside: _Inside) -> dict[tuple[str, int], str]:
         frames: list[Frame] = [frame for stack in inside.stacks for frame in stack.frames]
         if self._sources and inside.python:
-            for file, line, text in self._sources.texts(frames, inside.python.libraries):
+            self._sources.ask(frames, inside.python.libraries)
+            for file, line, text in self._sources.take(_SOURCES_S):
                 self._texts[file, line] = text
         return dict(self._texts)
 

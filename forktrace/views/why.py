@@ -314,8 +314,12 @@ class _Chain:
             )
 
     def _adopts(self) -> Iterator[Line]:
-        """Of an orphan who inherited it and did not reap it; of one who does so what helps."""
-        mine = next((one for one in self.adopters if not pd.isna(one.id) and one.id == self.row.id), None)
+        """Of an orphan who inherited it and did not reap it; of one who does so, and what helps.
+
+        A zombie that was there before the recording may be an orphan as well: of that it is told what its parent does.
+        """
+        whose = self.row.parent_id if self.row.origin == "attached" and self.row.state != "running" else self.row.id
+        mine = next((one for one in self.adopters if not pd.isna(one.id) and not pd.isna(whose) and one.id == whose), None)
         for one in filter(None, (self.not_init, mine)):
             yield Line("finding", f"{one.text} ({orphans.NAME})")
         if mine:
