@@ -76,10 +76,16 @@ struct process {
  * Map full: the child is not followed, and counted in losses[PROCESSES_UNFOLLOWED]. */
 BPF_HASH(followed, u64, struct process, 65536);
 
-/* (namespace, number) -> signal_struct, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
+/* signal_structs. A number is free for another process once its owner is released, which a wait call does before it says which one. */
+struct owners {
+    u64 now;
+    u64 before; /* 0: nobody who is still known */
+};
+
+/* (namespace, number) -> whose it is, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
  * Set at fork, removed with the process unless the number has a new owner. Full:
  * losses[NUMBERS_UNKNOWN], and its reap may be one that nobody was seen to do. */
-BPF_HASH(numbers, struct number, u64, 131072);
+BPF_HASH(numbers, struct number, struct owners, 131072);
 
 /* place -> wait calls that came back without a child. User space reads it, and removes the places of processes that are gone.
  * Map full: losses[WAIT_PLACES]. */
@@ -91,6 +97,21 @@ struct settings {
     u32 pad;
 };
 BPF_ARRAY(settings, struct settings, 1);
+
+/* Where a process has mapped a libpython. */
+struct mapping {
+    u64 library; /* by file_key */
+    u64 start;
+};
+
+/* What a pass over all tasks found (tasks.bpf.c). */
+struct attaching {
+    u32 on;      /* passes are going on */
+    u32 added;   /* processes that are followed since the pass */
+    u32 pending; /* processes that could not be told: another pass is needed */
+    u32 pad;
+};
+BPF_ARRAY(attaching, struct attaching, 1);
 
 /* records and facts that could not be delivered, by enum kind and enum loss */
 BPF_ARRAY(losses, u64, LOSSES);
@@ -109,6 +130,18 @@ static __always_inline u64 signal_of(u64 task)
     u64 signal = 0;
     READ(signal, task + task_signal);
     return signal;
+}
+
+static __always_inline struct attaching *attaching_now(void)
+{
+    int zero = 0;
+    return attaching.lookup(&zero);
+}
+
+static __always_inline int is_attaching(void)
+{
+    struct attaching *now = attaching_now();
+    return now && now->on;
 }
 
 static __always_inline u32 recorder_level(void)
@@ -285,9 +318,21 @@ static __always_inline u64 cgroup_of(u64 task)
 static __always_inline struct process *find(u32 ns, u32 nr, u64 *signal)
 {
     struct number number = {.ns = ns, .nr = nr};
-    u64 *known = numbers.lookup(&number);
+    struct owners *known = numbers.lookup(&number);
     if (!known)
         return 0;
-    *signal = *known;
+    *signal = known->now;
     return followed.lookup(signal);
+}
+
+/* The first thread of the process with this signal_struct, 0: the process is released. */
+static __always_inline u64 leader_of(u64 signal)
+{
+    u64 pid = 0, node = 0;
+    READ(pid, signal + signal_pids + 8 * PIDTYPE_TGID);
+    READ(node, pid + pid_tasks + sizeof(void *) * PIDTYPE_TGID);
+    if (!pid || !node)
+        return 0;
+    u64 task = node - task_pid_links - 2 * sizeof(void *) * PIDTYPE_TGID;
+    return signal_of(task) == signal ? task : 0;
 }

@@ -40,7 +40,10 @@ static __always_inline struct process *follow(u64 task, struct process *like)
         READ(number.nr, upid + upid_nr);
         READ(ns, upid + upid_ns);
         READ(number.ns, ns + pid_namespace_ns + ns_common_inum);
-        if (numbers.update(&number, &signal))
+        struct owners owners = {.now = signal}, *former = numbers.lookup(&number);
+        if (former && former->now != signal)
+            owners.before = former->now;
+        if (numbers.update(&number, &owners))
             lose(NUMBERS_UNKNOWN);
         fresh.numbers[up] = number;
     }
@@ -113,9 +116,11 @@ static __always_inline void forget(u64 signal, struct process *process)
 #pragma unroll
     for (int i = 0; i < NS_LEVELS; i++) {
         struct number number = process->numbers[i];
-        u64 *owner = numbers.lookup(&number);
-        if (owner && *owner == signal)
+        struct owners *owners = numbers.lookup(&number);
+        if (owners && owners->now == signal)
             numbers.delete(&number);
+        else if (owners && owners->before == signal)
+            owners->before = 0;
     }
     followed.delete(&signal);
 }
@@ -342,25 +347,97 @@ static __always_inline u64 adopter_of(u64 task)
     return signal_of(init) == signal ? 0 : init;
 }
 
-/* A process that is not followed dies and its children go to one that is: from now on they are followed. Their earlier life, and
- * that of their descendants, was before the recording. */
-static __always_inline void adopt_children(u64 task)
+/* What of the exit of a process can be read from its leader, `task`: that, the last thread to die, or a zombie. CPU times: released
+ * threads are summed in the signal_struct, the dying one and a leader that died before it are not. */
+static __always_inline void report_exit(struct process *process, u64 task, u64 leader, u64 signal, u8 moment)
 {
-    u64 adopter = adopter_of(task), signal = adopter ? signal_of(adopter) : 0, entry = 0;
-    if (!followed.lookup(&signal))
+    u64 utime = 0, stime = 0, runtime = 0, value = 0;
+    u32 flags = 0;
+    struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
+    if (!record) {
+        lose(EXIT);
         return;
+    }
+    begin(&record->head, EXIT, process, 0);
+    record->head.time_ns = process->exit_ns;
+    record->head.stack = process->exit_stack;
+    record->head.stack_status = process->exit_stack_status;
+    record->exit_from = process->exit_from;
+    record->moment = moment;
+    if (moment == AS_SEEN)
+        name_thread(&record->head.by, task);
+    else
+        nobody(&record->head.by);
+    record->parent = process->parent_name;
+    record->adopter = process->adopter_name;
+    READ(utime, signal + signal_utime);
+    READ(stime, signal + signal_stime);
+    READ(runtime, signal + signal_sum_sched_runtime);
+    READ(value, task + task_utime);
+    utime += value;
+    READ(value, task + task_stime);
+    stime += value;
+    READ(value, task + task_sum_exec_runtime);
+    runtime += value;
+    if (leader != task) {
+        READ(value, leader + task_utime);
+        utime += value;
+        READ(value, leader + task_stime);
+        stime += value;
+        READ(value, leader + task_sum_exec_runtime);
+        runtime += value;
+    }
+    record->utime_ticks_ns = utime;
+    record->stime_ticks_ns = stime;
+    record->runtime_ns = runtime;
+    READ(record->max_rss_pages, signal + signal_maxrss);
+    READ(flags, signal + signal_flags);
+    if (flags & SIGNAL_GROUP_EXIT)
+        READ(record->status, signal + signal_group_exit_code);
+    else
+        READ(record->status, leader + task_exit_code);
+    record->exit_signal = process->exit_signal;
+    record->disposition = process->disposition;
+    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* Follow a process that runs already, or is a zombie already. */
+static __always_inline struct process *join_in(u64 task, u8 origin)
+{
+    struct process *process = follow(task, 0);
+    if (process)
+        report_fork(task, process, 0, 0, origin, NONE, 0);
+    else
+        lose(PROCESSES_UNFOLLOWED);
+    return process;
+}
+
+/* The children of a dying process: with an origin, those that are not followed yet are so from now on, their earlier life was before
+ * the recording. Those that have exited learn of the heir of `dead`, 0: it is not followed. One that ignores SIGCHLD gets no
+ * notification that would say so. */
+static __always_inline void pass_children(u64 task, struct process *dead, u8 origin)
+{
+    struct attaching *pass = attaching_now();
+    u64 entry = 0;
     READ(entry, task + task_children);
 #pragma nounroll
     for (int i = 0; i < 64; i++) {
         if (entry == task + task_children)
             return;
-        u64 child = entry - task_sibling;
-        struct process *process = follow(child, 0);
-        if (process)
-            report_fork(child, process, 0, 0, ADOPTED, NONE, 0);
+        u64 task_of_child = entry - task_sibling, signal = signal_of(task_of_child);
+        struct process *child = followed.lookup(&signal);
+        if (child && child->exit_ns && dead)
+            hand_on(child, dead);
+        if (!child && origin != NONE) {
+            join_in(task_of_child, origin);
+            if (pass)
+                pass->added++; /* the next pass looks whether they are zombies */
+        }
         READ(entry, entry);
     }
-    lose(CHILDREN_UNADOPTED);
+    if (origin != NONE)
+        lose(CHILDREN_UNADOPTED);
 }
 
 #if STACKS
@@ -420,51 +497,13 @@ static __always_inline int leaving(struct process *process, u64 task, u64 signal
 
 #endif
 
-/* A followed process dies before children that have exited, and an heir that ignores SIGCHLD gets no notification that would say so. */
-static __always_inline void hand_on_children(u64 task, struct process *dead)
+static __always_inline void note_end(struct process *process, u64 task, u64 signal)
 {
-    u64 entry = 0;
-    READ(entry, task + task_children);
-#pragma nounroll
-    for (int i = 0; i < 64; i++) {
-        if (entry == task + task_children)
-            return;
-        u64 signal = signal_of(entry - task_sibling);
-        struct process *child = followed.lookup(&signal);
-        if (child && child->exit_ns)
-            hand_on(child, dead);
-        READ(entry, entry);
-    }
-}
-
-/* group_dead: current was the last thread. CPU times: released threads are summed in the signal_struct, the dying
- * one and a leader that died before it are not. Kernels without the
- * argument group_dead have decremented live before they come here. */
-static __always_inline int ended(u64 task, u64 group_dead)
-{
-    u64 signal = signal_of(task);
-    u32 live = 0, flags = 0;
-#if EXIT_HAS_GROUP_DEAD
-    if (!(group_dead & 1))
-        return 0;
-#else
-    READ(live, signal + signal_live);
-    if (live)
-        return 0;
-#endif
-    struct process *process = followed.lookup(&signal);
-    if (!process) {
-        adopt_children(task);
-        return 0;
-    }
-    if (process->exit_ns)
-        return 0;
-    u64 leader = 0, parent = 0;
+    u64 leader = 0, parent = 0, adopter = adopter_of(task);
     READ(leader, task + task_group_leader);
     READ(parent, leader + task_real_parent);
     READ(process->exit_signal, leader + task_exit_signal);
     note_parent(process, parent);
-    u64 adopter = adopter_of(task), value = 0;
     nobody(&process->adopter_name);
     if (adopter) {
         process->adopter_disposition = disposition_of(adopter, SIGCHLD);
@@ -475,53 +514,41 @@ static __always_inline int ended(u64 task, u64 group_dead)
     struct process *dead = followed.lookup(&parent);
     if (dead && dead->exit_ns) /* it has died, and has not got to leaving its children yet */
         hand_on(process, dead);
-    hand_on_children(task, process);
+    report_exit(process, task, leader, signal, AS_SEEN);
+}
 
-    struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
-    if (!record) {
-        lose(EXIT);
+/* Whether the children of the dying process of `task` are handed to a followed one. */
+static __always_inline int goes_to_followed(u64 task)
+{
+    u64 adopter = adopter_of(task), signal = adopter ? signal_of(adopter) : 0;
+    return followed.lookup(&signal) != 0;
+}
+
+/* group_dead: current was the last thread. Kernels without the argument group_dead have decremented live before they come here. The
+ * children of a process that is not followed may go to one that is; and while a recording attaches, those of a followed one may
+ * not have been found yet. */
+static __always_inline int ended(u64 task, u64 group_dead)
+{
+    u64 signal = signal_of(task);
+    u32 live = 0;
+#if EXIT_HAS_GROUP_DEAD
+    if (!(group_dead & 1))
         return 0;
-    }
-    begin(&record->head, EXIT, process, 0);
-    record->head.time_ns = process->exit_ns;
-    record->head.stack = process->exit_stack;
-    record->head.stack_status = process->exit_stack_status;
-    record->exit_from = process->exit_from;
-    name_thread(&record->head.by, task);
-    record->parent = process->parent_name;
-    record->adopter = process->adopter_name;
-
-    u64 utime = 0, stime = 0, runtime = 0;
-    READ(utime, signal + signal_utime);
-    READ(stime, signal + signal_stime);
-    READ(runtime, signal + signal_sum_sched_runtime);
-    READ(value, task + task_utime);
-    utime += value;
-    READ(value, task + task_stime);
-    stime += value;
-    READ(value, task + task_sum_exec_runtime);
-    runtime += value;
-    if (leader != task) {
-        READ(value, leader + task_utime);
-        utime += value;
-        READ(value, leader + task_stime);
-        stime += value;
-        READ(value, leader + task_sum_exec_runtime);
-        runtime += value;
-    }
-    record->utime_ticks_ns = utime;
-    record->stime_ticks_ns = stime;
-    record->runtime_ns = runtime;
-    READ(record->max_rss_pages, signal + signal_maxrss);
-    READ(flags, signal + signal_flags);
-    if (flags & SIGNAL_GROUP_EXIT)
-        READ(record->status, signal + signal_group_exit_code);
-    else
-        READ(record->status, leader + task_exit_code);
-    record->exit_signal = process->exit_signal;
-    record->disposition = process->disposition;
-    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
-    ring.ringbuf_submit(record, NO_WAKEUP);
+#else
+    READ(live, signal + signal_live);
+    if (live)
+        return 0;
+#endif
+    struct process *process = followed.lookup(&signal);
+    if (process && process->exit_ns)
+        return 0;
+    u8 origin = NONE;
+    if (process)
+        note_end(process, task, signal);
+    if (process ? is_attaching() : goes_to_followed(task))
+        origin = process ? ATTACHED : ADOPTED;
+    if (process || origin != NONE)
+        pass_children(task, process, origin);
     return 0;
 }
 
@@ -580,15 +607,9 @@ int sys_after_exit_group(void *ctx)
 #define CLD_DUMPED 3
 
 /* A parent is told that a followed process died. current is the last thread of that process; or its dying parent, handing it over;
- * or its tracer, passing it on to the real parent. A tracer that is told first is no parent: not reported. The parent need not be
- * the one of the exit: that one may have died since, while the memory was given back. */
-static __always_inline void report_zombie(u64 signal, struct process *process, u64 target, u32 number, u64 current)
+ * or its tracer, passing it on to the real parent. */
+static __always_inline void report_zombie(struct process *process, u64 target, u32 number, u64 current)
 {
-    u64 leader = 0, parent = 0;
-    READ(leader, current + task_group_leader);
-    READ(parent, leader + task_real_parent);
-    if (signal == signal_of(current) && signal_of(parent) != signal_of(target))
-        return;
     note_parent(process, target);
     u64 now = bpf_ktime_get_boot_ns();
     if (!process->zombie_ns)
@@ -671,20 +692,24 @@ static __always_inline struct process *receiver_of(u64 target, u32 number, u32 r
     return matters(number, *disposition) ? receiver : 0;
 }
 
+/* A tracer may be told first, which is no parent; and a process may send itself any siginfo, of whoever's child. */
 static __always_inline int told_of_death(u64 target, u64 info, u32 number)
 {
-    u64 current = bpf_get_current_task(), signal = 0;
+    u64 current = bpf_get_current_task(), signal = 0, parent = 0;
     s32 code = 0, pid = 0;
     if (info <= 1)
         return 0;
     READ(code, info + 8);
     READ(pid, info + 16);
-    if (code < CLD_EXITED || code > CLD_DUMPED)
+    if (code < CLD_EXITED || code > CLD_DUMPED || signal_of(current) == signal_of(target))
         return 0;
     struct process *child = find(innermost(thread_pid_of(target)).ns, pid, &signal);
     if (!child || !child->exit_ns || (number != SIGCHLD && number != child->exit_signal))
         return 0;
-    report_zombie(signal, child, target, number, current);
+    READ(parent, leader_of(signal) + task_real_parent);
+    if (signal_of(parent) != signal_of(target))
+        return 0;
+    report_zombie(child, target, number, current);
     return 1;
 }
 

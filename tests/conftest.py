@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with
+from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, processes_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 STATIC = {"first": ("-nostdlib", "-static")}
@@ -37,8 +37,9 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make test-kafka` and `make test-witness` ask for what nothing else needs."""
+    """Let `make test-kafka` and others ask for what nothing else needs."""
     parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
+    parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
     parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
 
 
@@ -80,12 +81,6 @@ def environment() -> dict[str, str]:
     """The environment of a recording: this one, without a trace of sudo; forktrace is found where these tests are."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
     return plain | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
-
-
-def footprint() -> tuple[list[str], list[str]]:
-    """What could stay behind without a process: mounts of tracefs, and BPF programs and maps that were pinned."""
-    pinned = [str(path) for path in Path("/sys/fs/bpf").rglob("*")]
-    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if "tracefs" in line], pinned
 
 
 @pytest.fixture(scope="session")

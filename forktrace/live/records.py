@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from forktrace.live.layout import layouts
 from forktrace.live.maps import BUSY, DISCARDED, Records, record_words
 from forktrace.live.stacks import Stacks
 from forktrace.trace.batches import Column
-from forktrace.trace.events import KINDS
+from forktrace.trace.events import FOUND_DEAD, KINDS, ORIGINS
 
 NONE: Final = 255  # of an enumeration: not known
 _STRUCT_OF: Final = {
@@ -29,6 +29,10 @@ _STRUCT_OF: Final = {
     "signal": "signal_record",
     "oom": "signal_record",
 }
+PIECE_BYTES: Final = 4 << 20
+TEXT_BYTES: Final = 32 << 20
+MOMENTS: Final = (None, *FOUND_DEAD)  # enum moment
+JOINED: Final = (ORIGINS.index("attached"), ORIGINS.index("adopted"))
 _EAGAIN: Final = 11  # a limit was met
 
 
@@ -36,6 +40,16 @@ _EAGAIN: Final = 11  # a limit was met
 def layout() -> Mapping[str, np.dtype[Any]]:
     """Return the numpy type of the records of each kind."""
     return {kind: layouts()[name] for kind, name in _STRUCT_OF.items()}
+
+
+def pieces(chunk: bytes, most: int = PIECE_BYTES) -> Iterator[bytes]:
+    """Cut what lies in the ring buffer into pieces of whole records: what becomes of one takes many times its size."""
+    words, start, at = memoryview(chunk).cast("I"), 0, 0
+    while at < len(words):
+        at += record_words(words[at])
+        if (at - start) * 4 >= most or at >= len(words):
+            yield chunk[start * 4 : at * 4]
+            start = at
 
 
 def split(chunk: bytes) -> tuple[dict[str, Records], dict[str, list[bytes]]]:
@@ -60,7 +74,7 @@ def _by_kind(chunk: bytes) -> dict[str, list[tuple[int, int]]]:
 
 
 def _gather(data: npt.NDArray[np.uint8], starts: list[int], kind: np.dtype[Any]) -> Records:
-    rows = data[np.array(starts)[:, None] + np.arange(kind.itemsize)]
+    rows = np.lib.stride_tricks.sliding_window_view(data, kind.itemsize)[starts]
     return np.ascontiguousarray(rows).view(kind)[:, 0]
 
 
@@ -92,12 +106,37 @@ class Columns:
         return done | {name: [texts[index] for index in order] for name, texts in self._texts.items()}
 
 
+def in_parts(columns: dict[str, Column], rows: int, most: int = TEXT_BYTES) -> Iterator[tuple[dict[str, Column], int]]:
+    """Yield the columns whole, or in parts that hold fewer characters than `most`, and the number of rows of each."""
+    held = 0
+    for column in columns.values():
+        if isinstance(column, list):
+            held += sum(map(len, filter(None, set(column))))
+    if held <= most or rows < 2:
+        yield columns, rows
+        return
+    for part in (slice(0, rows // 2), slice(rows // 2, rows)):
+        yield from in_parts({name: _cut(column, part) for name, column in columns.items()}, part.stop - part.start, most)
+
+
+def _cut(column: Column, part: slice) -> Column:
+    if not isinstance(column, tuple):
+        return column[part]
+    values, valid = column
+    return values[part], None if valid is None else valid[part]
+
+
 def columns_of(
-    records: Mapping[str, Records], cgroup: Callable[[int, int], str | None], pid_ns: int, stacks: Stacks
+    records: Mapping[str, Records],
+    cgroup: Callable[[int, int], str | None],
+    argv: Callable[[int], str | None],
+    pid_ns: int,
+    stacks: Stacks,
 ) -> tuple[dict[str, Column], int]:
     """Return the trace's columns for `records`, sorted by time, and the number of rows.
 
-    `cgroup(id, pid)` names a control group; `pid_ns` is the inode number of the recorder's PID namespace.
+    `cgroup(id, pid)` names a control group, `argv(pid)` the arguments, with NUL between them, of a process that no exec was
+    seen of; `pid_ns` is the inode number of the recorder's PID namespace.
     """
     rows = sum(map(len, records.values()))
     if not rows:
@@ -112,6 +151,9 @@ def columns_of(
         if kind in ("fork", "exec"):
             ids = zip(part["cgroup_id"].tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
             columns.put_text(where, "cgroup", [cgroup(*one) for one in ids])
+        if kind == "fork" and (joined := np.isin(part["origin"], JOINED)).any():
+            pids = zip(joined.tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
+            columns.put_text(where, "argv", [argv(pid) if is_joined else None for is_joined, pid in pids])
         _FILL[kind](columns, where, part, pid_ns)
     return columns.finish(), rows
 
@@ -160,21 +202,23 @@ def _fork(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
 def _fork_failed(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     columns.put(where, "result", part["error"])
     _put_enum(columns, where, "call", part["call"])
-    columns.put_text(where, "detail", [_limit(one) for one in part])
+    limits = [_limit(one) for one in part]
+    columns.put_text(where, "detail", [name for name, _ in limits])
+    columns.put(where, "count", [most for _, most in limits], [name is not None for name, _ in limits])
 
 
-def _limit(failed: Any) -> str | None:
-    """Return the limit that a failed fork met, None when it cannot be told; the kernel looks at them in this order."""
+def _limit(failed: Any) -> tuple[str | None, int]:
+    """Return the limit that a failed fork met and its value; None: not known. The kernel looks at them in this order."""
     if failed["error"] != _EAGAIN:
-        return None
+        return None, 0
     if 0 < failed["tasks_max"] <= failed["tasks"]:
-        return "RLIMIT_NPROC"
+        return "RLIMIT_NPROC", int(failed["tasks_max"])
     if failed["cgroup_pids_max"]:
-        return "pids.max"
+        return "pids.max", int(failed["cgroup_pids_max"])
     reserved = 300  # numbers below are not given out again (RESERVED_PIDS)
     if failed["ns_pids_max"] and failed["ns_pids"] + reserved >= failed["ns_pids_max"]:
-        return "pid_max"
-    return None
+        return "pid_max", int(failed["ns_pids_max"])
+    return None, 0
 
 
 def _exec(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
@@ -199,6 +243,7 @@ def _exit(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     _put_enum(columns, where, "disposition", part["disposition"])
     _put_enum(columns, where, "exit_from", part["exit_from"])
     columns.put_text(where, "comm", _texts(part["comm"]))
+    columns.put_text(where, "detail", [MOMENTS[moment] for moment in part["moment"].tolist()])
 
 
 def cpu_times(utime_ticks: Any, stime_ticks: Any, runtime: Any) -> tuple[Any, Any]:

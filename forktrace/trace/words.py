@@ -23,6 +23,15 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else many}"
 
 
+def size(number: int) -> str:
+    """Return a number of bytes as --max-size takes it: `100M`, `65537`."""
+    fitting = [
+        (unit, number >> bits) for unit, bits in (("T", 40), ("G", 30), ("M", 20), ("K", 10)) if number % (1 << bits) == 0
+    ]
+    unit, units = fitting[0] if fitting else ("", number)
+    return f"{units}{unit}"
+
+
 def about(seconds: float) -> str:
     """Return a duration to two digits, as far as estimates go: `0.4 s`, `42 s`, `12 min`, `36 h`, `20 d`."""
     if seconds < 0.95:
@@ -33,11 +42,15 @@ def about(seconds: float) -> str:
     return f"{round(seconds / 86_400):,} d"
 
 
-def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, at_most: bool = False) -> str:
-    """Return the sentence that says how long a process was a zombie; `still`: it was one when the recording ended."""
+def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, bound: str = "") -> str:
+    """Return the sentence that says how long a process was a zombie; `still`: it was one when the recording ended.
+
+    `bound` is what the time is, when not exact: `at most`, `at least` or `about`.
+    """
+    lasted = f"{bound} {duration(zombie_ms)}".lstrip()
     if still:
-        return f"{name} was still a zombie after {duration(zombie_ms)}, when the recording ended"
-    return f"{name} was a zombie for {'at most ' if at_most else ''}{duration(zombie_ms)}"
+        return f"{name} was still a zombie after {lasted}, when the recording ended"
+    return f"{name} was a zombie for {lasted}"
 
 
 def printable(text: str) -> str:
