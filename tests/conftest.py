@@ -39,8 +39,8 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test-kafka` and others ask for what nothing else needs."""
     parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
-    parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
     parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
+    parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
