@@ -36,6 +36,7 @@ _TABLES: Final = (
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _WATCH_S: Final = 2.0
 _LEAST_SIZE: Final = 64 << 10  # of a trace
+_INQUIRY_S: Final = 10.0
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
@@ -198,17 +199,31 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
 @trace_argument
 @click.argument("pid", required=False)
 @causes_option
-def why(trace: str | None, pid: str | None, causes: str | None) -> None:
-    """Explain one process, from its fork to its reap.
+@click.option("-p", "--pid", "running", metavar="PID", type=click.IntRange(1), help="A process that runs now, or a zombie.")
+@click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e6), help=f"With -p: answer after SEC [{_INQUIRY_S:g}].")
+def why(trace: str | None, pid: str | None, causes: str | None, running: int | None, duration: float | None) -> None:
+    """Explain one process, recorded or running.
 
-    Says who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier, and what the
-    program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+    Of a recording: who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier,
+    and what the program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+
+    With -p PID, of a process that runs now: its zombies, where each of its threads is and what it waits for, then what it
+    does within SEC: whether it starts or waits for children. Of a zombie it is the parent. The process is neither stopped
+    nor signalled.
 
     \b
     Examples:
         forktrace why
         forktrace why run.arrows 4711
+        sudo forktrace why -p 4711
     """
+    if running is not None:
+        if trace is not None:
+            raise UsageError("a recording, or -p PID that runs now?", "leave one of them out")
+        _inquire(running, _INQUIRY_S if duration is None else duration, causes)
+        return
+    if duration is not None:
+        raise UsageError("-d is for -p PID", "leave it out")
 
     from forktrace.views.why import why
 
@@ -216,6 +231,29 @@ def why(trace: str | None, pid: str | None, causes: str | None) -> None:
         trace, pid = None, trace
     recording = _read(trace, None, None, None, causes)
     why(recording, recording.find_process(pid) if pid else None, _console())
+
+
+def _inquire(pid: int, seconds: float, causes: str | None) -> None:
+    """Print what is known of a running process at once, and after `seconds` of watching what that has added."""
+    from forktrace.live.inquiry import Inquirer, watch
+    from forktrace.views import inquiry as view
+
+    inquirer, console = Inquirer(pid), _console()
+    first = inquirer.look()
+    if first is None:
+        raise UsageError(f"process {pid} has just ended")
+    again = f'sudo "$(command -v forktrace)" why -p {pid}'
+    view.show(console, first)
+    if first.parent and seconds:
+        _say(f"forktrace: watching for {seconds:g} s whether it starts or waits for children (Ctrl-C: no longer)")
+        watched = watch(inquirer, seconds)
+        view.answer(console, first, watched, _read(watched.trace, None, None, None, causes) if watched.trace else None)
+        if watched.missing:
+            _say(f"forktrace: its forks and waits were not seen: {watched.missing}")
+    if first.denied and os.geteuid() == 0:
+        raise PermissionMissing("where its threads are is not for you to see", "it takes CAP_SYS_PTRACE")
+    if first.denied:
+        raise PermissionMissing("where its threads are is not for you to see", again)
 
 
 @cli.command()

@@ -40,7 +40,10 @@ static __always_inline struct process *follow(u64 task, struct process *like)
         READ(number.nr, upid + upid_nr);
         READ(ns, upid + upid_ns);
         READ(number.ns, ns + pid_namespace_ns + ns_common_inum);
-        if (numbers.update(&number, &signal))
+        struct owners owners = {.now = signal}, *former = numbers.lookup(&number);
+        if (former && former->now != signal)
+            owners.before = former->now;
+        if (numbers.update(&number, &owners))
             lose(NUMBERS_UNKNOWN);
         fresh.numbers[up] = number;
     }
@@ -113,9 +116,11 @@ static __always_inline void forget(u64 signal, struct process *process)
 #pragma unroll
     for (int i = 0; i < NS_LEVELS; i++) {
         struct number number = process->numbers[i];
-        u64 *owner = numbers.lookup(&number);
-        if (owner && *owner == signal)
+        struct owners *owners = numbers.lookup(&number);
+        if (owners && owners->now == signal)
             numbers.delete(&number);
+        else if (owners && owners->before == signal)
+            owners->before = 0;
     }
     followed.delete(&signal);
 }
@@ -602,15 +607,9 @@ int sys_after_exit_group(void *ctx)
 #define CLD_DUMPED 3
 
 /* A parent is told that a followed process died. current is the last thread of that process; or its dying parent, handing it over;
- * or its tracer, passing it on to the real parent. A tracer that is told first is no parent: not reported. The parent need not be
- * the one of the exit: that one may have died since, while the memory was given back. */
-static __always_inline void report_zombie(u64 signal, struct process *process, u64 target, u32 number, u64 current)
+ * or its tracer, passing it on to the real parent. */
+static __always_inline void report_zombie(struct process *process, u64 target, u32 number, u64 current)
 {
-    u64 leader = 0, parent = 0;
-    READ(leader, current + task_group_leader);
-    READ(parent, leader + task_real_parent);
-    if (signal == signal_of(current) && signal_of(parent) != signal_of(target))
-        return;
     note_parent(process, target);
     u64 now = bpf_ktime_get_boot_ns();
     if (!process->zombie_ns)
@@ -693,20 +692,24 @@ static __always_inline struct process *receiver_of(u64 target, u32 number, u32 r
     return matters(number, *disposition) ? receiver : 0;
 }
 
+/* A tracer may be told first, which is no parent; and a process may send itself any siginfo, of whoever's child. */
 static __always_inline int told_of_death(u64 target, u64 info, u32 number)
 {
-    u64 current = bpf_get_current_task(), signal = 0;
+    u64 current = bpf_get_current_task(), signal = 0, parent = 0;
     s32 code = 0, pid = 0;
     if (info <= 1)
         return 0;
     READ(code, info + 8);
     READ(pid, info + 16);
-    if (code < CLD_EXITED || code > CLD_DUMPED)
+    if (code < CLD_EXITED || code > CLD_DUMPED || signal_of(current) == signal_of(target))
         return 0;
     struct process *child = find(innermost(thread_pid_of(target)).ns, pid, &signal);
     if (!child || !child->exit_ns || (number != SIGCHLD && number != child->exit_signal))
         return 0;
-    report_zombie(signal, child, target, number, current);
+    READ(parent, leader_of(signal) + task_real_parent);
+    if (signal_of(parent) != signal_of(target))
+        return 0;
+    report_zombie(child, target, number, current);
     return 1;
 }
 

@@ -253,6 +253,16 @@ class Watch:
         for number in (signal.SIGINT, *PASSED_ON):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._interrupted)
+        if os.getpid() == 1:
+            signal.signal(signal.SIGCHLD, self._reap_orphans)
+
+    def _reap_orphans(self, *_: object) -> None:
+        """As PID 1 of a container this process inherits orphans, and has to be their init."""
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in (self._pid, self._recorder.pid):  # who waits for it elsewhere calls this again
+                    return
+                os.waitpid(ended.si_pid, 0)
 
     def _interrupted(self, number: int, frame: object) -> None:
         self._told.append(number)
@@ -279,6 +289,8 @@ class Watch:
                 readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
                 if self._target in readable:
                     self._status = os.waitpid(self._pid, 0)[1]
+                    if os.getpid() == 1:
+                        self._reap_orphans()
                     self._recorder.channel.say("ended")
                 elif readable:
                     if self._recorder.heard("done"):

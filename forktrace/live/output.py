@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from forktrace.errors import ForktraceError
 from forktrace.trace import events
-from forktrace.trace.batches import Column, batch, batch_of, merged, part
+from forktrace.trace.batches import Column, batch, batch_of, part
 from forktrace.trace.stream import Full, Writer
 
 
@@ -37,21 +37,19 @@ class Output:
         if rows := list(rows):
             self._writer.write(batch_of(rows))
 
-    def write_events(self, columns: Mapping[str, Column], rows: int, findings: list[events.Row]) -> None:
-        """Write a batch, sorted by time, with what was found for it; as many rows as fit where the trace gets full."""
+    def write_events(self, columns: Mapping[str, Column], rows: int) -> None:
+        """Write a batch, sorted by time; as many rows as fit where the trace gets full."""
         done, size = 0, rows
         while done < rows:
             some = part(columns, done, min(done + size, rows))
             times, kinds = some["time_ns"][0], some["kind"][0]
-            found = batch(some, len(times))
             try:
-                self._writer.write(merged([batch_of(findings), found]) if findings else found)
+                self._writer.write(batch(some, len(times)))
             except Full:
                 size //= 2
                 if not size:
                     raise
                 continue
-            findings = []
             done += len(times)
             self.until_ns = max(self.until_ns, int(times[-1]))
             self._counts.update(events.KINDS[code] for code in kinds.tolist())

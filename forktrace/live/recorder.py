@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from forktrace.errors import ForktraceError, UsageError
@@ -38,7 +37,8 @@ WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
-MANY_FILES: Final = 3000  # of the 4,096 that the probes can know: from here on those that are no interpreters are forgotten
+SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
+WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 # Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
 NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
@@ -78,7 +78,7 @@ class Recorder:
         self._counts: Counter[str] = Counter()
         self._lost: dict[str, int] = {}
         self._chunks: list[bytes] = []
-        self._told = 0  # how many files of the registry the probes know
+        self._waiting_bytes = 0  # in them
         self._named: set[int] = set()  # the interpreters that the trace names
         self._closing = Closing()
         self._ended_at: float | None = None
@@ -95,7 +95,7 @@ class Recorder:
         from forktrace.live.joining import Joining
         from forktrace.live.output import Output
         from forktrace.live.places import Places
-        from forktrace.live.pythons import Registry
+        from forktrace.live.registry import Registry
         from forktrace.live.stacks import Stacks
         from forktrace.trace import stream
 
@@ -144,6 +144,9 @@ class Recorder:
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
+        self._poll.register(self._registry.helper, select.EPOLLIN)
+        if self._sources:
+            self._poll.register(self._sources.helper, select.EPOLLIN)
 
     def _begin(self, order: Message) -> None:
         if not self._attach:
@@ -180,6 +183,7 @@ class Recorder:
     def _join(self, pending: int) -> None:
         """Write who is followed since, with their stacks known from now on."""
         self._ownership.check(self._probes.following())
+        self._registry.settle()
         self._drain()
         self._write()
         if pending:
@@ -230,12 +234,10 @@ class Recorder:
 
     def _tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
-        if len(self._registry.known) > MANY_FILES:
-            self._probes.forget_files(self._registry.forget_others())
-            self._told = 0
-        for file, fields in islice(self._registry.known.items(), self._told, None):
+        news, forgotten = self._registry.take()
+        for file, fields in news.items():
             self._probes.describe(file, fields)
-        self._told = len(self._registry.known)
+        self._probes.forget_files(forgotten)
 
     def _running(self) -> int:
         if any(self._lost.values()):
@@ -249,33 +251,43 @@ class Recorder:
 
     def _write(self) -> None:
         """Write what has come since the last time, if anything has."""
-        from forktrace.live.records import columns_of, split
+        from forktrace.live.records import pieces
 
         until_ns = self._read_until_ns
-        if self._chunks:
-            chunk = b"".join(self._chunks)
-            self._chunks.clear()
-            records, sent = split(chunk)
-            for number, (add, record) in enumerate(self._additions(sent)):
-                add(record)
-                if number % DRAIN_EVERY == 0:
-                    self._drain()
-            findings = self._findings(until_ns)
-            self._drain()
-            if "exec" in records:
-                self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
-                self._tell()
-            if self._joining and "exit" in records:
-                self._joining.estimate(records["exit"])
-            columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
-            self._output.write_events(columns, rows, findings)
-            if "reap" in records:
-                reaps = records["reap"]
-                self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
-                self._closing.note(reaps)
+        chunk = b"".join(self._chunks)
+        self._chunks.clear()
+        self._waiting_bytes = 0
+        for piece in pieces(chunk):
+            self._write_piece(piece, until_ns)
         self._output.until_ns = max(until_ns, self._output.until_ns)
+        self._write_sources()
         self._write_losses()
         self._write_waits()
+
+    def _write_piece(self, piece: bytes, until_ns: int) -> None:
+        from forktrace.live.records import columns_of, in_parts, split
+
+        records, sent = split(piece)
+        for number, (add, record) in enumerate(self._additions(sent)):
+            add(record)
+            if number % DRAIN_EVERY == 0:
+                self._drain()
+        findings = self._findings(until_ns)
+        self._drain()
+        if "exec" in records:
+            names = {os.fsdecode(name.partition(b"\0")[0]) for name in records["exec"]["file"].tolist()}
+            self._registry.look_at(names, self._drain)
+            self._tell()
+        if self._joining and "exit" in records:
+            self._joining.estimate(records["exit"])
+        columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
+        self._output.write(findings)
+        for part in in_parts(columns, rows):
+            self._output.write_events(*part)
+        if "reap" in records:
+            reaps = records["reap"]
+            self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
+            self._closing.note(reaps)
         self._stacks.make_room()
 
     def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
@@ -287,23 +299,29 @@ class Recorder:
         """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
         for question in self._probes.questions():  # answered before the process that made them ask gets far
             self._registry.answer(question)
-            self._tell()
+        self._tell()
         now = kernel_boottime_ns()
-        if chunk := self._probes.read():
-            self._chunks.append(chunk)
-        self._read_until_ns = now
+        if self._waiting_bytes < WAITING_MOST:
+            chunk = self._probes.read()
+            self._chunks += [chunk] if chunk else []
+            self._waiting_bytes += len(chunk)
+            self._read_until_ns = now
 
     def _findings(self, until_ns: int) -> list[events.Row]:
-        """Return which interpreters were met, and the text of the lines that new stacks stand on."""
+        """Return which interpreters were met, and have the lines read that new stacks stand on."""
         met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
         self._named |= self._stacks.interpreters
         rows = [events.runtime(until_ns, one.file, one.version, one.libraries) for one in met]
         if self._sources:
             libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
-            texts = self._sources.texts(self._stacks.new_frames, libraries)
-            rows += [events.source(until_ns, *each) for each in texts]
+            self._sources.ask(self._stacks.new_frames, libraries)
         self._stacks.new_frames.clear()
         return rows
+
+    def _write_sources(self, patience_s: float = 0.0) -> None:
+        """Write the text of lines that has been read; with some patience, of all."""
+        if self._sources:
+            self._output.write(events.source(self._output.until_ns, *each) for each in self._sources.take(patience_s))
 
     def _know_better(self, who: Any, zombie_ns: Any) -> None:
         """Set since when those were zombies that were so before they were followed."""
@@ -345,6 +363,7 @@ class Recorder:
             self._write()
             if not self._chunks:
                 break
+        self._write_sources(SOURCES_S)
         self._write_waits(last=True)
         still = self._probes.following()
         self._output.write(
@@ -367,6 +386,9 @@ class Recorder:
         }
         self._output.close(totals)
         self._probes.close()
+        self._registry.helper.close()
+        if self._sources:
+            self._sources.helper.close()
 
     def _say(self, text: str) -> None:
         if self._words:

@@ -35,7 +35,7 @@ from forktrace.trace.batches import (
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import COLUMNS, KINDS
-from forktrace.trace.frames import BATCH, Layout, scan
+from forktrace.trace.frames import BATCH, MAX_BATCH_BYTES, MAX_RATIO, Layout, scan
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Full", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
 
@@ -75,6 +75,7 @@ class Writer:
         self.batches = 0
         self.bytes_written = 0
         self._room = math.inf if most is None else most - END_BYTES
+        self._declared = 0  # bytes, uncompressed
         self._sink = sink
         self._failure: ForktraceError | None = None
         self._buffer = io.BytesIO()
@@ -92,7 +93,9 @@ class Writer:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write one batch made by `batch` or `batch_of`."""
-        stream = self._plain if batch.num_rows < _FEW_ROWS else self._packing
+        self._declared += batch.get_total_buffer_size()
+        grows = self._declared > (MAX_BATCH_BYTES + MAX_RATIO * self.bytes_written) // 2  # a reader would not take it
+        stream = self._plain if batch.num_rows < _FEW_ROWS or grows else self._packing
         if stream is not self._last:  # tell it which dictionaries the reader has by now
             stream.write_batch(self._empty)
             self._take()
