@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.live.line import LiveLine
 from forktrace.live.procfs import boottime_ns, read_argv, read_cgroup, read_comm
-from forktrace.trace.words import count, zombie_headline
+from forktrace.trace.words import count, printable, zombie_headline
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
@@ -409,7 +409,7 @@ class Recorder:
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            names = ", ".join(f"{pid} {read_comm(pid)}" for pid in running[:5])
+            names = ", ".join(f"{pid} {printable(read_comm(pid))}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 

@@ -1,0 +1,120 @@
+"""A hostile program under record: it is recorded to its end, and what others do beside it has its stacks."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from recorded import WORKLOADS, Recorded, python3s
+
+pytestmark = pytest.mark.root
+
+ATTACKS = ("frames", "names", "scribbles", "codes", "libraries", "programs", "words", "bomb")
+MEMORY_MOST_KB = 700 << 10
+UNUSED_UID = 60_000 + os.getpid() % 5_000
+
+
+def python_3_11() -> str:
+    """An interpreter whose memory the attacks know."""
+    found = [sys.executable] if sys.version_info[:2] == (3, 11) else []
+    found += [path for version, path in python3s().items() if version[:2] == (3, 11)]
+    if not found:
+        pytest.skip("needs a Python 3.11")
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def attacked(record: Callable[..., Recorded], workload: Callable[[str], str], open_folder: Path) -> Recorded:
+    """One recording of all attacks, one after the other; between them another program forks."""
+    folder = open_folder / "attacks"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    python, commands = python_3_11(), []
+    for attack in ATTACKS:
+        third = str(UNUSED_UID) if attack == "bomb" else workload("first")
+        commands.append(f"{attack}={python} {WORKLOADS / 'attacks.py'} {attack} {folder} {third}")
+    recorded = record([python, str(WORKLOADS / "driver.py"), *commands])
+    shutil.rmtree(folder)
+    return recorded
+
+
+def rows_of(recorded: Recorded, attack: str) -> pd.DataFrame:
+    """The children of an attack."""
+    table = recorded.table
+    (driver,) = table[table["origin"] == "target"]["id"]
+    own = table[table["parent_id"] == driver]
+    (leader,) = own[own["argv"].str.contains(f"attacks.py {attack} ", regex=False)]["id"]
+    return table[table["parent_id"] == leader]
+
+
+def test_every_attack_is_recorded(attacked: Recorded) -> None:
+    """The recorder is there at the end, lost nothing, and no row is incomplete but those of orphans."""
+    assert attacked.returncode == 0, attacked.stderr
+    assert {line["program"]: line["status"] for line in attacked.of("program")} == dict.fromkeys(ATTACKS, 0)
+    assert attacked.table.loc[attacked.table["reap_call"] != "unseen", "complete"].all()
+
+
+def test_memory_of_the_recorder(attacked: Recorded) -> None:
+    """No process that this test has run took more, the recorder among them."""
+    assert attacked.path.exists()
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < MEMORY_MOST_KB
+
+
+def test_others_have_their_stacks(attacked: Recorded) -> None:
+    """Before, between and after the attacks the stacks of another program are there, with their lines."""
+    table = attacked.table
+    (driver,) = table[table["origin"] == "target"]["id"]
+    own = table[table["parent_id"] == driver]
+    assert len(own) == len(ATTACKS)
+    assert set(own["fork_stack_status"]) == {"ok"}
+    assert set(own["fork_site"]) == {"driver.py:10 <module>"}
+    assert set(own["reap_stack_status"]) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "count", "statuses"),
+    [
+        ("frames", 30, {"ok", "truncated", "read-fault"}),
+        ("names", 216, {"ok", "read-fault"}),
+        ("scribbles", 301, {"ok", "truncated", "read-fault"}),
+        ("codes", 400, {"ok", "truncated", "lost"}),
+    ],
+)
+def test_stacks_of_the_attacks(attack: str, count: int, statuses: set[str], attacked: Recorded) -> None:
+    """Each fork is there, and its status says whether its stack could be read."""
+    rows = rows_of(attacked, attack)
+    assert len(rows) == count
+    assert set(rows["fork_stack_status"]) <= statuses
+    assert (rows["fork_stack_status"] == "ok").any()
+
+
+def test_programs_of_which_there_are_too_many(attacked: Recorded) -> None:
+    """Thousands of programs, each another file: that they are no interpreters is known, or of some not said."""
+    rows = rows_of(attacked, "programs")
+    ran = rows[rows["exec_ns"].notna()]
+    children = attacked.table[attacked.table["parent_id"].isin(ran["id"])]
+    assert len(ran) == len(children) == 2500
+    assert set(children["fork_stack_status"]) <= {"not-python", "no-runtime"}
+    assert set(ran["fork_stack_status"]) == {"ok"}
+
+
+def test_names_are_what_they_are(attacked: Recorded) -> None:
+    """Bytes that are no text become escapes; long names are cut, and said to be."""
+    rows = rows_of(attacked, "words")
+    cut = attacked.table[attacked.table["notes"].fillna("").str.contains("argv cut")]
+    assert set(cut["argv"].str.len()) >= {len("true ") + 4090}
+    assert rows["comm"].str.contains("\\xff\\xfe\\x80", regex=False).any()
+    assert rows["comm"].str.contains("\x1b[2J", regex=False).any()
+
+
+def test_a_bomb_within_a_limit(attacked: Recorded) -> None:
+    """As many forks as the limit lets it, and those that failed at it."""
+    failed = attacked.recording.failed_forks()
+    assert set(failed["limit"].dropna()) == {"RLIMIT_NPROC"}
+    assert len(rows_of(attacked, "bomb")) > 100
