@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from recorded import WORKLOADS, Recorded, python3s
+from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with, python3s, wait_until
+
+import forktrace
 
 pytestmark = pytest.mark.root
 
@@ -118,3 +125,41 @@ def test_a_bomb_within_a_limit(attacked: Recorded) -> None:
     failed = attacked.recording.failed_forks()
     assert set(failed["limit"].dropna()) == {"RLIMIT_NPROC"}
     assert len(rows_of(attacked, "bomb")) > 100
+
+
+def test_a_file_that_nobody_can_read(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """A libpython on a file system that never answers the recorder: it goes on, and its helper does not stay behind."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/fuse")
+    folder, path = open_folder / "silent", open_folder / f"{uuid.uuid4()}.arrows"
+    folder.mkdir()
+    mark = str(uuid.uuid4())
+    line = forktrace_command("record", "-q", "-o", str(path), "--", python_3_11(), str(WORKLOADS / "silent.py"), str(folder))
+    marked = dict(environment) | {MARK: mark}
+    with subprocess.Popen(line, env=marked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as recorder:
+        assert recorder.stdin is not None
+        assert recorder.stdout is not None
+        try:
+            said = recorder.stdout.readline()
+            if not said:
+                pytest.skip("a FUSE cannot be mounted here")
+            shown = functools.partial(forks_in, path)
+            wait_until(lambda: shown() == 2 + json.loads(said)["forks"], "forks in the trace while the file is asked about")
+            recorder.stdin.close()
+            assert recorder.wait(PATIENCE_S) == 0
+        finally:
+            recorder.kill()
+            for pid in processes_with(f"{MARK}={mark}"):
+                os.kill(pid, signal.SIGKILL)
+            subprocess.run(["umount", "-l", folder], stderr=subprocess.DEVNULL, check=False)
+    recorded = Recorded(path, 0, said, "")
+    recorded.assert_balanced()
+    recorded.assert_whole()
+    forked = recorded.table[recorded.table["origin"] == "forked"]
+    assert set(forked["fork_stack_status"]) <= {"ok", "no-runtime"}
+    wait_until(lambda: not processes_with(f"{MARK}={mark}"), "the end of the helper")
+
+
+def forks_in(path: Path) -> int:
+    """How many processes a trace has that is still being written."""
+    return int((forktrace.read(path).trace.table.to_pandas()["kind"] == "fork").sum())
