@@ -27,7 +27,7 @@ from forktrace.live.ownership import Ownership
 from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
 from forktrace.trace import events
-from forktrace.trace.words import count, size
+from forktrace.trace.words import count, printable, size
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
@@ -407,7 +407,7 @@ class Recorder:
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            names = ", ".join(f"{pid} {read_comm(pid)}" for pid in running[:5])
+            names = ", ".join(f"{pid} {printable(read_comm(pid))}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forktrace.live.registry import Registry
+from forktrace.live.registry import INTERPRETERS_MOST, OTHERS_MOST, Registry
 from forktrace.live.sources import Elsewhere, Sources, lines_of, read_regular
 from forktrace.trace.stacks import Frame
 
@@ -135,3 +135,54 @@ def test_files_one_after_the_other(tmp_path: Path, registry: Registry) -> None:
     assert key_of(program) != before
     assert registry.not_python(key_of(program))
     assert not registry.not_python(before)
+
+
+def examined(registry: Registry, kind: str, *numbers: int) -> None:
+    """Let the helper have found files of a kind."""
+    fields: list[object] = [{"version": 0x30B}, "/python", "3.11.7", []] if kind == "python" else []
+    registry._note([(["file", "/x"], [[number, kind, *fields] for number in numbers])])
+
+
+def test_the_probes_map_does_not_get_full(registry: Registry) -> None:
+    """Of files that are no interpreter the oldest are forgotten there, and told again when they are asked about."""
+    told: set[int] = set()
+    for start in range(0, 10_000, 500):
+        examined(registry, "other", *range(start, start + 500))
+        news, forgotten = registry.take()
+        told = (told | news.keys()) - set(forgotten)
+        assert len(told) <= OTHERS_MOST
+    assert 9_999 in told
+    assert 0 not in told
+    assert registry.not_python(0)
+    registry.answer({"file": 0, "pid": 1, "mapped": 0})
+    assert registry.take() == ({0: {}}, [])
+
+
+def test_no_more_interpreters_than_there_is_room_for(registry: Registry) -> None:
+    """Those that were found first stay; of later ones the stacks have no runtime."""
+    examined(registry, "python", *range(2 * INTERPRETERS_MOST))
+    news, forgotten = registry.take()
+    assert (sorted(news), forgotten) == (list(range(INTERPRETERS_MOST)), [])
+    assert len(registry.found) == INTERPRETERS_MOST
+
+
+def test_memory_is_bounded(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files without end are not kept without end; interpreters are kept."""
+    monkeypatch.setattr("forktrace.live.registry.FILES_MOST", 100)
+    examined(registry, "python", 7)
+    examined(registry, "other", *range(1000, 2000))
+    examined(registry, "unsupported", *range(3000, 4000))
+    assert len(registry.known) <= 102
+    assert len(registry._unsupported) <= 1000
+    assert registry.known[7]["file"] == 7
+
+
+def test_a_question_without_an_answer(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose server does not answer is not asked about again; that of a process that has ended is, by the next one."""
+    monkeypatch.setattr(registry.helper, "take", lambda: [(["question", 5, 1, 0], None), (["question", 6, 1, 0], [])])
+    asked: list[list[int]] = []
+    registry.take()
+    monkeypatch.setattr(registry.helper, "ask", lambda request: asked.append(request) or True)
+    for file in (5, 6, 6):
+        registry.answer({"file": file, "pid": 2, "mapped": 0})
+    assert asked == [["question", 6, 2, 0]]
