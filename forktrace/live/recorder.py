@@ -21,12 +21,13 @@ from forktrace.errors import ForktraceError, UsageError
 from forktrace.live.capabilities import become_recorder
 from forktrace.live.channel import Channel, Message
 from forktrace.live.closing import Closing
+from forktrace.live.header import clock_offset_ns
 from forktrace.live.line import Progress
 from forktrace.live.ownership import Ownership
 from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
 from forktrace.trace import events
-from forktrace.trace.words import count, size
+from forktrace.trace.words import count, printable, size
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
@@ -134,12 +135,13 @@ class Recorder:
 
     def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
-        from forktrace.live.sources import Sources
+        from forktrace.live.sources import Elsewhere, Sources
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
         self._tell()
-        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"]) if order["source"] else None
+        files = Elsewhere(*order["files"]) if order.get("files") else None
+        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"], files) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
@@ -380,6 +382,7 @@ class Recorder:
             "lost": {what: count for what, count in self._lost.items() if count},
             "processes": self._counts["fork"],
             "still_running": self._running(),
+            "clock_offset_ns": clock_offset_ns(),
             **({"full": self._full} if self._full else {}),
         }
         self._output.close(totals)
@@ -404,7 +407,7 @@ class Recorder:
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            names = ", ".join(f"{pid} {read_comm(pid)}" for pid in running[:5])
+            names = ", ".join(f"{pid} {printable(read_comm(pid))}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 

@@ -382,6 +382,9 @@ def _doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
     inferred = int(table["notes"].str.contains("clearing start inferred", regex=False, na=False).sum())
     if inferred:
         yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")
+    if step_ns := recording.clock_step_ns:
+        how = f"{'forward' if step_ns > 0 else 'back'} by {duration(abs(step_ns) / 1e6)}"
+        yield Text(f"The clock was set {how} during the recording: times of day go on as at its start.")
     balance = recording.balance()
     if not balance.holds:
         ended = f"{balance.reaped:,} reaped, {balance.autoreaped:,} autoreaped, {balance.zombie:,} zombies"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from recorded import MARK, PATIENCE_S, Recorded, footprint, forktrace_command, processes_with, wait_until
+from recorded import MARK, PATIENCE_S, Recorded, children, footprint, forktrace_command, processes_with, wait_until
 
 import forktrace
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.root
 Workload = Callable[[str], str]
 
 WARM = Path(__file__).parents[1] / "warm.py"
-STORM_S = 0.8
+STORM_S = 1.0
 # A killed recorder costs up to 200 ms, and what it had no processor for; half of them may have been in luck.
 MEDIAN_LACK_MS = 250
 _BPF, _MAP_GET_FD_BY_ID = 321, 14  # bpf(2) on x86-64
@@ -92,13 +92,6 @@ def new_round(open_folder: Path, workload: Workload) -> Callable[[], Round]:
         return Round(folder, program)
 
     return make
-
-
-def children(pid: int) -> list[int]:
-    """The children of a process that is there, the first made first."""
-    with suppress(OSError):
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def recorder_of(launcher: int) -> int | None:
