@@ -146,6 +146,7 @@ def _moments(history: History) -> dict[str, object]:
     execs = log.rows("exec")
     reap_ns = pick(log.time_ns, history.release_row)
     zombie = history.zombie_ns != NONE
+    timed = zombie & ~history.vanished
     end_ns = np.where(history.gone_ns == NEVER, log.end_ns, history.gone_ns)
     wall_ns = (log.fork_ns + log.trace.header["clock_offset_ns"]).view("datetime64[ns]")
     return {
@@ -156,7 +157,7 @@ def _moments(history: History) -> dict[str, object]:
         "zombie_ns": nullable(history.zombie_ns),
         "reap_ns": nullable(reap_ns),
         "run_ms": _ms(history.exit_ns - log.fork_ns, history.exit_ns != NONE),
-        "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), zombie),
+        "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), timed),
         "zombie_open": zombie & (history.gone_ns == NEVER),
     }
 
@@ -267,12 +268,14 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
         (origin == events.ORIGINS.index("attached"), "started before the recording", True),
         (origin == events.ORIGINS.index("adopted"), "forked outside the recording", True),
         ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
+        (history.vanished, "gone; when is not known", True),
         (history.zombie_unseen & (history.exit_signal == 0), "no exit signal", False),
         (history.zombie_unseen & (history.exit_signal != 0), "notification not seen; zombie counted from the exit", True),
         (history.called("unseen"), "reap not seen; time is an upper bound", True),
         (history.inferred, "reap inferred: the wait did not name its child", True),
         (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
-        (_lived_through_loss(log), "events were lost while it lived", True),
+        (lived_through_loss(log), "events were lost while it lived", True),
+        (_inherits_doubt(log), "its forker lost events; the command line may be an older one", True),
         (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
         (inferred_start, "clearing start inferred", False),
     ]
@@ -285,10 +288,27 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}
 
 
-def _lived_through_loss(log: Log) -> Flags:
-    """Forked before the last loss. A loss lies between its row and the one before of its kind, and who lived then may miss an
-    event; these stretches leave no gap from the beginning of the trace to the last loss."""
+def lived_through_loss(log: Log, *kinds: str) -> Flags:
+    """Return which processes were forked before the last loss, or the last of these kinds.
+
+    A loss lies between its row and the one before of its kind, and who lived then may miss an event; these stretches leave no
+    gap from the beginning of the trace to the last loss.
+    """
     rows = log.rows("lost")
-    lost_ns = log.time_ns[rows][log.numbers("count")[rows] != 0]
-    lived: Flags = log.fork_ns <= lost_ns.max(initial=NONE)
+    rows = rows[log.numbers("count")[rows] != 0]
+    if kinds:
+        rows = rows[log.texts("detail", rows).isin([*kinds, pd.NA]).to_numpy(bool, na_value=True)]
+    lived: Flags = log.fork_ns <= log.time_ns[rows].max(initial=NONE)
     return lived
+
+
+def _inherits_doubt(log: Log) -> Flags:
+    """Forked after the last loss, with the program of a forker whose exec may have been lost."""
+    lived, doubtful = lived_through_loss(log), lived_through_loss(log, "exec")
+    execs = last_rows(log.id, log.rows("exec"), log.count) != NONE
+    forker = pick(log.by_id, log.fork_row)
+    source = np.append(np.where(lived | execs | (forker == NONE), np.arange(log.count), forker), NONE)
+    for _ in range(log.count.bit_length()):  # each time twice as far up
+        source = source[source]
+    inherits: Flags = ~lived & pick(doubtful.astype(np.int64), source[:-1], 0).astype(bool)
+    return inherits

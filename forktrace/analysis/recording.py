@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis import events, lifecycles, moments, rules, selection, signals, starts, stolen, waits, zombies
+from forktrace.analysis.balance import Balance, balance
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
@@ -38,23 +38,6 @@ class Call(NamedTuple):
     frame: Frame
     name: str
     home: str
-
-
-@dataclass(frozen=True)
-class Balance:
-    """Where the processes that were started have gone. `started` and `lost` are the recorder's own counts."""
-
-    started: int
-    reaped: int
-    autoreaped: int
-    zombie: int
-    running: int
-    lost: int
-
-    @property
-    def holds(self) -> bool:
-        """Every process that was started is accounted for."""
-        return self.started == self.reaped + self.autoreaped + self.zombie + self.running + self.lost
 
 
 class Recording:
@@ -200,24 +183,8 @@ class Recording:
         return counts
 
     def balance(self) -> Balance:
-        """Return where all processes of the recording have gone; of a trace that was cut off the sum is all that is known."""
-        table, log = self.whole.lifecycles(), self._history.log
-        seen = table[log.fork_row != NONE]
-        states = seen["state"].value_counts()
-        autoreaped = int(((seen["reap_call"] == "autoreap") & (seen["state"] == "gone")).sum())
-        ends = log.texts("detail", log.rows("end"))
-        totals = json.loads(ends.iloc[-1]) if len(ends) else {}
-        lost = self.lost().get("fork", 0)
-        started = totals.get("processes")
-        gone = int(states["gone"])
-        return Balance(
-            started if isinstance(started, int) else len(seen) + lost,
-            gone - autoreaped,
-            autoreaped,
-            int(states["zombie"]),
-            int(states["running"]),
-            lost,
-        )
+        """Return where all processes of the recording have gone: `analysis.balance.balance`."""
+        return balance(self._history, self.lost())
 
     @cached_property
     def _history(self) -> History:

@@ -35,6 +35,7 @@ from forktrace.trace.batches import (
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import COLUMNS, KINDS
 from forktrace.trace.frames import BATCH, Layout, scan
+from forktrace.trace.words import printable
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
 
@@ -204,7 +205,7 @@ def _has_enumerations(batch: pa.RecordBatch) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    return printable(str(error).partition("\n")[0])[:200] or type(error).__name__  # Arrow quotes what it has read
 
 
 def _raise_at_fault(data: bytes, layout: Layout, path: str) -> None:

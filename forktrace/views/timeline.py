@@ -203,6 +203,8 @@ def _spans(recording: Recording, table: pd.DataFrame) -> _Spans:
     end_s = _end_s(recording)
     fork, zombie = _seconds(recording, table["fork_ns"], 0), _seconds(recording, table["zombie_ns"], np.nan)
     gone = _seconds(recording, table["reap_ns"], end_s)
+    vanished = ((table["state"] == "gone") & table["reap_ns"].isna() & table["zombie_ms"].isna()).to_numpy()
+    gone = np.where(vanished, np.fmax(fork, zombie), gone)  # when is not known: only what is known to have been is drawn
     exit_s = np.minimum(_seconds(recording, table["exit_ns"], end_s), np.maximum(gone, fork))
     return _Spans(fork, exit_s, zombie, np.fmax(zombie, gone))
 

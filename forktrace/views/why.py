@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.text import Text
 
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Call, Recording
-from forktrace.trace.stacks import Frame
 from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations
+from forktrace.views.lines import MOST_FRAMES, calls_of, source_text
 from forktrace.views.screen import print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
 
-MOST_FRAMES: Final = 6  # of a call chain; of a longer one the middle is left out
 MOST_SOURCE: Final = 70
 MOST_ARGV: Final = 300
 MOST_SIGNALS: Final = 3
@@ -123,6 +119,8 @@ class _Chain:
             return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, at_most=row.reap_call == "unseen")
         if row.reap_call == "autoreap":
             return f"{self.name} was never a zombie: it was released as it ended"
+        if pd.isna(row.zombie_ns) and pd.isna(row.reap_call):
+            return f"{self.name} is gone; when it ended is not known"
         return f"{self.name} was a zombie; for how long is not known"
 
     def _at(self, time_ns: int, text: str, source: str | None = None) -> Event:
@@ -183,7 +181,9 @@ class _Chain:
 
     def _no_stack(self, status: Any) -> str:
         """Why there is no line."""
-        return "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"][status])
+        return (
+            "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"].get(status, "no line"))
+        )
 
     def _source(self, site: Any) -> str | None:
         """The text of the source line of a site, where the trace has it."""
@@ -252,6 +252,9 @@ class _Chain:
         if row.empty_waits:
             yield gone_ns, Line("", f"asked   {count(row.empty_waits, 'time')} in vain{self._where_asked()}")
         if row.state != "gone":
+            return
+        if pd.isna(row.reap_call) and pd.isna(row.reaper_pid):
+            yield gone_ns, Line("", "gone    some time later; its release was not seen")
             return
         who = self._actor(row.reaper_id, row.reaper_pid, row.reaper_tid, row.reap_site)
         if row.reap_call == "autoreap":
@@ -371,36 +374,3 @@ def _fix(remedies: list[str], site: Any) -> Iterator[Line]:
     elif remedies:
         yield Line("fix", f"{where}, one of:" if where else "one of:")
         yield from (Line("", f"- {each}") for each in remedies)
-
-
-def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
-    """Return whether `site` is a line of the program's own, and the calls from it inward, as people know them.
-
-    Where the program has no line on the stack, as in a thread of the standard library, they are those of the library.
-    """
-    found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
-    own = not found or calls[found[-1]].home != "python"
-    inner = itertools.dropwhile(_starts_thread, calls) if not own else calls[found[-1] + 1 :] if found else []
-    words = [
-        f"handler of {printable(name)}" if frame.file == "<signal handler>" else printable(name) for frame, name, _ in inner
-    ]
-    return own, words if len(words) <= MOST_FRAMES else [*words[:2], "...", *words[3 - MOST_FRAMES :]]
-
-
-def _starts_thread(call: Call) -> bool:
-    """Every thread begins in threading.py."""
-    return call.home == "python" and call.frame.file.endswith("/threading.py")
-
-
-def _is_at(frame: Frame, site: str) -> bool:
-    place = f"{frame.file}:{frame.line or '?'} {frame.name}"
-    return place == site or place.endswith(f"/{site}")
-
-
-def source_text(recording: Recording, site: str) -> str | None:
-    """Return the text of the source line on which `site` stands; None: the trace does not have it, or several fit."""
-    place = "/" + site.rpartition(" ")[0]
-    table = recording.trace.table
-    rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
-    texts = {one["detail"] for one in rows.to_pylist() if f"/{one['file']}:{one['line']}".endswith(place)}
-    return printable(texts.pop()) if len(texts) == 1 else None

@@ -14,7 +14,8 @@ from forktrace.analysis.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
 from forktrace.views import explanations
-from forktrace.views.why import calls_of, chain, why, worst
+from forktrace.views.lines import calls_of
+from forktrace.views.why import chain, why, worst
 
 LIBRARY = "/usr/lib/python3.11"
 PROCESS, POPEN = f"{LIBRARY}/multiprocessing/process.py", f"{LIBRARY}/multiprocessing/popen_fork.py"
