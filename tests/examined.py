@@ -14,6 +14,7 @@ import random
 import re
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
@@ -72,7 +73,7 @@ def examine(path: str, dice: Dice, thorough: bool) -> str:
         Exception: whatever forktrace raised and should not have.
     """
     import forktrace
-    from forktrace.errors import TraceError, UsageError
+    from forktrace.errors import TraceError
 
     try:
         recording = forktrace.read(path)
@@ -81,6 +82,15 @@ def examine(path: str, dice: Dice, thorough: bool) -> str:
             raise Finding(f"the message of the TraceError: {str(error)[:200]!r}") from error
         run("report", path)
         return "refused"
+    with mock.patch("forktrace.analysis.recording.read", return_value=recording):  # the commands: read it once
+        check(recording, path, dice, thorough)
+    return "read"
+
+
+def check(recording: Any, path: str, dice: Dice, thorough: bool) -> None:
+    """Send `recording`, which is that of `path`, through the commands and the tables."""
+    from forktrace.errors import TraceError, UsageError
+
     try:
         table = recording.lifecycles()
     except TraceError:
@@ -101,7 +111,6 @@ def examine(path: str, dice: Dice, thorough: bool) -> str:
         check_pictures(recording, path)
     with contextlib.suppress(TraceError, UsageError):
         recording.processes_at(recording.start_ns)
-    return "read"
 
 
 def check_part(recording: Any, table: Any, path: str, dice: Dice) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from examined import examine
-from monsters import monsters
+from monsters import MONSTERS
 from mutants import Mutant, Seeds, mutant
 
 MOST_BYTES: Final = 1 << 30  # for a trace of up to SMALL bytes, and in proportion for larger ones
@@ -129,7 +129,7 @@ def fuzz(
     worst_s, worst_bytes = (0.0, ""), (0, "")
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(seed, thorough, folder)
-        for number, (name, data) in mutants:
+        for done, (number, (name, data)) in enumerate(mutants, 1):
             said, took_s, peak = worker.examine(number, data)
             worst_s, worst_bytes = max(worst_s, (took_s, f"{number} {name}")), max(worst_bytes, (peak, f"{number} {name}"))
             good = said in ("read", "refused")
@@ -139,6 +139,8 @@ def fuzz(
                 if keep:
                     keep.mkdir(exist_ok=True)
                     (keep / f"{number}.arrows").write_bytes(data)
+            if done % 1000 == 0:
+                say(f"{done:,} traces so far")
         worker.stop()
     say(f"longest {worst_s[0]:.1f} s ({worst_s[1]}), most memory {worst_bytes[0] >> 20} MiB ({worst_bytes[1]})")
     return results
@@ -157,7 +159,7 @@ def main() -> None:
     seeds = Seeds()
     numbers = [options.only] if options.only is not None else range(options.first, options.first + options.count)
     random_ones = ((number, mutant(seeds, options.seed, number)) for number in numbers)
-    huge = ((-1 - number, one) for number, one in enumerate(monsters()))
+    huge = ((-1 - number, (name, make())) for number, (name, make) in enumerate(MONSTERS.items()))
     alone = options.only is not None or options.first
     chosen = huge if options.monsters else random_ones if alone else itertools.chain(huge, random_ones)
     began = time.monotonic()

@@ -49,6 +49,7 @@ def balance(history: History, lost: Mapping[str, int]) -> Balance:
     seen = log.fork_row != NONE
     gone = seen & (history.gone_ns < NEVER)
     ended = (log.exit_row != NONE) | (log.zombie_row != NONE)
+    ended[log.still[1][log.still[2]]] = True
     autoreaped = gone & (history.autoreaped | history.silent)
     forks, releases = lost.get("fork", 0), sum(lost.get(kind, 0) for kind in _RELEASES)
     missing = int(np.count_nonzero(history.vanished | history.silent))

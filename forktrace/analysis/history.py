@@ -89,7 +89,7 @@ def vanished(log: Log) -> Flags:
     order = np.lexsort((log.fork_ns, log.pid))
     again = np.zeros(log.count, bool)
     again[order[:-1]] = (log.pid[order[:-1]] == log.pid[order[1:]]) & (log.pid[order[:-1]] > 0)
-    at_ns, still = log.still
+    at_ns, still, _ = log.still
     return again | ((log.fork_ns < at_ns) & ~np.isin(np.arange(log.count), still))
 
 

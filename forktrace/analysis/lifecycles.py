@@ -24,6 +24,7 @@ from forktrace.analysis.log import (
     nullable,
     pick,
 )
+from forktrace.analysis.losses import Doubts, lived_through_loss
 from forktrace.analysis.options import option_names
 from forktrace.analysis.programs import Programs, command_lines
 from forktrace.analysis.rules import CAUSES, CREATORS, EXIT_PATHS
@@ -250,6 +251,7 @@ def _account(history: History) -> dict[str, object]:
     utime_ns, stime_ns = log.at("utime_ns", log.exit_row), log.at("stime_ns", log.exit_row)
     exited = np.where(log.exit_row != NONE, STATES.index("zombie"), STATES.index("running"))
     exited = np.where(log.zombie_row != NONE, STATES.index("zombie"), exited)
+    exited[log.still[1][log.still[2]]] = STATES.index("zombie")
     return {
         "utime_ms": _ms(utime_ns, utime_ns != NONE),
         "stime_ms": _ms(stime_ns, stime_ns != NONE),
@@ -275,7 +277,11 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
         (history.inferred, "reap inferred: the wait did not name its child", True),
         (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
         (lived_through_loss(log), "events were lost while it lived", True),
-        (_inherits_doubt(log), "its forker lost events; the command line may be an older one", True),
+        (
+            Doubts(history).touch,
+            "a program that was run before was lost: command line and sites may be those of an older one",
+            True,
+        ),
         (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
         (inferred_start, "clearing start inferred", False),
     ]
@@ -286,29 +292,3 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     distinct, which = np.unique(codes, return_inverse=True)
     texts = ["; ".join(text for bit, (_, text, _) in enumerate(remarks) if code >> bit & 1) for code in distinct.tolist()]
     return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}
-
-
-def lived_through_loss(log: Log, *kinds: str) -> Flags:
-    """Return which processes were forked before the last loss, or the last of these kinds.
-
-    A loss lies between its row and the one before of its kind, and who lived then may miss an event; these stretches leave no
-    gap from the beginning of the trace to the last loss.
-    """
-    rows = log.rows("lost")
-    rows = rows[log.numbers("count")[rows] != 0]
-    if kinds:
-        rows = rows[log.texts("detail", rows).isin([*kinds, pd.NA]).to_numpy(bool, na_value=True)]
-    lived: Flags = log.fork_ns <= log.time_ns[rows].max(initial=NONE)
-    return lived
-
-
-def _inherits_doubt(log: Log) -> Flags:
-    """Forked after the last loss, with the program of a forker whose exec may have been lost."""
-    lived, doubtful = lived_through_loss(log), lived_through_loss(log, "exec")
-    execs = last_rows(log.id, log.rows("exec"), log.count) != NONE
-    forker = pick(log.by_id, log.fork_row)
-    source = np.append(np.where(lived | execs | (forker == NONE), np.arange(log.count), forker), NONE)
-    for _ in range(log.count.bit_length()):  # each time twice as far up
-        source = source[source]
-    inherits: Flags = ~lived & pick(doubtful.astype(np.int64), source[:-1], 0).astype(bool)
-    return inherits

@@ -150,14 +150,15 @@ class Log:
         return dict(json.loads(ends.iloc[-1])) if len(ends) else {}  # checked to be an object when it was read
 
     @cached_property
-    def still(self) -> tuple[int, Ints]:
-        """The processes that the kernel still had when the recording was about to end, and when that was; 0: not known."""
+    def still(self) -> tuple[int, Ints, Flags]:
+        """What the kernel still had as the recording was about to end: when that was (0: not known), who, and who had ended."""
         still = self.totals.get("still")
         try:
-            at_ns, pairs = int(still["at_ns"]), np.array(still["processes"], np.int64).reshape(-1, 2)  # type: ignore[index]
+            at_ns, found = int(still["at_ns"]), np.array(still["processes"], np.int64).reshape(-1, 3)  # type: ignore[index]
         except (TypeError, KeyError, ValueError, OverflowError):
-            return 0, np.empty(0, np.int64)
-        return at_ns, self._exact(pairs[:, 0], pairs[:, 1])
+            return 0, np.empty(0, np.int64), np.empty(0, bool)
+        known = self._exact(found[:, 0], found[:, 1])
+        return at_ns, known[known != NONE], found[known != NONE, 2] != 0
 
     def _find_processes(self) -> None:
         """One process for each (pid, start) of a fork row; in a lossy trace, of any row about a followed process."""

@@ -34,6 +34,7 @@ WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
+STILL_MOST: Final = 1000  # processes that the end of a trace names where events were lost
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 TRACEFS: Final = "/sys/kernel/tracing"
 
@@ -300,13 +301,14 @@ class Recorder:
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
+        before_ns = boottime_ns()
+        still = self._probes.following()  # whoever began before and is not there has ended, and the ring says so if it can
         self._drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self._write()
             if not self._chunks:
                 break
         self._write_waits(last=True)
-        still = self._probes.following()
         now = boottime_ns()
         polled = [
             events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
@@ -319,9 +321,12 @@ class Recorder:
         totals = {
             "events": dict(self._counts),
             "lost": {what: count for what, count in self._lost.items() if count},
-            "processes": self._counts["fork"],
+            "processes": self._counts["fork"] + self._lost.get("fork", 0),
             "still_running": int((still["exit_ns"] == 0).sum()),
         }
+        if any(self._lost.values()) and len(still) <= STILL_MOST:
+            here = [[int(one["pid"]), int(one["start_ns"]), int(one["exit_ns"] != 0)] for one in still]
+            totals["still"] = {"at_ns": before_ns, "processes": here}
         self._writer.write(batch_of([*polled, events.end(now, json.dumps(totals))]))
         self._writer.close()
         self._probes.close()
@@ -351,6 +356,9 @@ class Recorder:
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
+        if lost:
+            kinds = ", ".join(f"{number:,} {what}" for what, number in self._lost.items() if number)
+            self._say(f"events were lost: {kinds}; the report marks what they may have touched")
         if self._is_file:
             self._say(f"next: forktrace {'why' if self._worst else 'report'} {shlex.quote(self._path)}")
 

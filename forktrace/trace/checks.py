@@ -84,7 +84,7 @@ def fault_of(table: pa.Table) -> str | None:
         return f"the wait status of an exit is {status:#x}"
     for name, most in _MAX_BYTES.items():
         if (longest := int(_lengths(table[name])[1].max(initial=0))) > most:
-            return f"a {name} of {longest:,} bytes"
+            return f"{'an' if name == 'argv' else 'a'} {name} of {longest:,} bytes"
     frames = _frames(table["stack"])
     if len(frames) and (frames.max() > _MAX_FRAMES or frames.sum() > _MAX_ALL_FRAMES):
         return f"stacks of {frames.sum():,} frames, one of {frames.max():,}"

@@ -13,6 +13,7 @@ from forktrace.analysis.names import printable
 from forktrace.analysis.recording import Recording
 from forktrace.trace.words import count
 from forktrace.views import explanations
+from forktrace.views.screen import Grid
 
 _WAITS: Final = ("wait4", "waitid", "io_uring")  # whoever calls these has a stack
 
@@ -30,6 +31,16 @@ def limits(recording: Recording) -> Iterator[Text]:
     if lost := recording.lost():
         what = ", ".join(f"{number:,} {printable(kind)}" for kind, number in lost.items())
         yield Text(f"Events were lost: {what}. What they may have touched is marked *: numbers are then lower bounds.", "red")
+
+
+def mark_of(recording: Recording) -> str:
+    """Return what stands beside a number that a loss may have touched: `*`; "" when nothing was lost."""
+    return "*" if recording.lost() else ""
+
+
+def marked(grid: Grid, mark: str) -> Grid:
+    """Return a table of sums with the mark at the titles of its numbers."""
+    return grid._replace(columns=[(title + mark if side == "right" else title, side) for title, side in grid.columns])
 
 
 def at(recording: Recording, time_ns: int) -> str:

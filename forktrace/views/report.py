@@ -15,7 +15,7 @@ from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
-from forktrace.views.doubts import at, doubts, limits
+from forktrace.views.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.screen import Grid, print_grid, print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
 
@@ -31,7 +31,7 @@ def report(recording: Recording, console: Console) -> None:
     The first line says how the command fared, the second how bad the zombies were. Names from the trace are escaped.
     """
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
-    table = recording.lifecycles()
+    table, mark = recording.lifecycles(), mark_of(recording)
     if nothing := _nothing(recording, table):
         print_text(console, nothing)
         return
@@ -40,9 +40,9 @@ def report(recording: Recording, console: Console) -> None:
     _print_list(console, "What happened", _findings(table, names))
     _print_list(console, "Stolen exit statuses", _thefts(recording, names))
     _print_table(console, "Longest zombies", _zombie_table(table, names))
-    _print_table(console, "Why they were reaped", _cause_table(table))
-    _print_table(console, "Who reaped them", _reap_table(table, names))
-    _print_table(console, "Where they were started", _start_table(table))
+    _print_table(console, "Why they were reaped", marked(_cause_table(table), mark))
+    _print_table(console, "Who reaped them", marked(_reap_table(table, names), mark))
+    _print_table(console, "Where they were started", marked(_start_table(table), mark))
     _print_list(console, "Failed forks", _failed_forks(recording, names))
     _print_list(console, "Killed by a signal", _killed(table, names))
     _print_list(console, "Not known for sure", doubts(recording, table))
@@ -78,7 +78,7 @@ def _print_table(console: Console, title: str, grid: Grid) -> None:
 
 def _summary(recording: Recording) -> Iterator[Text]:
     table, whole = recording.lifecycles(), recording.whole.lifecycles()
-    mark = "*" if recording.lost() else ""
+    mark = mark_of(recording)
     yield Text(f"{_how_it_went(recording)}; {count(len(whole), 'process')}{mark} in the recording.", "bold")
     zombie_ms = table["zombie_ms"]
     noticeable = int((zombie_ms >= NOTICEABLE_MS).sum())
@@ -104,6 +104,8 @@ def _how_it_went(recording: Recording) -> str:
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
     row = next(_rows(target))
+    if pd.isna(row.exit_ns) and row.state != "running":
+        return f"{command} ended; when and how is not known"
     if pd.isna(row.exit_ns):
         return f"{command} was still running after {duration(end_ms)}, when the recording ended"
     return f"{command} ran for {duration(row.run_ms)} and {_ended(row).replace('SIG', 'was killed by SIG', 1)}"

@@ -141,6 +141,7 @@ class _Chain:
             yield from self._start()
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
+            where = "by a fork that was not seen" if pd.isna(row.origin) else where
             yield self._at(row.fork_ns, f"began   {where}")
 
     def _start(self) -> Iterator[Event]:
@@ -161,7 +162,8 @@ class _Chain:
         if pd.isna(ident) and (pd.isna(pid) or pid == 0):
             return "a process that is not known"
         who = self.names.of(ident, pid, full=bool(pd.isna(site)))
-        return who if pd.isna(tid) or tid in (0, pid) else f"thread {tid} of {who}"
+        main = pd.isna(tid) or tid == 0 or (not pd.isna(pid) and tid == pid)
+        return who if main else f"thread {tid} of {who}"
 
     def _place(self, site: Any, stack: Any, status: Any, call: str = "", inward: int = MOST_FRAMES) -> str:
         """` consumer.py:33 consume_task > Process.start > _cleanup > poll > waitpid(4711)`, or why there is no line.
