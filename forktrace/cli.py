@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
 _TABLES: Final = (
-    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen"),
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen", "orphans"),
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _WATCH_S: Final = 2.0
@@ -88,7 +89,7 @@ def cli() -> None:
     \b
     Examples:
         forktrace doctor                            is all here that recording needs?
-        sudo forktrace record -- python consumer.py
+        forktrace record -- python consumer.py      asks sudo for the recorder alone
         forktrace report                            the newest recording here, in words
         forktrace why 4711                          one process, explained
         forktrace timeline -o consumer.png
@@ -101,13 +102,17 @@ def cli() -> None:
 @force_option
 @click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
-@click.option("--user", metavar="USER", help="Run the command as USER, a name or a number [default: who called sudo].")
+@click.option("--user", metavar="USER", help="As root, run the command as USER, a name or a number [default: you].")
 @click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
 @click.option("--no-source", is_flag=True, help="Leave the text of source lines out of the trace.")
 @click.option(
     "--own", metavar="PREFIX", multiple=True, help="Files below PREFIX are your code too, wherever they are installed."
 )
-@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "-p", "--pid", "pids", metavar="PID[,PID...]", multiple=True, help="Record these processes, which run already, and theirs."
+)
+@click.option("--cgroup", metavar="PATH", help="Record the processes of this control group, those that come to it included.")
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
 def record(
     output: str | None,
     force: bool,
@@ -117,38 +122,42 @@ def record(
     no_stacks: bool,
     no_source: bool,
     own: tuple[str, ...],
+    pids: tuple[str, ...],
+    cgroup: str | None,
     command: tuple[str, ...],
 ) -> None:
-    """Record what becomes of a command's processes.
+    """Record a command's processes, or processes that run already.
 
     Ends as the command ended, with the same status or signal; after -d with 0, while the command runs on. Its own failures
-    are 125, and 126 or 127 for a command that cannot be executed or found.
+    are 125, and 126 or 127 for a command that cannot be executed or found. With -p and --cgroup the processes are never
+    signalled and nothing waits for them: Ctrl-C, SIGTERM and -d end the recording, with 0.
 
     \b
     Examples:
-        sudo forktrace record -- python consumer.py
-        sudo forktrace record -o run.arrows -d 60 -- make test
+        forktrace record -- python consumer.py
+        forktrace record -o run.arrows -d 60 -- make test
+        forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
+        forktrace record --cgroup /system.slice/consumer.service
     """
+    shared: dict[str, Any] = {"output": output, "force": force, "duration_s": duration, "quiet": quiet}
+    shared |= {"stacks": not no_stacks, "source": not no_source, "own": own}
     try:
-        from forktrace.live import launch
+        if sum(map(bool, (command, pids, cgroup))) != 1:
+            raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
+        if command:
+            from forktrace.live import launch
 
-        status = launch.record(
-            command,
-            output=output,
-            force=force,
-            duration_s=duration,
-            quiet=quiet,
-            user=user,
-            stacks=not no_stacks,
-            source=not no_source,
-            own=own,
-        )
+            _end_as(launch.record(command, **shared, user=user))
+        if user:
+            raise UsageError("--user is for a command: what runs already has its user", "leave it out")
+        from forktrace.live import attach
+
+        attach.attach(attach.choose(pids) if pids else attach.choose_cgroup(str(cgroup)), **shared)
     except CommandError:
         raise
     except ForktraceError as error:
         error.exit_status = _RECORD_FAILED
         raise
-    _end_as(status)
 
 
 @cli.command()
@@ -283,7 +292,7 @@ def _show_zombies(as_json: bool, watch_s: float | None) -> None:
         view.show(console, seen, clock=watch_s is not None)
         if seen.zombies and watch_s is None:
             _say("forktrace: next: forktrace ps --watch, for how fast they grow")
-            _say("  or record the program from its start, for the lines that fork them: sudo forktrace record -- COMMAND")
+            _say("  or record the program from its start, for the lines that fork them: forktrace record -- COMMAND")
     while watch_s is not None:
         time.sleep(watch_s)
         if as_json:
@@ -372,9 +381,9 @@ def demo(
 
     \b
     Examples:
-        sudo forktrace demo
+        forktrace demo
         forktrace demo --list
-        sudo forktrace demo kafka --speed 2 -o consumer
+        forktrace demo kafka --speed 2 -o consumer
     """
     from forktrace.live import demo
     from forktrace.scenes import scene as scene_of
@@ -393,7 +402,6 @@ def demo(
     demo.check_modules(chosen)
     if not force:
         demo.check_absent(Path(trace), Path(picture))
-    demo.check_root(chosen)
     status = demo.record_scene(chosen, Path(trace), speed=speed, force=force, say=_say, feeding=feeding)
     if status:
         sys.exit(status if status > 0 else 128 - status)
@@ -405,16 +413,17 @@ def _say(line: str) -> None:
 
 
 def _show(trace: str, picture: str, force: bool) -> None:
-    """Print the report of a trace and draw its timeline, which shall belong to whom the trace belongs to."""
+    """Print the report of a trace and draw its timeline; under sudo with the rights of its caller, who owns both."""
+    from forktrace.analysis import recording  # noqa: F401 - with our own rights, like the two below
+    from forktrace.live.user import as_user, invoking_user
     from forktrace.views.report import report
     from forktrace.views.timeline import write_timeline
 
-    recording = _read(trace, None, None, None, says_cut=True)
-    report(recording, _console())
-    with _sink(picture, force) as sink:
-        write_timeline(recording, sink, "png")
-        owner = os.stat(trace)
-        os.fchown(sink.fileno(), owner.st_uid, owner.st_gid)
+    who = invoking_user()
+    recorded = as_user(who, partial(_read, trace, None, None, None, says_cut=True))
+    report(recorded, _console())
+    with _sink(picture, force, partial(as_user, who)) as sink:
+        write_timeline(recorded, sink, "png")
     _say(f"wrote {trace} and {picture}; next: forktrace why {trace}")
 
 
@@ -426,7 +435,7 @@ def doctor() -> None:
 
     \b
     Example:
-        sudo forktrace doctor
+        forktrace doctor
     """
     from forktrace.errors import MachineLacks
     from forktrace.live.doctor import examine
@@ -482,13 +491,13 @@ def _newest() -> str:
 
 
 @contextlib.contextmanager
-def _sink(output: str, force: bool) -> Iterator[BinaryIO]:
-    """Open a new file for what a command writes; it is removed again when that fails. `-` is stdout."""
+def _sink(output: str, force: bool, call: Callable[..., Any] = lambda do, *told: do(*told)) -> Iterator[BinaryIO]:
+    """Open a new file for what a command writes; it is removed again when that fails. `-` is stdout. `call` opens, removes."""
     if output == "-":
         yield sys.stdout.buffer
         return
     try:
-        file = open(output, "wb" if force else "xb")  # noqa: SIM115 - closed below
+        file = call(open, output, "wb" if force else "xb")
     except FileExistsError:
         raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force") from None
     try:
@@ -496,7 +505,7 @@ def _sink(output: str, force: bool) -> Iterator[BinaryIO]:
             yield file
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(output)
+            call(os.unlink, output)
         raise
 
 

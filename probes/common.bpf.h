@@ -90,6 +90,21 @@ struct settings {
 };
 BPF_ARRAY(settings, struct settings, 1);
 
+/* Where a process has mapped a libpython. */
+struct mapping {
+    u64 library; /* by file_key */
+    u64 start;
+};
+
+/* What a pass over all tasks found (tasks.bpf.c). */
+struct attaching {
+    u32 on;      /* passes are going on */
+    u32 added;   /* processes that are followed since the pass */
+    u32 pending; /* processes that could not be told: another pass is needed */
+    u32 pad;
+};
+BPF_ARRAY(attaching, struct attaching, 1);
+
 /* records and facts that could not be delivered, by enum kind and enum loss */
 BPF_ARRAY(losses, u64, LOSSES);
 
@@ -107,6 +122,18 @@ static __always_inline u64 signal_of(u64 task)
     u64 signal = 0;
     READ(signal, task + task_signal);
     return signal;
+}
+
+static __always_inline struct attaching *attaching_now(void)
+{
+    int zero = 0;
+    return attaching.lookup(&zero);
+}
+
+static __always_inline int is_attaching(void)
+{
+    struct attaching *now = attaching_now();
+    return now && now->on;
 }
 
 static __always_inline u32 recorder_level(void)

@@ -12,6 +12,7 @@ enum call { CALL_FORK, CALL_VFORK, CALL_CLONE, CALL_CLONE3, WAIT4, WAITID, IO_UR
 enum target { PID, ANY, PGID, PIDFD };
 enum disposition { DEFAULT, HANDLER, IGNORED, NOCLDWAIT };
 enum sent_by { BY_PROCESS, BY_KERNEL, BY_OOM, BY_PDEATHSIG, BY_PIDNS };
+enum moment { AS_SEEN, AT_THE_LATEST, ESTIMATED };
 enum exit_from { INTERPRETER, PY_EXIT, OTHER_CODE, RETURNED };
 enum stack_status { STACK_OK, NO_RUNTIME, NO_THREAD_STATE, READ_FAULT, TRUNCATED, NOT_PYTHON, STACK_LOST };
 #define NONE 255 /* of any of these enums: not known */
@@ -90,6 +91,7 @@ struct exit_record {
     u32 exit_signal;
     u8 disposition; /* of SIGCHLD in the real parent */
     u8 exit_from;
+    u8 moment; /* what head.time_ns is: of a zombie that was there before, the probes know when they met it, user space may know better */
     char comm[COMM_BYTES];
 };
 

@@ -327,22 +327,88 @@ static __always_inline u64 adopter_of(u64 task)
     return signal_of(init) == signal ? 0 : init;
 }
 
-/* A process that is not followed dies and its children go to one that is: from now on they are followed. Their earlier life, and
- * that of their descendants, was before the recording. */
-static __always_inline void adopt_children(u64 task)
+/* What of the exit of a process can be read from its leader, `task`: that, the last thread to die, or a zombie. CPU times: released
+ * threads are summed in the signal_struct, the dying one and a leader that died before it are not. */
+static __always_inline void report_exit(struct process *process, u64 task, u64 leader, u64 signal, u8 moment)
 {
-    u64 adopter = adopter_of(task), signal = adopter ? signal_of(adopter) : 0, entry = 0;
-    if (!followed.lookup(&signal))
+    u64 utime = 0, stime = 0, runtime = 0, value = 0;
+    u32 flags = 0;
+    struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
+    if (!record) {
+        lose(EXIT);
         return;
+    }
+    begin(&record->head, EXIT, process, 0);
+    record->head.time_ns = process->exit_ns;
+    record->head.stack = process->exit_stack;
+    record->head.stack_status = process->exit_stack_status;
+    record->exit_from = process->exit_from;
+    record->moment = moment;
+    if (moment == AS_SEEN)
+        name_thread(&record->head.by, task);
+    else
+        nobody(&record->head.by);
+    record->parent = process->parent_name;
+    record->adopter = process->adopter_name;
+    READ(utime, signal + signal_utime);
+    READ(stime, signal + signal_stime);
+    READ(runtime, signal + signal_sum_sched_runtime);
+    READ(value, task + task_utime);
+    utime += value;
+    READ(value, task + task_stime);
+    stime += value;
+    READ(value, task + task_sum_exec_runtime);
+    runtime += value;
+    if (leader != task) {
+        READ(value, leader + task_utime);
+        utime += value;
+        READ(value, leader + task_stime);
+        stime += value;
+        READ(value, leader + task_sum_exec_runtime);
+        runtime += value;
+    }
+    record->utime_ticks_ns = utime;
+    record->stime_ticks_ns = stime;
+    record->runtime_ns = runtime;
+    READ(record->max_rss_pages, signal + signal_maxrss);
+    READ(flags, signal + signal_flags);
+    if (flags & SIGNAL_GROUP_EXIT)
+        READ(record->status, signal + signal_group_exit_code);
+    else
+        READ(record->status, leader + task_exit_code);
+    record->exit_signal = process->exit_signal;
+    record->disposition = process->disposition;
+    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* Follow a process that runs already, or is a zombie already. */
+static __always_inline struct process *join_in(u64 task, u8 origin)
+{
+    struct process *process = follow(task, 0);
+    if (process)
+        report_fork(task, process, 0, 0, origin, NONE, 0);
+    else
+        lose(PROCESSES_UNFOLLOWED);
+    return process;
+}
+
+/* The children of a dying process that are not followed yet are so from now on. Their earlier life was before the recording. */
+static __always_inline void take_children(u64 task, u8 origin)
+{
+    struct attaching *pass = attaching_now();
+    u64 entry = 0;
     READ(entry, task + task_children);
 #pragma nounroll
     for (int i = 0; i < 64; i++) {
         if (entry == task + task_children)
             return;
-        u64 child = entry - task_sibling;
-        struct process *process = follow(child, 0);
-        if (process)
-            report_fork(child, process, 0, 0, ADOPTED, NONE, 0);
+        u64 child = entry - task_sibling, signal = signal_of(child);
+        if (!followed.lookup(&signal)) {
+            join_in(child, origin);
+            if (pass)
+                pass->added++; /* the next pass looks whether they are zombies */
+        }
         READ(entry, entry);
     }
     lose(CHILDREN_UNADOPTED);
@@ -405,13 +471,37 @@ static __always_inline int leaving(struct process *process, u64 task, u64 signal
 
 #endif
 
-/* group_dead: current was the last thread. CPU times: released threads are summed in the signal_struct, the dying
- * one and a leader that died before it are not. Kernels without the
- * argument group_dead have decremented live before they come here. */
+static __always_inline void note_end(struct process *process, u64 task, u64 signal)
+{
+    u64 leader = 0, parent = 0, adopter = adopter_of(task);
+    READ(leader, task + task_group_leader);
+    READ(parent, leader + task_real_parent);
+    READ(process->exit_signal, leader + task_exit_signal);
+    note_parent(process, parent);
+    nobody(&process->adopter_name);
+    if (adopter) {
+        process->adopter = signal_of(adopter);
+        process->adopter_disposition = disposition_of(adopter, SIGCHLD);
+        name_process(&process->adopter_name, adopter);
+    }
+    process->exit_ns = bpf_ktime_get_boot_ns();
+    report_exit(process, task, leader, signal, AS_SEEN);
+}
+
+/* Whether the children of the dying process of `task` are handed to a followed one. */
+static __always_inline int goes_to_followed(u64 task)
+{
+    u64 adopter = adopter_of(task), signal = adopter ? signal_of(adopter) : 0;
+    return followed.lookup(&signal) != 0;
+}
+
+/* group_dead: current was the last thread. Kernels without the argument group_dead have decremented live before they come here. The
+ * children of a process that is not followed may go to one that is; and while a recording attaches, those of a followed one may
+ * not have been found yet. */
 static __always_inline int ended(u64 task, u64 group_dead)
 {
     u64 signal = signal_of(task);
-    u32 live = 0, flags = 0;
+    u32 live = 0;
 #if EXIT_HAS_GROUP_DEAD
     if (!(group_dead & 1))
         return 0;
@@ -421,71 +511,12 @@ static __always_inline int ended(u64 task, u64 group_dead)
         return 0;
 #endif
     struct process *process = followed.lookup(&signal);
-    if (!process) {
-        adopt_children(task);
+    if (process && process->exit_ns)
         return 0;
-    }
-    if (process->exit_ns)
-        return 0;
-    u64 leader = 0, parent = 0;
-    READ(leader, task + task_group_leader);
-    READ(parent, leader + task_real_parent);
-    READ(process->exit_signal, leader + task_exit_signal);
-    note_parent(process, parent);
-    u64 adopter = adopter_of(task), value = 0;
-    nobody(&process->adopter_name);
-    if (adopter) {
-        process->adopter = signal_of(adopter);
-        process->adopter_disposition = disposition_of(adopter, SIGCHLD);
-        name_process(&process->adopter_name, adopter);
-    }
-    process->exit_ns = bpf_ktime_get_boot_ns();
-
-    struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
-    if (!record) {
-        lose(EXIT);
-        return 0;
-    }
-    begin(&record->head, EXIT, process, 0);
-    record->head.time_ns = process->exit_ns;
-    record->head.stack = process->exit_stack;
-    record->head.stack_status = process->exit_stack_status;
-    record->exit_from = process->exit_from;
-    name_thread(&record->head.by, task);
-    record->parent = process->parent_name;
-    record->adopter = process->adopter_name;
-
-    u64 utime = 0, stime = 0, runtime = 0;
-    READ(utime, signal + signal_utime);
-    READ(stime, signal + signal_stime);
-    READ(runtime, signal + signal_sum_sched_runtime);
-    READ(value, task + task_utime);
-    utime += value;
-    READ(value, task + task_stime);
-    stime += value;
-    READ(value, task + task_sum_exec_runtime);
-    runtime += value;
-    if (leader != task) {
-        READ(value, leader + task_utime);
-        utime += value;
-        READ(value, leader + task_stime);
-        stime += value;
-        READ(value, leader + task_sum_exec_runtime);
-        runtime += value;
-    }
-    record->utime_ticks_ns = utime;
-    record->stime_ticks_ns = stime;
-    record->runtime_ns = runtime;
-    READ(record->max_rss_pages, signal + signal_maxrss);
-    READ(flags, signal + signal_flags);
-    if (flags & SIGNAL_GROUP_EXIT)
-        READ(record->status, signal + signal_group_exit_code);
-    else
-        READ(record->status, leader + task_exit_code);
-    record->exit_signal = process->exit_signal;
-    record->disposition = process->disposition;
-    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
-    ring.ringbuf_submit(record, NO_WAKEUP);
+    if (process)
+        note_end(process, task, signal);
+    if (process ? is_attaching() : goes_to_followed(task))
+        take_children(task, process ? ATTACHED : ADOPTED);
     return 0;
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with
+from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, processes_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 STATIC = {"first": ("-nostdlib", "-static")}
@@ -77,12 +77,6 @@ def environment() -> dict[str, str]:
     """The environment of a recording: this one, without a trace of sudo; forktrace is found where these tests are."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
     return plain | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
-
-
-def footprint() -> tuple[list[str], list[str]]:
-    """What could stay behind without a process: mounts of tracefs, and BPF programs and maps that were pinned."""
-    pinned = [str(path) for path in Path("/sys/fs/bpf").rglob("*")]
-    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if "tracefs" in line], pinned
 
 
 @pytest.fixture(scope="session")

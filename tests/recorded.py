@@ -71,6 +71,12 @@ def processes_with(mark: str) -> list[int]:
     return found
 
 
+def footprint() -> tuple[list[str], list[str]]:
+    """What could stay behind without a process: mounts of tracefs, and BPF programs and maps that were pinned."""
+    pinned = [str(path) for path in Path("/sys/fs/bpf").rglob("*")]
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if "tracefs" in line], pinned
+
+
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Return when `condition` holds; fail, naming `what`, when it does not in time."""
     deadline = time.monotonic() + timeout_s

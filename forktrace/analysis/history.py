@@ -46,13 +46,14 @@ class History:
         self.waited = released & ~self.autoreaped & ~self.called("kernel", "unseen")
         self.exit_ns = pick(log.time_ns, log.exit_row)
         ignored = pick(log.codes("disposition"), log.exit_row) == events.DISPOSITIONS.index("ignored")
-        no_zombie = (log.zombie_row == NONE) & (self.autoreaped | (ignored & ~self.waited))
+        self.found_dead = (log.exit_row != NONE) & np.isin(log.exit_row, np.flatnonzero(log.present("detail")))
+        no_zombie = (log.zombie_row == NONE) & (self.autoreaped | (ignored & ~self.waited)) & ~self.found_dead
         self.exit_signal = log.at("signal", log.fork_row)
         self.silent = no_zombie & ~released & np.isin(self.exit_signal, (SIGCHLD, NONE))
         self.vanished = ~released & ~self.silent & vanished(log)
         self.gone_ns = np.where(self.silent, self.exit_ns, pick(log.time_ns, self.release_row, NEVER))
         self.gone_ns = np.where(self.vanished, last_seen(log), self.gone_ns)
-        self.zombie_unseen = (log.zombie_row == NONE) & (log.exit_row != NONE) & ~no_zombie
+        self.zombie_unseen = ((log.zombie_row == NONE) | self.found_dead) & (log.exit_row != NONE) & ~no_zombie
         self.zombie_ns = np.where(self.zombie_unseen, self.exit_ns, pick(log.time_ns, log.zombie_row))
         self.parents = parents(log, self.gone_ns)
 

@@ -36,6 +36,9 @@ SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
 STATES: Final = ("gone", "zombie", "running")
 REAP_CALLS: Final = ("wait4", "waitid", "io_uring", "autoreap", "kernel", "unseen")
 
+EXIT_ESTIMATED: Final = "found as a zombie; its exit time is estimated"
+EXIT_AT_THE_LATEST: Final = "found as a zombie; its exit time is an upper bound"
+
 # Column -> dtype, in the order of the table. An enumeration is given by its values.
 COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "id": "int64",
@@ -265,14 +268,19 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     log = history.log
     origin = pick(log.codes("origin"), log.fork_row)
     argv_cut = log.texts("detail", last_rows(log.id, log.rows("exec"), log.count)).eq("argv cut")
+    found_dead = log.texts("detail", np.where(history.found_dead, log.exit_row, NONE))
+    estimated = found_dead.eq(events.FOUND_DEAD[1]).to_numpy(bool, na_value=False)
+    unseen = history.zombie_unseen & ~history.found_dead
     remarks: list[tuple[Flags, str, bool]] = [
         (log.fork_row == NONE, "fork not seen", True),
         (origin == events.ORIGINS.index("attached"), "started before the recording", True),
         (origin == events.ORIGINS.index("adopted"), "forked outside the recording", True),
         ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
         (history.vanished, "gone; when is not known", True),
-        (history.zombie_unseen & (history.exit_signal == 0), "no exit signal", False),
-        (history.zombie_unseen & (history.exit_signal != 0), "notification not seen; zombie counted from the exit", True),
+        (estimated, EXIT_ESTIMATED, True),
+        (history.found_dead & ~estimated, EXIT_AT_THE_LATEST, True),
+        (unseen & (history.exit_signal == 0), "no exit signal", False),
+        (unseen & (history.exit_signal != 0), "notification not seen; zombie counted from the exit", True),
         (history.called("unseen"), "reap not seen; time is an upper bound", True),
         (history.inferred, "reap inferred: the wait did not name its child", True),
         (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),

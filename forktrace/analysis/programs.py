@@ -1,4 +1,4 @@
-"""Which program a process runs: the command line of its last exec, or the one that it has from its forker."""
+"""Which program a process runs: the command line of its last exec, or the one from its forker, or that it was met with."""
 
 from __future__ import annotations
 
@@ -60,14 +60,19 @@ def bootstrap_of(entry: Entry) -> str:
     return found[1] if found else ""
 
 
-class Programs:
-    """The exec rows whose command lines processes have, over time.
+def program_rows(log: Log) -> Ints:
+    """Return the rows that say what a process runs: its execs, and the first of one that ran before it was followed."""
+    return np.flatnonzero(log.is_kind("exec", "fork") & log.present("argv"))
 
-    `skip` says which exec rows of the trace do not count: those processes keep the command line of their forker.
+
+class Programs:
+    """The rows of the trace whose command lines processes have, over time.
+
+    `skip` says which of `program_rows` do not count: those processes keep the command line of their forker.
     """
 
     def __init__(self, log: Log, skip: Flags | None = None) -> None:
-        execs = log.rows("exec")
+        execs = program_rows(log)
         self._execs = execs[(log.id[execs] != NONE) & (np.ones(len(execs), bool) if skip is None else ~skip)]
         self._latest = Latest(log.id[self._execs], log.time_ns[self._execs])
         forker = pick(log.by_id, log.fork_row)
@@ -79,12 +84,12 @@ class Programs:
             ancestor = np.where(self._at_fork == NONE, further, NONE)
 
     def at(self, process: Ints, time_ns: Ints) -> Ints:
-        """Return the exec row whose command line each `process` has at `time_ns`; NONE where it is not known."""
+        """Return the row whose command line each `process` has at `time_ns`; NONE where it is not known."""
         own = pick(self._execs, self._latest.until(process, time_ns))
         return np.where(own == NONE, pick(self._at_fork, process), own)
 
 
 def command_lines(log: Log, rows: Ints) -> pd.Series:
-    """Return the arguments in these exec rows, quoted for a shell; `<NA>` for row NONE."""
+    """Return the arguments in these rows, quoted for a shell; `<NA>` for row NONE."""
     codes, distinct = log.distinct("argv", rows)
     return chosen(codes, [shlex.join(text.split("\0")) for text in distinct])

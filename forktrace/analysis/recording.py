@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis import events, lifecycles, moments, rules, selection, signals, starts, stolen, waits, zombies
+from forktrace.analysis import events, lifecycles, moments, orphans, rules, selection, signals, starts, stolen, waits, zombies
 from forktrace.analysis.balance import Balance, balance
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
@@ -145,6 +145,10 @@ class Recording:
         """Return one row per stolen reap: `analysis.stolen.stolen`."""
         return self._stolen
 
+    def orphans(self) -> pd.DataFrame:
+        """Return one row per orphan and process that inherited it: `analysis.orphans.orphans`."""
+        return self._orphans
+
     def processes_at(self, time_ns: int) -> pd.DataFrame:
         """Return one row per process that was there at a moment, CLOCK_BOOTTIME ns: `analysis.moments.processes_at`.
 
@@ -245,6 +249,11 @@ class Recording:
     def _stolen(self) -> pd.DataFrame:
         table = stolen.stolen(self._history)
         return self._part(table, table["id"], table["thief_id"])
+
+    @cached_property
+    def _orphans(self) -> pd.DataFrame:
+        table = orphans.orphans(self._history)
+        return self._part(table, table["id"], table["adopter_id"])
 
     def _part(self, table: pd.DataFrame, *columns: pd.Series) -> pd.DataFrame:
         """The rows of a table with `time_ns` that are selected."""

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.log import NONE, Flags, Ints, Log, category, chosen, pick
-from forktrace.analysis.programs import Entry, Programs, bootstrap_of, entry_of
+from forktrace.analysis.programs import Entry, Programs, bootstrap_of, entry_of, program_rows
 from forktrace.trace import events
 from forktrace.trace.stacks import Frame, unfold
 
@@ -199,9 +199,9 @@ class Sites:
 
     @cached_property
     def _entries(self) -> tuple[Ints, list[Entry]]:
-        """Which of the distinct programs of the recording each exec row runs, and these programs."""
+        """Which of the distinct programs of the recording each row of `program_rows` runs, and these programs."""
         log = self._log
-        execs = log.rows("exec")
+        execs = program_rows(log)
         codes, distinct = log.distinct("argv", execs)
         entries = [entry_of(text.split("\0")) for text in distinct]
         found = np.full(len(log.time_ns), NONE)
@@ -213,7 +213,7 @@ class Sites:
         """The programs of all processes, the workers of multiprocessing having that of their forker."""
         of_row, entries = self._entries
         worker = np.array([bool(bootstrap_of(entry)) for entry in entries] + [False], bool)
-        return Programs(self._log, skip=worker[of_row[self._log.rows("exec")]])
+        return Programs(self._log, skip=worker[of_row[program_rows(self._log)]])
 
     @cached_property
     def _owners(self) -> list[Owner]:

@@ -19,7 +19,7 @@ from forktrace.errors import MachineLacks
 from forktrace.live.bccloader import load_bcc
 from forktrace.live.btf import Btf
 from forktrace.live.layout import enums, layouts, probe_directory
-from forktrace.live.maps import Map, Records, Ring
+from forktrace.live.maps import Map, Records, Ring, TaskIterator
 from forktrace.trace.events import KINDS
 
 RING_BYTES: Final = 16 << 20
@@ -29,11 +29,19 @@ WAIT_PLACES: Final = 16384
 INTERPRETERS: Final = 4096
 CODES: Final = 16384
 SOURCES: Final = ("events.h", "common.bpf.h", "pystack.bpf.h", "lifecycle.bpf.c", "wait.bpf.c")
+ATTACH_SOURCE: Final = "tasks.bpf.c"
+TASK_PROGRAM: Final = "bpf_iter__task"
+WANTED: Final = 16384  # entries of the maps of that name, and of `mapped`, in ATTACH_SOURCE
+MAPPED: Final = 65536
 
 # The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
 EVENTS: Final = KINDS[:10]
 RING_KINDS: Final = (*EVENTS, "stack", "code")
 LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number", "unknown file")
+
+TRACEFS: Final = "/sys/kernel/tracing"
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # linux/sched.h, linux/mount.h
 
 # All that belongs to one processor architecture: system call numbers, where the arguments of a call are kept, the size of a
 # kernel stack, the directory of its C headers. aarch64 would be a further column: its numbers, `syscallno`, `regs`, `tp_value`.
@@ -53,7 +61,7 @@ MACHINES: Final[Mapping[str, Mapping[str, Any]]] = {
 MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "task_struct": tuple(
         "pid tgid real_parent children sibling group_leader thread_pid start_boottime exit_code exit_signal flags mm stack "
-        "utime stime cred comm signal sighand cgroups files".split()
+        "utime stime cred comm signal sighand cgroups files exit_state".split()
     ),
     "signal_struct": tuple("live flags group_exit_code pids utime stime maxrss sum_sched_runtime rlim".split()),
     "sighand_struct": ("action",),
@@ -119,6 +127,8 @@ def definitions(btf: Btf, machine: str) -> dict[str, int]:
         btf.members("task_struct")["se"].offset + btf.members("sched_entity")["sum_exec_runtime"].offset
     )
     thread = btf.members("thread_struct")[facts["thread_pointer"]]
+    states = btf.members("task_struct")
+    defined["task_state"] = states["__state" if "__state" in states else "state"].offset  # renamed in Linux 5.14
     defined["task_thread_pointer"] = btf.members("task_struct")["thread"].offset + thread.offset
     for name in BIT_FIELDS:
         member = btf.members("signal_struct")[name]
@@ -176,6 +186,24 @@ def _offsets(btf: Btf, wanted: Mapping[str, tuple[str, ...]], *, required: bool)
     return defined
 
 
+def mount_tracefs() -> None:
+    """Make tracefs visible to this process alone, where it is not mounted; the mount is gone with the process.
+
+    Raises:
+        MachineLacks: it cannot be mounted.
+    """
+    if os.path.isdir(f"{TRACEFS}/events"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if (
+        libc.unshare(_CLONE_NEWNS)
+        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
+        or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
+    ):
+        reason = os.strerror(ctypes.get_errno())
+        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
+
+
 class Probes:
     """The probes, compiled and attached; nothing is followed before `follow`.
 
@@ -187,9 +215,14 @@ class Probes:
     """
 
     def __init__(
-        self, ring_bytes: int = RING_BYTES, *, stacks: bool = True, meanwhile: Callable[[], None] = lambda: None
+        self,
+        ring_bytes: int = RING_BYTES,
+        *,
+        stacks: bool = True,
+        attach: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        self._descriptors = _compiled_elsewhere(ring_bytes, stacks, meanwhile)
+        self._descriptors = _compiled_elsewhere(ring_bytes, stacks, attach, meanwhile)
         call = MACHINES[platform.machine()]["calls"]["BPF"]
         types = layouts()
         self._settings = Map(self._descriptors["settings"], "<u4", types["settings"], 1, call)
@@ -203,6 +236,11 @@ class Probes:
         self._sent = [
             Map(self._descriptors[name], "<u8", "u1", CODES, call) for name in ("sent_codes", "sent_stacks") if stacks
         ]
+        if attach:
+            self._attaching = Map(self._descriptors["attaching"], "<u4", types["attaching"], 1, call)
+            self._wanted = Map(self._descriptors["wanted"], "<u4", "u1", WANTED, call)
+            self._mapped = Map(self._descriptors["mapped"], "<u4", types["mapping"], MAPPED, call)
+            self._tasks = TaskIterator(self._descriptors["tasks"], call)
 
     def wake_up(self) -> int:
         """Return the descriptor that is readable while there are questions."""
@@ -233,6 +271,31 @@ class Probes:
         """Follow process `pid` of the PID namespace with inode number `pid_ns` from its next exec on."""
         self._settings.set(0, ((pid_ns, pid), 0, 0))
 
+    def want(self, pids: Iterable[int], never: Iterable[int]) -> None:
+        """Let passes follow these processes and what descends from them, except for `never`; all by their numbers here."""
+        for pid in never:
+            self._wanted.set(pid, 0)
+        for pid in pids:
+            self._wanted.set(pid, 1)
+
+    def say_mapped(self, pid: int, library: int, start: int) -> None:
+        """Tell the next pass that process `pid` has mapped the file `library` (by the probes' file_key) at `start`."""
+        self._mapped.set(pid, (library, start))
+
+    def pass_tasks(self) -> tuple[int, int]:
+        """Look at all tasks; return how many processes are followed since, and how many could not be told."""
+        self._attaching.set(0, (1, 0, 0, 0))
+        self._tasks.run()
+        _, found = self._attaching.items()
+        return int(found[0]["added"]), int(found[0]["pending"])
+
+    def attached(self) -> None:
+        """End the attaching, and forget what passes were told."""
+        self._attaching.set(0, (0, 0, 0, 0))
+        for told in (self._wanted, self._mapped):
+            for pid in told.items()[0].tolist():
+                told.delete(pid)
+
     def read(self) -> bytes:
         """Return the records that have come since the last call, as they lie in the ring."""
         return self._ring.read()
@@ -260,18 +323,20 @@ class Probes:
         """Detach the probes."""
         self._ring.close()
         self._questions.close()
+        if "tasks" in self._descriptors:
+            self._tasks.close()
         for descriptor in self._descriptors.values():
             os.close(descriptor)
 
 
-def _compiled_elsewhere(ring_bytes: int, stacks: bool, meanwhile: Callable[[], None]) -> dict[str, int]:
+def _compiled_elsewhere(ring_bytes: int, stacks: bool, attach: bool, meanwhile: Callable[[], None]) -> dict[str, int]:
     """Compile and attach in a child process, beside it run `meanwhile`; return the descriptors of what it made, by name."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
             os.chdir("/")  # clang asks for the working directory, which may be gone
-            _compile_and_send(its, ring_bytes, stacks)
+            _compile_and_send(its, ring_bytes, stacks, attach)
         finally:
             os._exit(0)
     its.close()
@@ -284,22 +349,25 @@ def _compiled_elsewhere(ring_bytes: int, stacks: bool, meanwhile: Callable[[], N
     return dict(zip(said["names"], descriptors, strict=True))
 
 
-def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool) -> None:
+def _compile_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach: bool) -> None:
     try:
-        bpf = compile_probes(ring_bytes, stacks)
+        mount_tracefs()
+        bpf = compile_probes(ring_bytes, stacks, attach)
     except MachineLacks as error:
         channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
         return
     names = ["settings", "losses", "followed", "wait_totals", "ring", "questions", "interpreters"]
     names += ["raw_programs", "sys_programs", *(["sent_codes", "sent_stacks"] if stacks else [])]
+    names += ["attaching", "wanted", "mapped"] if attach else []
     held = {name: bpf[name].map_fd for name in names}
+    held |= {"tasks": bpf.funcs[TASK_PROGRAM.encode()].fd} if attach else {}
     held |= {f"raw {name.decode()}": descriptor for name, descriptor in bpf.raw_tracepoint_fds.items()}
     held |= {f"tracepoint {name}": descriptor for name, descriptor in enumerate(bpf.tracepoint_fds.values())}
     socket.send_fds(channel, [json.dumps({"names": list(held)}).encode()], list(held.values()))
 
 
-def compile_probes(ring_bytes: int, stacks: bool = True) -> Any:
-    """Return bcc's object with the probes compiled and attached.
+def compile_probes(ring_bytes: int, stacks: bool = True, attach: bool = False) -> Any:
+    """Return bcc's object with the probes compiled and attached, with `attach` also the one that passes over all tasks.
 
     Raises:
         MachineLacks: as `Probes`.
@@ -321,10 +389,13 @@ def compile_probes(ring_bytes: int, stacks: bool = True) -> Any:
         f"-I{MACHINES[machine]['headers']}",
         "-Wno-everything",
     ]
-    text = "#include <linux/types.h>\n" + "".join((folder / name).read_text() for name in SOURCES)
+    sources = (*SOURCES, *([ATTACH_SOURCE] if attach else []))
+    text = "#include <linux/types.h>\n" + "".join((folder / name).read_text() for name in sources)
     try:
         probes = bcc.BPF(text=text.replace("#pragma once", ""), cflags=flags)
         _link(bcc, probes, text)
+        if attach:
+            probes.load_func(TASK_PROGRAM, bcc.BPF.TRACING)
         return probes
     except Exception as error:  # bcc raises bare Exception
         raise MachineLacks(f"the probes cannot be loaded: {str(error) or type(error).__name__}", "forktrace doctor") from error

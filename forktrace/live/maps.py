@@ -20,7 +20,9 @@ LONGEST: Final = 32 << 10  # bytes of a record, at the most
 BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
 
-_UPDATE, _DELETE, _LOOKUP_BATCH = 2, 3, 24  # enum bpf_cmd; batches since Linux 5.6
+# enum bpf_cmd; batches since Linux 5.6, iterators since 5.8
+_UPDATE, _DELETE, _LOOKUP_BATCH, _LINK_CREATE, _ITER_CREATE = 2, 3, 24, 28, 33
+_TRACE_ITER: Final = 28  # enum bpf_attach_type
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,7 +52,7 @@ class Map:
         keys, values = self._keys.ctypes.data, self._values.ctypes.data
         size, place = len(self._keys), ctypes.addressof(position)
         struct.pack_into("<QQQQIIQQ", attributes, 0, 0, place, keys, values, size, self._descriptor, 0, 0)
-        if self._bpf(_LOOKUP_BATCH, attributes) not in (0, errno.ENOENT):  # ENOENT: that was all
+        if _bpf(self._call, _LOOKUP_BATCH, attributes) < 0 and ctypes.get_errno() != errno.ENOENT:  # ENOENT: that was all
             raise ForktraceError(f"a BPF map cannot be read: {os.strerror(ctypes.get_errno())}")
         (found,) = struct.unpack_from("<I", attributes, 32)
         return self._keys[:found].copy(), self._values[:found].copy()
@@ -67,14 +69,41 @@ class Map:
     def _element(self, command: int, key: Any, value_address: int) -> None:
         wanted = np.array(key, self._keys.dtype)
         attributes = bytearray(struct.pack("<IIQQQ", self._descriptor, 0, wanted.ctypes.data, value_address, 0))
-        if self._bpf(command, attributes) not in (0, errno.ENOENT):
+        if _bpf(self._call, command, attributes) < 0 and ctypes.get_errno() != errno.ENOENT:
             raise ForktraceError(f"a BPF map cannot be written: {os.strerror(ctypes.get_errno())}")
 
-    def _bpf(self, command: int, attributes: bytearray) -> int:
-        """Call bpf(2) and return 0 or the errno; the kernel writes its answer into `attributes`."""
-        buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
-        failed = _libc.syscall(self._call, command, ctypes.byref(buffer), len(attributes))
-        return ctypes.get_errno() if failed else 0
+
+class TaskIterator:
+    """A BPF program that the kernel calls for every task of this PID namespace (kernel: Documentation/bpf/bpf_iterators.rst).
+
+    Raises:
+        ForktraceError: the kernel refuses.
+    """
+
+    def __init__(self, program: int, bpf_call: int) -> None:
+        self._call = bpf_call
+        self._link = self._made(_LINK_CREATE, struct.pack("<IIII", program, 0, _TRACE_ITER, 0))
+
+    def run(self) -> None:
+        """Call the program for each."""
+        with open(self._made(_ITER_CREATE, struct.pack("<II", self._link, 0)), "rb", buffering=0) as file:
+            file.readall()
+
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self._link)
+
+    def _made(self, command: int, attributes: bytes) -> int:
+        descriptor = _bpf(self._call, command, bytearray(attributes.ljust(56, b"\0")))
+        if descriptor < 0:
+            raise ForktraceError(f"the tasks of this machine cannot be iterated: {os.strerror(ctypes.get_errno())}")
+        return descriptor
+
+
+def _bpf(call: int, command: int, attributes: bytearray) -> int:
+    """Call bpf(2) and return its result, -1 for an error; the kernel writes its answer into `attributes`."""
+    buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+    return int(_libc.syscall(call, command, ctypes.byref(buffer), len(attributes)))
 
 
 class Ring:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from forktrace.errors import MachineLacks
 
+ARGV_BYTES: Final = 4095  # of the arguments of a process, as many as an exec row has
 _SETTLE_S: Final = 0.0002  # a nap after which the scheduler notes anew when this thread ran
 
 
@@ -212,3 +213,41 @@ def _unescaped(text: str) -> str:
     for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(octal, plain)
     return text
+
+
+def cgroup_pids(place: str) -> list[int]:
+    """Return the processes of the control group whose directory is `place`, and of those in it."""
+    found = []
+    for folder, _, files in os.walk(place):
+        if "cgroup.procs" in files:
+            try:
+                found += [int(line) for line in Path(folder, "cgroup.procs").read_text().split()]
+            except OSError:  # the group is gone, or holds threads only
+                continue
+    return [pid for pid in found if pid]  # 0: outside of this PID namespace
+
+
+def read_comm(pid: int) -> str:
+    """Return the name of a process, `?` when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").rstrip("\n")
+    except OSError:
+        return "?"
+
+
+def read_argv(pid: int) -> str | None:
+    """Return the arguments of a process with NUL between them, as many as an exec row has; None when it is gone or has none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(ARGV_BYTES).removesuffix(b"\0").decode("utf-8", "backslashreplace") or None
+    except OSError:
+        return None
+
+
+def read_cgroup(pid: int) -> str | None:
+    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="backslashreplace").splitlines()
+    except OSError:
+        return None
+    return next((line[3:] for line in lines if line.startswith("0::")), None)

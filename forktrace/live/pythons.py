@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from forktrace.live.capabilities import in_effect
 from forktrace.live.elf import Elf
 from forktrace.live.sources import open_regular
 
@@ -340,7 +341,10 @@ class Registry:
 
     def answer(self, question: Any) -> None:
         """Examine the file that a `struct question` asks about."""
-        file, pid, mapped = int(question["file"]), int(question["pid"]), int(question["mapped"])
+        with in_effect():
+            self._answer(int(question["file"]), int(question["pid"]), int(question["mapped"]))
+
+    def _answer(self, file: int, pid: int, mapped: int) -> None:
         for _ in range(_TRIES):
             try:
                 link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
@@ -369,6 +373,21 @@ class Registry:
 def _within_device(about: os.stat_result) -> int:
     """Return the probes' `file_key` without the number of the device, which stat(2) does not always tell."""
     return about.st_ino ^ about.st_size << 16
+
+
+def library_of(pid: int) -> tuple[int, int] | None:
+    """Return the probes' `file_key` of the libpython that a process has mapped, and where; None: it has none, or is gone."""
+    try:
+        with in_effect(), open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
+            for line in lines:
+                place, _, offset, device, inode, *name = line.split(maxsplit=5)
+                if name and int(offset, 16) == 0 and os.path.basename(name[0]).startswith("libpython"):
+                    major, minor = (int(part, 16) for part in device.split(":"))
+                    size = os.stat(f"/proc/{pid}/map_files/{place}").st_size
+                    return (int(inode) ^ size << 16 ^ (major << 20 | minor) << 40) & _U64, int(place.partition("-")[0], 16)
+    except OSError:
+        pass
+    return None
 
 
 def _mapped_file(pid: int, start: int) -> str:

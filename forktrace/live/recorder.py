@@ -1,33 +1,34 @@
-"""The recorder's own process: probes in, trace out. `launch` starts it, tells it whom to follow, and reaps the target.
+"""The recorder's own process: probes in, trace out. `launch` tells it over a channel whom to follow, and reaps the target.
 
-The two talk over a socket in single messages: the recorder says `armed`, is sent `follow` with the target's number and the
-open trace, answers `ready`; is told `ended` when the target was reaped and `stop` when the user has had enough; and says `done`
-at the end, or `error` with a message when it cannot go on.
+Of root's rights it keeps, once the probes are armed, only those to go on: from then on it is the user, who owns the trace and
+whose files it reads. It has no terminal; what it has to say goes over the channel.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import platform
 import select
 import shlex
 import signal
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from forktrace.errors import ForktraceError, MachineLacks
-from forktrace.live.line import LiveLine
-from forktrace.live.procfs import boottime_ns
+from forktrace.errors import ForktraceError
+from forktrace.live.capabilities import become_recorder
+from forktrace.live.channel import Channel, Message
+from forktrace.live.line import Progress
+from forktrace.live.ownership import Ownership
+from forktrace.live.procfs import boottime_ns, read_argv, read_cgroup, read_comm
+from forktrace.live.user import User, as_user
 from forktrace.trace.words import count, zombie_headline
+
+if TYPE_CHECKING:
+    from forktrace.live.joining import Joining
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
@@ -36,50 +37,39 @@ DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
 STILL_MOST: Final = 1000  # processes that the end of a trace names where events were lost
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
-TRACEFS: Final = "/sys/kernel/tracing"
-
-_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
-
-
-def serve(channel: socket.socket, *, quiet: bool, stacks: bool, path: str) -> None:
-    """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this."""
-    os.setpgid(0, 0)  # Ctrl-C and Ctrl-Z are the target's
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    try:
-        Recorder(channel, quiet=quiet, stacks=stacks).run(path)
-    except ForktraceError as error:
-        message = {"say": "error", "message": str(error), "hint": error.hint, "status": error.exit_status}
-        with contextlib.suppress(OSError):
-            channel.send(json.dumps(message).encode())
+# Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
+NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
 
 
-def mount_tracefs() -> None:
-    """Make tracefs visible to this process alone, where it is not mounted; the mount is gone with the process.
+def serve(channel: Channel, who: User, only_of: int | None = None) -> None:
+    """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this.
 
-    Raises:
-        MachineLacks: it cannot be mounted.
+    `who` owns the trace, and files are read with that user's rights. `only_of`: whose processes alone may be recorded.
     """
-    if os.path.isdir(f"{TRACEFS}/events"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if (
-        libc.unshare(_CLONE_NEWNS)
-        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
-        or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
-    ):
-        reason = os.strerror(ctypes.get_errno())
-        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
+    for number in NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(PermissionError):  # sudo has seen to it already
+        os.setsid()
+    try:
+        if order := channel.hear():
+            Recorder(channel, who, only_of, order).run()
+    except ForktraceError as error:
+        channel.say("error", message=str(error), hint=error.hint, status=error.exit_status)
 
 
 class Recorder:
     """One recording."""
 
-    def __init__(self, channel: socket.socket, *, quiet: bool, stacks: bool) -> None:
-        self._with_stacks = stacks
+    def __init__(self, channel: Channel, who: User, only_of: int | None, asked: Message) -> None:
         self._channel = channel
-        self._live = LiveLine(silent=quiet or not os.isatty(2))
-        self._shares_terminal = os.isatty(1)  # with the target: a line of ours would erase its prompts
-        self._quiet = quiet
+        self._who = who
+        self._ownership = Ownership(only_of)
+        self._with_stacks: bool = asked["stacks"]
+        self._attach: bool = asked["attach"]
+        self._search: str = asked["path"]
+        self._words: bool = asked["words"]
+        self._progress = Progress() if asked["live"] else None
+        self._target = -1
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
         self._cgroups: dict[int, str | None] = {}
         self._counts: Counter[str] = Counter()
@@ -89,59 +79,99 @@ class Recorder:
         self._named: set[int] = set()  # the interpreters that the trace names
         self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
         self._ended_at: float | None = None
+        self._joining: Joining | None = None
+        self._unfollowed = 0  # processes of which it could not be told whether they live
 
-    def run(self, path: str) -> None:
-        """Arm, follow, record, close; `path` is the PATH of the target."""
-        self._live.show("compiling probes")
-        mount_tracefs()
+    def run(self) -> None:
+        """Arm, follow, record, close."""
+        self._channel.say("live", text="compiling probes")
+        from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
+        from forktrace.live.joining import Joining
         from forktrace.live.places import Places
         from forktrace.live.pythons import Registry
         from forktrace.live.stacks import Stacks
-        from forktrace.trace.stream import Writer
+        from forktrace.trace import events, stream  # noqa: F401
 
         self._registry = Registry()
-        self._probes = Probes(stacks=self._with_stacks, meanwhile=lambda: self._registry.expect_on(path))
+        self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
-        self._live.clear()
-        self._channel.send(b'{"say": "armed"}')
-        message, descriptors, _, _ = socket.recv_fds(self._channel, 64, 2)
-        if not message:
+        self._joining = Joining(self._probes, self._registry) if self._attach else None
+        self._channel.say("armed")
+        order, descriptors = self._channel.take(1)
+        if not order:
             return
-        with open(descriptors[1], encoding="utf-8") as file:
-            file.seek(0)
-            order = json.load(file)
         self._prepare(order)
         if order["truncate"]:
             os.ftruncate(descriptors[0], 0)
         self._path = "standard output" if order["path"] == "-" else order["path"]
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
-            self._writer = Writer(sink, order["header"])
-            self._probes.follow(order["pid"], self._pid_ns)
-            self._channel.send(b'{"say": "ready"}')
+            self._writer = stream.Writer(sink, order["header"])
+            self._begin(order)
+            self._channel.say("ready")
             self._follow()
             self._close()
-        self._live.clear()
         self._say_closing()
-        with contextlib.suppress(OSError):  # nobody waits for it
-            self._channel.send(b'{"say": "done"}')
+        self._channel.say("done")
 
-    def _prepare(self, order: dict[str, Any]) -> None:
+    def _meanwhile(self) -> None:
+        become_recorder(self._who)
+        self._registry.expect_on(self._search)
+
+    def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
         from forktrace.live.sources import Sources
-        from forktrace.live.user import User, as_user
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
         self._tell()
-        uid, gid, groups = order["user"]
-        who = User(order["header"]["user"], uid, gid, tuple(groups), {})
-        self._sources = Sources(partial(as_user, who), order["header"]["cwd"]) if order["source"] else None
+        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"]) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
+
+    def _begin(self, order: Message) -> None:
+        if not self._attach:
+            self._aim(order["pid"])
+            return
+        asked = order["attach"]
+        for remark in asked["remarks"]:
+            self._say(remark)
+        assert self._joining
+        pids = self._ownership.allowed(asked["pids"])
+        if not asked["cgroup"]:
+            self._ownership.require(asked["pids"])
+        self._join(self._joining.join(pids, asked["never"], asked["cgroup"]))
+        if not self._counts:
+            raise ForktraceError("what was to be attached to has ended meanwhile", "forktrace ps shows who has zombies now")
+        zombies = f", {count(self._zombies(), 'zombie')} among them" if self._zombies() else ""
+        self._say(f"attached to {count(self._counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
+
+    def _aim(self, pid: int) -> None:
+        """Follow the process from its next exec on."""
+        self._target = os.pidfd_open(pid)
+        self._ownership.require([pid])
+        self._probes.follow(pid, self._pid_ns)
+        self._poll.register(self._target, select.EPOLLIN)
+
+    def _take_aim_back(self) -> None:
+        """The target is gone; if it never came to its exec, the next process with its number is not to be followed."""
+        self._poll.unregister(self._target)
+        self._drain()
+        self._write()
+        if not self._counts["fork"]:
+            self._probes.follow(0, self._pid_ns)
+
+    def _join(self, pending: int) -> None:
+        """Write who is followed since, with their stacks known from now on."""
+        self._ownership.check(self._probes.following())
+        self._drain()
+        self._write()
+        if pending:
+            self._unfollowed += pending
+            self._write_losses()
 
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
@@ -154,30 +184,35 @@ class Recorder:
                 self._ended_at = time.monotonic()
                 self._say_survivors()
             self._drain()
+            if self._joining and (new := self._joining.newcomers()):
+                self._join(self._joining.more(self._ownership.allowed(new)))
             now = time.monotonic()
             if now >= next_write:
                 next_write = now + WRITE_EVERY_S
                 self._write()
-                if not self._shares_terminal:
-                    self._live.update(self._counts, sum(self._lost.values()), self._running(), self._zombies())
-            if self._ended_at is None:
-                continue
-            if self._chunks:
+                self._show_progress()
+            if self._ended_at is not None and self._chunks:
                 self._write()
-            if self._running() > 0:
+            if not self._may_end():
                 alone_since = None
                 continue
             alone_since = alone_since or now
             if self._zombies() <= 0 or now - alone_since > LAST_ZOMBIES_S:
                 return
 
+    def _may_end(self) -> bool:
+        """Whether nobody runs who is followed, and nobody will."""
+        over = not self._joining.goes_on() if self._joining else self._ended_at is not None
+        return over and self._running() <= 0
+
     def _order(self) -> str | None:
         """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""
         ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
+        if self._target in ready:
+            self._take_aim_back()
         if self._channel.fileno() not in ready:
             return None
-        message = self._channel.recv(4096)
-        return str(json.loads(message)["say"]) if message else "stop"
+        return str(self._channel.hear().get("say", "stop"))
 
     def _tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
@@ -213,7 +248,9 @@ class Recorder:
             if "exec" in records:
                 self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
                 self._tell()
-            columns, rows = columns_of(records, self._cgroup, self._pid_ns, self._stacks)
+            if self._joining and "exit" in records:
+                self._joining.estimate(records["exit"])
+            columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
             if rows:
                 self._writer.write(batch(columns, rows))
             self._counts.update({kind: len(part) for kind, part in records.items()})
@@ -259,6 +296,7 @@ class Recorder:
         seen = reaps[reaps["zombie_ns"] != 0]
         if not len(seen):
             return
+        self._know_better(seen["head"]["process"], seen["zombie_ns"])
         lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
         index = int(lasted.argmax())
         one = seen[index]
@@ -266,11 +304,18 @@ class Recorder:
             by = int(one["head"]["by"]["pid"])
             self._worst = (int(lasted[index]), int(one["head"]["process"]["pid"]), by, CALLS[one["call"]])
 
+    def _know_better(self, who: Any, zombie_ns: Any) -> None:
+        """Set since when those were zombies that were so before they were followed."""
+        if self._joining and self._joining.ended_ns:
+            for index, (start_ns, pid) in enumerate(zip(who["start_ns"].tolist(), who["pid"].tolist(), strict=True)):
+                zombie_ns[index] = self._joining.ended_ns.get((pid, start_ns), zombie_ns[index])
+
     def _write_losses(self) -> None:
         from forktrace.trace import events
         from forktrace.trace.stream import batch_of
 
         now = self._probes.losses()
+        now["process not followed"] += self._unfollowed
         new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
         if any(new.values()):
             self._writer.write(batch_of(events.lost(boottime_ns(), count, what) for what, count in new.items() if count))
@@ -314,6 +359,7 @@ class Recorder:
             events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
         ]
+        self._know_better(still, still["zombie_ns"])
         for one in still[still["zombie_ns"] > 0]:
             age_ns = now - int(one["zombie_ns"])
             if self._worst is None or age_ns > self._worst[0]:
@@ -332,9 +378,13 @@ class Recorder:
         self._probes.close()
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._live.clear()
-            print(f"forktrace: {text}", file=sys.stderr, flush=True)
+        if self._words:
+            self._channel.say("words", text=text)
+
+    def _show_progress(self) -> None:
+        if self._progress and self._channel.is_read():
+            lost = sum(self._lost.values())
+            self._channel.say("live", text=self._progress.text(self._counts, lost, self._running(), self._zombies()))
 
     def _say_survivors(self) -> None:
         """The command has ended: name the processes that are still followed, if any runs."""
@@ -371,47 +421,3 @@ def ending_of_zombie(by: int, call: str) -> str:
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
     return f"until {by or 'another process'} reaped it{how}"
-
-
-def working_directory() -> str:
-    """Return the working directory, which may be gone: then what the kernel says of it, `/path (deleted)`."""
-    return os.readlink("/proc/self/cwd")
-
-
-def read_comm(pid: int) -> str:
-    """Return the name of a process, `?` when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").rstrip("\n")
-    except OSError:
-        return "?"
-
-
-def read_cgroup(pid: int) -> str | None:
-    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="backslashreplace").splitlines()
-    except OSError:
-        return None
-    return next((line[3:] for line in lines if line.startswith("0::")), None)
-
-
-def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
-    """Return what is known of a recording at its start (docs/trace-format.md)."""
-    from forktrace import __version__
-
-    start_ns = boottime_ns()
-    return {
-        "forktrace": __version__,
-        "command": command,
-        "cwd": working_directory(),
-        "target_pid": target_pid,
-        "target_start_ns": None,
-        "user": user,
-        "host": platform.node(),
-        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "kernel": platform.release(),
-        "start_ns": start_ns,
-        "clock_offset_ns": time.time_ns() - start_ns,
-        "recorder_pid": os.getpid(),
-        "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
-    }

@@ -14,7 +14,7 @@ from forktrace.live.layout import layouts
 from forktrace.live.maps import BUSY, DISCARDED, Records, record_words
 from forktrace.live.stacks import Stacks
 from forktrace.trace.batches import Column
-from forktrace.trace.events import KINDS
+from forktrace.trace.events import FOUND_DEAD, KINDS, ORIGINS
 
 NONE: Final = 255  # of an enumeration: not known
 _STRUCT_OF: Final = {
@@ -29,6 +29,8 @@ _STRUCT_OF: Final = {
     "signal": "signal_record",
     "oom": "signal_record",
 }
+MOMENTS: Final = (None, *FOUND_DEAD)  # enum moment
+JOINED: Final = (ORIGINS.index("attached"), ORIGINS.index("adopted"))
 _EAGAIN: Final = 11  # a limit was met
 
 
@@ -93,11 +95,16 @@ class Columns:
 
 
 def columns_of(
-    records: Mapping[str, Records], cgroup: Callable[[int, int], str | None], pid_ns: int, stacks: Stacks
+    records: Mapping[str, Records],
+    cgroup: Callable[[int, int], str | None],
+    argv: Callable[[int], str | None],
+    pid_ns: int,
+    stacks: Stacks,
 ) -> tuple[dict[str, Column], int]:
     """Return the trace's columns for `records`, sorted by time, and the number of rows.
 
-    `cgroup(id, pid)` names a control group; `pid_ns` is the inode number of the recorder's PID namespace.
+    `cgroup(id, pid)` names a control group, `argv(pid)` the arguments, with NUL between them, of a process that no exec was
+    seen of; `pid_ns` is the inode number of the recorder's PID namespace.
     """
     rows = sum(map(len, records.values()))
     if not rows:
@@ -112,6 +119,9 @@ def columns_of(
         if kind in ("fork", "exec"):
             ids = zip(part["cgroup_id"].tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
             columns.put_text(where, "cgroup", [cgroup(*one) for one in ids])
+        if kind == "fork" and (joined := np.isin(part["origin"], JOINED)).any():
+            pids = zip(joined.tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
+            columns.put_text(where, "argv", [argv(pid) if is_joined else None for is_joined, pid in pids])
         _FILL[kind](columns, where, part, pid_ns)
     return columns.finish(), rows
 
@@ -160,21 +170,23 @@ def _fork(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
 def _fork_failed(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     columns.put(where, "result", part["error"])
     _put_enum(columns, where, "call", part["call"])
-    columns.put_text(where, "detail", [_limit(one) for one in part])
+    limits = [_limit(one) for one in part]
+    columns.put_text(where, "detail", [name for name, _ in limits])
+    columns.put(where, "count", [most for _, most in limits], [name is not None for name, _ in limits])
 
 
-def _limit(failed: Any) -> str | None:
-    """Return the limit that a failed fork met, None when it cannot be told; the kernel looks at them in this order."""
+def _limit(failed: Any) -> tuple[str | None, int]:
+    """Return the limit that a failed fork met and its value; None: not known. The kernel looks at them in this order."""
     if failed["error"] != _EAGAIN:
-        return None
+        return None, 0
     if 0 < failed["tasks_max"] <= failed["tasks"]:
-        return "RLIMIT_NPROC"
+        return "RLIMIT_NPROC", int(failed["tasks_max"])
     if failed["cgroup_pids_max"]:
-        return "pids.max"
+        return "pids.max", int(failed["cgroup_pids_max"])
     reserved = 300  # numbers below are not given out again (RESERVED_PIDS)
     if failed["ns_pids_max"] and failed["ns_pids"] + reserved >= failed["ns_pids_max"]:
-        return "pid_max"
-    return None
+        return "pid_max", int(failed["ns_pids_max"])
+    return None, 0
 
 
 def _exec(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
@@ -199,6 +211,7 @@ def _exit(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     _put_enum(columns, where, "disposition", part["disposition"])
     _put_enum(columns, where, "exit_from", part["exit_from"])
     columns.put_text(where, "comm", _texts(part["comm"]))
+    columns.put_text(where, "detail", [MOMENTS[moment] for moment in part["moment"].tolist()])
 
 
 def cpu_times(utime_ticks: Any, stime_ticks: Any, runtime: Any) -> tuple[Any, Any]:

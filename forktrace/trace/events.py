@@ -42,6 +42,8 @@ DISPOSITIONS: Final = ("default", "handler", "ignored", "nocldwait")
 SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
 # Whose code called exit_group: os._exit; Py_Exit; any other, in an interpreter where SystemExit passes Py_Exit or main returns.
 EXITS: Final = ("interpreter", "py-exit", "other", "returned")
+# `detail` of the exit of a process that was a zombie before it was followed: what is known of its time.
+FOUND_DEAD: Final = ("found dead; time at the latest", "found dead; time estimated")
 STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "truncated", "not-python", "lost")
 
 # What a column may hold: a width for integers, a tuple for the values of an enumeration, "text" for strings that repeat
@@ -117,7 +119,7 @@ def acting(by: int | None, by_tid: int | None = None, by_start_ns: int | None = 
 
 
 def fork_failed(time_ns: int, pid: int, errno: int, *, tid: int | None = None, call: str = "clone", **more: Any) -> Row:
-    """A call of process `pid` that should have made a process returned `errno`; `detail` names the limit when known."""
+    """A call of process `pid` that should have made a process returned `errno`; `detail`, `count`: the limit, when known."""
     return {"kind": "fork-failed", "time_ns": time_ns, "pid": pid, "by_pid": pid, "by_tid": tid or pid} | {
         "call": call,
         "result": errno,

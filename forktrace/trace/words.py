@@ -33,11 +33,15 @@ def about(seconds: float) -> str:
     return f"{round(seconds / 86_400):,} d"
 
 
-def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, at_most: bool = False) -> str:
-    """Return the sentence that says how long a process was a zombie; `still`: it was one when the recording ended."""
+def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, bound: str = "") -> str:
+    """Return the sentence that says how long a process was a zombie; `still`: it was one when the recording ended.
+
+    `bound` is what the time is, when not exact: `at most`, `at least` or `about`.
+    """
+    lasted = f"{bound} {duration(zombie_ms)}".lstrip()
     if still:
-        return f"{name} was still a zombie after {duration(zombie_ms)}, when the recording ended"
-    return f"{name} was a zombie for {'at most ' if at_most else ''}{duration(zombie_ms)}"
+        return f"{name} was still a zombie after {lasted}, when the recording ended"
+    return f"{name} was a zombie for {lasted}"
 
 
 def printable(text: str) -> str:

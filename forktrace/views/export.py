@@ -23,6 +23,7 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "signals": Recording.signals,
     "failed_forks": Recording.failed_forks,
     "stolen": Recording.stolen,
+    "orphans": Recording.orphans,
 }
 
 # A spreadsheet runs what begins so, a full-width sign too (OWASP, CSV injection). What cannot be seen, a tab too, is escaped.

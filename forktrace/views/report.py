@@ -9,15 +9,14 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from forktrace.analysis.events import errno_name
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration
-from forktrace.views import explanations
+from forktrace.views import explanations, failed, orphans
 from forktrace.views.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
+from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders, zombie_time
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
@@ -38,12 +37,13 @@ def report(recording: Recording, console: Console) -> None:
     for line in (*_summary(recording), *limits(recording)):
         print_text(console, line)
     _print_list(console, "What happened", _findings(table, names))
+    _print_list(console, "Orphans that nobody reaps", orphans.lines(recording, names))
     _print_list(console, "Stolen exit statuses", _thefts(recording, names))
     _print_table(console, "Longest zombies", _zombie_table(table, names))
     _print_table(console, "Why they were reaped", marked(_cause_table(table), mark))
     _print_table(console, "Who reaped them", marked(_reap_table(table, names), mark))
     _print_table(console, "Where they were started", marked(_start_table(table), mark))
-    _print_list(console, "Failed forks", _failed_forks(recording, names))
+    _print_list(console, "Failed forks", failed.lines(recording, names))
     _print_list(console, "Killed by a signal", _killed(table, names))
     _print_list(console, "Not known for sure", doubts(recording, table))
 
@@ -100,6 +100,8 @@ def _how_it_went(recording: Recording) -> str:
     whole = recording.whole.lifecycles()
     command = title_of(recording.header["command"]) or "the recording"
     target = whole[whole["origin"] == "target"]
+    if "attached" in recording.header:
+        return f"{command}, which ran already, was recorded for {duration((recording.end_ns - recording.start_ns) / 1e6)}"
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
@@ -240,7 +242,7 @@ def _zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     rows = []
     for row in _rows(longest):
         command = row.comm if pd.isna(row.argv) else row.argv
-        zombie = duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
+        zombie = zombie_time(row) + (" +" if row.zombie_open else "  ")
         command = "?" if pd.isna(command) else without_folders(printable(command))
         rows.append([names.pid(row.id), command, _ended(row), zombie, _reaped_by(row, names)])
     if longest["reap_cause"].notna().any():
@@ -312,19 +314,6 @@ def _rows(table: pd.DataFrame) -> Iterator[Any]:
 def _groups(table: pd.DataFrame, key: list[str]) -> list[tuple[Any, pd.DataFrame]]:
     """The groups of rows that are alike in the columns `key`, `<NA>` being alike too, in the order of their first rows."""
     return list(table.groupby(key, dropna=False, observed=True, sort=False))
-
-
-def _failed_forks(recording: Recording, names: Names) -> Iterator[Text]:
-    failed = recording.failed_forks()
-    for (process, errno, limit, site), group in _groups(failed, ["id", "errno", "limit", "site"]):
-        why = ("an unknown error" if pd.isna(errno) else errno_name(int(errno))) + (
-            "" if pd.isna(limit) else f" ({printable(limit)})"
-        )
-        when = f"{'first ' if len(group) > 1 else ''}at {at(recording, int(group['time_ns'].iloc[0]))} s"
-        yield Text(
-            f"{count(len(group), 'fork')} of {names.of(process, pd.NA, full=True)} failed with {why}{_at_line(site)}, {when}.",
-            "red",
-        )
 
 
 def _at_line(site: Any) -> str:

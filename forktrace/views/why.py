@@ -14,10 +14,10 @@ from rich.text import Text
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.words import count, duration, zombie_headline
-from forktrace.views import explanations
-from forktrace.views.lines import MOST_FRAMES, calls_of, source_text
+from forktrace.views import explanations, failed, orphans
+from forktrace.views.calls import MOST_FRAMES, calls_of, source_text
 from forktrace.views.screen import print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
+from forktrace.views.words import NOTICEABLE_MS, bound_of, sender, shorten, some
 
 MOST_SOURCE: Final = 70
 MOST_ARGV: Final = 300
@@ -97,15 +97,20 @@ class _Chain:
         self.parent = self.names.of(row.parent_id, row.ppid)
         self.orphan = not pd.isna(row.adopter_pid)
         self.adopter = self.names.of(row.adopter_id, row.adopter_pid) if self.orphan else self.parent
+        self.adopters = list(orphans.adopters(recording.whole, self.names))
+        self.not_init = next((one for one in self.adopters if process in one.orphans), None)
 
     def lines(self) -> Iterator[Line]:
         yield Line("", self._headline(), style="bold red" if self.row.zombie_open else "bold")
-        events = [*self._fork(), *self._ran(), *self._signals(), *self._orphaned(), *self._ended(), *self._released()]
+        events = [*self._fork(), *self._ran(), *self._failed(), *self._signals(), *self._orphaned(), *self._ended()]
+        events += self._released()
         shown: set[str] = set()
         for _, line in sorted(events, key=lambda each: each[0]):
             yield line._replace(source=None if line.source in shown else line.source)
             shown.add(line.source or "")
         yield from self._stolen()
+        yield from self._adopts()
+        yield from (Line("damage", text) for text in failed.during(self.recording, self.names, self.row))
         yield from self._why()
         if not pd.isna(self.row.notes):
             yield Line("note", printable(self.row.notes))
@@ -116,7 +121,7 @@ class _Chain:
             age_ms = (self.recording.end_ns - row.fork_ns) / 1e6
             return f"{self.name} was still running after {duration(age_ms)}, when the recording ended"
         if not pd.isna(row.zombie_ms):
-            return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, at_most=row.reap_call == "unseen")
+            return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, bound=bound_of(row))
         if row.reap_call == "autoreap":
             return f"{self.name} was never a zombie: it was released as it ended"
         if pd.isna(row.zombie_ns) and pd.isna(row.reap_call):
@@ -195,6 +200,11 @@ class _Chain:
         row = self.row
         if not pd.isna(row.exec_ns) and row.origin != "target":
             yield self._at(row.exec_ns, f"ran     {shorten(printable(row.argv), MOST_ARGV) if not pd.isna(row.argv) else '?'}")
+
+    def _failed(self) -> Iterator[Event]:
+        """The forks that it tried in vain."""
+        for time_ns, text in failed.of_process(self.recording, self.row.id):
+            yield self._at(time_ns, f"could not fork: {text}")
 
     def _signals(self) -> Iterator[Event]:
         """The signals that reached it and did not end it."""
@@ -312,6 +322,14 @@ class _Chain:
                 f"{self.name} took the exit status of {which} from what waits for {'it' if len(taken) == 1 else 'them'}",
             )
 
+    def _adopts(self) -> Iterator[Line]:
+        """Of an orphan who inherited it and did not reap it; of one who does so what helps."""
+        mine = next((one for one in self.adopters if not pd.isna(one.id) and one.id == self.row.id), None)
+        for one in filter(None, (self.not_init, mine)):
+            yield Line("finding", f"{one.text} ({orphans.NAME})")
+        if mine:
+            yield from (Line("", orphans.texts()[name]) for name in ("helps", "beware"))
+
     def _cause(self) -> str:
         """The cause; of a trace without stacks it may follow from the order of calls."""
         row = self.row
@@ -339,12 +357,14 @@ class _Chain:
         if len(stolen):
             yield from _fix([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], stolen.iloc[0])
         elif noticed or cause.accident:
-            remedies = self._creator().fix if cause.fix is None else cause.fix
+            remedies = self._creator().fix if cause.fix is None or self.not_init else cause.fix
             site, stack = (row.fork_site, row.fork_stack) if cause.at == "fork" else (row.reap_site, row.reap_stack)
             own = not pd.isna(site) and calls_of(site, self._calls(stack))[0]
             yield from _fix([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
         elif not pd.isna(row.zombie_ms):
             yield Line("fix", "none needed: it was reaped at once")
+        if self.not_init:
+            yield Line("beware", orphans.texts()["beware"])
 
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""
@@ -352,11 +372,12 @@ class _Chain:
         start = "another process" if pd.isna(row.cleared_by_id) else self.names.pid(int(row.cleared_by_id))
         reaper = self.adopter if pd.isna(row.reaper_pid) else self.names.of(row.reaper_id, row.reaper_pid)
         it = explanations.object_of(self._source(row.fork_site), self._creator().it)
-        return {"start": start, "reaper": reaper, "it": it, "parent": self.parent, "adopter": self.adopter}
+        adopter = self.not_init.name if self.not_init else self.adopter
+        return {"start": start, "reaper": reaper, "it": it, "parent": self.parent, "adopter": adopter}
 
     def _creator(self) -> explanations.Creator:
         made = "unknown" if pd.isna(self.row.created_by) else self.row.created_by
-        return explanations.creator("orphan" if self.orphan else made)
+        return explanations.creator("orphan" if self.orphan or self.not_init else made)
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:

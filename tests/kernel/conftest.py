@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from people import Person, make_venv, somebody
 from recorded import WORKLOADS, Recorded
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -63,3 +65,27 @@ def suite(
     failed = [line["program"] for line in recorded.of("program") if line["status"] != 0]
     assert not failed, f"the workloads {failed} did not do what they should:\n{recorded.stderr}"
     return recorded
+
+
+@pytest.fixture(scope="module")
+def open_place() -> Iterator[Path]:
+    """A directory that everybody can read and root alone can change: code for root may lie there."""
+    place = Path(tempfile.mkdtemp(prefix="forktrace-test-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def person(open_place: Path) -> Iterator[Person]:
+    """An ordinary user."""
+    with somebody(open_place) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def in_venv(person: Person, open_place: Path) -> str:
+    """The command of forktrace in a virtual environment of the person's."""
+    command = make_venv(person.home / "project/.venv", open_place)
+    person.owns(person.home / "project")
+    return str(command)

@@ -325,7 +325,7 @@ def test_rules_of_the_user(trace: Path, command: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen"])
+@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen", "orphans"])
 def test_every_table_in_every_format(trace: Path, table: str) -> None:
     """Each table can be written as each format, by the file's name."""
     for form in ("csv", "json", "parquet"):
@@ -350,8 +350,8 @@ def test_record_hands_on_what_was_typed() -> None:
     assert plain.stdout.startswith("['python', 'x.py', '-q', '--force', '--', '-o'] {'output': None, 'force': False,")
     full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--", "--odd")
     assert full.stdout == (
-        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True, 'user': 'alice',"
-        " 'stacks': True, 'source': True, 'own': ()}\n"
+        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True,"
+        " 'stacks': True, 'source': True, 'own': (), 'user': 'alice'}\n"
     )
 
 

@@ -36,7 +36,8 @@ def record(kind: str, pid: int, time_ns: int, size: int | None = None, **fields:
 def rows_of(*parts: bytes) -> list[dict[str, Any]]:
     """The rows of a trace that these records become, without their nulls."""
     found, _ = split(b"".join(parts))
-    columns, rows = columns_of(found, lambda identity, pid: f"/group{identity}", NS, Stacks(print, NOT_PYTHON.__contains__))
+    stacks = Stacks(print, NOT_PYTHON.__contains__)
+    columns, rows = columns_of(found, lambda identity, pid: f"/group{identity}", lambda pid: f"argv of {pid}", NS, stacks)
     table = batch(columns, rows).to_pylist()
     return [{name: value for name, value in row.items() if value is not None} for row in table]
 
@@ -118,22 +119,22 @@ def test_a_child_that_the_kernel_side_did_not_know(ns: int, pid: int | None) -> 
 @pytest.mark.parametrize(
     ("fields", "limit"),
     [
-        ({"error": 11, "tasks": 10, "tasks_max": 10}, "RLIMIT_NPROC"),
-        ({"error": 11, "tasks": 3, "tasks_max": 10, "cgroup_pids": 5, "cgroup_pids_max": 5}, "pids.max"),
-        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 32500, "ns_pids_max": 32768}, "pid_max"),
-        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 100, "ns_pids_max": 32768}, None),
-        ({"error": 22, "tasks": 10, "tasks_max": 10}, None),
+        ({"error": 11, "tasks": 10, "tasks_max": 10}, ("RLIMIT_NPROC", 10)),
+        ({"error": 11, "tasks": 3, "tasks_max": 10, "cgroup_pids": 5, "cgroup_pids_max": 5}, ("pids.max", 5)),
+        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 32500, "ns_pids_max": 32768}, ("pid_max", 32768)),
+        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 100, "ns_pids_max": 32768}, (None, None)),
+        ({"error": 22, "tasks": 10, "tasks_max": 10}, (None, None)),
     ],
 )
-def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: str | None) -> None:
-    """The limit that was met, when it can be told; another error has none."""
+def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: tuple[str | None, int | None]) -> None:
+    """The limit that was met and its value, when it can be told; another error has none."""
     (row,) = rows_of(record("fork-failed", 5, 10, **fields))
-    assert row.get("detail") == limit
+    assert (row.get("detail"), row.get("count")) == limit
 
 
 def test_nothing_but_stacks() -> None:
     """What was read from the ring may hold stacks and questions, and no event yet."""
-    assert columns_of({}, lambda identity, pid: None, NS, Stacks(print, NOT_PYTHON.__contains__)) == ({}, 0)
+    assert columns_of({}, lambda identity, pid: None, lambda pid: None, NS, Stacks(print, NOT_PYTHON.__contains__)) == ({}, 0)
 
 
 @pytest.mark.parametrize("version", [0x207, 0x308, 0x30A, 0x30B])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pandas as pd
 import pytest
@@ -54,6 +55,17 @@ def test_summary() -> None:
     ]
 
 
+def test_attached() -> None:
+    """A program that ran already ran for longer than the recording; a zombie time that is no exact one says so."""
+    rows = [
+        ev.fork(90 * MS, pid, parent=1, origin="attached", start_ns=start, call=None) for pid, start in ((100, 1), (500, 5))
+    ]
+    rows += [ev.exit_(60 * MS, 500, parent=100, detail=ev.FOUND_DEAD[1]), ev.end(3090 * MS)]
+    written = text(recording(*rows, start_ns=90 * MS, target_start_ns=None, attached=[100]))
+    assert written.startswith("python consumer.py, which ran already, was recorded for 3.000 s; 2 processes in\nthe recording.")
+    assert re.search(r"500 +\S+ +exited 0 +~3.030 s \+", written)
+
+
 def test_without_zombies() -> None:
     """A recording without a zombie worth a word says so, and has no table of them."""
     rows = [target(), *child(500, 10, 20), ev.reap(22 * MS, 500, by=100), ev.exit_(50 * MS, 100), ev.reap(50 * MS, 100, by=50)]
@@ -90,7 +102,7 @@ def test_tables() -> None:
         ["504", "sh", "-c", "'x", "y'", "exited", "0", "80", "ms", "+", "nobody", "yet"],
         ["501", "child", "SIGSEGV,", "core", "dumped", "60", "ms", "100", "waitid(any,", "WEXITED)"],
         ["502", "child", "SIGTERM", "50", "ms", "nobody:", "SIGCHLD", "ignored"],
-        ["503", "child", "exited", "0", "40", "ms", "100,", "wait", "not", "seen"],
+        ["503", "child", "exited", "0", "<40", "ms", "100,", "wait", "not", "seen"],
         ["500", "child", "exited", "3", "30", "ms", "100", "wait4(pid,", "WNOHANG)"],
     ]
     assert [line.split("  ")[-1].strip() for line in after("Who reaped them", written).splitlines()[2:]] == [
@@ -106,15 +118,15 @@ def test_failed_forks_and_signals() -> None:
     """Failed forks with the reason and the first time; who killed whom."""
     rows = [
         target(),
-        ev.fork_failed(1204 * MS, 100, 11, detail="pids.max"),
-        ev.fork_failed(1300 * MS, 100, 11, detail="pids.max"),
+        ev.fork_failed(1204 * MS, 100, 11, detail="pids.max", count=20),
+        ev.fork_failed(1300 * MS, 100, 11, detail="pids.max", count=20),
     ]
     rows += [row for pid in range(500, 506) for row in child(pid, 10, 2000, status=15)]
     rows += [ev.signal(1990 * MS, pid, 15, by=100) for pid in range(500, 506)]
     rows += [*child(600, 10, 2000, status=9), ev.signal(1990 * MS, 600, 9, sent_by="kernel"), ev.oom(1991 * MS, 600)]
     rows += child(601, 10, 2000, status=31)
     written = text(recording(*rows))
-    assert after("Failed forks", written) == "  2 forks of 100 python failed with EAGAIN (pids.max), first at +1.204 s."
+    assert after("Failed forks", written) == ("  2 forks of 100 python failed with EAGAIN (pids.max of 20), first at +1.204 s.")
     assert after("Killed by a signal", written).splitlines() == [
         "  500, 501, 502 and 3 more by SIGTERM, sent by 100 python.",
         "  600 by SIGKILL, by the OOM killer: memory ran out.",
@@ -257,6 +269,18 @@ def test_lines_of_failed_forks_and_of_killers() -> None:
         r"  1 fork of 100 python failed with EAGAIN at b.py:2 \x1b, at +0.002 s.",
     ]
     assert after("Killed by a signal", text(made)) == "  500 by SIGKILL, sent by 100 python at k.py:5 g."
+
+
+def test_zombies_at_a_failed_fork() -> None:
+    """How many zombies took places under the limit that was met; of another error they are not to blame."""
+    rows = [target(), *child(500, 10, 20), *child(501, 10, 20), ev.fork_failed(30 * MS, 100, 11, detail="pids.max")]
+    rows += [ev.reap(40 * MS, 500, by=100), ev.fork_failed(50 * MS, 100, 11, detail="RLIMIT_NPROC", count=2)]
+    rows += [ev.fork_failed(60 * MS, 100, 12)]
+    assert after("Failed forks", text(recording(*rows), 200)).splitlines() == [
+        "  1 fork of 100 python failed with EAGAIN (pids.max), at +0.030 s; 2 zombies count against that limit then.",
+        "  1 fork of 100 python failed with EAGAIN (RLIMIT_NPROC of 2), at +0.050 s; 1 zombie counts against that limit then.",
+        "  1 fork of 100 python failed with ENOMEM, at +0.060 s.",
+    ]
 
 
 def test_missing_stacks_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""The calls from a line of the program inward, and what the line reads."""
+"""Stacks in words: the calls from a line of the program inward, and the text of that line."""
 
 from __future__ import annotations
 

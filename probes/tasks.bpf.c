@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Finds the processes that run already when a recording attaches: a BPF iterator that user space lets pass over all tasks again and
+ * again until a pass finds nothing new. Forks of followed processes are seen by task_newtask meanwhile, so no child is missed and
+ * none is taken twice: a task that is new has not come out of its fork, is left to that probe, and to the next pass if the
+ * probe came before its parent was followed.
+ * Cannot see: descendants whose parents died before the recording, and tasks outside the recorder's PID namespace.
+ */
+#define TASK_NEW 0x800
+#define EXIT_DEAD 0x10
+
+/* Number in the recorder's PID namespace -> 1: to be followed, and what descends from it; 0: never. User space sets and removes. */
+BPF_HASH(wanted, u32, u8, 16384);
+
+/* Number -> the libpython that this process has mapped already. User space sets and removes. */
+BPF_HASH(mapped, u32, struct mapping, 65536);
+
+static __always_inline void note_library(struct process *process)
+{
+    u32 pid = process->pid;
+    struct mapping *found = mapped.lookup(&pid);
+    if (!found || process->library)
+        return;
+    process->library_start = found->start;
+    process->library = found->library;
+    process->not_python = 0;
+}
+
+/* Report the end of a followed process that nobody saw, if it has ended; returns 0 when it is ending at this moment, so that it cannot
+ * be told whether its end will be seen. A process is a zombie only after the moment that `ended` sees. */
+static __always_inline int settle(struct process *process, u64 task)
+{
+    u64 signal = signal_of(task), parent = 0;
+    u32 live = 0, exit_state = 0;
+    READ(exit_state, task + task_exit_state);
+    READ(live, signal + signal_live);
+    if (live || process->exit_ns)
+        return 1;
+    if (!exit_state)
+        return 0;
+    READ(parent, task + task_real_parent);
+    note_parent(process, parent);
+    process->exit_ns = process->zombie_ns = bpf_ktime_get_boot_ns();
+    report_exit(process, task, task, signal, AT_THE_LATEST);
+    return 1;
+}
+
+/* current is the recorder, under rcu_read_lock: what is released now is freed later. ctx: the iterator's meta, the task or 0. */
+int bpf_iter__task(u64 *ctx)
+{
+    u64 task = 0, leader = 0, parent = 0;
+    u32 state = 0, exit_state = 0, pid = 0;
+    int zero = 0;
+    struct settings *known = settings.lookup(&zero);
+    struct attaching *pass = attaching_now();
+    READ(task, ctx + 1);
+    if (!task || !known || !pass)
+        return 0;
+    READ(leader, task + task_group_leader);
+    u64 number = thread_pid_of(task), signal = signal_of(task);
+    if (leader != task || !number) /* a thread; or a process that was released */
+        return 0;
+    struct process *process = followed.lookup(&signal);
+    if (!process) {
+        READ(known->level, thread_pid_of(bpf_get_current_task()) + pid_level);
+        pid = number_at(number, known->level);
+        u8 *choice = wanted.lookup(&pid);
+        READ(parent, task + task_real_parent);
+        u64 parent_signal = signal_of(parent);
+        READ(exit_state, task + task_exit_state);
+        if (exit_state == EXIT_DEAD || (choice ? !*choice : !followed.lookup(&parent_signal)))
+            return 0;
+        READ(state, task + task_state);
+        if (state & TASK_NEW) {
+            pass->pending++;
+            return 0;
+        }
+        process = join_in(task, ATTACHED);
+        if (!process)
+            return 0;
+        pass->added++;
+#if STACKS
+        u64 program = process->program;
+        if (program && !interpreters.lookup(&program))
+            ask_about(program, process->pid, 0);
+#endif
+    }
+    note_library(process);
+    if (!settle(process, task))
+        pass->pending++;
+    return 0;
+}
