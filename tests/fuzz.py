@@ -32,7 +32,8 @@ from mutants import Mutant, Seeds, mutant
 MOST_BYTES: Final = 1 << 30  # for a trace of up to SMALL bytes, and in proportion for larger ones
 SMALL: Final = 1 << 18
 TIRED: Final = 450 << 20  # a worker that keeps more is replaced: its memory would count for the next mutant
-MOST_S: Final = 120.0  # for all commands on one trace; the machine may be busy
+MOST_CPU_S: Final = 60.0  # of this process for all commands on one trace; in proportion for larger ones, too
+MOST_S: Final = 900.0  # until it is taken for hung: the machine may be busy
 ADDRESS_SPACE: Final = 8 << 30  # so that a mutant that eats memory does not take the machine along
 
 
@@ -63,7 +64,7 @@ def work(jobs: Connection, seed: int, thorough: bool, folder: str) -> None:
         size = Path(path).write_bytes(data)
         del data, job
         forget_peak()
-        began = time.monotonic()
+        began, began_cpu_s = time.monotonic(), time.process_time()
         try:
             said = examine(path, random.Random(f"{seed}/{number}/how"), thorough)
         except BaseException as error:  # whatever it is, it is a finding
@@ -76,6 +77,9 @@ def work(jobs: Connection, seed: int, thorough: bool, folder: str) -> None:
         peak = peak_bytes()
         if peak > MOST_BYTES * max(size / SMALL, 1):
             said = f"took {peak >> 20} MiB; {said}"
+        cpu_s = time.process_time() - began_cpu_s
+        if cpu_s > MOST_CPU_S * max(size / SMALL, 1):
+            said = f"took {cpu_s:.0f} s; {said}"
         gc.collect()
         forget_peak()
         jobs.send((said, time.monotonic() - began, peak, peak_bytes() > TIRED))

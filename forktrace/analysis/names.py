@@ -21,14 +21,16 @@ def name(comm: Any) -> str:
 class Names:
     """Names for the processes of a whole recording: the number, with `#id` where several processes had that number.
 
-    The recorder, which is the target's parent, is not in the table but has a name too.
+    The recorder, which is the target's parent, is not in the table but has a name too. With `marks` a process
+    that may miss events has a `*` at its number.
     """
 
-    def __init__(self, lifecycles: pd.DataFrame, recorder_pid: int | None = None) -> None:
+    def __init__(self, lifecycles: pd.DataFrame, recorder_pid: int | None = None, *, marks: bool = True) -> None:
         self._pids: list[int] = lifecycles["pid"].tolist()
         self._comms = lifecycles["comm"].array
         self._recorder_pid = recorder_pid
-        self._doubtful: list[bool] = lifecycles["notes"].str.contains(LOST, regex=False).fillna(False).tolist()
+        doubtful = lifecycles["notes"].str.contains(LOST, regex=False).fillna(False) & marks
+        self._doubtful: list[bool] = doubtful.tolist()
         self._shared: list[bool] = lifecycles["pid"].duplicated(keep=False).tolist()
 
     def pid(self, process: int) -> str:

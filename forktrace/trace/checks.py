@@ -35,7 +35,7 @@ _HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {
 _ANY_NUMBER: Final = ("flags", "target_pid", "result")
 # Bytes of a text at most: what the kernel and the probes keep (events.h), four times and more for what is no UTF-8.
 _MAX_BYTES: Final = {"comm": 1 << 10, "cgroup": 1 << 16, "file": 1 << 14, "argv": 1 << 16, "stack": 1 << 23, "detail": 1 << 16}
-_MAX_FRAMES: Final = 1 << 12  # of one stack: 1,024, and what marks the handlers among them
+_MAX_FRAMES: Final = 1 << 13  # of one stack: 1,024, and what marks the handlers among them
 _MAX_ALL_FRAMES: Final = 1 << 22  # of all distinct stacks
 
 

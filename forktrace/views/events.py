@@ -18,7 +18,7 @@ def lines(recording: Recording) -> Iterator[str]:
 
     `   +1.803412  4711 python  reap         by 4700 python consumer.py:33 consume_task: wait4(4711, WNOHANG)`
     """
-    table, names = recording.events(), Names(recording.whole.lifecycles())
+    table, names = recording.events(), Names(recording.whole.lifecycles(), marks=False)
     who = {process: names.full(process) for process in table["id"].dropna().unique().tolist()}
     actor = {process: names.full(process) for process in table["by_id"].dropna().unique().tolist()}
     width = max(map(len, who.values()), default=1)

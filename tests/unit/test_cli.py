@@ -391,3 +391,10 @@ def test_records_own_failures(error: str, status: int) -> None:
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == 2
     assert done.stderr.startswith("forktrace: ")
+
+
+def test_an_error_steers_no_terminal(tmp_path: Path) -> None:
+    """A message quotes names as they can be seen."""
+    (tmp_path / "\x1b[2J.arrows").write_bytes(b"no trace")
+    done = run("report", "\x1b[2J.arrows", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (65, r"forktrace: \x1b[2J.arrows: not a trace of forktrace")

@@ -340,7 +340,7 @@ def test_a_header_that_cannot_be(tmp_path: Path, json: bytes, words: str) -> Non
         (ev.end(1, "{"), "the totals of the end are no JSON object"),
         (ev.exec_(1, 5, ["x"], comm="x" * 1025), "a comm of 1,025 bytes"),
         (ev.exec_(1, 5, ["\u00e9" * (1 << 15) + "x"], file="x"), "an argv of 65,537 bytes"),
-        (ev.fork(1, 5, stack="a:1 f;" * 4096), "stacks of 4,097 frames, one of 4,097"),
+        (ev.fork(1, 5, stack="a:1 f;" * 8192), "stacks of 8,193 frames, one of 8,193"),
     ],
 )
 def test_values_that_cannot_be(tmp_path: Path, row: ev.Row, words: str) -> None:
