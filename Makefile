@@ -9,7 +9,7 @@ BIN := .venv/bin
 COUNT := 10000
 SEED := 1
 
-.PHONY: help setup system demo test test-kafka fuzz lint bench golden
+.PHONY: help setup system demo test test-kafka test-witness fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,11 @@ test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched throug
 
 fuzz: setup ## send damaged and hostile traces through every command: make fuzz COUNT=10000 SEED=1
 	$(BIN)/python tests/fuzz.py --count $(COUNT) --seed $(SEED)
+
+test-witness: setup ## CPython's own tests of processes under strace and other witnesses: an hour; needs root
+	@$(MAKE) --no-print-directory system PACKAGES=libpython$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite
+	$(BIN)/python -m pytest tests/witness --witness
+	$(BIN)/python tests/witness/zombie_times.py
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

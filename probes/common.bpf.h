@@ -47,8 +47,9 @@ struct process {
     u64 zombie_ns; /* first notification of a parent; 0: none */
     u64 parent;    /* signal_struct of the real parent at exit or at the last handing over */
     struct who parent_name;
-    u64 adopter; /* signal_struct of who inherited its children, set at exit */
-    struct who adopter_name;
+    struct who adopter_name; /* who inherited its children, set at exit */
+    u64 handed_ns;           /* its parent died between its exit and its release, and left it to the heir; 0: no */
+    struct who heir_name;
     u64 empty_waits; /* wait calls for this very child that came back empty */
     struct number numbers[NS_LEVELS];
     u64 program; /* the file that runs, by file_key, and where its code begins */
@@ -63,6 +64,7 @@ struct process {
     u8 reaped;
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
     u8 adopter_disposition;
+    u8 heir_disposition;
     u8 parent_is_init; /* the parent is followed, and the init of its PID namespace */
     u8 not_python; /* what runs is known to be no interpreter */
     u8 exit_from;
@@ -74,10 +76,16 @@ struct process {
  * Map full: the child is not followed, and counted in losses[PROCESSES_UNFOLLOWED]. */
 BPF_HASH(followed, u64, struct process, 65536);
 
-/* (namespace, number) -> signal_struct, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
+/* signal_structs. A number is free for another process once its owner is released, which a wait call does before it says which one. */
+struct owners {
+    u64 now;
+    u64 before; /* 0: nobody who is still known */
+};
+
+/* (namespace, number) -> whose it is, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
  * Set at fork, removed with the process unless the number has a new owner. Full:
  * losses[NUMBERS_UNKNOWN], and its reap may be one that nobody was seen to do. */
-BPF_HASH(numbers, struct number, u64, 131072);
+BPF_HASH(numbers, struct number, struct owners, 131072);
 
 /* place -> wait calls that came back without a child. User space reads it, and removes the places of processes that are gone.
  * Map full: losses[WAIT_PLACES]. */
@@ -310,9 +318,21 @@ static __always_inline u64 cgroup_of(u64 task)
 static __always_inline struct process *find(u32 ns, u32 nr, u64 *signal)
 {
     struct number number = {.ns = ns, .nr = nr};
-    u64 *known = numbers.lookup(&number);
+    struct owners *known = numbers.lookup(&number);
     if (!known)
         return 0;
-    *signal = *known;
+    *signal = known->now;
     return followed.lookup(signal);
+}
+
+/* The first thread of the process with this signal_struct, 0: the process is released. */
+static __always_inline u64 leader_of(u64 signal)
+{
+    u64 pid = 0, node = 0;
+    READ(pid, signal + signal_pids + 8 * PIDTYPE_TGID);
+    READ(node, pid + pid_tasks + sizeof(void *) * PIDTYPE_TGID);
+    if (!pid || !node)
+        return 0;
+    u64 task = node - task_pid_links - 2 * sizeof(void *) * PIDTYPE_TGID;
+    return signal_of(task) == signal ? task : 0;
 }

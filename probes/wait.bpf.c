@@ -19,6 +19,7 @@ struct wait_call {
     u64 signal;
     struct process *waiter; /* 0: not followed */
     struct process *child;  /* 0: not followed, or not known */
+    u64 child_signal;
     struct walk *walk;      /* 0: no stack was asked for */
     u32 ns;
     u32 ns_pid; /* number of the child it returned, 0: none was named */
@@ -105,15 +106,44 @@ static __always_inline void report_wait(struct wait_call *call, u32 kind)
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. */
+/* Whether the caller has just released this followed process. */
+static __always_inline int released_by(struct wait_call *call, struct process *process, u64 signal)
+{
+    return process->exit_ns && !process->reaped && process->parent == call->signal && !leader_of(signal);
+}
+
+/* The child that a call returned. Where another process has got the number of the one that it released, it was not that one. */
+static __always_inline void find_child(struct wait_call *call)
+{
+    struct number number = {.ns = call->ns, .nr = call->ns_pid};
+    struct owners *known = numbers.lookup(&number);
+    if (!known)
+        return;
+    call->child_signal = known->before;
+    call->child = followed.lookup(&call->child_signal);
+    if (call->child && released_by(call, call->child, call->child_signal) && call->child->disposition < IGNORED)
+        return;
+    call->child_signal = known->now;
+    call->child = followed.lookup(&call->child_signal);
+}
+
+/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. Who
+ * is not followed is none of the waiter's children, which are: it is a thread, or a stranger, that the waiter traces. What the call
+ * says of it may have been changed by another thread before it could be read: a followed one that was not released is not the one. */
 static __always_inline void report_ended(struct wait_call *call)
 {
-    if (call->options & WNOWAIT || (call->child && call->child->exit_ns && call->child->parent != call->signal)) {
+    struct process *child = call->child;
+    if (call->options & WNOWAIT || !child || (child->exit_ns && child->parent != call->signal)) {
         report_wait(call, WAIT);
         return;
     }
-    if (call->child && call->child->exit_ns)
-        call->child->reaped = 1;
+    if (!released_by(call, child, call->child_signal)) {
+        call->child = 0;
+        call->ns_pid = 0;
+        report_wait(call, WAIT);
+        return;
+    }
+    child->reaped = 1;
     report_wait(call, REAP);
 }
 
@@ -121,15 +151,17 @@ static __always_inline void report_ended(struct wait_call *call)
  * a waitid without an infop says nothing. With one pid as the target, and that child a zombie, it is the one; else it stays open. */
 static __always_inline void report_unnamed(struct wait_call *call)
 {
-    u64 signal = 0;
     if (call->target == PID) {
-        struct process *child = find(call->ns, call->target_pid, &signal);
-        if (child && child->exit_ns && (child->zombie_ns || child->exit_signal == 0)) {
-            call->child = child;
-            call->ns_pid = call->target_pid;
+        call->ns_pid = call->target_pid;
+        find_child(call);
+        struct process *child = call->child;
+        int is_dead = child && child->exit_ns && (child->zombie_ns || child->exit_signal == 0);
+        if (is_dead && (call->options & WNOWAIT || released_by(call, child, call->child_signal))) {
             report_ended(call);
             return;
         }
+        call->ns_pid = 0;
+        call->child = 0;
         if (!call->error && call->options & WNOHANG) {
             count_empty(call);
             return;
@@ -192,7 +224,6 @@ static __always_inline int fill(struct wait_call *call, u64 regs, u8 which)
 static __always_inline int waited(s64 result, u8 which, struct walk *walk)
 {
     struct wait_call call = {.walk = walk};
-    u64 child_signal = 0;
     call.task = bpf_get_current_task();
     call.signal = signal_of(call.task);
     call.waiter = followed.lookup(&call.signal);
@@ -206,7 +237,7 @@ static __always_inline int waited(s64 result, u8 which, struct walk *walk)
     call.call = which;
     int has_place_for_result = regs ? fill(&call, regs, which) : 1;
     if (call.ns_pid)
-        call.child = find(call.ns, call.ns_pid, &child_signal);
+        find_child(&call);
     if (!call.waiter) {
         KEEP_APART(); /* else the two pointers are or'ed, which the verifier forbids */
         if (!call.child)
@@ -227,8 +258,8 @@ static __always_inline int waited(s64 result, u8 which, struct walk *walk)
             count_empty(&call);
         return 0;
     }
-    if (!call.has_status)
-        call.ended = call.child && call.child->exit_ns;
+    if (call.child && released_by(&call, call.child, call.child_signal))
+        call.ended = 1;
     if (call.ended)
         report_ended(&call);
     else
@@ -275,7 +306,7 @@ int sys_after_wait(void *ctx)
 #if HAS_IO_URING_WAITID
 RAW_TRACEPOINT_PROBE(io_uring_complete)
 {
-    u64 request = ctx->args[1], wait = 0, child_signal = 0;
+    u64 request = ctx->args[1], wait = 0;
     u8 opcode = 0;
     s32 result = 0, pid = 0, code = 0;
     u32 type = 0, status = 0;
@@ -300,7 +331,7 @@ RAW_TRACEPOINT_PROBE(io_uring_complete)
     call.waiter = followed.lookup(&call.signal);
     call.ns = innermost(thread_pid_of(call.task)).ns;
     call.ns_pid = pid;
-    call.child = find(call.ns, call.ns_pid, &child_signal);
+    find_child(&call);
     if (!call.waiter) {
         KEEP_APART();
         if (!call.child)

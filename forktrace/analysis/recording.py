@@ -69,6 +69,12 @@ class Recording:
         return self.trace.cut
 
     @property
+    def full(self) -> int | None:
+        """The --max-size in bytes at which the recording ended; None: it ended otherwise."""
+        size = self._history.log.totals.get("full")
+        return size if type(size) is int else None
+
+    @property
     def start_ns(self) -> int:
         """When the target started, CLOCK_BOOTTIME ns: the 0 of every relative time."""
         if (target := self._target) != NONE:

@@ -50,8 +50,11 @@ def attach(
     stacks: bool = True,
     source: bool = True,
     own: Sequence[str] = (),
+    max_size: int | None = None,
 ) -> None:
     """Record the chosen processes and their descendants until the last is gone, `duration_s` is over, or a signal comes.
+
+    Or until the trace would exceed `max_size` bytes.
 
     Raises:
         ForktraceError: the recording could not be made, or broke off.
@@ -70,7 +73,7 @@ def attach(
         with opened(path, who, force) as trace:
             is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
             order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
-            order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
+            order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
             _stop_on_signals(recorder)
             recorder.channel.hand(order, [trace])
             recorder.wait_for("ready")

@@ -61,7 +61,7 @@ MACHINES: Final[Mapping[str, Mapping[str, Any]]] = {
 MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "task_struct": tuple(
         "pid tgid real_parent children sibling group_leader thread_pid start_boottime exit_code exit_signal flags mm stack "
-        "utime stime cred comm signal sighand cgroups files exit_state".split()
+        "utime stime cred comm signal sighand cgroups files exit_state pid_links".split()
     ),
     "signal_struct": tuple("live flags group_exit_code pids utime stime maxrss sum_sched_runtime rlim".split()),
     "sighand_struct": ("action",),
@@ -76,7 +76,7 @@ MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "files_struct": ("fdt",),
     "fdtable": ("fd", "max_fds"),
     "linux_binprm": ("filename",),
-    "pid": ("level", "numbers"),
+    "pid": ("level", "numbers", "tasks"),
     "upid": ("nr", "ns"),
     "pid_namespace": ("child_reaper", "ns", "pid_allocated"),
     "ns_common": ("inum",),

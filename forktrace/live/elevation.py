@@ -49,7 +49,7 @@ class RecorderProcess:
         self._is_ours = os.geteuid() == 0 or not capabilities.missing()
         ours, its = pair()
         try:
-            self._pid = _fork(who, ours, its) if self._is_ours else _start_through_sudo(its)
+            self.pid = _fork(who, ours, its) if self._is_ours else _start_through_sudo(its)
         finally:
             its.close()
         self.channel = Channel(ours)
@@ -94,7 +94,8 @@ class RecorderProcess:
         said = said or DIED
         if said["say"] == "words":
             self._line.clear()
-            print(f"forktrace: {said['text']}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the terminal is gone; the recording goes on
+                print(f"forktrace: {said['text']}", file=sys.stderr, flush=True)
         elif said["say"] == "live":
             self._line.show(said["text"])
         elif said["say"] == "error":
@@ -108,7 +109,7 @@ class RecorderProcess:
         """Let it end, and wait until it has."""
         self._line.clear()
         self.channel.close()
-        os.waitpid(self._pid, 0)
+        os.waitpid(self.pid, 0)
 
 
 def _fork(who: User, ours: socket.socket, its: socket.socket) -> int:
@@ -138,10 +139,8 @@ def _start_through_sudo(its: socket.socket) -> int:
             "recording needs root, and there is no sudo", f"apt-get install sudo, or capabilities: {lacking} missing here"
         )
     check_code()
-    ask = [] if has_terminal() else ["-n"]
     actions = [(os.POSIX_SPAWN_DUP2, its.fileno(), number) for number in (0, 1)]
-    command = [sudo, *ask, "--", *recorder_command()]
-    return os.posix_spawn(sudo, command, os.environ, file_actions=actions, setsigdef=PYTHON_IGNORES)
+    return os.posix_spawn(sudo, [sudo, "--", *recorder_command()], os.environ, file_actions=actions, setsigdef=PYTHON_IGNORES)
 
 
 def recorder_command() -> list[str]:
@@ -157,15 +156,6 @@ def find_sudo() -> str | None:
             if about.st_uid == 0 and about.st_mode & stat.S_ISUID:
                 return path
     return None
-
-
-def has_terminal() -> bool:
-    """Return whether there is a terminal on which sudo can ask for a password."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 def check_code() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 
 _PT_LOAD, _PF_X, _ET_EXEC = 1, 1, 2
 _SHT_SYMTAB, _SHT_DYNSYM = 2, 11
-_TABLE_MOST: Final = 64 << 20  # bytes of a symbol or string table: more is no interpreter
+_TABLE_MOST: Final = 64 << 20  # bytes of a symbol or string table, of all constants: more is no interpreter
+_PARTS_MOST: Final = 4096  # segments or sections
+_NAMED_MOST: Final = 64  # symbols whose name ends like the one that is looked for
 _SYMBOL: Final = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
 )
@@ -35,6 +37,8 @@ class Elf:
             raise ValueError("no 64-bit little-endian ELF file")
         kind, programs, self._sections = struct.unpack_from("<H14xQQ", head, 16)
         program_size, program_count, self._section_size, self._section_count = struct.unpack_from("<4H", head, 54)
+        if max(program_count, self._section_count) > _PARTS_MOST:
+            raise ValueError("it has too many parts")
         self.position_dependent = kind == _ET_EXEC
         self.segments = [
             (flags, offset, address, size)
@@ -65,11 +69,11 @@ class Elf:
 
     def dynamic_symbol(self, name: str) -> tuple[int, int] | None:
         """Return the address and size of a symbol that the file exports."""
-        return self._find(self._tables.get(_SHT_DYNSYM), name)
+        return self._find(self._exported, name)
 
     def local_symbol(self, name: str) -> tuple[int, int] | None:
         """Return the address and size of a symbol that only the table says which strip(1) removes."""
-        return self._find(self._tables.get(_SHT_SYMTAB), name)
+        return self._find(self._table(_SHT_SYMTAB), name)
 
     def bytes_at(self, address: int, size: int) -> bytes:
         """Return what is loaded at an address."""
@@ -79,23 +83,29 @@ class Elf:
         raise ValueError(f"nothing is loaded at {address:#x}")
 
     def constants(self) -> bytes:
-        """Return all that is loaded and neither code nor larger than a table may be."""
-        parts = [(offset, size) for flags, offset, _, size in self.segments if not flags & _PF_X and size <= _TABLE_MOST]
-        return b"".join(self._read(*part) for part in parts)
+        """Return what is loaded and not code, as long as it all is no larger than a table may be."""
+        parts, room = [], _TABLE_MOST
+        for flags, offset, _, size in self.segments:
+            if not flags & _PF_X and size <= room:
+                parts.append(self._read(offset, size))
+                room -= size
+        return b"".join(parts)
 
     @cached_property
-    def _tables(self) -> dict[int, tuple[Any, bytes]]:
-        """Symbols and their names, of each kind of symbol table."""
+    def _exported(self) -> tuple[Any, bytes] | None:
+        return self._table(_SHT_DYNSYM)
+
+    def _table(self, wanted: int) -> tuple[Any, bytes] | None:
+        """The first symbol table of a kind, and its names."""
         heads = [
             struct.unpack("<II16xQQII", self._read(self._sections + number * self._section_size, 48))
             for number in self._numbers
         ]
-        found = {}
         for _, kind, offset, size, link, _ in heads:
-            if kind in (_SHT_SYMTAB, _SHT_DYNSYM) and link < len(heads):
+            if kind == wanted and link < len(heads):
                 symbols = np.frombuffer(self._read(offset, size - size % _SYMBOL.itemsize), _SYMBOL)
-                found[kind] = (symbols, self._read(*heads[link][2:4]))
-        return found
+                return symbols, self._read(*heads[link][2:4])
+        return None
 
     @property
     def _numbers(self) -> range:
@@ -106,12 +116,14 @@ class Elf:
             return None
         symbols, names = table
         wanted = name.encode() + b"\0"
-        at = names.find(wanted)
-        while at >= 0:
+        at = -1
+        for _ in range(_NAMED_MOST):
+            at = names.find(wanted, at + 1)
+            if at < 0:
+                break
             here = symbols[(symbols["name"] == at) & (symbols["section"] != 0)]
             if len(here):
                 return int(here[0]["value"]), int(here[0]["size"])
-            at = names.find(wanted, at + 1)
         return None
 
     def _read(self, offset: int, size: int) -> bytes:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from forktrace.live.procfs import boottime_ns
+from forktrace.live.procfs import kernel_boottime_ns
 
 
 def working_directory() -> str:
@@ -20,7 +20,7 @@ def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
     """Return what is known of a recording at its start (docs/trace-format.md)."""
     from forktrace import __version__
 
-    start_ns = boottime_ns()
+    start_ns = kernel_boottime_ns()
     return {
         "forktrace": __version__,
         "command": command,

@@ -12,7 +12,7 @@ import numpy as np
 from forktrace.live.bpf import Probes
 from forktrace.live.maps import Records
 from forktrace.live.procfs import Proc, Stat, TaskClocks, cgroup_pids
-from forktrace.live.pythons import Registry, library_of
+from forktrace.live.registry import Registry, library_of
 
 PASSES_S: Final = 2.0  # as long as some process is between life and death, at the most
 CGROUP_EVERY_S: Final = 0.5

@@ -38,8 +38,11 @@ def record(
     stacks: bool = True,
     source: bool = True,
     own: Sequence[str] = (),
+    max_size: int | None = None,
 ) -> int:
-    """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
+    """Record `command` and its descendants, and return its wait status.
+
+    0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
 
     Raises:
         ForktraceError: the recording could not be made; a command that cannot be started is a CommandError.
@@ -58,7 +61,7 @@ def record(
             with opened(path, who, force) as trace:
                 is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
-                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
+                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
                 recorder.channel.hand(order, [trace])
                 recorder.wait_for("ready")
                 watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
@@ -250,6 +253,16 @@ class Watch:
         for number in (signal.SIGINT, *PASSED_ON):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._interrupted)
+        if os.getpid() == 1:
+            signal.signal(signal.SIGCHLD, self._reap_orphans)
+
+    def _reap_orphans(self, *_: object) -> None:
+        """As PID 1 of a container this process inherits orphans, and has to be their init."""
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in (self._pid, self._recorder.pid):  # who waits for it elsewhere calls this again
+                    return
+                os.waitpid(ended.si_pid, 0)
 
     def _interrupted(self, number: int, frame: object) -> None:
         self._told.append(number)
@@ -262,7 +275,8 @@ class Watch:
     def until_done(self, duration_s: float | None) -> int:
         """Wait for the target and for the recorder.
 
-        Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+        Returns the target's wait status; 0 when it runs on after the duration, or as the trace is full; SIGINT when it does
+        after a second Ctrl-C.
 
         Raises:
             ForktraceError: the recording broke off; the target has ended by then.
@@ -275,6 +289,8 @@ class Watch:
                 readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
                 if self._target in readable:
                     self._status = os.waitpid(self._pid, 0)[1]
+                    if os.getpid() == 1:
+                        self._reap_orphans()
                     self._recorder.channel.say("ended")
                 elif readable:
                     if self._recorder.heard("done"):

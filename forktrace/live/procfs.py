@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,6 +27,22 @@ def boottime_ns() -> int:
     if not hasattr(time, "CLOCK_BOOTTIME"):
         raise MachineLacks("this machine has no CLOCK_BOOTTIME", "forktrace ps without a trace needs Linux")
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def kernel_boottime_ns() -> int:
+    """Return CLOCK_BOOTTIME as BPF reads it: in a time namespace processes see another (time_namespaces(7))."""
+    return boottime_ns() - time_namespace_ns()
+
+
+@cache
+def time_namespace_ns() -> int:
+    """Return by how much CLOCK_BOOTTIME, and the starts that /proc shows, are ahead of the kernel's in this time namespace."""
+    try:
+        lines = Path("/proc/self/timens_offsets").read_text().splitlines()
+    except OSError:  # a kernel without them
+        return 0
+    seconds, nanoseconds = next(line.split()[1:] for line in lines if line.startswith("boottime"))
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 class Stat(NamedTuple):

@@ -7,18 +7,14 @@ each (2.7.18, 3.6.15, ... 3.12.1); within a series they stay. From 3.13 on an in
 
 from __future__ import annotations
 
-import glob
 import os
 import re
-import shutil
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from forktrace.live.capabilities import in_effect
 from forktrace.live.elf import Elf
-from forktrace.live.sources import open_regular
 
 Version = tuple[int, int]
 
@@ -27,6 +23,7 @@ _TABLE: Final = """
 runtime_interpreters    0    0   24   32   32   32   40   40
 interpreter_next        0    0    0    0    0    0    0    0
 interpreter_threads     8    8    8    8    8    8   16   72
+interpreter_modules     0   16   40   56  856  856  888  944
 thread_next             0    8    8    8    8    8    8    8
 thread_id             144  152  176  176  176  176  152  136
 thread_frame           16   24   24   24   24   24   56   56
@@ -95,7 +92,7 @@ _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
 
 _COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject has so much more than PyASCIIObject: utf8_length, utf8
 _U64: Final = (1 << 64) - 1
-_TRIES: Final = 10
+_FAR: Final = 1 << 20  # no struct of an interpreter is as large
 _MAGIC: Final = b"xdebugpy"
 _NEWEST: Final = (3, 14)  # whose code objects were looked at
 
@@ -154,6 +151,8 @@ def _described(elf: Elf, name: str) -> Interpreter:
     text, text_end = elf.text
     places = {"runtime": start, "first_page": elf.first_page, "first_code": elf.first_code, "text": text, "text_end": text_end}
     places |= {"py_exit": py_exit, "py_exit_end": py_exit + size, "version": number[0] << 8 | number[1]}
+    if not all(0 <= place <= _U64 for place in places.values()) or max(number) > 0xFF:
+        raise Unsupported("its addresses or its version are impossible")
     flags = {"instruction_is_pointer": _U64 if number >= (3, 11) else 0, "returns": int(_returns_after_system_exit(version))}
     return Interpreter(".".join(map(str, version)), {**fields, **places, **flags})
 
@@ -168,10 +167,10 @@ def _version(elf: Elf, name: str) -> tuple[int, ...]:
     if said := elf.dynamic_symbol("Py_Version"):
         (number,) = struct.unpack("<I", elf.bytes_at(said[0], 4))
         return number >> 24, number >> 16 & 0xFF, number >> 8 & 0xFF
-    named = re.search(r"python(\d)\.(\d+)", name)
+    named = re.search(r"python(\d)\.(\d{1,2})", name, re.ASCII)
     wanted = rb"%s\.%s" % (named[1].encode(), named[2].encode()) if named else rb"(?:2\.7|3\.(?:6|7|8|9|10))"
     # Not always a string of its own: linkers let it share the end of a longer one, such as a path.
-    found = re.search(rb"(?<![0-9.])(" + wanted + rb"\.\d+)[+a-z0-9]*\0", elf.constants())
+    found = re.search(rb"(?<![0-9.])(" + wanted + rb"\.\d{1,4})[+a-z0-9]{0,32}\0", elf.constants())
     if found:
         return tuple(int(part) for part in found[1].split(b"."))
     if named:
@@ -201,6 +200,7 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "runtime_interpreters": offsets["runtime.interpreters_head"],
             "interpreter_next": offsets["interpreter.next"],
             "interpreter_threads": offsets["interpreter.threads_head"],
+            "interpreter_modules": offsets["interpreter.imports_modules"],
             "thread_next": offsets["thread.next"],
             "thread_id": offsets["thread.thread_id"],
             "thread_frame": offsets["thread.current_frame"],
@@ -236,6 +236,7 @@ def _checked(fields: dict[str, int], offsets: Mapping[str, int]) -> dict[str, in
         all(fields[name] < 120 for name in fields if name.startswith("frame_")),
         all(32 <= fields[name] <= 152 for name in ("code_first_line", "code_path", "code_name", "code_lines")),
         fields["text_ascii"] in (40, 48),
+        all(value < _FAR for value in fields.values()),
     )
     if not all(holds):
         raise Unsupported("its _Py_DebugOffsets are of an order that forktrace does not know")
@@ -265,149 +266,3 @@ def library_folders(file: str, version: str, root: str = "/") -> list[str]:
     prefixes = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
     places = [f"{prefix}/{lib}/{name}" for prefix in prefixes for lib in ("lib", "lib64")]
     return [place for place in places if os.path.isfile(f"{root.rstrip('/')}{place}/os.py")][:2]
-
-
-@dataclass(frozen=True)
-class Found:
-    """An interpreter: the file, its version, and where its standard library is."""
-
-    file: str
-    version: str
-    libraries: list[str]
-
-
-class Registry:
-    """The files that were examined, by the keys that the probes know them by.
-
-    Attributes:
-        known: what each file is, as the fields of `struct interpreter`; none for a file that is no interpreter
-        found: the interpreters among them
-    """
-
-    def __init__(self) -> None:
-        self.known: dict[int, Mapping[str, int]] = {}
-        self.found: dict[int, Found] = {}
-        self._unsupported: set[int] = set()
-        self._looked_at: set[str] = set()
-
-    def not_python(self, file: int) -> bool:
-        """Whether this file was examined and is no interpreter."""
-        return file in self.known and not self.known[file]
-
-    def expect_on(self, path: str) -> None:
-        """Examine the interpreters that are found by the PATH `path`, and those of pyenv.
-
-        The probes ask about whatever is missed, but by the time they are answered a process may have done something already.
-        """
-        folders = [folder for folder in path.split(os.pathsep) if os.path.isabs(folder)][:50]
-        for folder in dict.fromkeys(map(os.path.realpath, folders)):
-            pyenv = f"{glob.escape(os.path.dirname(folder))}/versions/*/bin/python?.*" if folder.endswith("/shims") else ""
-            for program in glob.glob(f"{glob.escape(folder)}/python*") + (glob.glob(pyenv) if pyenv else []):
-                self.expect(program)
-
-    def expect(self, program: str, path: str = "") -> None:
-        """Examine a program before it starts, its libpython, a script's interpreter.
-
-        `path` is the PATH by which `#!/usr/bin/env` looks.
-        """
-        for _ in range(4):  # a script's interpreter may be a script
-            program = os.path.realpath(program)
-            self._expect_file(program)
-            folder = os.path.dirname(os.path.dirname(program))
-            if os.path.basename(program).startswith("python"):
-                for library in {os.path.realpath(one) for one in glob.glob(f"{glob.escape(folder)}/lib*/libpython?.*.so.*")}:
-                    self._expect_file(library)
-            following = _interpreter_of_script(program, path)
-            if following is None:
-                return
-            program = following
-
-    def _expect_file(self, name: str) -> None:
-        try:
-            descriptor = open_regular(name)
-        except OSError:
-            return
-        with open(descriptor, "rb"):
-            about = os.fstat(descriptor)
-            device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
-            self._examine((_within_device(about) ^ device << 40) & _U64, descriptor, name, "/")
-
-    def look_at(self, programs: Iterable[str]) -> None:
-        """Examine programs that have run by their names, each once: they may have ended before the probes' question."""
-        new = {name for name in programs if os.path.isabs(name)} - self._looked_at
-        self._looked_at |= new
-        for name in new:
-            self._expect_file(name)
-
-    def answer(self, question: Any) -> None:
-        """Examine the file that a `struct question` asks about."""
-        with in_effect():
-            self._answer(int(question["file"]), int(question["pid"]), int(question["mapped"]))
-
-    def _answer(self, file: int, pid: int, mapped: int) -> None:
-        for _ in range(_TRIES):
-            try:
-                link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
-                name = os.readlink(link)
-                descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks
-                continue
-            with open(descriptor, "rb"):
-                if (_within_device(os.fstat(descriptor)) ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now
-                    self._examine(file, descriptor, name, f"/proc/{pid}/root")
-            return
-
-    def _examine(self, file: int, descriptor: int, name: str, root: str) -> None:
-        if file in self.known or file in self._unsupported:
-            return
-        try:
-            found = describe(descriptor, os.path.basename(name))
-        except Unsupported:
-            self._unsupported.add(file)  # its stacks stay without a runtime
-            return
-        self.known[file] = {**found.fields, "file": file} if found else {}
-        if found:
-            self.found[file] = Found(name, found.version, library_folders(name, found.version, root))
-
-
-def _within_device(about: os.stat_result) -> int:
-    """Return the probes' `file_key` without the number of the device, which stat(2) does not always tell."""
-    return about.st_ino ^ about.st_size << 16
-
-
-def library_of(pid: int) -> tuple[int, int] | None:
-    """Return the probes' `file_key` of the libpython that a process has mapped, and where; None: it has none, or is gone."""
-    try:
-        with in_effect(), open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
-            for line in lines:
-                place, _, offset, device, inode, *name = line.split(maxsplit=5)
-                if name and int(offset, 16) == 0 and os.path.basename(name[0]).startswith("libpython"):
-                    major, minor = (int(part, 16) for part in device.split(":"))
-                    size = os.stat(f"/proc/{pid}/map_files/{place}").st_size
-                    return (int(inode) ^ size << 16 ^ (major << 20 | minor) << 40) & _U64, int(place.partition("-")[0], 16)
-    except OSError:
-        pass
-    return None
-
-
-def _mapped_file(pid: int, start: int) -> str:
-    with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
-        for line in lines:
-            if line.startswith(f"{start:x}-"):
-                return f"/proc/{pid}/map_files/{line.split(maxsplit=1)[0]}"
-    raise FileNotFoundError(f"process {pid} maps nothing at {start:#x}")
-
-
-def _interpreter_of_script(name: str, path: str) -> str | None:
-    """Return the program that a script's first line names, None when the file is no such script."""
-    try:
-        with open(open_regular(name), "rb") as file:
-            first = file.readline(256)
-    except OSError:
-        return None
-    if not first.startswith(b"#!"):
-        return None
-    words = os.fsdecode(first[2:]).split()
-    if len(words) > 1 and os.path.basename(words[0]) == "env":
-        return shutil.which(words[-1], path=path)
-    return words[0] if words else None

@@ -7,7 +7,6 @@ whose files it reads. It has no terminal; what it has to say goes over the chann
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shlex
@@ -18,14 +17,16 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from forktrace.errors import ForktraceError
+from forktrace.errors import ForktraceError, UsageError
 from forktrace.live.capabilities import become_recorder
 from forktrace.live.channel import Channel, Message
+from forktrace.live.closing import Closing
 from forktrace.live.line import Progress
 from forktrace.live.ownership import Ownership
-from forktrace.live.procfs import boottime_ns, read_argv, read_cgroup, read_comm
+from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
-from forktrace.trace.words import count, zombie_headline
+from forktrace.trace import events
+from forktrace.trace.words import count, size
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
@@ -35,7 +36,9 @@ WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
-STILL_MOST: Final = 1000  # processes that the end of a trace names where events were lost
+STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
+SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
+WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 # Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
 NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
@@ -75,10 +78,12 @@ class Recorder:
         self._counts: Counter[str] = Counter()
         self._lost: dict[str, int] = {}
         self._chunks: list[bytes] = []
-        self._told = 0  # how many files of the registry the probes know
+        self._waiting_bytes = 0  # in them
         self._named: set[int] = set()  # the interpreters that the trace names
-        self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
+        self._closing = Closing()
         self._ended_at: float | None = None
+        self._read_until_ns = 0  # all that was before is read (CLOCK_BOOTTIME)
+        self._full: int | None = None  # the size that was reached
         self._joining: Joining | None = None
         self._unfollowed = 0  # processes of which it could not be told whether they live
 
@@ -88,10 +93,11 @@ class Recorder:
         from forktrace.live import records, sources  # noqa: F401 - now: it may be that the user cannot read these files
         from forktrace.live.bpf import Probes
         from forktrace.live.joining import Joining
+        from forktrace.live.output import Output
         from forktrace.live.places import Places
-        from forktrace.live.pythons import Registry
+        from forktrace.live.registry import Registry
         from forktrace.live.stacks import Stacks
-        from forktrace.trace import events, stream  # noqa: F401
+        from forktrace.trace import stream
 
         self._registry = Registry()
         self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
@@ -108,11 +114,18 @@ class Recorder:
         self._path = "standard output" if order["path"] == "-" else order["path"]
         self._is_file = order["is_file"]
         with open(descriptors[0], "wb", buffering=0) as sink:
-            self._writer = stream.Writer(sink, order["header"])
-            self._begin(order)
+            try:
+                self._output = Output(sink, order, self._counts)
+                self._begin(order)
+            except stream.Full:
+                raise UsageError(f"--max-size: {order['max_size']:,} bytes do not hold the beginning of this trace") from None
             self._channel.say("ready")
-            self._follow()
-            self._close()
+            try:
+                self._follow()
+                self._write_rest()
+            except stream.Full:
+                self._full = order["max_size"]
+            self._write_end()
         self._say_closing()
         self._channel.say("done")
 
@@ -131,6 +144,9 @@ class Recorder:
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
+        self._poll.register(self._registry.helper, select.EPOLLIN)
+        if self._sources:
+            self._poll.register(self._sources.helper, select.EPOLLIN)
 
     def _begin(self, order: Message) -> None:
         if not self._attach:
@@ -167,6 +183,7 @@ class Recorder:
     def _join(self, pending: int) -> None:
         """Write who is followed since, with their stacks known from now on."""
         self._ownership.check(self._probes.following())
+        self._registry.settle()
         self._drain()
         self._write()
         if pending:
@@ -188,8 +205,9 @@ class Recorder:
                 self._join(self._joining.more(self._ownership.allowed(new)))
             now = time.monotonic()
             if now >= next_write:
-                next_write = now + WRITE_EVERY_S
+                self._output.check()
                 self._write()
+                next_write = now + WRITE_EVERY_S - (time.monotonic() - now)  # what comes while it writes waits no longer
                 self._show_progress()
             if self._ended_at is not None and self._chunks:
                 self._write()
@@ -216,9 +234,10 @@ class Recorder:
 
     def _tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
-        for file, fields in list(self._registry.known.items())[self._told :]:
+        news, forgotten = self._registry.take()
+        for file, fields in news.items():
             self._probes.describe(file, fields)
-        self._told = len(self._registry.known)
+        self._probes.forget_files(forgotten)
 
     def _running(self) -> int:
         if any(self._lost.values()):
@@ -232,32 +251,43 @@ class Recorder:
 
     def _write(self) -> None:
         """Write what has come since the last time, if anything has."""
-        from forktrace.live.records import columns_of, split
-        from forktrace.trace.stream import batch
+        from forktrace.live.records import pieces
 
-        if self._chunks:
-            chunk = b"".join(self._chunks)
-            self._chunks.clear()
-            records, sent = split(chunk)
-            for number, (add, record) in enumerate(self._additions(sent)):
-                add(record)
-                if number % DRAIN_EVERY == 0:
-                    self._drain()
-            self._write_findings()
-            self._drain()
-            if "exec" in records:
-                self._registry.look_at(os.fsdecode(name.partition(b"\0")[0]) for name in set(records["exec"]["file"].tolist()))
-                self._tell()
-            if self._joining and "exit" in records:
-                self._joining.estimate(records["exit"])
-            columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
-            if rows:
-                self._writer.write(batch(columns, rows))
-            self._counts.update({kind: len(part) for kind, part in records.items()})
-            if "reap" in records:
-                self._note_worst(records["reap"])
+        until_ns = self._read_until_ns
+        chunk = b"".join(self._chunks)
+        self._chunks.clear()
+        self._waiting_bytes = 0
+        for piece in pieces(chunk):
+            self._write_piece(piece, until_ns)
+        self._output.until_ns = max(until_ns, self._output.until_ns)
+        self._write_sources()
         self._write_losses()
         self._write_waits()
+
+    def _write_piece(self, piece: bytes, until_ns: int) -> None:
+        from forktrace.live.records import columns_of, in_parts, split
+
+        records, sent = split(piece)
+        for number, (add, record) in enumerate(self._additions(sent)):
+            add(record)
+            if number % DRAIN_EVERY == 0:
+                self._drain()
+        findings = self._findings(until_ns)
+        self._drain()
+        if "exec" in records:
+            names = {os.fsdecode(name.partition(b"\0")[0]) for name in records["exec"]["file"].tolist()}
+            self._registry.look_at(names, self._drain)
+            self._tell()
+        if self._joining and "exit" in records:
+            self._joining.estimate(records["exit"])
+        columns, rows = columns_of(records, self._cgroup, read_argv, self._pid_ns, self._stacks)
+        self._output.write(findings)
+        for part in in_parts(columns, rows):
+            self._output.write_events(*part)
+        if "reap" in records:
+            reaps = records["reap"]
+            self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
+            self._closing.note(reaps)
         self._stacks.make_room()
 
     def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
@@ -269,40 +299,29 @@ class Recorder:
         """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
         for question in self._probes.questions():  # answered before the process that made them ask gets far
             self._registry.answer(question)
-            self._tell()
-        if chunk := self._probes.read():
-            self._chunks.append(chunk)
+        self._tell()
+        now = kernel_boottime_ns()
+        if self._waiting_bytes < WAITING_MOST:
+            chunk = self._probes.read()
+            self._chunks += [chunk] if chunk else []
+            self._waiting_bytes += len(chunk)
+            self._read_until_ns = now
 
-    def _write_findings(self) -> None:
-        """Write which interpreters were met, and the text of the lines that new stacks stand on."""
-        from forktrace.trace import events
-        from forktrace.trace.stream import batch_of
-
-        now = boottime_ns()
+    def _findings(self, until_ns: int) -> list[events.Row]:
+        """Return which interpreters were met, and have the lines read that new stacks stand on."""
         met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
         self._named |= self._stacks.interpreters
-        rows = [events.runtime(now, one.file, one.version, one.libraries) for one in met]
+        rows = [events.runtime(until_ns, one.file, one.version, one.libraries) for one in met]
         if self._sources:
             libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
-            texts = self._sources.texts(self._stacks.new_frames, libraries)
-            rows += [events.source(now, *each) for each in texts]
+            self._sources.ask(self._stacks.new_frames, libraries)
         self._stacks.new_frames.clear()
-        if rows:
-            self._writer.write(batch_of(rows))
+        return rows
 
-    def _note_worst(self, reaps: Any) -> None:
-        from forktrace.trace.events import CALLS
-
-        seen = reaps[reaps["zombie_ns"] != 0]
-        if not len(seen):
-            return
-        self._know_better(seen["head"]["process"], seen["zombie_ns"])
-        lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
-        index = int(lasted.argmax())
-        one = seen[index]
-        if self._worst is None or int(lasted[index]) > self._worst[0]:
-            by = int(one["head"]["by"]["pid"])
-            self._worst = (int(lasted[index]), int(one["head"]["process"]["pid"]), by, CALLS[one["call"]])
+    def _write_sources(self, patience_s: float = 0.0) -> None:
+        """Write the text of lines that has been read; with some patience, of all."""
+        if self._sources:
+            self._output.write(events.source(self._output.until_ns, *each) for each in self._sources.take(patience_s))
 
     def _know_better(self, who: Any, zombie_ns: Any) -> None:
         """Set since when those were zombies that were so before they were followed."""
@@ -311,23 +330,19 @@ class Recorder:
                 zombie_ns[index] = self._joining.ended_ns.get((pid, start_ns), zombie_ns[index])
 
     def _write_losses(self) -> None:
-        from forktrace.trace import events
-        from forktrace.trace.stream import batch_of
-
-        now = self._probes.losses()
-        now["process not followed"] += self._unfollowed
-        new = {what: count - self._lost.get(what, 0) for what, count in now.items()}
+        lost, now = self._probes.losses(), kernel_boottime_ns()
+        lost["process not followed"] += self._unfollowed
+        new = {what: count - self._lost.get(what, 0) for what, count in lost.items()}
         if any(new.values()):
-            self._writer.write(batch_of(events.lost(boottime_ns(), count, what) for what, count in new.items() if count))
-        self._lost = now
+            self._output.write(events.lost(now, count, what) for what, count in new.items() if count)
+            self._output.until_ns = now
+        self._lost = lost
 
     def _write_waits(self, *, last: bool = False) -> None:
         """Write the totals that changed, and forget the places of processes that are gone."""
-        from forktrace.trace.stream import batch_of
 
         places, counts = self._probes.wait_totals()
-        if rows := self._places.changed(boottime_ns(), places, counts, self._stacks, last=last):
-            self._writer.write(batch_of(rows))
+        self._output.write(self._places.changed(self._output.until_ns, places, counts, self._stacks, last=last))
         if len(places) > MANY_PLACES:
             here = {(int(one["pid"]), int(one["start_ns"])) for one in self._probes.following()}
             gone = [place for place in places if (int(place["pid"]), int(place["start_ns"])) not in here]
@@ -341,41 +356,48 @@ class Recorder:
             self._cgroups[identity] = read_cgroup(pid)
         return self._cgroups[identity]
 
-    def _close(self) -> None:
-        """Write the rest and the end."""
-        from forktrace.trace import events
-        from forktrace.trace.stream import batch_of
-
-        before_ns = boottime_ns()
-        still = self._probes.following()  # whoever began before and is not there has ended, and the ring says so if it can
+    def _write_rest(self) -> None:
+        """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
+        # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
+        self._still_at = kernel_boottime_ns(), self._probes.following()
         self._drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self._write()
             if not self._chunks:
                 break
+        self._write_sources(SOURCES_S)
         self._write_waits(last=True)
-        now = boottime_ns()
-        polled = [
-            events.waits(now, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
+        still = self._probes.following()
+        self._output.write(
+            events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
-        ]
+        )
+
+    def _write_end(self) -> None:
+        """Close the trace at the moment up to which it is whole."""
+        still = self._probes.following()
         self._know_better(still, still["zombie_ns"])
-        for one in still[still["zombie_ns"] > 0]:
-            age_ns = now - int(one["zombie_ns"])
-            if self._worst is None or age_ns > self._worst[0]:
-                self._worst = (age_ns, int(one["pid"]), 0, "")
+        self._closing.note_open(still, self._output.until_ns)
         totals = {
             "events": dict(self._counts),
             "lost": {what: count for what, count in self._lost.items() if count},
             "processes": self._counts["fork"] + self._lost.get("fork", 0),
-            "still_running": int((still["exit_ns"] == 0).sum()),
+            "still_running": self._running(),
+            **({"full": self._full} if self._full else self._still()),
         }
-        if any(self._lost.values()) and len(still) <= STILL_MOST:
-            here = [[int(one["pid"]), int(one["start_ns"]), int(one["exit_ns"] != 0)] for one in still]
-            totals["still"] = {"at_ns": before_ns, "processes": here}
-        self._writer.write(batch_of([*polled, events.end(now, json.dumps(totals))]))
-        self._writer.close()
+        self._output.close(totals)
         self._probes.close()
+        self._registry.helper.close()
+        if self._sources:
+            self._sources.helper.close()
+
+    def _still(self) -> dict[str, Any]:
+        """Who was still there, where events were lost: of all others it is known that they are gone."""
+        at_ns, still = self._still_at
+        if not any(self._lost.values()) or len(still) > STILL_MOST:
+            return {}
+        here = [[int(one["pid"]), int(one["start_ns"]), int(one["exit_ns"] != 0)] for one in still]
+        return {"still": {"at_ns": at_ns, "processes": here}}
 
     def _say(self, text: str) -> None:
         if self._words:
@@ -400,9 +422,11 @@ class Recorder:
     def _say_closing(self) -> None:
         if not self._counts:  # the command could not be started, which is said elsewhere
             return
-        if self._worst:
-            lasted, pid, by, call = self._worst
-            self._say(f"{zombie_headline(str(pid), lasted / 1e6)}, {ending_of_zombie(by, call)}")
+        if worst := self._closing.worst():
+            self._say(worst)
+        if self._full:
+            runs_on = "; what was recorded runs on" if self._attach else "" if self._ended_at else "; the command runs on"
+            self._say(f"the trace is full (--max-size {size(self._full)}), the recording ended{runs_on}")
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
@@ -410,14 +434,4 @@ class Recorder:
             kinds = ", ".join(f"{number:,} {what}" for what, number in self._lost.items() if number)
             self._say(f"events were lost: {kinds}; the report marks what they may have touched")
         if self._is_file:
-            self._say(f"next: forktrace {'why' if self._worst else 'report'} {shlex.quote(self._path)}")
-
-
-def ending_of_zombie(by: int, call: str) -> str:
-    """Return in words how a zombie was released by the call (`reap_call`) of the process `by`; no call: it was not."""
-    if not call:
-        return "and still is: nobody reaped it"
-    if call == "kernel":
-        return "until the kernel released it: its PID namespace died"
-    how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
-    return f"until {by or 'another process'} reaped it{how}"
+            self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(self._path)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ _STRUCT_OF: Final = {
     "signal": "signal_record",
     "oom": "signal_record",
 }
+PIECE_BYTES: Final = 4 << 20
+TEXT_BYTES: Final = 32 << 20
 MOMENTS: Final = (None, *FOUND_DEAD)  # enum moment
 JOINED: Final = (ORIGINS.index("attached"), ORIGINS.index("adopted"))
 _EAGAIN: Final = 11  # a limit was met
@@ -38,6 +40,16 @@ _EAGAIN: Final = 11  # a limit was met
 def layout() -> Mapping[str, np.dtype[Any]]:
     """Return the numpy type of the records of each kind."""
     return {kind: layouts()[name] for kind, name in _STRUCT_OF.items()}
+
+
+def pieces(chunk: bytes, most: int = PIECE_BYTES) -> Iterator[bytes]:
+    """Cut what lies in the ring buffer into pieces of whole records: what becomes of one takes many times its size."""
+    words, start, at = memoryview(chunk).cast("I"), 0, 0
+    while at < len(words):
+        at += record_words(words[at])
+        if (at - start) * 4 >= most or at >= len(words):
+            yield chunk[start * 4 : at * 4]
+            start = at
 
 
 def split(chunk: bytes) -> tuple[dict[str, Records], dict[str, list[bytes]]]:
@@ -62,7 +74,7 @@ def _by_kind(chunk: bytes) -> dict[str, list[tuple[int, int]]]:
 
 
 def _gather(data: npt.NDArray[np.uint8], starts: list[int], kind: np.dtype[Any]) -> Records:
-    rows = data[np.array(starts)[:, None] + np.arange(kind.itemsize)]
+    rows = np.lib.stride_tricks.sliding_window_view(data, kind.itemsize)[starts]
     return np.ascontiguousarray(rows).view(kind)[:, 0]
 
 
@@ -92,6 +104,26 @@ class Columns:
         order = np.argsort(self._values["time_ns"], kind="stable")
         done: dict[str, Column] = {name: (values[order], self._valid[name][order]) for name, values in self._values.items()}
         return done | {name: [texts[index] for index in order] for name, texts in self._texts.items()}
+
+
+def in_parts(columns: dict[str, Column], rows: int, most: int = TEXT_BYTES) -> Iterator[tuple[dict[str, Column], int]]:
+    """Yield the columns whole, or in parts that hold fewer characters than `most`, and the number of rows of each."""
+    held = 0
+    for column in columns.values():
+        if isinstance(column, list):
+            held += sum(map(len, filter(None, set(column))))
+    if held <= most or rows < 2:
+        yield columns, rows
+        return
+    for part in (slice(0, rows // 2), slice(rows // 2, rows)):
+        yield from in_parts({name: _cut(column, part) for name, column in columns.items()}, part.stop - part.start, most)
+
+
+def _cut(column: Column, part: slice) -> Column:
+    if not isinstance(column, tuple):
+        return column[part]
+    values, valid = column
+    return values[part], None if valid is None else valid[part]
 
 
 def columns_of(

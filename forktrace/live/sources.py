@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
+from forktrace.live.helper import Helper
 from forktrace.trace.stacks import Frame
 
 FILE_MOST: Final = 4 << 20  # bytes; of a longer file only the lines in its beginning are shown
@@ -17,39 +18,53 @@ _OF_WHO_LOOKS: Final = ("proc/", "dev/fd/", "dev/std")  # in the root; names tha
 
 
 class Sources:
-    """The lines that frames stand on, each once.
+    """The lines that frames stand on, each once; a helper reads them.
 
     `as_user(function, *arguments)` calls with the rights of the target's user. Relative names are looked up in `folder`.
     """
 
     def __init__(self, as_user: Callable[..., Any], folder: str) -> None:
-        self._as_user = as_user
-        self._folder = folder
+        self.helper = Helper(lambda request: lines_of(as_user, folder, *request))
         self._seen: set[tuple[str, int]] = set()
-        self._lines = lru_cache(64)(self._read)
 
-    def texts(self, frames: Iterable[Frame], libraries: Iterable[str]) -> Iterator[tuple[str, int, str]]:
-        """Yield file, line and text of what was not yielded before, except for the files of the standard library."""
+    def ask(self, frames: Iterable[Frame], libraries: Iterable[str]) -> None:
+        """Have read what was not asked for before, except for the files of the standard library."""
         folders = tuple(f"{folder}/" for folder in libraries)
+        wanted: dict[str, list[int]] = {}
         for file, line, _ in frames:
             if (file, line) in self._seen or len(self._seen) >= LINES_MOST:
                 continue
             if file.startswith("<") or (file.startswith(folders) and "-packages/" not in file):
                 continue
             self._seen.add((file, line))
-            lines = self._lines(file)
-            if 0 < line <= len(lines) and (text := lines[line - 1].strip()[:TEXT_MOST]):
-                yield file, line, text
+            wanted.setdefault(file, []).append(line)
+        for file, lines in wanted.items():
+            self.helper.ask([file, lines])
 
-    def _read(self, file: str) -> list[str]:
-        path = os.path.join(self._folder, file)
-        if os.path.normpath(path).lstrip("/").startswith(_OF_WHO_LOOKS):
-            return []
-        try:
-            data: bytes = self._as_user(read_regular, path)
-        except (OSError, ValueError):
-            return []
-        return data.decode("utf-8", "backslashreplace").split("\n")
+    def take(self, patience_s: float = 0.0) -> Iterator[tuple[str, int, str]]:
+        """Yield file, line and text of what has been read; with some patience, of all that was asked for."""
+        for (file, _), found in self.helper.wait(patience_s):
+            yield from ((file, line, text) for line, text in found or ())
+
+
+def lines_of(as_user: Callable[..., Any], folder: str, file: str, lines: Iterable[int]) -> list[tuple[int, str]]:
+    """Return these lines of a file with their text, as far as it can be read and has them."""
+    path = os.path.join(folder, file)
+    if os.path.normpath(path).lstrip("/").startswith(_OF_WHO_LOOKS):
+        return []
+    try:
+        there = _read_by(as_user, path).split(b"\n")
+    except (OSError, ValueError):
+        return []
+    texts = ((line, there[line - 1]) for line in lines if 0 < line <= len(there))
+    shown = ((line, raw.decode("utf-8", "backslashreplace").strip()[:TEXT_MOST]) for line, raw in texts)
+    return [(line, text) for line, text in shown if text]
+
+
+@lru_cache(4)
+def _read_by(as_user: Callable[..., Any], path: str) -> bytes:
+    data: bytes = as_user(read_regular, path)
+    return data
 
 
 def read_regular(path: str) -> bytes:
@@ -66,15 +81,15 @@ def read_regular(path: str) -> bytes:
 
 
 def open_regular(path: str) -> int:
-    """Return a descriptor of a regular file; anything else is not opened, or at least not waited for.
+    """Return a descriptor of a regular file; anything else is not opened: that may have effects of its own.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, is no regular file, or somebody holds a lease on it (fcntl(2)).
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is no regular file")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it has changed since
-        os.close(descriptor)
-        raise OSError(f"{path} is no regular file")
-    return descriptor
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            raise OSError(f"{path} is no regular file")
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    finally:
+        os.close(found)

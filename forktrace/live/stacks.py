@@ -6,8 +6,9 @@ in the location table (InternalDocs/code_objects.md).
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Final
@@ -19,13 +20,23 @@ from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import HANDLER, Frame, fold
 from forktrace.trace.waitstatus import signal_name
 
-MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes
+MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes,
+MOST_BYTES: Final = 64 << 20  # or when they take as much
+TEXT_MOST: Final = 256 << 10  # characters of a stack; of a longer one the outermost frames are left out
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
-_SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
+SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
 _NEGATIVE: Final = 1 << 31  # offsets are 32 bits wide, in two's complement
 _NO_LINE: Final = -128  # 3.10: in the place of a difference
+_LINES: Final = range(1 << 31)
+_BITS_MOST: Final = 60  # of a number in a location table, which no writer makes as long
 
-NO_RUNTIME, NOT_PYTHON, LOST = (STACK_STATUSES.index(name) for name in ("no-runtime", "not-python", "lost"))
+NO_RUNTIME, TRUNCATED, NOT_PYTHON, LOST = map(STACK_STATUSES.index, ("no-runtime", "truncated", "not-python", "lost"))
+
+
+def decode_text(data: bytes, width: int, version: int) -> str:
+    """Return the text that an interpreter keeps as `data`, `width` bytes a character."""
+    encoding = _ENCODINGS.get(width, "latin-1") if version >= 0x300 else "utf-8"
+    return data.decode(encoding, "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -42,19 +53,19 @@ class Code:
     def line(self, instruction: int) -> int:
         """Return the line of the instruction at this offset; 0: it has none; the function's before its first one (-1)."""
         if instruction >= _NEGATIVE:
-            return self.first_line
+            return self._lines[1][0]
         starts, lines = self._lines
         place = bisect_right(starts, instruction) - 1
         return lines[place] if place >= 0 else 0
 
     @cached_property
-    def _lines(self) -> tuple[list[int], list[int]]:
+    def _lines(self) -> tuple[array[int], array[int]]:
         """From which offset on which line holds."""
         decode = _before_3_10 if self.version < 0x30A else _in_3_10 if self.version == 0x30A else _from_3_11
-        starts, lines = [0], [self.first_line]
+        starts, lines = array("I", [0]), array("I", [self.first_line if self.first_line in _LINES else 0])
         for start, line in decode(self.table, self.first_line, self.version):
             starts.append(start)
-            lines.append(line)
+            lines.append(line if line in _LINES else 0)
         if self.is_cut:
             lines[-1] = 0
         return starts, lines
@@ -105,7 +116,7 @@ def _from_3_11(table: bytes, line: int, version: int) -> Iterator[tuple[int, int
 def _unsigned(table: bytes, place: int) -> tuple[int, int]:
     """Read 6 bits a byte, the lowest first, as long as bit 6 is set; return the number and the next place."""
     number = shift = 0
-    while place < len(table):
+    while place < len(table) and shift < _BITS_MOST:
         byte = table[place]
         place += 1
         number |= (byte & 63) << shift
@@ -146,6 +157,8 @@ class Stacks:
         self.new_frames: set[Frame] = set()
         self.interpreters: set[int] = set()
         self._frames: dict[tuple[int, int], Frame] = {}
+        self._cut: set[int] = set()  # stacks of which the outermost frames are left out
+        self._bytes = 0
 
     def add_code(self, record: bytes) -> None:
         """Take in a `struct code_record`."""
@@ -155,12 +168,10 @@ class Stacks:
         )
         self.interpreters.add(file)
         data = record[-(name_bytes + path_bytes + lines_bytes) :] if name_bytes + path_bytes + lines_bytes else b""
-        encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
-        name, path = (
-            text.decode(encodings.get(width, "latin-1"), "backslashreplace")
-            for text, width in ((data[:name_bytes], name_width), (data[name_bytes : name_bytes + path_bytes], path_width))
-        )
+        name = decode_text(data[:name_bytes], name_width, version)
+        path = decode_text(data[name_bytes : name_bytes + path_bytes], path_width, version)
         table = data[name_bytes + path_bytes :]
+        self._bytes += len(path) + len(name) + 9 * len(table)  # with two numbers a byte of it, at the most
         self._codes[key] = Code(path, name, first_line, table, version, lines_whole > lines_bytes)
 
     def add_stack(self, record: bytes) -> None:
@@ -168,20 +179,26 @@ class Stacks:
         head = layouts()["stack_record"].fields["frames"][1]  # type: ignore[index]
         identity, count = np.frombuffer(record, "<u8", 1)[0], int(np.frombuffer(record, "<u4", 1, 12)[0])
         frames = np.frombuffer(record, layouts()["frame"], count, head)
-        self._stacks[int(identity)] = self._folded(frames.tolist())
+        innermost_first = self._unfolded(frames.tolist())
+        text = None if innermost_first is None else fold(reversed(innermost_first))
+        if innermost_first and text and len(text) > TEXT_MOST:
+            text = fold(reversed(list(_fitting(innermost_first))))
+            self._cut.add(int(identity))
+        self._stacks[int(identity)] = text
+        self._bytes += len(text or "")
 
-    def _folded(self, frames: list[tuple[int, int, int]]) -> str | None:
-        """The text of frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
+    def _unfolded(self, frames: list[tuple[int, int, int]]) -> list[Frame] | None:
+        """Frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
         innermost_first: list[Frame] = []
         for key, instruction, handled in frames:
             frame = self._frame(key, instruction) if key else None
             if key and frame is None:
                 return None
-            if frame and frame.file != _SHIM:
+            if frame and frame.file != SHIM:
                 innermost_first.append(frame)
             if handled:
                 innermost_first.append(Frame(HANDLER, 0, signal_name(handled)))
-        return fold(reversed(innermost_first))
+        return innermost_first
 
     def _frame(self, key: int, instruction: int) -> Frame | None:
         found = self._frames.get((key, instruction))
@@ -204,12 +221,24 @@ class Stacks:
         if status == NO_RUNTIME:
             return None, NOT_PYTHON if self._not_python(identity) else NO_RUNTIME
         text = self._stacks.get(identity)
-        return text, LOST if identity and text is None else status
+        return text, LOST if identity and text is None else TRUNCATED if identity in self._cut else status
 
     def make_room(self) -> None:
         """Forget everything when it has become too much; the probes send it again when it is met."""
-        if len(self._stacks) > MOST_STACKS or len(self._frames) > 4 * MOST_STACKS:
+        if max(len(self._stacks), len(self._frames) // 4) > MOST_STACKS or self._bytes > MOST_BYTES:
             self._forget(list(self._codes), list(self._stacks))
             self._codes.clear()
             self._stacks.clear()
             self._frames.clear()
+            self._cut.clear()
+            self._bytes = 0
+
+
+def _fitting(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The first of `frames`, as many as a text may hold."""
+    room = TEXT_MOST
+    for frame in frames:
+        room -= len(fold([frame])) + 1
+        if room < 0:
+            return
+        yield frame

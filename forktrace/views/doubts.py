@@ -11,7 +11,7 @@ from rich.text import Text
 from forktrace.analysis.balance import Balance
 from forktrace.analysis.names import printable
 from forktrace.analysis.recording import Recording
-from forktrace.trace.words import count
+from forktrace.trace.words import count, size
 from forktrace.views import explanations
 from forktrace.views.screen import Grid
 
@@ -28,6 +28,8 @@ def limits(recording: Recording) -> Iterator[Text]:
         yield Text(f"Only a part is shown: {', '.join(parts)}.")
     if recording.cut:
         yield Text(f"The trace is not whole: {printable(recording.cut)}.", "red")
+    if recording.full:
+        yield Text(f"The recording ended because the trace was full: --max-size {size(recording.full)}.", "yellow")
     if lost := recording.lost():
         what = ", ".join(f"{number:,} {printable(kind)}" for kind, number in lost.items())
         yield Text(f"Events were lost: {what}. What they may have touched is marked *: numbers are then lower bounds.", "red")

@@ -53,13 +53,13 @@ def why(recording: Recording, process: int | None, console: Console) -> None:
     for line in lines:
         before, item = f" {line.mark:<{room}}", line.text.startswith("- ")
         text = line.text.removeprefix("- ")
-        _print_line(console, line._replace(text=text), f"{before}- " if item else before)
+        print_line(console, line._replace(text=text), f"{before}- " if item else before)
     zombies = int(table["zombie_ms"].notna().sum())
     if process is None and zombies > 1:
         print_text(console, Text(f"The longest of {zombies:,} zombies; `forktrace why TRACE PID` explains another one.", "dim"))
 
 
-def _print_line(console: Console, line: Line, before: str) -> None:
+def print_line(console: Console, line: Line, before: str) -> None:
     """Print a line, its source line beside it, or below where there is no room."""
     text, room = Text(line.text, line.style), console.width - len(before)
     if line.source is None:
@@ -323,8 +323,12 @@ class _Chain:
             )
 
     def _adopts(self) -> Iterator[Line]:
-        """Of an orphan who inherited it and did not reap it; of one who does so what helps."""
-        mine = next((one for one in self.adopters if not pd.isna(one.id) and one.id == self.row.id), None)
+        """Of an orphan who inherited it and did not reap it; of one who does so, and what helps.
+
+        A zombie that was there before the recording may be an orphan as well: of that it is told what its parent does.
+        """
+        whose = self.row.parent_id if self.row.origin == "attached" and self.row.state != "running" else self.row.id
+        mine = next((one for one in self.adopters if not pd.isna(one.id) and not pd.isna(whose) and one.id == whose), None)
         for one in filter(None, (self.not_init, mine)):
             yield Line("finding", f"{one.text} ({orphans.NAME})")
         if mine:
@@ -355,12 +359,12 @@ class _Chain:
             text = f"{self.parent} ended without waiting for it; {self.adopter} inherited it and has not waited for it either"
         yield Line("why", f"{text} ({printable(name)})")
         if len(stolen):
-            yield from _fix([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], stolen.iloc[0])
+            yield from fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], stolen.iloc[0])
         elif noticed or cause.accident:
             remedies = self._creator().fix if cause.fix is None or self.not_init else cause.fix
             site, stack = (row.fork_site, row.fork_stack) if cause.at == "fork" else (row.reap_site, row.reap_stack)
             own = not pd.isna(site) and calls_of(site, self._calls(stack))[0]
-            yield from _fix([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
+            yield from fix_lines([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
         elif not pd.isna(row.zombie_ms):
             yield Line("fix", "none needed: it was reaped at once")
         if self.not_init:
@@ -389,7 +393,7 @@ def _at_line(site: Any) -> str:
     return "" if pd.isna(site) else f" at {printable(site)}"
 
 
-def _fix(remedies: list[str], site: Any) -> Iterator[Line]:
+def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:
     """What would help, and the line to change."""
     where = "" if pd.isna(site) else printable(site).rpartition(" ")[0]
     if len(remedies) == 1:

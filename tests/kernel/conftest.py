@@ -52,13 +52,14 @@ def small_cgroup(controller: str, first: str, second: str, value: str) -> Path |
 def suite(
     record: Callable[..., Recorded], workload: Callable[[str], str], small_cgroups: list[str], open_folder: Path
 ) -> Recorded:
-    """The recording of calls, threads, waits, endings, families, limits, uring, namespaces, and calls under strace."""
+    """The recording of calls, threads, waits, endings, families, limits, uring, namespaces; the first two also under strace."""
     names = ("calls", "threads", "waits", "families", "uring", "namespaces")
     commands = [f"{name}={workload(name)}" for name in names]
     commands.append(f"endings={workload('endings')} {open_folder}")
     commands.append("limits=" + shlex.join([workload("limits"), str(UNUSED_UID), *small_cgroups]))
     if shutil.which("strace"):
         commands.append(f"strace=strace -f -qq -o /dev/null {workload('calls')}")
+        commands.append(f"traced-threads=strace -f -qq -o /dev/null {workload('threads')}")
     commands.append(f"python={PYTHON} {WORKLOADS / 'libraries.py'}")
     recorded = record([PYTHON, str(WORKLOADS / "driver.py"), *commands])
     assert recorded.returncode == 0, recorded.stderr

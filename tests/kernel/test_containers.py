@@ -233,3 +233,23 @@ def test_container_in_a_container(contained: Callable[[Sequence[str]], Contained
     one.tell("clear")
     assert one.end() == 0
     check(Recorded(trace, 0, "", ""), own, children, level=1, origin="forked")
+
+
+ORPHANS = "(sleep 0.2 &); (sleep 0.3 &); (sleep 0.5 &); sleep 0.4"  # two end before the command, one after
+
+
+def test_recorder_as_pid_1(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    """Where record is PID 1 it is the init: it reaps the orphans of the command, also when that has ended."""
+    trace = tmp_path / "run.arrows"
+    record = forktrace_command("record", "-q", "-o", str(trace), "--", "sh", "-c", f"{ORPHANS}; exit 3")
+    command = [*unshared(*NAMESPACES), *record]
+    assert subprocess.run(command, env=environment, timeout=PATIENCE_S, check=False).returncode == 3
+    recorded = Recorded(trace, 0, "", "")
+    recorded.assert_balanced()
+    recorded.assert_whole()
+    orphans = recorded.recording.orphans()
+    assert len(orphans) == 3
+    assert set(orphans["adopter_pid"]) == {1}
+    assert (orphans["outcome"] == "reaped").all()
+    assert recorded.table.loc[orphans["id"], "reaper_pid"].tolist() == [1] * 3
+    assert recorded.table.loc[orphans["id"], "zombie_ms"].max() < 1000

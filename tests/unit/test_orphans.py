@@ -179,3 +179,12 @@ def test_why_of_an_orphan_that_was_reaped() -> None:
     """Nothing is found, and nobody is warned."""
     said = told(made(*orphan(500, 100, 200), ev.reap(201 * MS, 500, by=100)), 2)
     assert not [one for one in said if one.startswith(("finding", "beware"))]
+
+
+def test_why_of_a_zombie_that_was_there_before() -> None:
+    """Whether it is an orphan is not known; what its parent does with orphans is."""
+    rows = [ev.fork(5 * MS, 400, by=None, parent=100, origin="attached"), ev.exit_(6 * MS, 400, parent=100)]
+    rows += [ev.zombie(6 * MS, 400, parent=100), *orphan(500, 100, 200)]
+    said = told(made(*rows), 1)
+    assert [one for one in said if one.startswith("finding 100 python, PID 1 of its namespace, inherited 1 orphan")]
+    assert not [one for one in said if one.startswith("beware")]

@@ -147,6 +147,15 @@ def test_what_is_not_known() -> None:
     assert "1 process: reap not seen; time is an upper bound; events were lost while it\n  lived." in doubts
 
 
+def test_a_full_trace_says_why_it_ended() -> None:
+    """With the size as it was typed; what else may stand there is none."""
+    for full, words in [(100 << 20, "because the trace was full: --max-size 100M."), (65537, "--max-size 65537.")]:
+        rows = [target(), ev.end(50 * MS, f'{{"full": {full}}}')]
+        assert words in text(recording(*rows, closed=False))
+    for full in ("null", "true", '"x"'):
+        assert "full" not in text(recording(target(), ev.end(50 * MS, f'{{"full": {full}}}'), closed=False))
+
+
 def test_balance_is_only_shown_when_it_does_not_hold() -> None:
     """A sum that does not come out is told; one that does is not."""
     rows = [target(), *child(500, 10, 20)]
