@@ -9,7 +9,7 @@ BIN := .venv/bin
 COUNT := 10000
 SEED := 1
 
-.PHONY: help setup system demo test test-kafka test-witness fuzz lint bench golden
+.PHONY: help setup system demo test test-kafka test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,12 @@ test-witness: setup ## CPython's own tests of processes under strace and other w
 	@$(MAKE) --no-print-directory system PACKAGES=libpython$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite
 	$(BIN)/python -m pytest tests/witness --witness
 	$(BIN)/python tests/witness/zombie_times.py
+
+test-crashes: setup ## kill a hundred recorders at random moments, ten of them from their first; needs root
+	$(SUDO) $(BIN)/python -m pytest tests/kernel/test_crashes.py -k 'killed or left' --crashes 100 -s
+
+soak: setup ## ten minutes of mixed forks at full speed: no loss, flat memory; needs root
+	$(SUDO) $(BIN)/python tests/soak.py $(or $(SECONDS),600)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

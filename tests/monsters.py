@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -84,6 +85,12 @@ def nameless(count: int) -> bytes:
     return trace_of([BASE[0], *rows])
 
 
+def totals(number: int) -> bytes:
+    """Return a trace whose last row gives this for all that there is to count."""
+    said = dict.fromkeys(("processes", "still_running", "clock_offset_ns", "full"), number)
+    return trace_of([*BASE, ev.end(9, json.dumps(said | {"lost": said, "still": said}))], closed=False)
+
+
 def far_apart() -> bytes:
     """Return a trace of the first and the last moments that there are."""
     rows = [BASE[0], ev.fork(2**62 - 2, 101, by=100), ev.exit_(2**62 - 1, 101)]
@@ -99,6 +106,7 @@ QUICK: Final[Mapping[str, Callable[[], bytes]]] = {
     "a command of folders": lambda: trace_of([*BASE], command=["/" + "a/" * 100_000 + "$"]),
     "argv of folders": lambda: base_and(lambda i: ev.exec_(6, 101, ["/" + "a/" * 30_000 + "$"], file="x")),
     "a line of 5,000 digits": lambda: with_stack(lambda i: f"/x.py:{'9' * 5000} f"),
+    "totals of 4,000 digits": lambda: totals(int("9" * 4000)),
     "far apart": far_apart,
     "no rows": lambda: trace_of(closed=False),
 }

@@ -145,9 +145,13 @@ class Log:
 
     @cached_property
     def totals(self) -> dict[str, Any]:
-        """What the last row says of the whole recording (docs/trace-format.md); {} where there is none."""
+        """What the last row says of the whole recording (docs/trace-format.md); {} where there is none.
+
+        That it is an object was checked when it was read. Numbers of hundreds of digits are left out.
+        """
         ends = self.texts("detail", self.rows("end"))
-        return dict(json.loads(ends.iloc[-1])) if len(ends) else {}  # checked to be an object when it was read
+        found: dict[str, Any] = json.loads(ends.iloc[-1]) if len(ends) else {}
+        return {key: value for key, value in found.items() if not isinstance(value, int) or abs(value) <= NEVER}
 
     @cached_property
     def still(self) -> tuple[int, Ints, Flags]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = N
         UsageError: the file of rules is none.
     """
     return Recording(stream.read(path), causes=causes)
+
+
+_CLOCK_STEP_NS: Final = 1_000_000_000  # less may be a recorder that had to wait between two looks at a clock
 
 
 class Call(NamedTuple):
@@ -73,6 +76,13 @@ class Recording:
         """The --max-size in bytes at which the recording ended; None: it ended otherwise."""
         size = self._history.log.totals.get("full")
         return size if type(size) is int else None
+
+    @property
+    def clock_step_ns(self) -> int:
+        """By how much the wall clock was set during the recording, in ns; times of day go on as at its start. 0: it was not."""
+        offset = self._history.log.totals.get("clock_offset_ns")
+        step = offset - self.header["clock_offset_ns"] if type(offset) is int else 0
+        return step if abs(step) > _CLOCK_STEP_NS else 0
 
     @property
     def start_ns(self) -> int:

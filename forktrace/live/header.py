@@ -16,6 +16,11 @@ def working_directory() -> str:
     return os.readlink("/proc/self/cwd")
 
 
+def clock_offset_ns() -> int:
+    """Return what to add to a CLOCK_BOOTTIME time to get Unix time, now. Only who sets the clock changes it: NTP turns both."""
+    return time.time_ns() - kernel_boottime_ns()
+
+
 def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
     """Return what is known of a recording at its start (docs/trace-format.md)."""
     from forktrace import __version__
@@ -32,7 +37,7 @@ def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
         "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "kernel": platform.release(),
         "start_ns": start_ns,
-        "clock_offset_ns": time.time_ns() - start_ns,
+        "clock_offset_ns": clock_offset_ns(),
         "recorder_pid": os.getpid(),
         "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
     }

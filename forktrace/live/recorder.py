@@ -21,6 +21,7 @@ from forktrace.errors import ForktraceError, UsageError
 from forktrace.live.capabilities import become_recorder
 from forktrace.live.channel import Channel, Message
 from forktrace.live.closing import Closing
+from forktrace.live.header import clock_offset_ns
 from forktrace.live.line import Progress
 from forktrace.live.ownership import Ownership
 from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
@@ -383,6 +384,7 @@ class Recorder:
             "lost": {what: count for what, count in self._lost.items() if count},
             "processes": self._counts["fork"] + self._lost.get("fork", 0),
             "still_running": self._running(),
+            "clock_offset_ns": clock_offset_ns(),
             **({"full": self._full} if self._full else self._still()),
         }
         self._output.close(totals)

@@ -11,7 +11,7 @@ from rich.text import Text
 from forktrace.analysis.balance import Balance
 from forktrace.analysis.names import printable
 from forktrace.analysis.recording import Recording
-from forktrace.trace.words import count, size
+from forktrace.trace.words import count, duration, size
 from forktrace.views import explanations
 from forktrace.views.screen import Grid
 
@@ -59,6 +59,9 @@ def doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
     inferred = int(table["notes"].str.contains("clearing start inferred", regex=False, na=False).sum())
     if inferred:
         yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")
+    if step_ns := recording.clock_step_ns:
+        how = f"{'forward' if step_ns > 0 else 'back'} by {duration(abs(step_ns) / 1e6)}"
+        yield Text(f"The clock was set {how} during the recording: times of day go on as at its start.")
     yield from _balance(recording.balance())
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from recorded import MARK, PATIENCE_S, Recorded, footprint, forktrace_command, processes_with, wait_until
+from recorded import MARK, PATIENCE_S, Recorded, children, footprint, forktrace_command, processes_with, wait_until
 
 import forktrace
 
@@ -92,13 +92,6 @@ def new_round(open_folder: Path, workload: Workload) -> Callable[[], Round]:
         return Round(folder, program)
 
     return make
-
-
-def children(pid: int) -> list[int]:
-    """The children of a process that is there, the first made first."""
-    with suppress(OSError):
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def recorder_of(launcher: int) -> int | None:

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 from rich.console import Console
-from traces import MS, child, consumer, known, recording, target
+from traces import BOOT_NS, MS, child, consumer, known, recording, target
 
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
@@ -154,6 +154,17 @@ def test_a_full_trace_says_why_it_ended() -> None:
         assert words in text(recording(*rows, closed=False))
     for full in ("null", "true", '"x"'):
         assert "full" not in text(recording(target(), ev.end(50 * MS, f'{{"full": {full}}}'), closed=False))
+
+
+@pytest.mark.parametrize(
+    ("step_ns", "words"),
+    [(3_600_000_000_000, "set forward by 1 h 00 min during"), (-2_500 * MS, "set back by 2.500 s during"), (900 * MS, None)],
+)
+def test_a_clock_that_was_set(step_ns: int, words: str | None) -> None:
+    """Is told, as times of day are those of the clock at the start."""
+    rows = [target(), ev.end(50 * MS, f'{{"clock_offset_ns": {BOOT_NS + step_ns}}}')]
+    doubts = " ".join(text(recording(*rows, closed=False, clock_offset_ns=BOOT_NS)).split())
+    assert words in doubts if words else "clock" not in doubts
 
 
 def test_balance_is_only_shown_when_it_does_not_hold() -> None:
