@@ -7,7 +7,7 @@ JAVA_PACKAGES := maven default-jre-headless
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 
-.PHONY: help setup system demo test test-kafka lint bench golden
+.PHONY: help setup system demo test test-kafka test-witness test-crashes soak lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,17 @@ test: setup lint ## everything that CI checks; what records needs root (sudo mak
 test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root
 	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'
 	$(BIN)/python -m pytest tests/kafka --kafka
+
+test-witness: setup ## CPython's own tests of processes under strace and other witnesses: an hour; needs root
+	@$(MAKE) --no-print-directory system PACKAGES=libpython$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite
+	$(BIN)/python -m pytest tests/witness --witness
+	$(BIN)/python tests/witness/zombie_times.py
+
+test-crashes: setup ## kill a hundred recorders at random moments, ten of them from their first; needs root
+	$(SUDO) $(BIN)/python -m pytest tests/kernel/test_crashes.py -k 'killed or left' --crashes 100 -s
+
+soak: setup ## ten minutes of mixed forks at full speed: no loss, flat memory; needs root
+	$(SUDO) $(BIN)/python tests/soak.py $(or $(SECONDS),600)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

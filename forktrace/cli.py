@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
 
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 _RECORD_FAILED: Final = 125  # as env and timeout end when they themselves fail
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as a shell sees the end of other programs whose reader has left
 _TABLES: Final = (
-    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen"),
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen", "orphans"),
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _WATCH_S: Final = 2.0
+_LEAST_SIZE: Final = 64 << 10  # of a trace
+_INQUIRY_S: Final = 10.0
 _PROCESS: Final = re.compile(r"#?[0-9]+")
 _SCENES: Final = tuple(each.name for each in SCENES)
 
@@ -79,6 +82,16 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
+class _Size(click.IntRange):
+    """A number of bytes, which may be written as 100M: K, M, G and T are powers of 1024."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"([0-9]{1,9})([KMGT]?)", value.upper())
+        if not found:
+            self.fail(f"{value!r} is not a size such as 100M.", param, ctx)
+        return super().convert(int(found[1]) << 10 * " KMGT".index(found[2] or " "), param, ctx)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="forktrace", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -87,7 +100,7 @@ def cli() -> None:
     \b
     Examples:
         forktrace doctor                            is all here that recording needs?
-        sudo forktrace record -- python consumer.py
+        forktrace record -- python consumer.py      asks sudo for the recorder alone
         forktrace report                            the newest recording here, in words
         forktrace why 4711                          one process, explained
         forktrace timeline -o consumer.png
@@ -99,8 +112,11 @@ def cli() -> None:
 @click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
 @force_option
 @click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
+@click.option(
+    "--max-size", metavar="SIZE", type=_Size(_LEAST_SIZE), help="Stop recording before the trace exceeds SIZE: 100M, 2G."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
-@click.option("--user", metavar="USER", help="Run the command as USER, a name or a number [default: who called sudo].")
+@click.option("--user", metavar="USER", help="As root, run the command as USER, a name or a number [default: you].")
 @click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
 @click.option("--no-source", is_flag=True, help="Leave the text of source lines out of the trace.")
 @click.option(
@@ -115,6 +131,7 @@ def record(
     output: str | None,
     force: bool,
     duration: float | None,
+    max_size: int | None,
     quiet: bool,
     user: str | None,
     no_stacks: bool,
@@ -126,19 +143,20 @@ def record(
 ) -> None:
     """Record a command's processes, or processes that run already.
 
-    Ends as the command ended, with the same status or signal; after -d with 0, while the command runs on. Its own failures
-    are 125, and 126 or 127 for a command that cannot be executed or found. With -p and --cgroup the processes are never
-    signalled and nothing waits for them: Ctrl-C, SIGTERM and -d end the recording, with 0.
+    Ends as the command ended, with the same status or signal; after -d or at --max-size with 0, while the command runs on.
+    Its own failures are 125, and 126 or 127 for a command that cannot be executed or found. With -p and --cgroup the
+    processes are never signalled and nothing waits for them: Ctrl-C, SIGTERM, -d and --max-size end the recording, with 0.
 
     \b
     Examples:
-        sudo forktrace record -- python consumer.py
-        sudo forktrace record -o run.arrows -d 60 -- make test
-        sudo forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
-        sudo forktrace record --cgroup /system.slice/consumer.service
+        forktrace record -- python consumer.py
+        forktrace record -o run.arrows -d 60 -- make test
+        forktrace record --max-size 100M -- python consumer.py
+        forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
+        forktrace record --cgroup /system.slice/consumer.service
     """
     shared: dict[str, Any] = {"output": output, "force": force, "duration_s": duration, "quiet": quiet}
-    shared |= {"stacks": not no_stacks, "source": not no_source, "own": own}
+    shared |= {"stacks": not no_stacks, "source": not no_source, "own": own, "max_size": max_size}
     try:
         if sum(map(bool, (command, pids, cgroup))) != 1:
             raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
@@ -181,17 +199,31 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
 @trace_argument
 @click.argument("pid", required=False)
 @causes_option
-def why(trace: str | None, pid: str | None, causes: str | None) -> None:
-    """Explain one process, from its fork to its reap.
+@click.option("-p", "--pid", "running", metavar="PID", type=click.IntRange(1), help="A process that runs now, or a zombie.")
+@click.option("-d", "--duration", metavar="SEC", type=_Seconds(0, 1e6), help=f"With -p: answer after SEC [{_INQUIRY_S:g}].")
+def why(trace: str | None, pid: str | None, causes: str | None, running: int | None, duration: float | None) -> None:
+    """Explain one process, recorded or running.
 
-    Says who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier, and what the
-    program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+    Of a recording: who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier,
+    and what the program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+
+    With -p PID, of a process that runs now: its zombies, where each of its threads is and what it waits for, then what it
+    does within SEC: whether it starts or waits for children. Of a zombie it is the parent. The process is neither stopped
+    nor signalled.
 
     \b
     Examples:
         forktrace why
         forktrace why run.arrows 4711
+        sudo forktrace why -p 4711
     """
+    if running is not None:
+        if trace is not None:
+            raise UsageError("a recording, or -p PID that runs now?", "leave one of them out")
+        _inquire(running, _INQUIRY_S if duration is None else duration, causes)
+        return
+    if duration is not None:
+        raise UsageError("-d is for -p PID", "leave it out")
 
     from forktrace.views.why import why
 
@@ -199,6 +231,29 @@ def why(trace: str | None, pid: str | None, causes: str | None) -> None:
         trace, pid = None, trace
     recording = _read(trace, None, None, None, causes)
     why(recording, recording.find_process(pid) if pid else None, _console())
+
+
+def _inquire(pid: int, seconds: float, causes: str | None) -> None:
+    """Print what is known of a running process at once, and after `seconds` of watching what that has added."""
+    from forktrace.live.inquiry import Inquirer, watch
+    from forktrace.views import inquiry as view
+
+    inquirer, console = Inquirer(pid), _console()
+    first = inquirer.look()
+    if first is None:
+        raise UsageError(f"process {pid} has just ended")
+    again = f'sudo "$(command -v forktrace)" why -p {pid}'
+    view.show(console, first)
+    if first.parent and seconds:
+        _say(f"forktrace: watching for {seconds:g} s whether it starts or waits for children (Ctrl-C: no longer)")
+        watched = watch(inquirer, seconds)
+        view.answer(console, first, watched, _read(watched.trace, None, None, None, causes) if watched.trace else None)
+        if watched.missing:
+            _say(f"forktrace: its forks and waits were not seen: {watched.missing}")
+    if first.denied and os.geteuid() == 0:
+        raise PermissionMissing("where its threads are is not for you to see", "it takes CAP_SYS_PTRACE")
+    if first.denied:
+        raise PermissionMissing("where its threads are is not for you to see", again)
 
 
 @cli.command()
@@ -290,7 +345,7 @@ def _show_zombies(as_json: bool, watch_s: float | None) -> None:
         view.show(console, seen, clock=watch_s is not None)
         if seen.zombies and watch_s is None:
             _say("forktrace: next: forktrace ps --watch, for how fast they grow")
-            _say("  or record the program from its start, for the lines that fork them: sudo forktrace record -- COMMAND")
+            _say("  or record the program from its start, for the lines that fork them: forktrace record -- COMMAND")
     while watch_s is not None:
         time.sleep(watch_s)
         if as_json:
@@ -379,9 +434,9 @@ def demo(
 
     \b
     Examples:
-        sudo forktrace demo
+        forktrace demo
         forktrace demo --list
-        sudo forktrace demo kafka --speed 2 -o consumer
+        forktrace demo kafka --speed 2 -o consumer
     """
     from forktrace.live import demo
     from forktrace.scenes import scene as scene_of
@@ -400,7 +455,6 @@ def demo(
     demo.check_modules(chosen)
     if not force:
         demo.check_absent(Path(trace), Path(picture))
-    demo.check_root(chosen)
     status = demo.record_scene(chosen, Path(trace), speed=speed, force=force, say=_say, feeding=feeding)
     if status:
         sys.exit(status if status > 0 else 128 - status)
@@ -412,16 +466,17 @@ def _say(line: str) -> None:
 
 
 def _show(trace: str, picture: str, force: bool) -> None:
-    """Print the report of a trace and draw its timeline, which shall belong to whom the trace belongs to."""
+    """Print the report of a trace and draw its timeline; under sudo with the rights of its caller, who owns both."""
+    from forktrace.analysis import recording  # noqa: F401 - with our own rights, like the two below
+    from forktrace.live.user import as_user, invoking_user
     from forktrace.views.report import report
     from forktrace.views.timeline import write_timeline
 
-    recording = _read(trace, None, None, None, says_cut=True)
-    report(recording, _console())
-    with _sink(picture, force) as sink:
-        write_timeline(recording, sink, "png")
-        owner = os.stat(trace)
-        os.fchown(sink.fileno(), owner.st_uid, owner.st_gid)
+    who = invoking_user()
+    recorded = as_user(who, partial(_read, trace, None, None, None, says_cut=True))
+    report(recorded, _console())
+    with _sink(picture, force, partial(as_user, who)) as sink:
+        write_timeline(recorded, sink, "png")
     _say(f"wrote {trace} and {picture}; next: forktrace why {trace}")
 
 
@@ -433,7 +488,7 @@ def doctor() -> None:
 
     \b
     Example:
-        sudo forktrace doctor
+        forktrace doctor
     """
     from forktrace.errors import MachineLacks
     from forktrace.live.doctor import examine
@@ -489,13 +544,13 @@ def _newest() -> str:
 
 
 @contextlib.contextmanager
-def _sink(output: str, force: bool) -> Iterator[BinaryIO]:
-    """Open a new file for what a command writes; it is removed again when that fails. `-` is stdout."""
+def _sink(output: str, force: bool, call: Callable[..., Any] = lambda do, *told: do(*told)) -> Iterator[BinaryIO]:
+    """Open a new file for what a command writes; it is removed again when that fails. `-` is stdout. `call` opens, removes."""
     if output == "-":
         yield sys.stdout.buffer
         return
     try:
-        file = open(output, "wb" if force else "xb")  # noqa: SIM115 - closed below
+        file = call(open, output, "wb" if force else "xb")
     except FileExistsError:
         raise UsageError(f"{output} exists", "name another with -o, or overwrite it with --force") from None
     try:
@@ -503,7 +558,7 @@ def _sink(output: str, force: bool) -> Iterator[BinaryIO]:
             yield file
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(output)
+            call(os.unlink, output)
         raise
 
 

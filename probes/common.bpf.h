@@ -47,8 +47,9 @@ struct process {
     u64 zombie_ns; /* first notification of a parent; 0: none */
     u64 parent;    /* signal_struct of the real parent at exit or at the last handing over */
     struct who parent_name;
-    u64 adopter; /* signal_struct of who inherited its children, set at exit */
-    struct who adopter_name;
+    struct who adopter_name; /* who inherited its children, set at exit */
+    u64 handed_ns;           /* its parent died between its exit and its release, and left it to the heir; 0: no */
+    struct who heir_name;
     u64 empty_waits; /* wait calls for this very child that came back empty */
     struct number numbers[NS_LEVELS];
     u64 program; /* the file that runs, by file_key, and where its code begins */
@@ -63,6 +64,7 @@ struct process {
     u8 reaped;
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
     u8 adopter_disposition;
+    u8 heir_disposition;
     u8 parent_is_init; /* the parent is followed, and the init of its PID namespace */
     u8 not_python; /* what runs is known to be no interpreter */
     u8 exit_from;

@@ -147,22 +147,37 @@ static __always_inline void report_autoreap(struct process *process, u64 time_ns
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
+/* `dead`, the parent of `child`, leaves it to the heir of its children. */
+static __always_inline void hand_on(struct process *child, struct process *dead)
+{
+    child->handed_ns = dead->exit_ns;
+    child->heir_name = dead->adopter_name;
+    child->heir_disposition = dead->adopter_disposition;
+}
+
 /* It was released and no wait of ours took it: its parent ignores SIGCHLD (autoreap, at the notification); or its parent died and left
  * the zombie to an adopter that does (autoreap, at that parent's own notification, for the adopter itself gets none); or its PID
  * namespace died; or somebody waited whose system calls raise no event. */
 static __always_inline void report_release(struct process *process)
 {
-    u64 parent_signal = process->parent;
+    u64 parent_signal = process->parent, notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
     struct process *parent = followed.lookup(&parent_signal);
-    int dying_init = process->parent_is_init && (!parent || parent->exit_ns); /* it cannot go before its children */
+    int parent_lives = 0;
+    if (parent && parent->start_ns == process->parent_name.start_ns) { /* else it has gone, and the address has a new owner */
+        parent_lives = !parent->exit_ns;
+        if (!parent_lives) {
+            hand_on(process, parent);
+            process->handed_ns = parent->zombie_ns ? parent->zombie_ns : parent->exit_ns;
+        }
+    }
+    int dying_init = process->parent_is_init && !parent_lives; /* it cannot go before its children */
     if (!dying_init && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
-        u64 notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
         report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
         return;
     }
-    if (!dying_init && parent && parent->exit_ns && ignores(parent->adopter_disposition)) {
-        u64 left_ns = parent->zombie_ns ? parent->zombie_ns : parent->exit_ns;
-        report_autoreap(process, left_ns, &parent->adopter_name, parent->adopter_disposition);
+    if (!dying_init && process->handed_ns && ignores(process->heir_disposition)) {
+        u64 left_ns = process->handed_ns > notified_ns ? process->handed_ns : notified_ns;
+        report_autoreap(process, left_ns, &process->heir_name, process->heir_disposition);
         return;
     }
     struct wait_record *record = ring.ringbuf_reserve(sizeof(struct wait_record));
@@ -172,7 +187,7 @@ static __always_inline void report_release(struct process *process)
     }
     __builtin_memset(record, 0, sizeof(*record));
     begin(&record->head, REAP, process, 0);
-    record->head.by = process->parent_name;
+    record->head.by = process->handed_ns ? process->heir_name : process->parent_name;
     record->zombie_ns = process->zombie_ns;
     record->empty_waits = process->empty_waits;
     record->call = dying_init ? KERNEL : UNSEEN;
@@ -398,8 +413,10 @@ static __always_inline struct process *join_in(u64 task, u8 origin)
     return process;
 }
 
-/* The children of a dying process that are not followed yet are so from now on. Their earlier life was before the recording. */
-static __always_inline void take_children(u64 task, u8 origin)
+/* The children of a dying process: with an origin, those that are not followed yet are so from now on, their earlier life was before
+ * the recording. Those that have exited learn of the heir of `dead`, 0: it is not followed. One that ignores SIGCHLD gets no
+ * notification that would say so. */
+static __always_inline void pass_children(u64 task, struct process *dead, u8 origin)
 {
     struct attaching *pass = attaching_now();
     u64 entry = 0;
@@ -408,15 +425,19 @@ static __always_inline void take_children(u64 task, u8 origin)
     for (int i = 0; i < 64; i++) {
         if (entry == task + task_children)
             return;
-        u64 child = entry - task_sibling, signal = signal_of(child);
-        if (!followed.lookup(&signal)) {
-            join_in(child, origin);
+        u64 task_of_child = entry - task_sibling, signal = signal_of(task_of_child);
+        struct process *child = followed.lookup(&signal);
+        if (child && child->exit_ns && dead)
+            hand_on(child, dead);
+        if (!child && origin != NONE) {
+            join_in(task_of_child, origin);
             if (pass)
                 pass->added++; /* the next pass looks whether they are zombies */
         }
         READ(entry, entry);
     }
-    lose(CHILDREN_UNADOPTED);
+    if (origin != NONE)
+        lose(CHILDREN_UNADOPTED);
 }
 
 #if STACKS
@@ -485,11 +506,14 @@ static __always_inline void note_end(struct process *process, u64 task, u64 sign
     note_parent(process, parent);
     nobody(&process->adopter_name);
     if (adopter) {
-        process->adopter = signal_of(adopter);
         process->adopter_disposition = disposition_of(adopter, SIGCHLD);
         name_process(&process->adopter_name, adopter);
     }
     process->exit_ns = bpf_ktime_get_boot_ns();
+    parent = process->parent;
+    struct process *dead = followed.lookup(&parent);
+    if (dead && dead->exit_ns) /* it has died, and has not got to leaving its children yet */
+        hand_on(process, dead);
     report_exit(process, task, leader, signal, AS_SEEN);
 }
 
@@ -518,10 +542,13 @@ static __always_inline int ended(u64 task, u64 group_dead)
     struct process *process = followed.lookup(&signal);
     if (process && process->exit_ns)
         return 0;
+    u8 origin = NONE;
     if (process)
         note_end(process, task, signal);
     if (process ? is_attaching() : goes_to_followed(task))
-        take_children(task, process ? ATTACHED : ADOPTED);
+        origin = process ? ATTACHED : ADOPTED;
+    if (process || origin != NONE)
+        pass_children(task, process, origin);
     return 0;
 }
 

@@ -127,24 +127,23 @@ static __always_inline void find_child(struct wait_call *call)
     call->child = followed.lookup(&call->child_signal);
 }
 
-/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not.
- * What the call says of it may have been changed by another thread before it could be read: a followed one that was not released is not
- * the one. */
+/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. Who
+ * is not followed is none of the waiter's children, which are: it is a thread, or a stranger, that the waiter traces. What the call
+ * says of it may have been changed by another thread before it could be read: a followed one that was not released is not the one. */
 static __always_inline void report_ended(struct wait_call *call)
 {
     struct process *child = call->child;
-    if (call->options & WNOWAIT || (child && child->exit_ns && child->parent != call->signal)) {
+    if (call->options & WNOWAIT || !child || (child->exit_ns && child->parent != call->signal)) {
         report_wait(call, WAIT);
         return;
     }
-    if (child && !released_by(call, child, call->child_signal)) {
+    if (!released_by(call, child, call->child_signal)) {
         call->child = 0;
         call->ns_pid = 0;
         report_wait(call, WAIT);
         return;
     }
-    if (child)
-        child->reaped = 1;
+    child->reaped = 1;
     report_wait(call, REAP);
 }
 

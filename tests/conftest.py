@@ -37,14 +37,18 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make test-kafka` ask for what nothing else needs."""
+    """Let `make test-kafka` and others ask for what nothing else needs."""
     parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
+    parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
+    parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs root where there is none, except in CI, where it has to run; and what `make test-kafka` runs."""
+    """Skip what needs root where there is none, except in CI, where it has to run; and what has a `make` target of its own."""
     if item.get_closest_marker("kafka") and not item.config.getoption("--kafka"):
         pytest.skip("Apache Kafka is not asked for: make test-kafka")
+    if item.get_closest_marker("witness") and not item.config.getoption("--witness"):
+        pytest.skip("all of CPython's tests are not asked for: make test-witness")
     if item.get_closest_marker("root") and os.geteuid() != 0 and not os.environ.get("CI"):
         pytest.skip("records real processes: needs root (sudo make test)")
 

@@ -77,6 +77,14 @@ def footprint() -> tuple[list[str], list[str]]:
     return [line for line in Path("/proc/self/mounts").read_text().splitlines() if "tracefs" in line], pinned
 
 
+def children(pid: int) -> list[int]:
+    """The children of a process that its main thread made, the first made first; none when it is gone."""
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Return when `condition` holds; fail, naming `what`, when it does not in time."""
     deadline = time.monotonic() + timeout_s

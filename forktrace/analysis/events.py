@@ -134,8 +134,9 @@ def _fork(log: Log, rows: Ints) -> Iterator[str]:
 
 
 def _fork_failed(log: Log, rows: Ints) -> Iterator[str]:
-    for (result,), limit in zip(_integers(log, ("result",), rows), _texts(log, "detail", rows), strict=True):
-        yield errno_name(result) + (f" ({limit})" if limit else "")
+    for (result, most), limit in zip(_integers(log, ("result", "count"), rows), _texts(log, "detail", rows), strict=True):
+        value = "" if most == NONE else f" of {most:,}"
+        yield errno_name(result) + (f" ({limit}{value})" if limit else "")
 
 
 def _exec(log: Log, rows: Ints) -> Iterator[str]:

@@ -6,12 +6,12 @@ import json
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis import events, lifecycles, moments, rules, selection, signals, starts, stolen, waits, zombies
+from forktrace.analysis import events, lifecycles, moments, orphans, rules, selection, signals, starts, stolen, waits, zombies
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
@@ -30,6 +30,9 @@ def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = N
         UsageError: the file of rules is none.
     """
     return Recording(stream.read(path), causes=causes)
+
+
+_CLOCK_STEP_NS: Final = 1_000_000_000  # less may be a recorder that had to wait between two looks at a clock
 
 
 class Call(NamedTuple):
@@ -84,6 +87,19 @@ class Recording:
     def cut(self) -> str | None:
         """Why the trace was cut off or not closed; None: it is whole."""
         return self.trace.cut
+
+    @property
+    def full(self) -> int | None:
+        """The --max-size in bytes at which the recording ended; None: it ended otherwise."""
+        size = self._totals.get("full")
+        return size if type(size) is int else None
+
+    @property
+    def clock_step_ns(self) -> int:
+        """By how much the wall clock was set during the recording, in ns; times of day go on as at its start. 0: it was not."""
+        offset = self._totals.get("clock_offset_ns")
+        step = offset - self.header["clock_offset_ns"] if type(offset) is int else 0
+        return step if abs(step) > _CLOCK_STEP_NS else 0
 
     @property
     def start_ns(self) -> int:
@@ -162,6 +178,10 @@ class Recording:
         """Return one row per stolen reap: `analysis.stolen.stolen`."""
         return self._stolen
 
+    def orphans(self) -> pd.DataFrame:
+        """Return one row per orphan and process that inherited it: `analysis.orphans.orphans`."""
+        return self._orphans
+
     def processes_at(self, time_ns: int) -> pd.DataFrame:
         """Return one row per process that was there at a moment, CLOCK_BOOTTIME ns: `analysis.moments.processes_at`.
 
@@ -205,10 +225,8 @@ class Recording:
         seen = table[log.fork_row != NONE]
         states = seen["state"].value_counts()
         autoreaped = int(((seen["reap_call"] == "autoreap") & (seen["state"] == "gone")).sum())
-        ends = log.texts("detail", log.rows("end"))
-        totals = json.loads(ends.iloc[-1]) if len(ends) else {}
         lost = self.lost().get("fork", 0)
-        started = totals.get("processes")
+        started = self._totals.get("processes")
         gone = int(states["gone"])
         return Balance(
             started if isinstance(started, int) else len(seen) + lost,
@@ -222,6 +240,14 @@ class Recording:
     @cached_property
     def _history(self) -> History:
         return History(Log(self.trace), self._rules) if self.whole is self else self.whole._history
+
+    @cached_property
+    def _totals(self) -> dict[str, Any]:
+        """What the last event says; nothing when it is missing."""
+        log = self._history.log
+        ends = log.texts("detail", log.rows("end"))
+        totals: dict[str, Any] = json.loads(ends.iloc[-1]) if len(ends) else {}
+        return totals
 
     @cached_property
     def _lifecycles(self) -> pd.DataFrame:
@@ -278,6 +304,11 @@ class Recording:
     def _stolen(self) -> pd.DataFrame:
         table = stolen.stolen(self._history)
         return self._part(table, table["id"], table["thief_id"])
+
+    @cached_property
+    def _orphans(self) -> pd.DataFrame:
+        table = orphans.orphans(self._history)
+        return self._part(table, table["id"], table["adopter_id"])
 
     def _part(self, table: pd.DataFrame, *columns: pd.Series) -> pd.DataFrame:
         """The rows of a table with `time_ns` that are selected."""

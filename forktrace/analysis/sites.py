@@ -227,7 +227,7 @@ class Sites:
     def _packages_run(self) -> list[set[str]]:
         """The package that each distinct program runs."""
         entries = self._entries[1]
-        found = [_named_package(entry, self.libraries) for entry in entries]
+        found = [named_package(entry, self.libraries) for entry in entries]
         rows = np.flatnonzero(self.code != NONE)
         entry = self._entry_at(self._acting(rows), self._log.time_ns[rows])
         pairs = np.unique(np.stack([self.code[rows], entry])[:, entry != NONE], axis=1)
@@ -251,7 +251,7 @@ def _roots(log: Log) -> Iterator[tuple[str, str]]:
             continue  # the path patterns stand in for it
 
 
-def _named_package(entry: Entry, libraries: Libraries) -> set[str]:
+def named_package(entry: Entry, libraries: Libraries) -> set[str]:
     """The package that a command line itself names."""
     name = entry.module.partition(".")[0] or package_of(libraries.place(entry.script))
     return {name} - {""}

@@ -219,10 +219,14 @@ def failed_forks(history: History) -> pd.DataFrame:
         id, tid   Int64      the process and the thread that called
         errno     Int64      the error's number
         limit     string     which limit was met; `<NA>`: cannot be told
+        allowed   Int64      how many threads and processes that limit allows; `<NA>`: cannot be told
+        zombies   int64      how many processes of the recording were zombies then
         site      string     line that called
     """
     log = history.log
     rows = log.rows("fork-failed")
+    zombie = history.zombie_ns != NONE
+    born_ns, gone_ns = np.sort(history.zombie_ns[zombie]), np.sort(history.gone_ns[zombie])
     return pd.DataFrame(
         {
             "time_ns": log.time_ns[rows],
@@ -230,6 +234,9 @@ def failed_forks(history: History) -> pd.DataFrame:
             "tid": nullable(log.at("by_tid", rows)),
             "errno": nullable(log.at("result", rows)),
             "limit": log.texts("detail", rows),
+            "allowed": nullable(log.at("count", rows)),
+            "zombies": np.searchsorted(born_ns, log.time_ns[rows], "right")
+            - np.searchsorted(gone_ns, log.time_ns[rows], "right"),
             "site": history.sites.sites(rows, log.by_id[rows]),
         }
     )

@@ -9,7 +9,6 @@ import os
 import pwd
 import select
 import signal
-import socket
 import stat
 import time
 from collections.abc import Iterable, Sequence
@@ -17,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from forktrace.errors import ForktraceError, PermissionMissing, UsageError
-from forktrace.live.launch import check_output, default_name, hand_over, merged, opened, receive, send, start_recorder
+from forktrace.errors import UsageError
+from forktrace.live.elevation import RecorderProcess
+from forktrace.live.launch import check_output, default_name, merged, opened
 from forktrace.live.procfs import Proc, cgroup_pids, mounts
 from forktrace.live.user import User, as_user, invoking_user
 
@@ -50,40 +50,36 @@ def attach(
     stacks: bool = True,
     source: bool = True,
     own: Sequence[str] = (),
+    max_size: int | None = None,
 ) -> None:
     """Record the chosen processes and their descendants until the last is gone, `duration_s` is over, or a signal comes.
+
+    Or until the trace would exceed `max_size` bytes.
 
     Raises:
         ForktraceError: the recording could not be made, or broke off.
     """
-    if os.geteuid() != 0:
-        pids = ",".join(map(str, chosen.pids))
-        raise PermissionMissing("recording needs root", f'sudo "$(command -v forktrace)" record -p {pids}')
     proc, who = Proc(), invoking_user()
     main = chosen.pids[0]
     command = list(proc.argv(main) or [(proc.read(f"{main}/comm") or "?").rstrip("\n")])
     path = output or default_name(command, main)
     to_stdout = path == "-"
     if not to_stdout:
-        check_output(path, force)
-    channel, recorder = start_recorder(quiet, stacks, search_path(main) if stacks else "", attach=True)
+        as_user(who, check_output, path, force)
+    target_user = user_of(main, proc)
+    recorder = RecorderProcess(target_user, quiet=quiet)
     try:
-        receive(channel, "armed")
-        with opened(path, who, force) as (trace, is_new):
+        recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
+        with opened(path, who, force) as trace:
             is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
-            order = _order(chosen, command, path, own=own, source=source and stacks)
-            order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
-            told = _stop_on_signals(channel)
-            try:
-                hand_over(channel, trace, order)
-            except ForktraceError:
-                if is_new:
-                    as_user(who, os.unlink, path)
-                raise
-        _until_done(channel, duration_s, told)
+            order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
+            order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
+            _stop_on_signals(recorder)
+            recorder.channel.hand(order, [trace])
+            recorder.wait_for("ready")
+        _until_done(recorder, duration_s)
     finally:
-        channel.close()
-        os.waitpid(recorder, 0)
+        recorder.close()
     if not to_stdout:
         merged(path, who)
 
@@ -164,12 +160,11 @@ def user_of(pid: int, proc: Proc) -> User:
     return User(name, uid, gid, groups, {})
 
 
-def _order(chosen: Chosen, command: list[str], path: str, *, own: Sequence[str], source: bool) -> dict[str, Any]:
+def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Sequence[str], source: bool) -> dict[str, Any]:
     from forktrace.live.header import header
 
     main, proc = chosen.pids[0], Proc()
-    who = user_of(main, proc)
-    facts = header(command, main, who.name) | {"own": list(own), "attached": list(chosen.pids)}
+    facts = header(command, main, user) | {"own": list(own), "attached": list(chosen.pids)}
     return {
         "attach": {"pids": list(chosen.pids), "never": [os.getpid()], "cgroup": chosen.cgroup, "remarks": list(chosen.remarks)},
         "path": path,
@@ -177,27 +172,26 @@ def _order(chosen: Chosen, command: list[str], path: str, *, own: Sequence[str],
         "program": None,
         "search": "",
         "source": source,
-        "user": [who.uid, who.gid, list(who.groups)],
     }
 
 
-def _stop_on_signals(channel: socket.socket) -> list[int]:
-    """Let the signals that ask a process to end end the recording; returns the list of those that come."""
-    told: list[int] = []
+def _stop_on_signals(recorder: RecorderProcess) -> None:
+    """Let the signals that ask a process to end end the recording."""
 
     def stop(number: int, frame: object) -> None:
-        told.append(number)
-        send(channel, "stop")
+        recorder.channel.say("stop")
 
     for number in DETACHING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
-    return told
 
 
-def _until_done(channel: socket.socket, duration_s: float | None, told: list[int]) -> None:
+def _until_done(recorder: RecorderProcess, duration_s: float | None) -> None:
     deadline = None if duration_s is None else time.monotonic() + duration_s
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    if not select.select([channel], [], [], left)[0]:
-        send(channel, "stop")
-    receive(channel, "done")
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([recorder], [], [], left)[0]:
+            recorder.channel.say("stop")
+            deadline = None
+        elif recorder.heard("done"):
+            return

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
-from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError
+from forktrace.errors import ForktraceError, MachineLacks, UsageError
+from forktrace.live.user import invoking_user
 from forktrace.scenes import SCENES, Scene
 
 PATIENCE_S: Final = 5.0  # for a recorder that should end by itself
@@ -50,16 +51,6 @@ def check_absent(*paths: Path) -> None:
     for path in paths:
         if path.exists():
             raise UsageError(f"{path} exists", hint="name another with -o, or overwrite with --force")
-
-
-def check_root(scene: Scene) -> None:
-    """Make sure that there is somebody to record, before there is something to record.
-
-    Raises:
-        PermissionMissing: this is not root.
-    """
-    if os.geteuid() != 0:
-        raise PermissionMissing("recording needs root", 'sudo "$(command -v forktrace)" demo ' + scene.name)
 
 
 def check_feeder(scene: Scene, options: Sequence[str]) -> None:
@@ -112,8 +103,10 @@ def record_scene(
 
 def _start_feeder(program: Path, arguments: list[str]) -> subprocess.Popen[str]:
     """Start the feeder in a session of its own, where Ctrl-C does not reach it: it ends when its stdin does."""
-    command = [sys.executable, str(program), *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    command, who, rights = [sys.executable, str(program), *arguments], invoking_user(), dict[str, Any]()
+    if who.uid != os.geteuid():  # under sudo: only the recorder is root
+        rights = {"user": who.uid, "group": who.gid, "extra_groups": who.groups, "env": who.environment}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, **rights)
 
 
 def _short(path: str) -> str:

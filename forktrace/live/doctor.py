@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
@@ -10,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from forktrace.errors import MachineLacks
-from forktrace.live import bccloader
+from forktrace.errors import MachineLacks, PermissionMissing
+from forktrace.live import bccloader, capabilities, elevation
 
 _SECURE_PATH: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # Debian's sudoers
-_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # linux/capability.h
 _OLDEST_KERNEL: Final = (5, 8)  # the BPF ring buffer
 
 
@@ -59,13 +59,18 @@ def _kernel(release: str) -> Finding:
 
 
 def _rights(status: str) -> Finding:
-    effective = int(_line_of(status, "CapEff"), 16)
-    root = _line_of(status, "Uid").split()[1] == "0"
-    if effective >> _CAP_SYS_ADMIN & 1 or (effective >> _CAP_BPF & 1 and effective >> _CAP_PERFMON & 1):
-        return Finding(True, "rights", "root" if root else "capabilities for BPF")
-    if root:
-        return Finding(False, "rights", "root without CAP_BPF and CAP_PERFMON", "start the container with --privileged")
-    return Finding(False, "rights", "not root", 'sudo "$(command -v forktrace)" doctor')
+    lacking = capabilities.missing(status)
+    words = ", ".join(lacking)
+    if _line_of(status, "Uid").split()[1] != "0":
+        if not lacking:
+            return Finding(True, "rights", f"not root, but {', '.join(capabilities.NEEDED)}")
+        if elevation.find_sudo():
+            return Finding(True, "rights", "not root: record runs the recorder through sudo, and nothing else")
+        return Finding(False, "rights", f"not root, no sudo, and no {words}", "apt-get install -y sudo")
+    if not lacking:
+        return Finding(True, "rights", "root")
+    add = " ".join(f"--cap-add {name.removeprefix('CAP_')}" for name in lacking)
+    return Finding(False, "rights", f"root without {words}", f"start the container with {add} (or --privileged)")
 
 
 def _line_of(status: str, key: str) -> str:
@@ -88,6 +93,10 @@ def _tracefs(root: Path) -> Finding:
     mounted = [fields[1] for fields in mounts if fields[2] == "tracefs"]
     if mounted:
         return Finding(True, "tracefs", mounted[0])
+    status = (root / "proc/self/status").read_text()
+    if not capabilities.missing(status) and capabilities.MOUNTING not in capabilities.effective(status):
+        mount = "sudo mount -t tracefs tracefs /sys/kernel/tracing"
+        return Finding(False, "tracefs", f"not mounted, and without {capabilities.MOUNTING} record cannot do it", mount)
     if "\ttracefs\n" in (root / "proc/filesystems").read_text():
         return Finding(True, "tracefs", "not mounted: record mounts it for itself")
     return Finding(
@@ -128,7 +137,12 @@ def _headers(path: Path) -> Finding:
 
 
 def _sudo(program: Path) -> Finding:
-    """Whether sudo finds a forktrace in a virtual environment; a hint, since its full path always works."""
+    """Whether root may run this forktrace, and whether `sudo forktrace` is found: a hint, since its full path always works."""
+    try:
+        if os.geteuid() != 0:
+            elevation.check_code()
+    except PermissionMissing as error:
+        return Finding(False, "sudo", str(error), error.hint)
     if not program.exists() or str(program.parent) in _SECURE_PATH or Path("/usr/local/bin/forktrace").exists():
         return Finding(True, "sudo", "finds forktrace")
     link = f"sudo ln -s {shlex.quote(str(program))} /usr/local/bin/"

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from forktrace.live.procfs import boottime_ns
+from forktrace.live.procfs import kernel_boottime_ns
 
 
 def working_directory() -> str:
@@ -16,11 +16,16 @@ def working_directory() -> str:
     return os.readlink("/proc/self/cwd")
 
 
+def clock_offset_ns() -> int:
+    """Return what to add to a CLOCK_BOOTTIME time to get Unix time, now. Only who sets the clock changes it: NTP turns both."""
+    return time.time_ns() - kernel_boottime_ns()
+
+
 def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
     """Return what is known of a recording at its start (docs/trace-format.md)."""
     from forktrace import __version__
 
-    start_ns = boottime_ns()
+    start_ns = kernel_boottime_ns()
     return {
         "forktrace": __version__,
         "command": command,
@@ -32,7 +37,7 @@ def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
         "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "kernel": platform.release(),
         "start_ns": start_ns,
-        "clock_offset_ns": time.time_ns() - start_ns,
+        "clock_offset_ns": clock_offset_ns(),
         "recorder_pid": os.getpid(),
         "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
     }

@@ -71,6 +71,10 @@ class Joining:
         self._next_look = time.monotonic() + CGROUP_EVERY_S
         return sorted(set(cgroup_pids(self._cgroup)) - set(self._probes.following()["pid"].tolist()) - set(self._never))
 
+    def goes_on(self) -> bool:
+        """Whether others may come: to a control group, as long as there is one."""
+        return self._cgroup is not None and os.path.isdir(self._cgroup)
+
     def more(self, pids: list[int]) -> int:
         """Follow these too."""
         return self.join(pids, self._never[1:], self._cgroup)

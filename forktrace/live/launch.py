@@ -1,37 +1,29 @@
 """Starts the target as the person who typed the command, held until the probes are armed, and sees it to its end.
 
-This process is the target's parent and stays small; the recorder is a child of its own, which alone needs root's rights
-after that. Nothing of forktrace reaches the target: its descriptors are close-on-exec and its signal dispositions are put back.
+This process is the target's parent and stays small; the recorder is another one, the only one that needs root's rights.
+Nothing of forktrace reaches the target: its descriptors are close-on-exec and its signal dispositions are put back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import select
-import shlex
 import shutil
 import signal
-import socket
 import stat
 import time
-import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NoReturn
 
-from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
+from forktrace.errors import CommandError, ForktraceError, UsageError
+from forktrace.live.capabilities import become_ordinary
+from forktrace.live.elevation import PYTHON_IGNORES, RecorderProcess
 from forktrace.live.user import User, as_user, become, invoking_user, named_user
 
-PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python sets both to SIG_IGN, which an exec would pass on
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
-DIED: Final[dict[str, Any]] = {
-    "say": "error",
-    "message": "the recorder died",
-    "hint": "what was recorded before can be read",
-    "status": 1,
-}
 INTERPRETER: Final = "/bin/sh"  # for a script without #!, as execvp(3) does
 
 
@@ -46,46 +38,40 @@ def record(
     stacks: bool = True,
     source: bool = True,
     own: Sequence[str] = (),
+    max_size: int | None = None,
 ) -> int:
-    """Record `command` and its descendants, and return its wait status; 0 after `duration_s`, when it runs on.
+    """Record `command` and its descendants, and return its wait status.
+
+    0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
 
     Raises:
         ForktraceError: the recording could not be made; a command that cannot be started is a CommandError.
     """
-    if os.geteuid() != 0:
-        again = shlex.join(["record", "--", *command])
-        raise PermissionMissing("recording needs root", f'sudo "$(command -v forktrace)" {again}')
     who = named_user(user) if user else invoking_user()
-    check_command(command[0], who)
+    as_user(who, check_command, command[0], who)
     to_stdout = output == "-"
     if output is not None and not to_stdout:
-        check_output(output, force)
-    search = who.environment.get("PATH", os.defpath) if stacks else ""
-    channel, recorder = start_recorder(quiet, stacks, search)
+        as_user(who, check_output, output, force)
+    recorder = RecorderProcess(who, quiet=quiet)
     try:
-        receive(channel, "armed")
+        recorder.arm(stacks=stacks, path=who.environment.get("PATH", os.defpath) if stacks else "")
         held = Held(command, who, stdout=2 if to_stdout else 1)
         try:
             path = output or default_name(command, held.pid)
-            with opened(path, who, force) as (trace, is_new):
+            with opened(path, who, force) as trace:
                 is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
-                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0}
-                hand_over(channel, trace, order)
-                watch = Watch(channel, held.pid)  # from the target's first moment on, Ctrl-C is its own
-                try:
-                    held.release()
-                except CommandError:
-                    if is_new:
-                        as_user(who, os.unlink, path)
-                    raise
+                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
+                recorder.channel.hand(order, [trace])
+                recorder.wait_for("ready")
+                watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
+                held.release()
         except BaseException:
             held.abandon()
             raise
         status = watch.until_done(duration_s)
     finally:
-        channel.close()
-        os.waitpid(recorder, 0)
+        recorder.close()
     if not to_stdout:
         merged(path, who)
     return status
@@ -138,46 +124,6 @@ def default_name(command: Sequence[str], pid: int) -> str:
     return f"forktrace-{name}.{pid}.arrows"
 
 
-def start_recorder(quiet: bool, stacks: bool, path: str, *, attach: bool = False) -> tuple[socket.socket, int]:
-    """Fork the recorder; return the socket to it, upon whose closing it ends, and its number."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            ours.close()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            from forktrace.live.recorder import serve
-
-            serve(its, quiet=quiet, stacks=stacks, path=path, attach=attach)
-            status = 0
-        except Exception:  # a defect: without its trace nobody could mend it
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    its.close()
-    return ours, pid
-
-
-def receive(channel: socket.socket, wanted: str) -> None:
-    """Wait for the recorder to say `wanted`.
-
-    Raises:
-        ForktraceError: it said what it failed at, or is gone.
-    """
-    try:
-        message = channel.recv(1 << 16)
-    except ConnectionError:
-        message = b""
-    said = json.loads(message) if message else DIED
-    if said["say"] == "error":
-        error = ForktraceError(said["message"], said.get("hint", ""))
-        error.exit_status = said["status"]  # that of the class it had over there
-        raise error
-    if said["say"] != wanted:
-        raise ForktraceError(f"the recorder said {said['say']} instead of {wanted}")
-
-
 class Held:
     """The target, forked and with its user's rights, waiting for `release` before it runs the command.
 
@@ -200,6 +146,7 @@ class Held:
                 if stdout != 1:
                     os.dup2(stdout, 1)
                 become(who)
+                become_ordinary()
                 os.close(self._go)
                 if os.read(go_read, 1):
                     _execute(list(command), dict(who.environment))
@@ -249,13 +196,16 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
-    """Open the trace with the user's rights; yields its descriptor and whether the file is new. A pipe waits for its reader."""
+def opened(path: str, who: User, force: bool) -> Iterator[int]:
+    """Open the trace with the user's rights, until the recorder has it; a new file is removed when it does not come to that.
+
+    A pipe waits for its reader.
+    """
     if path == "-":
-        yield 1, False
+        yield 1
         return
-    is_new = not os.path.lexists(path)
-    flags = os.O_WRONLY | os.O_NOCTTY if is_stream(path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
+    is_new = not as_user(who, os.path.lexists, path)
+    flags = os.O_WRONLY | os.O_NOCTTY if as_user(who, is_stream, path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
     try:
         descriptor = as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -264,9 +214,14 @@ def opened(path: str, who: User, force: bool) -> Iterator[tuple[int, bool]]:
         raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
-            os.fchmod(descriptor, 0o600)
+            as_user(who, os.fchmod, descriptor, 0o600)
     try:
-        yield descriptor, is_new
+        yield descriptor
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                as_user(who, os.unlink, path)
+        raise
     finally:
         os.close(descriptor)
 
@@ -280,30 +235,17 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Seq
         "pid": held.pid,
         "path": path,
         "header": header(list(command), held.pid, who.name) | {"own": list(own)},
-        "program": shutil.which(command[0], path=search),
+        "program": as_user(who, partial(shutil.which, path=search), command[0]),
         "search": search,
         "source": source,
-        "user": [who.uid, who.gid, list(who.groups)],
     }
-
-
-def hand_over(channel: socket.socket, trace: int, order: dict[str, Any]) -> None:
-    """Give the recorder its order and the open trace, and wait until it follows."""
-    written = os.memfd_create("order")  # no message is large enough for the longest command line
-    try:
-        with open(written, "w", closefd=False) as file:
-            json.dump(order, file)
-        socket.send_fds(channel, [b"{}"], [trace, written])
-    finally:
-        os.close(written)
-    receive(channel, "ready")
 
 
 class Watch:
     """Sees the target and the recorder to their ends. From now on signals are the target's: SIGTERM, SIGHUP are passed on."""
 
-    def __init__(self, channel: socket.socket, pid: int) -> None:
-        self._channel = channel
+    def __init__(self, recorder: RecorderProcess, pid: int) -> None:
+        self._recorder = recorder
         self._pid = pid
         self._target = os.pidfd_open(pid)
         self._status: int | None = None
@@ -311,11 +253,21 @@ class Watch:
         for number in (signal.SIGINT, *PASSED_ON):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._interrupted)
+        if os.getpid() == 1:
+            signal.signal(signal.SIGCHLD, self._reap_orphans)
+
+    def _reap_orphans(self, *_: object) -> None:
+        """As PID 1 of a container this process inherits orphans, and has to be their init."""
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in (self._pid, self._recorder.pid):  # who waits for it elsewhere calls this again
+                    return
+                os.waitpid(ended.si_pid, 0)
 
     def _interrupted(self, number: int, frame: object) -> None:
         self._told.append(number)
         if len(self._told) > 1 or self._status is not None:
-            send(self._channel, "stop")
+            self._recorder.channel.say("stop")
         elif number != signal.SIGINT:  # Ctrl-C has reached the target already: it is of our process group
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._target, number)
@@ -323,52 +275,47 @@ class Watch:
     def until_done(self, duration_s: float | None) -> int:
         """Wait for the target and for the recorder.
 
-        Returns the target's wait status; 0 when it runs on after the duration; SIGINT when it does after a second Ctrl-C.
+        Returns the target's wait status; 0 when it runs on after the duration, or as the trace is full; SIGINT when it does
+        after a second Ctrl-C.
 
         Raises:
             ForktraceError: the recording broke off; the target has ended by then.
         """
         deadline = None if duration_s is None else time.monotonic() + duration_s
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            watched: list[socket.socket | int] = [self._channel]
-            readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
-            if self._target in readable:
-                self._status = os.waitpid(self._pid, 0)[1]
-                send(self._channel, "ended")
-            elif self._channel in readable:
-                break
-            elif not readable:
-                send(self._channel, "stop")
-                deadline = None
-        if failure := _failure(self._channel):  # the target goes on as if nothing had happened, and only then is it said
+        try:
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                watched: list[RecorderProcess | int] = [self._recorder]
+                readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
+                if self._target in readable:
+                    self._status = os.waitpid(self._pid, 0)[1]
+                    if os.getpid() == 1:
+                        self._reap_orphans()
+                    self._recorder.channel.say("ended")
+                elif readable:
+                    if self._recorder.heard("done"):
+                        break
+                else:
+                    self._recorder.channel.say("stop")
+                    deadline = None
+        except ForktraceError:  # the target goes on as if nothing had happened, and only then is it said
             if self._status is None:
                 os.waitpid(self._pid, 0)
-            raise failure
+            raise
         if self._status is None:
             return signal.SIGINT if len(self._told) > 1 else 0
         return self._status
 
 
-def _failure(channel: socket.socket) -> ForktraceError | None:
-    """Return what the recorder failed at, None when it is done."""
-    try:
-        receive(channel, "done")
-    except ForktraceError as error:
-        return error
-    return None
-
-
-def send(channel: socket.socket, say: str) -> None:
-    """Tell the recorder, if it is still there."""
-    with contextlib.suppress(OSError):  # it is gone, and with it what it should do
-        channel.send(json.dumps({"say": say}).encode())
-
-
 def merged(path: str, who: User) -> None:
     """Join the many small batches of a long recording, with the user's rights."""
+    as_user(who, _merge, path)
+
+
+def _merge(path: str) -> None:
+    """Join the many small batches of a long recording."""
     if not os.path.isfile(path) or os.path.getsize(path) < 1 << 20:
         return
     from forktrace.trace.stream import merge
 
-    as_user(who, merge, path)
+    merge(path)

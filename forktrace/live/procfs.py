@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from forktrace.errors import MachineLacks
 
+CGROUP2: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where the cgroup v2 hierarchy is mounted, as a rule
 ARGV_BYTES: Final = 4095  # of the arguments of a process, as many as an exec row has
 _SETTLE_S: Final = 0.0002  # a nap after which the scheduler notes anew when this thread ran
 
@@ -26,6 +28,22 @@ def boottime_ns() -> int:
     if not hasattr(time, "CLOCK_BOOTTIME"):
         raise MachineLacks("this machine has no CLOCK_BOOTTIME", "forktrace ps without a trace needs Linux")
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def kernel_boottime_ns() -> int:
+    """Return CLOCK_BOOTTIME as BPF reads it: in a time namespace processes see another (time_namespaces(7))."""
+    return boottime_ns() - time_namespace_ns()
+
+
+@cache
+def time_namespace_ns() -> int:
+    """Return by how much CLOCK_BOOTTIME, and the starts that /proc shows, are ahead of the kernel's in this time namespace."""
+    try:
+        lines = Path("/proc/self/timens_offsets").read_text().splitlines()
+    except OSError:  # a kernel without them
+        return 0
+    seconds, nanoseconds = next(line.split()[1:] for line in lines if line.startswith("boottime"))
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 class Stat(NamedTuple):
@@ -244,10 +262,22 @@ def read_argv(pid: int) -> str | None:
         return None
 
 
-def read_cgroup(pid: int) -> str | None:
-    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none."""
+def read_cgroup(pid: int, identity: int) -> str | None:
+    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none.
+
+    The number may have another owner by now, and the process another group: where that can be seen, the group is the one with
+    the inode number `identity`, or none.
+    """
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="backslashreplace").splitlines()
+        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
-    return next((line[3:] for line in lines if line.startswith("0::")), None)
+    path = next((line[3:] for line in lines if line.startswith("0::")), None)
+    for mount in CGROUP2 if path else ():
+        try:
+            number = os.stat(f"{mount}{path}").st_ino if os.path.exists(f"{mount}/cgroup.controllers") else identity
+        except OSError:  # it is gone, or outside of our own group
+            continue
+        if number != identity:
+            return None
+    return path and os.fsencode(path).decode("utf-8", "backslashreplace")

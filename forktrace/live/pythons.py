@@ -23,6 +23,7 @@ _TABLE: Final = """
 runtime_interpreters    0    0   24   32   32   32   40   40
 interpreter_next        0    0    0    0    0    0    0    0
 interpreter_threads     8    8    8    8    8    8   16   72
+interpreter_modules     0   16   40   56  856  856  888  944
 thread_next             0    8    8    8    8    8    8    8
 thread_id             144  152  176  176  176  176  152  136
 thread_frame           16   24   24   24   24   24   56   56
@@ -199,6 +200,7 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "runtime_interpreters": offsets["runtime.interpreters_head"],
             "interpreter_next": offsets["interpreter.next"],
             "interpreter_threads": offsets["interpreter.threads_head"],
+            "interpreter_modules": offsets["interpreter.imports_modules"],
             "thread_next": offsets["thread.next"],
             "thread_id": offsets["thread.thread_id"],
             "thread_frame": offsets["thread.current_frame"],

@@ -202,21 +202,23 @@ def _fork(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
 def _fork_failed(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     columns.put(where, "result", part["error"])
     _put_enum(columns, where, "call", part["call"])
-    columns.put_text(where, "detail", [_limit(one) for one in part])
+    limits = [_limit(one) for one in part]
+    columns.put_text(where, "detail", [name for name, _ in limits])
+    columns.put(where, "count", [most for _, most in limits], [name is not None for name, _ in limits])
 
 
-def _limit(failed: Any) -> str | None:
-    """Return the limit that a failed fork met, None when it cannot be told; the kernel looks at them in this order."""
+def _limit(failed: Any) -> tuple[str | None, int]:
+    """Return the limit that a failed fork met and its value; None: not known. The kernel looks at them in this order."""
     if failed["error"] != _EAGAIN:
-        return None
+        return None, 0
     if 0 < failed["tasks_max"] <= failed["tasks"]:
-        return "RLIMIT_NPROC"
+        return "RLIMIT_NPROC", int(failed["tasks_max"])
     if failed["cgroup_pids_max"]:
-        return "pids.max"
+        return "pids.max", int(failed["cgroup_pids_max"])
     reserved = 300  # numbers below are not given out again (RESERVED_PIDS)
     if failed["ns_pids_max"] and failed["ns_pids"] + reserved >= failed["ns_pids_max"]:
-        return "pid_max"
-    return None
+        return "pid_max", int(failed["ns_pids_max"])
+    return None, 0
 
 
 def _exec(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
+from forktrace.live.capabilities import in_effect
 from forktrace.live.helper import BUSY_S, Answers, Helper
 from forktrace.live.pythons import Unsupported, describe, library_folders
 from forktrace.live.sources import open_regular
@@ -185,6 +186,11 @@ def _file(name: str) -> Iterator[Examined]:
 
 
 def _asked_about(file: int, pid: int, mapped: int) -> Iterator[Examined]:
+    with in_effect():
+        yield from _file_of(file, pid, mapped)
+
+
+def _file_of(file: int, pid: int, mapped: int) -> Iterator[Examined]:
     for _ in range(_TRIES):
         try:
             link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
@@ -216,8 +222,8 @@ def _within_device(about: os.stat_result) -> int:
 def library_of(pid: int) -> tuple[int, int] | None:
     """Return the probes' `file_key` of the libpython that a process has mapped, and where; None: it has none, or is gone."""
     try:
-        with open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
-            for line in lines:
+        with in_effect(), open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
+            for line in islice(lines, _MAPPINGS_MOST):
                 place, _, offset, device, inode, *name = line.split(maxsplit=5)
                 if name and int(offset, 16) == 0 and os.path.basename(name[0]).startswith("libpython"):
                     major, minor = (int(part, 16) for part in device.split(":"))

@@ -20,17 +20,23 @@ from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import HANDLER, Frame, fold
 from forktrace.trace.waitstatus import signal_name
 
-MOST_STACKS: Final = 50_000  # kept in memory; then all are forgotten, here and in the probes,
-MOST_BYTES: Final = 64 << 20  # or when they take as much
+MOST_BYTES: Final = 24 << 20  # of code and stacks kept, about; then all are forgotten, here and in the probes
 TEXT_MOST: Final = 256 << 10  # characters of a stack; of a longer one the outermost frames are left out
+_ENTRY_BYTES: Final = 400  # of one, besides its texts
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
-_SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
+SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
 _NEGATIVE: Final = 1 << 31  # offsets are 32 bits wide, in two's complement
 _NO_LINE: Final = -128  # 3.10: in the place of a difference
 _LINES: Final = range(1 << 31)
 _BITS_MOST: Final = 60  # of a number in a location table, which no writer makes as long
 
 NO_RUNTIME, TRUNCATED, NOT_PYTHON, LOST = map(STACK_STATUSES.index, ("no-runtime", "truncated", "not-python", "lost"))
+
+
+def decode_text(data: bytes, width: int, version: int) -> str:
+    """Return the text that an interpreter keeps as `data`, `width` bytes a character."""
+    encoding = _ENCODINGS.get(width, "latin-1") if version >= 0x300 else "utf-8"
+    return data.decode(encoding, "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -162,13 +168,10 @@ class Stacks:
         )
         self.interpreters.add(file)
         data = record[-(name_bytes + path_bytes + lines_bytes) :] if name_bytes + path_bytes + lines_bytes else b""
-        encodings = _ENCODINGS if version >= 0x300 else {1: "utf-8"}
-        name, path = (
-            text.decode(encodings.get(width, "latin-1"), "backslashreplace")
-            for text, width in ((data[:name_bytes], name_width), (data[name_bytes : name_bytes + path_bytes], path_width))
-        )
+        name = decode_text(data[:name_bytes], name_width, version)
+        path = decode_text(data[name_bytes : name_bytes + path_bytes], path_width, version)
         table = data[name_bytes + path_bytes :]
-        self._bytes += len(path) + len(name) + 9 * len(table)  # with two numbers a byte of it, at the most
+        self._bytes += _ENTRY_BYTES + len(path) + len(name) + 9 * len(table)  # with two numbers a byte of it, at the most
         self._codes[key] = Code(path, name, first_line, table, version, lines_whole > lines_bytes)
 
     def add_stack(self, record: bytes) -> None:
@@ -182,7 +185,7 @@ class Stacks:
             text = fold(reversed(list(_fitting(innermost_first))))
             self._cut.add(int(identity))
         self._stacks[int(identity)] = text
-        self._bytes += len(text or "")
+        self._bytes += _ENTRY_BYTES + len(text or "")
 
     def _unfolded(self, frames: list[tuple[int, int, int]]) -> list[Frame] | None:
         """Frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
@@ -191,7 +194,7 @@ class Stacks:
             frame = self._frame(key, instruction) if key else None
             if key and frame is None:
                 return None
-            if frame and frame.file != _SHIM:
+            if frame and frame.file != SHIM:
                 innermost_first.append(frame)
             if handled:
                 innermost_first.append(Frame(HANDLER, 0, signal_name(handled)))
@@ -202,6 +205,7 @@ class Stacks:
         if found is None and (code := self._codes.get(key)):
             found = Frame(code.path, code.line(instruction), code.name)
             self._frames[key, instruction] = found
+            self._bytes += _ENTRY_BYTES
             self.new_frames.add(found)
         return found
 
@@ -222,7 +226,7 @@ class Stacks:
 
     def make_room(self) -> None:
         """Forget everything when it has become too much; the probes send it again when it is met."""
-        if max(len(self._stacks), len(self._frames) // 4) > MOST_STACKS or self._bytes > MOST_BYTES:
+        if self._bytes > MOST_BYTES:
             self._forget(list(self._codes), list(self._stacks))
             self._codes.clear()
             self._stacks.clear()

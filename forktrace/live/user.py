@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forktrace.errors import UsageError
+from forktrace.errors import PermissionMissing, UsageError
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class User:
     gid: int
     groups: tuple[int, ...]
     environment: Mapping[str, str]
+    umask: int | None = None  # None: that of this process
 
 
 def named_user(name: str) -> User:
@@ -28,13 +29,16 @@ def named_user(name: str) -> User:
 
     Raises:
         UsageError: there is no such user.
+        PermissionMissing: it is somebody else, and this process is not root.
     """
     try:
         entry = _password_entry(name)
     except (KeyError, OverflowError):
         raise UsageError(f"there is no user {name}") from None
+    if os.geteuid() not in (0, entry.pw_uid):
+        raise PermissionMissing(f"only root can run a command as {entry.pw_name}", "sudo forktrace record --user does")
     changed = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
-    return _user(entry, dict(os.environ) | changed)
+    return _user(entry, own_environment() | changed)
 
 
 def _password_entry(name: str) -> pwd.struct_passwd:
@@ -48,16 +52,32 @@ def _password_entry(name: str) -> pwd.struct_passwd:
 
 
 def invoking_user() -> User:
-    """Return who typed the command: under sudo the caller, with the environment that sudo itself was given; else root."""
-    environment = sudo_environment()
-    if environment is None or "SUDO_UID" not in os.environ:
-        return _user(pwd.getpwuid(0), dict(os.environ))
+    """Return who typed the command: this process's user; for root under sudo its caller, with what sudo itself was given."""
+    if os.geteuid() != 0:
+        return User(_name_of(os.getuid()), os.getuid(), os.getgid(), tuple(os.getgroups()), own_environment())
+    sudo = find_sudo_above()
+    if sudo is None or "SUDO_UID" not in os.environ:
+        return _user(pwd.getpwuid(0), own_environment())
+    return sudo_caller(environment_of(sudo), umask_of_caller(sudo))
+
+
+def sudo_caller(environment: Mapping[str, str], umask: int | None = None) -> User:
+    """Return who called sudo, as sudo says (sudo(8), SUDO_UID), with all groups of that user."""
     uid = int(os.environ["SUDO_UID"])
+    gid = int(os.environ.get("SUDO_GID", uid))
     try:
-        return _user(pwd.getpwuid(uid), environment)
+        name = pwd.getpwuid(uid).pw_name
+        groups = tuple(os.getgrouplist(name, gid))
     except KeyError:  # a number without a name, as in some containers
-        gid = int(os.environ.get("SUDO_GID", uid))
-        return User(str(uid), uid, gid, (gid,), environment)
+        name, groups = str(uid), (gid,)
+    return User(name, uid, gid, groups, environment, umask)
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _user(entry: pwd.struct_passwd, environment: Mapping[str, str]) -> User:
@@ -65,23 +85,40 @@ def _user(entry: pwd.struct_passwd, environment: Mapping[str, str]) -> User:
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid, tuple(groups), environment)
 
 
-def sudo_environment() -> dict[str, str] | None:
-    """Return the environment of the sudo above this process, None when there is none.
-
-    sudo gives its command a cleaned environment, and keeps the caller's own for itself; with use_pty it is two processes alike.
-    """
-    pid, sudo = os.getpid(), 0
+def find_sudo_above() -> int | None:
+    """Return the number of the sudo that this process runs under, None when there is none."""
+    pid = os.getpid()
     while pid > 1:
         comm, parent = _name_and_parent(pid)
         if comm == "sudo":
-            sudo = pid
-            break
+            return pid
         pid = parent
-    if not sudo:
-        return None
-    raw = Path(f"/proc/{sudo}/environ").read_bytes()
+    return None
+
+
+def own_environment() -> dict[str, str]:
+    """Return what this process was given: Python adds LC_CTYPE to os.environ where the caller has no locale (PEP 538)."""
+    return environment_of(os.getpid())
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with.
+
+    sudo gives its command a cleaned environment, and keeps the caller's own for itself; with use_pty it is two processes alike.
+    """
+    raw = Path(f"/proc/{pid}/environ").read_bytes()
     pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if b"=" in entry)
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def umask_of_caller(sudo: int) -> int | None:
+    """Return the umask of the process that called sudo, which makes a stricter one of it; None when that is not known."""
+    pid = sudo
+    while _name_and_parent(pid)[0] == "sudo" and pid > 1:
+        pid = _name_and_parent(pid)[1]
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return int(status["Umask"][0], 8) if status["Uid"][0] == os.environ["SUDO_UID"] else None
 
 
 def _name_and_parent(pid: int) -> tuple[str, int]:
@@ -90,7 +127,9 @@ def _name_and_parent(pid: int) -> tuple[str, int]:
 
 
 def become(who: User) -> None:
-    """Take on the user's groups and numbers, for good."""
+    """Take on the user's groups, numbers and umask, for good."""
+    if who.umask is not None:
+        os.umask(who.umask)
     if (who.uid, who.gid) == (os.getuid(), os.getgid()):
         return
     os.setgroups(who.groups)

@@ -63,6 +63,11 @@ SCENES: Final = (
         "one part of a program takes the exit status that another waits for; then the same, mended",
         _HERE / "stolen.py",
     ),
+    Scene(
+        "pid1",
+        "a program that is PID 1, as in a container, inherits orphans and never reaps them; then the same, mended",
+        _HERE / "pid1.py",
+    ),
 )
 
 

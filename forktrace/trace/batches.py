@@ -64,6 +64,19 @@ def batch(columns: Mapping[str, Column], rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([_array(name, columns.get(name), rows) for name in COLUMNS], schema=SCHEMA)
 
 
+def part(columns: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """Return the rows from `start` to before `stop` of `columns`, as `batch` takes them."""
+    return {name: _part(column, slice(start, stop)) for name, column in columns.items()}
+
+
+def _part(column: Any, rows: slice) -> Column:
+    if not isinstance(column, tuple):
+        texts: list[str | None] = column[rows]
+        return texts
+    values, valid = column
+    return values[rows], None if valid is None else valid[rows]
+
+
 def _array(name: str, column: Any, rows: int) -> pa.Array:
     what = COLUMNS[name]
     if what == "text" or what == "string":

@@ -119,7 +119,7 @@ def acting(by: int | None, by_tid: int | None = None, by_start_ns: int | None = 
 
 
 def fork_failed(time_ns: int, pid: int, errno: int, *, tid: int | None = None, call: str = "clone", **more: Any) -> Row:
-    """A call of process `pid` that should have made a process returned `errno`; `detail` names the limit when known."""
+    """A call of process `pid` that should have made a process returned `errno`; `detail`, `count`: the limit, when known."""
     return {"kind": "fork-failed", "time_ns": time_ns, "pid": pid, "by_pid": pid, "by_tid": tid or pid} | {
         "call": call,
         "result": errno,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -36,8 +37,9 @@ from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import COLUMNS, KINDS
 from forktrace.trace.frames import BATCH, MAX_BATCH_BYTES, MAX_RATIO, Layout, scan
 
-__all__ = ["FORMAT", "SCHEMA", "Column", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
+__all__ = ["FORMAT", "SCHEMA", "Column", "Full", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
 
+END_BYTES: Final = 8192  # of a trace whose size is limited, kept for the totals
 _FEW_ROWS: Final = 12  # below, a batch is smaller without zstd
 _CHECKSUM: Final = b"crc32"
 _MANY_BYTES: Final = 1 << 24
@@ -53,18 +55,26 @@ class Trace:
     cut: str | None  # why the file was cut off or not closed; None: it is whole
 
 
+class Full(Exception):
+    """A batch would make the trace larger than it may become; nothing of it was written."""
+
+
 class Writer:
     """Writes a trace to `sink`, beginning with its header and an empty batch; every write reaches the operating system.
 
+    It never becomes larger than `most` bytes, the last batch and the end mark included.
+
     Raises:
+        Full: the batch does not fit. A smaller one may, and there is room for `close`.
         ForktraceError: the sink takes no more (disk full, reader gone). What was written before stays readable, since
             nothing is written after that: every further `write` raises again, and `close` does nothing.
     """
 
-    def __init__(self, sink: BinaryIO, header: Mapping[str, Any]) -> None:
+    def __init__(self, sink: BinaryIO, header: Mapping[str, Any], most: int | None = None) -> None:
         self.rows = 0
         self.batches = 0
         self.bytes_written = 0
+        self._room = math.inf if most is None else most - END_BYTES
         self._declared = 0  # bytes, uncompressed
         self._sink = sink
         self._failure: ForktraceError | None = None
@@ -89,16 +99,25 @@ class Writer:
         if stream is not self._last:  # tell it which dictionaries the reader has by now
             stream.write_batch(self._empty)
             self._take()
-        self._last, self._empty = stream, batch.slice(0, 0)
+        self._last = stream
         stream.write_batch(batch, custom_metadata={_CHECKSUM: b"%08x" % checksum(batch)})
-        self._hand_over(self._take())
+        data = self._take()
+        if self.bytes_written + len(data) > self._room:
+            stream.write_batch(self._empty)  # the reader still has those of the batch before
+            self._take()
+            raise Full
+        self._empty = batch.slice(0, 0)
+        self._hand_over(data)
         self.rows += batch.num_rows
         self.batches += 1
 
-    def close(self) -> None:
-        """Write the end mark; the sink stays open."""
+    def close(self, totals: pa.RecordBatch | None = None) -> None:
+        """Write the last batch, which has one row and fits into END_BYTES, and the end mark; the sink stays open."""
         if self._failure:
             return
+        if totals is not None:
+            self._room = math.inf
+            self.write(totals)
         self._plain.close()
         self._hand_over(self._take())
 

@@ -23,6 +23,15 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else many}"
 
 
+def size(number: int) -> str:
+    """Return a number of bytes as --max-size takes it: `100M`, `65537`."""
+    fitting = [
+        (unit, number >> bits) for unit, bits in (("T", 40), ("G", 30), ("M", 20), ("K", 10)) if number % (1 << bits) == 0
+    ]
+    unit, units = fitting[0] if fitting else ("", number)
+    return f"{units}{unit}"
+
+
 def about(seconds: float) -> str:
     """Return a duration to two digits, as far as estimates go: `0.4 s`, `42 s`, `12 min`, `36 h`, `20 d`."""
     if seconds < 0.95:

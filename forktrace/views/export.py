@@ -23,6 +23,7 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "signals": Recording.signals,
     "failed_forks": Recording.failed_forks,
     "stolen": Recording.stolen,
+    "orphans": Recording.orphans,
 }
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t")  # a spreadsheet runs what begins so (OWASP, CSV injection)

@@ -34,6 +34,7 @@ _STARTS: Final[tuple[Style, ...]] = (
     {"color": "#00704F", "linestyle": ":"},
     {"color": "#888888", "linestyle": "-."},
 )
+FAILED: Final[Style] = {"marker": "x", "color": "#C00000", "markersize": 6, "markeredgewidth": 1.6, "linestyle": ""}
 _MOST_SITE: Final = 44
 
 

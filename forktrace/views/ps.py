@@ -44,9 +44,9 @@ def show(console: Console, seen: Snapshot, *, clock: bool = False) -> None:
     for parent in seen.parents[:MOST_PARENTS]:
         console.print()
         print_text(console, Text.assemble((name(parent), "bold"), f": {count(len(parent.zombies), 'zombie')}"))
-        for title, text in _about(parent):
+        for title, text in about_parent(parent):
             print_text(console, text, f"  {title:<9}")
-        _print_zombies(console, parent.zombies)
+        print_zombies(console, parent.zombies)
     if rest := seen.parents[MOST_PARENTS:]:
         zombies = sum(len(parent.zombies) for parent in rest)
         console.print(f"\nand {count(len(rest), 'more parent', 'more parents')} with {count(zombies, 'zombie')}")
@@ -114,7 +114,8 @@ def _picture(console: Console, seen: Snapshot) -> Text:
     return Text.from_ansi(capture.get().rstrip())
 
 
-def _about(parent: Parent) -> Iterator[tuple[str, Text]]:
+def about_parent(parent: Parent) -> Iterator[tuple[str, Text]]:
+    """Yield what a parent does about its zombies, and the room that they leave, each with a title."""
     if parent.state is not None:
         words = [_STATES.get(parent.state, parent.state)]
         words += [count(parent.threads, "thread")] if parent.threads else []
@@ -163,7 +164,8 @@ def _growth(parent: Parent, growth: int, growth_s: float) -> str:
     return f"{words}; at this rate forks begin to fail in ~{about(parent.fails_in_s)} ({_name(parent.fails_at)})"
 
 
-def _print_zombies(console: Console, zombies: tuple[Zombie, ...]) -> None:
+def print_zombies(console: Console, zombies: tuple[Zombie, ...]) -> None:
+    """Print the oldest of a parent's zombies."""
     rows = [(str(one.pid), _age(one), _ending(one), printable(one.comm)) for one in zombies[:MOST_ZOMBIES]]
     columns = (("pid", "right"), ("age", "right"), ("ended", "left"), ("command", "left"))
     print_grid(console, Grid(columns, rows, stretch="command", least=8))

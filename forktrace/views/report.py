@@ -9,21 +9,19 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from forktrace.analysis.events import errno_name
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
-from forktrace.trace.words import count, duration
-from forktrace.views import explanations
+from forktrace.trace.words import count, duration, size
+from forktrace.views import explanations, failed, orphans
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, bound_of, sender, short_site, some, title_of, without_folders
+from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders, zombie_time
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
 WAITS: Final = ("wait4", "waitid", "io_uring")  # whoever calls these has a stack
 MOST_SITE: Final = 40  # characters of a source line in a table
 _NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # among what makes children: it has no name of its own
-_SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
 
 
 def report(recording: Recording, console: Console) -> None:
@@ -39,12 +37,13 @@ def report(recording: Recording, console: Console) -> None:
     for line in (*_summary(recording), *_limits(recording)):
         print_text(console, line)
     _print_list(console, "What happened", _findings(table, names))
+    _print_list(console, "Orphans that nobody reaps", orphans.lines(recording, names))
     _print_list(console, "Stolen exit statuses", _thefts(recording, names))
     _print_table(console, "Longest zombies", _zombie_table(table, names))
     _print_table(console, "Why they were reaped", _cause_table(table))
     _print_table(console, "Who reaped them", _reap_table(table, names))
     _print_table(console, "Where they were started", _start_table(table))
-    _print_list(console, "Failed forks", _failed_forks(recording, names))
+    _print_list(console, "Failed forks", failed.lines(recording, names))
     _print_list(console, "Killed by a signal", _killed(table, names))
     _print_list(console, "Not known for sure", _doubts(recording, table))
 
@@ -99,6 +98,8 @@ def _how_it_went(recording: Recording) -> str:
     whole = recording.whole.lifecycles()
     command = title_of(recording.header["command"]) or "the recording"
     target = whole[whole["origin"] == "target"]
+    if "attached" in recording.header:
+        return f"{command}, which ran already, was recorded for {duration((recording.end_ns - recording.start_ns) / 1e6)}"
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
@@ -125,6 +126,8 @@ def _limits(recording: Recording) -> Iterator[Text]:
         yield Text(f"Only a part is shown: {', '.join(parts)}.")
     if recording.cut:
         yield Text(f"The trace is not whole: {printable(recording.cut)}.", "red")
+    if recording.full:
+        yield Text(f"The recording ended because the trace was full: --max-size {size(recording.full)}.", "yellow")
     if lost := recording.lost():
         what = ", ".join(f"{number:,} {printable(kind)}" for kind, number in lost.items())
         yield Text(f"Events were lost: {what}. Processes that lived then are not complete.", "red")
@@ -249,7 +252,7 @@ def _zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     rows = []
     for row in _rows(longest):
         command = row.comm if pd.isna(row.argv) else row.argv
-        zombie = _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms) + (" +" if row.zombie_open else "  ")
+        zombie = zombie_time(row) + (" +" if row.zombie_open else "  ")
         command = "?" if pd.isna(command) else without_folders(printable(command))
         rows.append([names.pid(row.id), command, _ended(row), zombie, _reaped_by(row, names)])
     if longest["reap_cause"].notna().any():
@@ -323,17 +326,6 @@ def _groups(table: pd.DataFrame, key: list[str]) -> list[tuple[Any, pd.DataFrame
     return list(table.groupby(key, dropna=False, observed=True, sort=False))
 
 
-def _failed_forks(recording: Recording, names: Names) -> Iterator[Text]:
-    failed = recording.failed_forks()
-    for (process, errno, limit, site), group in _groups(failed, ["id", "errno", "limit", "site"]):
-        why = errno_name(int(errno)) + ("" if pd.isna(limit) else f" ({printable(limit)})")
-        when = f"{'first ' if len(group) > 1 else ''}at {_at(recording, int(group['time_ns'].iloc[0]))} s"
-        yield Text(
-            f"{count(len(group), 'fork')} of {names.of(process, pd.NA, full=True)} failed with {why}{_at_line(site)}, {when}.",
-            "red",
-        )
-
-
 def _at_line(site: Any) -> str:
     return "" if pd.isna(site) else f" at {printable(site)}"
 
@@ -390,6 +382,9 @@ def _doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
     inferred = int(table["notes"].str.contains("clearing start inferred", regex=False, na=False).sum())
     if inferred:
         yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")
+    if step_ns := recording.clock_step_ns:
+        how = f"{'forward' if step_ns > 0 else 'back'} by {duration(abs(step_ns) / 1e6)}"
+        yield Text(f"The clock was set {how} during the recording: times of day go on as at its start.")
     balance = recording.balance()
     if not balance.holds:
         ended = f"{balance.reaped:,} reaped, {balance.autoreaped:,} autoreaped, {balance.zombie:,} zombies"

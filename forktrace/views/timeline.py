@@ -22,9 +22,9 @@ from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace.words import count, duration
-from forktrace.views import key
+from forktrace.views import failed, key
 from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import title_of
+from forktrace.views.words import title_of, zombie_time
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,6 +40,7 @@ _FINE: Final[Style] = {"linewidth": 0.2}  # of steps as narrow as an edge
 _ROW_INCHES: Final = 0.21
 _STRIP_INCHES: Final = 0.9
 _CHARACTER_INCHES: Final = 0.075
+_TITLE_CHARACTER_INCHES: Final = 0.083
 _LEGEND_POINTS: Final = 13.5
 _STILL: Final[Style] = {"marker": ">", "color": ZOMBIE["edgecolor"], "markersize": 5}
 _DOT: Final[Style] = {"marker": "o", "markersize": 3}
@@ -126,10 +127,11 @@ def _draw(recording: Recording, ax: Axes) -> Axes:
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
-    columns, rows = _columns(entries, ax.get_window_extent().width / ax.figure.dpi)
+    width = ax.get_window_extent().width / ax.figure.dpi
+    columns, rows = _columns(entries, width)
     place: Style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns, "handlelength": 2.6, "columnspacing": 1.6}
     ax.legend(handles=entries, frameon=False, borderaxespad=0.2, labelspacing=0.35, **place)
-    ax.set_title(_title(recording, table), loc="left", pad=8 + rows * _LEGEND_POINTS, fontsize=10, fontweight="bold")
+    ax.set_title(_title(recording, table, width), loc="left", pad=8 + rows * _LEGEND_POINTS, fontsize=10, fontweight="bold")
     _strip(recording, table, strip)
     return ax
 
@@ -137,16 +139,17 @@ def _draw(recording: Recording, ax: Axes) -> Axes:
 def _entries(recording: Recording) -> list[Artist]:
     """What the legend says: only of what is there."""
     table = recording.lifecycles()
+    failures = [Line2D([], [], **key.FAILED, label=label) for label in failed.labels(recording)]
     if len(table) > MOST_BARS:
         entries = [Patch(**RUNNING, label="running children (up)")]
         entries += [Patch(**kind.style, label=kind.label.replace("zombie", "zombies (down)", 1)) for kind in key.zombies(table)]
         labelled = [start for start, _ in _labelled(recording, table)]
         kinds = [kind for kind in key.starts(table) if any(map(kind.has, labelled))]
         words = [(kind.label, kind.style) for kind in kinds] or ([("starts that cleared most", START)] if labelled else [])
-        return [*entries, *(Line2D([], [], **style | _LABELLED, label=label) for label, style in words)]
+        return [*entries, *(Line2D([], [], **style | _LABELLED, label=label) for label, style in words), *failures]
     entries = [Patch(**RUNNING, label="running")]
     entries += [Patch(**kind.style, label=kind.label) for kind in key.zombies(table)] or [Patch(**ZOMBIE, label="zombie")]
-    lines: list[Artist] = []
+    lines: list[Artist] = [*failures]
     if table["zombie_open"].any():
         lines.append(Line2D([], [], **_STILL, linestyle="", label="still a zombie at the end"))
     lines += [Line2D([], [], **_START_MARK, **kind.style, linewidth=0.9, label=kind.label) for kind in key.starts(table)]
@@ -174,12 +177,13 @@ def _end_s(recording: Recording) -> float:
     return max((recording.end_ns - recording.start_ns) / 1e9, 1e-6)
 
 
-def _title(recording: Recording, table: pd.DataFrame) -> str:
-    command = title_of(recording.header["command"])
+def _title(recording: Recording, table: pd.DataFrame, width_inches: float) -> str:
     zombie_ms = table["zombie_ms"]
     worst = f", longest zombie {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ", no zombies"
     cut = " (trace cut off)" if recording.cut else ""
-    return f"{command}: {count(len(table), 'process')}{worst}{cut}"
+    about = f": {count(len(table), 'process')}{worst}{cut}"
+    most = int(width_inches / _TITLE_CHARACTER_INCHES) - len(about)
+    return title_of(recording.header["command"], max(min(most, 60), 20)) + about
 
 
 class _Spans(NamedTuple):
@@ -221,7 +225,19 @@ def _bars(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     if len(still):
         ax.plot(spans.gone[still], still, **_STILL, linestyle="")
     _connectors(table, spans, ax)
+    _failures(recording, {one: row for row, one in enumerate(table["id"].tolist())}, ax)
     _durations(table, spans, ax)
+
+
+def _failures(recording: Recording, row_of: dict[int, int], ax: Axes) -> None:
+    """A cross at each fork that failed, on the row of who called; of those too close to be told apart, one."""
+    table, (first_s, last_s) = recording.failed_forks(), ax.get_xlim()
+    x, rows = recording.seconds(table["time_ns"]).to_numpy(), table["id"].map(row_of)
+    shown = rows.notna().to_numpy()
+    place = np.rint((x[shown] - first_s) / (last_s - first_s) * BINS)
+    _, distinct = np.unique(np.stack([place, rows[shown].to_numpy(float)]), axis=1, return_index=True)
+    if len(distinct):
+        ax.plot(x[shown][distinct], rows[shown].to_numpy(float)[distinct], **key.FAILED, zorder=6)
 
 
 def _starters(table: pd.DataFrame) -> Rows:
@@ -253,7 +269,7 @@ def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     begin, end = np.maximum(spans.zombie, first_s), np.minimum(spans.gone, last_s)
     for row in np.flatnonzero(end - begin > 0.07 * (last_s - first_s)).tolist():
-        text, x = duration(table["zombie_ms"].iloc[row]), (begin[row] + end[row]) / 2
+        text, x = zombie_time(table.iloc[row]), (begin[row] + end[row]) / 2
         ax.text(x, row, text, ha="center", va="center_baseline", fontsize=7, bbox=box, clip_on=True, zorder=5)
 
 
@@ -289,6 +305,9 @@ def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     names, ids = Names(recording.whole.lifecycles()), table["id"].to_numpy()
     starts = key.starts(table)
     row_of = {one: row for row, (_, members) in enumerate(groups) for one in members.tolist()}
+    parents = table["parent_id"].to_numpy(np.int64, na_value=-1)
+    own = {int(parents[members[0]]): row for row, (_, members) in enumerate(groups) if len(set(parents[members])) == 1}
+    _failures(recording, {int(ids[one]): row for one, row in row_of.items()} | own, ax)
     for start, cleared in _labelled(recording, table):
         row, x = row_of[start], spans.fork[start]
         words = f"{names.pid(int(ids[start]))} cleared {cleared:,}"
@@ -369,7 +388,7 @@ def _strip(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylim(0, max(level.max(), 1) * 1.15)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     ax.set_ylabel("zombies", fontsize=8)
-    ax.set_xlabel("seconds since the start of the command")
+    ax.set_xlabel(f"seconds since the start of the {'recording' if 'attached' in recording.header else 'command'}")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)

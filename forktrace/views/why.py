@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.text import Text
 
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Call, Recording
-from forktrace.trace.stacks import Frame
 from forktrace.trace.words import count, duration, zombie_headline
-from forktrace.views import explanations
+from forktrace.views import explanations, failed, orphans
+from forktrace.views.calls import MOST_FRAMES, calls_of, source_text
 from forktrace.views.screen import print_text
 from forktrace.views.words import NOTICEABLE_MS, bound_of, sender, shorten, some
 
-MOST_FRAMES: Final = 6  # of a call chain; of a longer one the middle is left out
 MOST_SOURCE: Final = 70
 MOST_ARGV: Final = 300
 MOST_SIGNALS: Final = 3
@@ -57,13 +53,13 @@ def why(recording: Recording, process: int | None, console: Console) -> None:
     for line in lines:
         before, item = f" {line.mark:<{room}}", line.text.startswith("- ")
         text = line.text.removeprefix("- ")
-        _print_line(console, line._replace(text=text), f"{before}- " if item else before)
+        print_line(console, line._replace(text=text), f"{before}- " if item else before)
     zombies = int(table["zombie_ms"].notna().sum())
     if process is None and zombies > 1:
         print_text(console, Text(f"The longest of {zombies:,} zombies; `forktrace why TRACE PID` explains another one.", "dim"))
 
 
-def _print_line(console: Console, line: Line, before: str) -> None:
+def print_line(console: Console, line: Line, before: str) -> None:
     """Print a line, its source line beside it, or below where there is no room."""
     text, room = Text(line.text, line.style), console.width - len(before)
     if line.source is None:
@@ -101,15 +97,20 @@ class _Chain:
         self.parent = self.names.of(row.parent_id, row.ppid)
         self.orphan = not pd.isna(row.adopter_pid)
         self.adopter = self.names.of(row.adopter_id, row.adopter_pid) if self.orphan else self.parent
+        self.adopters = list(orphans.adopters(recording.whole, self.names))
+        self.not_init = next((one for one in self.adopters if process in one.orphans), None)
 
     def lines(self) -> Iterator[Line]:
         yield Line("", self._headline(), style="bold red" if self.row.zombie_open else "bold")
-        events = [*self._fork(), *self._ran(), *self._signals(), *self._orphaned(), *self._ended(), *self._released()]
+        events = [*self._fork(), *self._ran(), *self._failed(), *self._signals(), *self._orphaned(), *self._ended()]
+        events += self._released()
         shown: set[str] = set()
         for _, line in sorted(events, key=lambda each: each[0]):
             yield line._replace(source=None if line.source in shown else line.source)
             shown.add(line.source or "")
         yield from self._stolen()
+        yield from self._adopts()
+        yield from (Line("damage", text) for text in failed.during(self.recording, self.names, self.row))
         yield from self._why()
         if not pd.isna(self.row.notes):
             yield Line("note", printable(self.row.notes))
@@ -193,6 +194,11 @@ class _Chain:
         row = self.row
         if not pd.isna(row.exec_ns) and row.origin != "target":
             yield self._at(row.exec_ns, f"ran     {shorten(printable(row.argv), MOST_ARGV) if not pd.isna(row.argv) else '?'}")
+
+    def _failed(self) -> Iterator[Event]:
+        """The forks that it tried in vain."""
+        for time_ns, text in failed.of_process(self.recording, self.row.id):
+            yield self._at(time_ns, f"could not fork: {text}")
 
     def _signals(self) -> Iterator[Event]:
         """The signals that reached it and did not end it."""
@@ -307,6 +313,18 @@ class _Chain:
                 f"{self.name} took the exit status of {which} from what waits for {'it' if len(taken) == 1 else 'them'}",
             )
 
+    def _adopts(self) -> Iterator[Line]:
+        """Of an orphan who inherited it and did not reap it; of one who does so, and what helps.
+
+        A zombie that was there before the recording may be an orphan as well: of that it is told what its parent does.
+        """
+        whose = self.row.parent_id if self.row.origin == "attached" and self.row.state != "running" else self.row.id
+        mine = next((one for one in self.adopters if not pd.isna(one.id) and not pd.isna(whose) and one.id == whose), None)
+        for one in filter(None, (self.not_init, mine)):
+            yield Line("finding", f"{one.text} ({orphans.NAME})")
+        if mine:
+            yield from (Line("", orphans.texts()[name]) for name in ("helps", "beware"))
+
     def _cause(self) -> str:
         """The cause; of a trace without stacks it may follow from the order of calls."""
         row = self.row
@@ -332,14 +350,16 @@ class _Chain:
             text = f"{self.parent} ended without waiting for it; {self.adopter} inherited it and has not waited for it either"
         yield Line("why", f"{text} ({printable(name)})")
         if len(stolen):
-            yield from _fix([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], stolen.iloc[0])
+            yield from fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], stolen.iloc[0])
         elif noticed or cause.accident:
-            remedies = self._creator().fix if cause.fix is None else cause.fix
+            remedies = self._creator().fix if cause.fix is None or self.not_init else cause.fix
             site, stack = (row.fork_site, row.fork_stack) if cause.at == "fork" else (row.reap_site, row.reap_stack)
             own = not pd.isna(site) and calls_of(site, self._calls(stack))[0]
-            yield from _fix([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
+            yield from fix_lines([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
         elif not pd.isna(row.zombie_ms):
             yield Line("fix", "none needed: it was reaped at once")
+        if self.not_init:
+            yield Line("beware", orphans.texts()["beware"])
 
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""
@@ -347,11 +367,12 @@ class _Chain:
         start = "another process" if pd.isna(row.cleared_by_id) else self.names.pid(int(row.cleared_by_id))
         reaper = self.adopter if pd.isna(row.reaper_pid) else self.names.of(row.reaper_id, row.reaper_pid)
         it = explanations.object_of(self._source(row.fork_site), self._creator().it)
-        return {"start": start, "reaper": reaper, "it": it, "parent": self.parent, "adopter": self.adopter}
+        adopter = self.not_init.name if self.not_init else self.adopter
+        return {"start": start, "reaper": reaper, "it": it, "parent": self.parent, "adopter": adopter}
 
     def _creator(self) -> explanations.Creator:
         made = "unknown" if pd.isna(self.row.created_by) else self.row.created_by
-        return explanations.creator("orphan" if self.orphan else made)
+        return explanations.creator("orphan" if self.orphan or self.not_init else made)
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:
@@ -363,7 +384,7 @@ def _at_line(site: Any) -> str:
     return "" if pd.isna(site) else f" at {printable(site)}"
 
 
-def _fix(remedies: list[str], site: Any) -> Iterator[Line]:
+def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:
     """What would help, and the line to change."""
     where = "" if pd.isna(site) else printable(site).rpartition(" ")[0]
     if len(remedies) == 1:
@@ -371,36 +392,3 @@ def _fix(remedies: list[str], site: Any) -> Iterator[Line]:
     elif remedies:
         yield Line("fix", f"{where}, one of:" if where else "one of:")
         yield from (Line("", f"- {each}") for each in remedies)
-
-
-def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
-    """Return whether `site` is a line of the program's own, and the calls from it inward, as people know them.
-
-    Where the program has no line on the stack, as in a thread of the standard library, they are those of the library.
-    """
-    found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
-    own = not found or calls[found[-1]].home != "python"
-    inner = itertools.dropwhile(_starts_thread, calls) if not own else calls[found[-1] + 1 :] if found else []
-    words = [
-        f"handler of {printable(name)}" if frame.file == "<signal handler>" else printable(name) for frame, name, _ in inner
-    ]
-    return own, words if len(words) <= MOST_FRAMES else [*words[:2], "...", *words[3 - MOST_FRAMES :]]
-
-
-def _starts_thread(call: Call) -> bool:
-    """Every thread begins in threading.py."""
-    return call.home == "python" and call.frame.file.endswith("/threading.py")
-
-
-def _is_at(frame: Frame, site: str) -> bool:
-    place = f"{frame.file}:{frame.line or '?'} {frame.name}"
-    return place == site or place.endswith(f"/{site}")
-
-
-def source_text(recording: Recording, site: str) -> str | None:
-    """Return the text of the source line on which `site` stands; None: the trace does not have it, or several fit."""
-    place = "/" + site.rpartition(" ")[0]
-    table = recording.trace.table
-    rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
-    texts = {one["detail"] for one in rows.to_pylist() if f"/{one['file']}:{one['line']}".endswith(place)}
-    return printable(texts.pop()) if len(texts) == 1 else None

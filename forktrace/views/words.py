@@ -10,10 +10,11 @@ from typing import Any, Final
 import pandas as pd
 
 from forktrace.analysis.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
-from forktrace.trace.words import printable
+from forktrace.trace.words import duration, printable
 
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 
+_SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
 _SENDERS: Final = {
     "process": "sent by {}",
     "kernel": "by the kernel itself",
@@ -31,6 +32,11 @@ def bound_of(row: Any) -> str:
     return "about" if EXIT_ESTIMATED in notes else "at least" if EXIT_AT_THE_LATEST in notes else ""
 
 
+def zombie_time(row: Any) -> str:
+    """Return how long the process of a row of lifecycles was a zombie, `~1.926 s` where that is no exact time."""
+    return _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms)
+
+
 def shorten(text: str, most: int) -> str:
     """Return at most `most` characters of `text`, with an ellipsis in ASCII where it is cut."""
     return text if len(text) <= most else text[: most - 4].rstrip(".,: ") + " ..."
@@ -46,9 +52,9 @@ def short_command(line: str, most: int) -> str:
     return shorten(line if len(line) <= most else without_folders(line), most)
 
 
-def title_of(command: Sequence[str]) -> str:
-    """Return a recorded command for a headline, in at most 60 characters."""
-    return short_command(printable(shlex.join(command)), 60)
+def title_of(command: Sequence[str], most: int = 60) -> str:
+    """Return a recorded command for a headline, in at most `most` characters."""
+    return short_command(printable(shlex.join(command)), most)
 
 
 def some(names: list[str], total: int, most: int = 3) -> str:

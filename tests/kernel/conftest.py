@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from people import Person, make_venv, somebody
 from recorded import WORKLOADS, Recorded
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -50,16 +52,41 @@ def small_cgroup(controller: str, first: str, second: str, value: str) -> Path |
 def suite(
     record: Callable[..., Recorded], workload: Callable[[str], str], small_cgroups: list[str], open_folder: Path
 ) -> Recorded:
-    """The recording of calls, threads, waits, endings, families, limits, uring, namespaces, and calls under strace."""
+    """The recording of calls, threads, waits, endings, families, limits, uring, namespaces; the first two also under strace."""
     names = ("calls", "threads", "waits", "families", "uring", "namespaces")
     commands = [f"{name}={workload(name)}" for name in names]
     commands.append(f"endings={workload('endings')} {open_folder}")
     commands.append("limits=" + shlex.join([workload("limits"), str(UNUSED_UID), *small_cgroups]))
     if shutil.which("strace"):
         commands.append(f"strace=strace -f -qq -o /dev/null {workload('calls')}")
+        commands.append(f"traced-threads=strace -f -qq -o /dev/null {workload('threads')}")
     commands.append(f"python={PYTHON} {WORKLOADS / 'libraries.py'}")
     recorded = record([PYTHON, str(WORKLOADS / "driver.py"), *commands])
     assert recorded.returncode == 0, recorded.stderr
     failed = [line["program"] for line in recorded.of("program") if line["status"] != 0]
     assert not failed, f"the workloads {failed} did not do what they should:\n{recorded.stderr}"
     return recorded
+
+
+@pytest.fixture(scope="module")
+def open_place() -> Iterator[Path]:
+    """A directory that everybody can read and root alone can change: code for root may lie there."""
+    place = Path(tempfile.mkdtemp(prefix="forktrace-test-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def person(open_place: Path) -> Iterator[Person]:
+    """An ordinary user."""
+    with somebody(open_place) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def in_venv(person: Person, open_place: Path) -> str:
+    """The command of forktrace in a virtual environment of the person's."""
+    command = make_venv(person.home / "project/.venv", open_place)
+    person.owns(person.home / "project")
+    return str(command)

@@ -39,12 +39,10 @@ from forktrace.live.bpf import Probes
 from forktrace.live.joining import Joining
 from forktrace.live.registry import Registry
 from forktrace.live.records import split
-from forktrace.live.recorder import mount_tracefs
 from forktrace.live.procfs import boottime_ns
 import json
 
 storm, folder, attaches = sys.argv[1], sys.argv[2], int(sys.argv[3])
-mount_tracefs()
 probes = Probes(stacks=False, attach=True)
 for number in range(attaches):
     log = f"{folder}/{number}"
@@ -278,19 +276,23 @@ def group() -> Iterator[Path]:
     folder = (folder / "pids" if (folder / "pids").is_dir() else folder) / f"forktrace-attach-{os.getpid()}"
     folder.mkdir()
     yield folder
-    wait_until(lambda: not (folder / "cgroup.procs").read_text(), "the group is empty")
-    folder.rmdir()
+    if folder.exists():
+        wait_until(lambda: not (folder / "cgroup.procs").read_text(), "the group is empty")
+        folder.rmdir()
 
 
 def test_a_control_group(tmp_path: Path, environment: Mapping[str, str], group: Path) -> None:
-    """The processes of a group are recorded, and those that come to it later."""
-    with consumers(sys.executable, sys.executable) as (first, later):
+    """The processes of a group are recorded, and those that come to it later, until the group is removed."""
+    with consumers(sys.executable) as (first,):
         (group / "cgroup.procs").write_text(str(first.pid))
         attached = Attached(tmp_path / "run.arrows", environment, "--cgroup", f"/{group.name}")
+        children = [first.tell("start")["pid"]]
+    with consumers(sys.executable) as (later,):
         (group / "cgroup.procs").write_text(str(later.pid))
         time.sleep(2)  # four times what it takes to be seen
-        children = [first.tell("start")["pid"], later.tell("start")["pid"]]
-        attached.tell(signal.SIGINT)
-        recorded = attached.done()
+        children.append(later.tell("start")["pid"])
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
+    group.rmdir()
+    recorded = attached.done()
     assert [recorded.row(pid).origin for pid in (first.pid, later.pid, *children)] == ["attached"] * 2 + ["forked"] * 2
     assert [recorded.row(pid).fork_site for pid in children] == ["attached.py:28 start"] * 2

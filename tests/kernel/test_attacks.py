@@ -1,165 +1,333 @@
-"""A hostile program under record: it is recorded to its end, and what others do beside it has its stacks."""
+"""What somebody who may run the recorder as root, and nothing else, could try: it makes root read and write nothing more."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import resource
-import shutil
-import signal
+import re
+import socket
+import stat
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with, python3s, wait_until
+from people import Person, recorder_line
+from recorded import PATIENCE_S, wait_until
 
 import forktrace
+from forktrace.errors import ForktraceError, UsageError
+from forktrace.live.elevation import PROGRAM
+from forktrace.live.launch import opened
+from forktrace.live.user import User, as_user
 
 pytestmark = pytest.mark.root
 
-ATTACKS = ("frames", "names", "scribbles", "codes", "libraries", "programs", "words", "bomb")
-MEMORY_MOST_KB = 700 << 10
-UNUSED_UID = 60_000 + os.getpid() % 5_000
+SECRET = "FORKTRACE-SECRET"
 
 
-def python_3_11() -> str:
-    """An interpreter whose memory the attacks know."""
-    found = [sys.executable] if sys.version_info[:2] == (3, 11) else []
-    found += [path for version, path in python3s().items() if version[:2] == (3, 11)]
-    if not found:
-        pytest.skip("needs a Python 3.11")
-    return found[0]
+@pytest.fixture
+def who(person: Person) -> User:
+    """The person, as forktrace sees them under sudo."""
+    return User(person.name, person.uid, person.gid, (person.gid,), {})
 
 
-@pytest.fixture(scope="module")
-def attacked(record: Callable[..., Recorded], workload: Callable[[str], str], open_folder: Path) -> Recorded:
-    """One recording of all attacks, one after the other; between them another program forks."""
-    folder = open_folder / "attacks"
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
-    python, commands = python_3_11(), []
-    for attack in ATTACKS:
-        third = str(UNUSED_UID) if attack == "bomb" else workload("first")
-        commands.append(f"{attack}={python} {WORKLOADS / 'attacks.py'} {attack} {folder} {third}")
-    recorded = record([python, str(WORKLOADS / "driver.py"), *commands])
-    shutil.rmtree(folder)
-    return recorded
+@pytest.fixture
+def victim(open_place: Path) -> Iterator[Path]:
+    """A file of root's that nobody else may read or write, in a directory of root's."""
+    place = open_place / "of-root"
+    place.mkdir(mode=0o755)
+    file = place / "victim"
+    file.write_text(SECRET)
+    file.chmod(0o600)
+    yield file
+    assert (file.read_text(), stat.filemode(file.stat().st_mode), file.stat().st_uid) == (SECRET, "-rw-------", 0)
+    assert [each.name for each in place.iterdir()] == ["victim"]
+    file.unlink()
+    place.rmdir()
 
 
-def rows_of(recorded: Recorded, attack: str) -> pd.DataFrame:
-    """The children of an attack."""
-    table = recorded.table
-    (driver,) = table[table["origin"] == "target"]["id"]
-    own = table[table["parent_id"] == driver]
-    (leader,) = own[own["argv"].str.contains(f"attacks.py {attack} ", regex=False)]["id"]
-    return table[table["parent_id"] == leader]
-
-
-def test_every_attack_is_recorded(attacked: Recorded) -> None:
-    """The recorder is there at the end, lost nothing, and no row is incomplete but those of orphans."""
-    assert attacked.returncode == 0, attacked.stderr
-    assert {line["program"]: line["status"] for line in attacked.of("program")} == dict.fromkeys(ATTACKS, 0)
-    assert attacked.table.loc[attacked.table["reap_call"] != "unseen", "complete"].all()
-
-
-def test_memory_of_the_recorder(attacked: Recorded) -> None:
-    """No process that this test has run took more, the recorder among them."""
-    assert attacked.path.exists()
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < MEMORY_MOST_KB
-
-
-def test_others_have_their_stacks(attacked: Recorded) -> None:
-    """Before, between and after the attacks the stacks of another program are there, with their lines."""
-    table = attacked.table
-    (driver,) = table[table["origin"] == "target"]["id"]
-    own = table[table["parent_id"] == driver]
-    assert len(own) == len(ATTACKS)
-    assert set(own["fork_stack_status"]) == {"ok"}
-    assert set(own["fork_site"]) == {"driver.py:10 <module>"}
-    assert set(own["reap_stack_status"]) == {"ok"}
+def link(person: Person, make: Callable[[Path], object]) -> Path:
+    """A name in the person's home that `make` has made to lead elsewhere."""
+    path = person.home / "trap.arrows"
+    path.unlink(missing_ok=True)
+    make(path)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("attack", "count", "statuses"),
+    "trap",
     [
-        ("frames", 30, {"ok", "truncated", "read-fault"}),
-        ("names", 216, {"ok", "read-fault"}),
-        ("scribbles", 301, {"ok", "truncated", "read-fault"}),
-        ("codes", 400, {"ok", "truncated", "lost"}),
+        lambda path, victim: path.symlink_to(victim),
+        lambda path, victim: path.symlink_to(victim.parent / "new"),
+        lambda path, victim: path.hardlink_to(victim),
+        lambda path, victim: path.symlink_to(f"/proc/{os.getpid()}/root{victim}"),
+        lambda path, victim: path.symlink_to(victim.parent),
     ],
+    ids=["symlink", "dangling symlink", "hard link", "through /proc", "symlink to a directory"],
 )
-def test_stacks_of_the_attacks(attack: str, count: int, statuses: set[str], attacked: Recorded) -> None:
-    """Each fork is there, and its status says whether its stack could be read."""
-    rows = rows_of(attacked, attack)
-    assert len(rows) == count
-    assert set(rows["fork_stack_status"]) <= statuses
-    assert (rows["fork_stack_status"] == "ok").any()
+@pytest.mark.parametrize("force", [False, True])
+def test_root_writes_nowhere_else(
+    trap: Callable[[Path, Path], object], force: bool, person: Person, who: User, victim: Path
+) -> None:
+    """Where the trace is to go lies something that leads to root's files: it is not opened, with and without --force."""
+    path = link(person, lambda path: trap(path, victim))
+    with pytest.raises(ForktraceError), opened(str(path), who, force):
+        pytest.fail("it was opened")
+    path.unlink()
 
 
-def test_programs_of_which_there_are_too_many(attacked: Recorded) -> None:
-    """Thousands of programs, each another file: that they are no interpreters is known, or of some not said."""
-    rows = rows_of(attacked, "programs")
-    ran = rows[rows["exec_ns"].notna()]
-    children = attacked.table[attacked.table["parent_id"].isin(ran["id"])]
-    assert len(ran) == len(children) == 2500
-    assert set(children["fork_stack_status"]) <= {"not-python", "no-runtime"}
-    assert set(ran["fork_stack_status"]) == {"ok"}
+def test_a_race_for_the_name(person: Person, who: User, victim: Path) -> None:
+    """A name that is the person's own file at one moment, and a link to root's at the next, never leads to root's."""
+    path, own, ends = person.home / "race.arrows", person.home / "own-file", threading.Event()
+    own.write_text("")
+    person.owns(own)
+
+    def swap() -> None:
+        for number in range(1_000_000):
+            if ends.is_set():
+                return
+            place = person.home / f"next-{number}"
+            place.symlink_to(victim) if number % 2 else place.hardlink_to(own)
+            place.replace(path)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    opens = 0
+    try:
+        for _ in range(2000):
+            try:
+                with opened(str(path), who, True) as trace:
+                    assert os.fstat(trace).st_ino == own.stat().st_ino
+                    opens += 1
+            except (ForktraceError, UsageError):
+                continue
+    finally:
+        ends.set()
+        swapping.join()
+    assert opens > 10, "it was never the person's own"
 
 
-def test_names_are_what_they_are(attacked: Recorded) -> None:
-    """Bytes that are no text become escapes; long names are cut, and said to be."""
-    rows = rows_of(attacked, "words")
-    cut = attacked.table[attacked.table["notes"].fillna("").str.contains("argv cut")]
-    assert set(cut["argv"].str.len()) >= {len("true ") + 4090}
-    assert rows["comm"].str.contains("\\xff\\xfe\\x80", regex=False).any()
-    assert rows["comm"].str.contains("\x1b[2J", regex=False).any()
+def test_the_mode_of_somebody_elses_file(person: Person, who: User, open_place: Path) -> None:
+    """--force may write to a file that all may write, and leaves its mode alone."""
+    path = open_place / "for-all"
+    path.touch()
+    path.chmod(0o666)
+    with opened(str(path), who, True) as trace:
+        os.write(trace, b"x")
+    assert stat.filemode(path.stat().st_mode) == "-rw-rw-rw-"
+    path.unlink()
 
 
-def test_a_bomb_within_a_limit(attacked: Recorded) -> None:
-    """As many forks as the limit lets it, and those that failed at it."""
-    failed = attacked.recording.failed_forks()
-    assert set(failed["limit"].dropna()) == {"RLIMIT_NPROC"}
-    assert len(rows_of(attacked, "bomb")) > 100
+def test_a_pipe_of_the_persons(person: Person, who: User) -> None:
+    """Is opened with the person's rights: one that they may not write to is not."""
+    path = link(person, os.mkfifo)
+    path.chmod(0o600)  # of root's
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(ForktraceError, match="Permission denied"), opened(str(path), who, False):
+        pytest.fail("it was opened")
+    os.close(reader)
+    path.unlink()
 
 
-def test_a_file_that_nobody_can_read(open_folder: Path, environment: Mapping[str, str]) -> None:
-    """A libpython on a file system that never answers the recorder: it goes on, and its helper does not stay behind."""
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("needs /dev/fuse")
-    folder, path = open_folder / "silent", open_folder / f"{uuid.uuid4()}.arrows"
-    folder.mkdir()
-    mark = str(uuid.uuid4())
-    line = forktrace_command("record", "-q", "-o", str(path), "--", python_3_11(), str(WORKLOADS / "silent.py"), str(folder))
-    marked = dict(environment) | {MARK: mark}
-    with subprocess.Popen(line, env=marked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as recorder:
-        assert recorder.stdin is not None
-        assert recorder.stdout is not None
-        try:
-            said = recorder.stdout.readline()
-            if not said:
-                pytest.skip("a FUSE cannot be mounted here")
-            shown = functools.partial(forks_in, path)
-            wait_until(lambda: shown() == 2 + json.loads(said)["forks"], "forks in the trace while the file is asked about")
-            recorder.stdin.close()
-            assert recorder.wait(PATIENCE_S) == 0
-        finally:
-            recorder.kill()
-            for pid in processes_with(f"{MARK}={mark}"):
-                os.kill(pid, signal.SIGKILL)
-            subprocess.run(["umount", "-l", folder], stderr=subprocess.DEVNULL, check=False)
-    recorded = Recorded(path, 0, said, "")
-    recorded.assert_balanced()
-    recorded.assert_whole()
-    forked = recorded.table[recorded.table["origin"] == "forked"]
-    assert set(forked["fork_stack_status"]) <= {"ok", "no-runtime"}
-    wait_until(lambda: not processes_with(f"{MARK}={mark}"), "the end of the helper")
+def test_rights_come_back(who: User) -> None:
+    """What was done with the person's rights, well or not, leaves root with its own."""
+    before = (os.geteuid(), os.getegid(), os.getgroups())
+    assert as_user(who, os.geteuid) == who.uid
+    with pytest.raises(PermissionError):
+        as_user(who, os.listdir, "/root")
+    assert (os.geteuid(), os.getegid(), os.getgroups()) == before
 
 
-def forks_in(path: Path) -> int:
-    """How many processes a trace has that is still being written."""
-    return int((forktrace.read(path).trace.table.to_pandas()["kind"] == "fork").sum())
+# A launcher of the person's own making; prints what the recorder says to each order, and its own number first.
+CLIENT = """
+import json, os, signal, subprocess, sys
+from forktrace.live.channel import Channel, pair
+from forktrace.live.elevation import recorder_command
+from forktrace.live.header import header
+print(os.getpid(), flush=True)
+order = json.loads(sys.argv[1])
+ours, its = pair()
+recorder = subprocess.Popen(["/usr/bin/sudo", "-n", "--", *recorder_command()], stdin=its, stdout=its)
+its.close()
+channel = Channel(ours)
+channel.say("arm", stacks=False, attach="attach" in order, path="", words=False, live=False)
+print(channel.hear(), channel.hear(), flush=True)
+held = os.fork()
+if not held:
+    signal.pause()
+trace = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+whole = {"pid": held, "path": "x", "header": header(["x"], held, "x"), "program": None, "search": "", "source": True,
+    "is_file": True, "truncate": False} | order
+channel.hand(whole, [trace])
+print(channel.hear(), held, flush=True)
+sys.stdin.readline()
+os.kill(held, signal.SIGKILL)
+os.waitpid(held, 0)
+sys.stdin.readline()
+channel.say("stop")
+recorder.wait()
+"""
+
+
+class Client:
+    """The person's own launcher, which gives the recorder `order`."""
+
+    def __init__(self, person: Person, command: str, order: dict[str, object], trace: Path) -> None:
+        python = str(Path(command).with_name("python"))
+        line = person.command([python, "-c", CLIENT, json.dumps(order), str(trace)])
+        self.process = subprocess.Popen(
+            line, env=person.environment(), cwd=person.home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = int(self.line())
+        assert "armed" in self.line()
+
+    def line(self) -> str:
+        """What it prints next."""
+        assert self.process.stdout
+        return self.process.stdout.readline()
+
+    def go_on(self) -> None:
+        """Let it do its next step."""
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+
+@pytest.fixture
+def client(person: Person, in_venv: str) -> Iterator[Callable[[dict[str, object]], Client]]:
+    """Clients, who may run the recorder as root and nothing else."""
+    made: list[Client] = []
+
+    def start(order: dict[str, object]) -> Client:
+        made.append(Client(person, in_venv, order, person.home / f"client-{len(made)}.arrows"))
+        return made[-1]
+
+    with person.may(recorder_line(str(Path(in_venv).with_name("python")), person)):
+        yield start
+        for each in made:
+            if each.process.poll() is None:
+                each.process.communicate("\n\n", timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("kind", ["pid", "attach"])
+def test_only_own_processes(kind: str, client: Callable[[dict[str, object]], Client]) -> None:
+    """An order that names a process of root's is refused, whichever way."""
+    with subprocess.Popen(["sleep", "600"]) as roots:
+        asked = {"pids": [roots.pid], "never": [], "cgroup": None, "remarks": []}
+        said = client({"pid": roots.pid} if kind == "pid" else {"attach": asked}).line()
+        roots.kill()
+    assert f"process {roots.pid} is not yours" in said
+
+
+def test_a_control_group_of_ones_own_making(person: Person, client: Callable[[dict[str, object]], Client]) -> None:
+    """A directory that looks like a control group adds nobody else's processes, neither at once nor later."""
+    fake, trace = person.home / "fake", person.home / "client-0.arrows"
+    fake.mkdir(exist_ok=True)
+    with subprocess.Popen(["sh", "-c", "while :; do /bin/true; sleep 0.05; done"]) as roots:
+        (fake / "cgroup.procs").write_text(f"{roots.pid}\n")
+        asked = {"pids": [roots.pid], "never": [], "cgroup": str(fake), "remarks": []}
+        made = client({"attach": asked})
+        assert "ready" in made.line()
+        time.sleep(1.5)  # it looks twice a second
+        made.process.communicate("\n\n", timeout=PATIENCE_S)
+        roots.kill()
+    assert len(forktrace.read(trace).lifecycles()) == 0
+
+
+NEXT = "import os, sys\nos.execv('/bin/sh', ['sh', '-c', 'exit 9'])"
+
+
+def test_the_next_process_of_that_number(person: Person, client: Callable[[dict[str, object]], Client]) -> None:
+    """A target that ends before its exec, whose number then is a process of root's: that one is not followed."""
+    trace = person.home / "client-0.arrows"
+    trace.unlink(missing_ok=True)
+    made = client({})
+    said = made.line()
+    assert "ready" in said
+    held = int(said.split()[-1])
+    made.go_on()
+    wait_until(lambda: not Path(f"/proc/{held}").exists(), "the target is reaped")
+    time.sleep(0.5)  # the recorder has heard of it
+    for _ in range(500):  # others fork too
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(held - 1))
+        with subprocess.Popen([sys.executable, "-c", NEXT]) as roots:
+            pass
+        if roots.pid == held:
+            break
+    else:
+        pytest.skip(f"the number {held} is not to be had")
+    made.go_on()
+    made.process.communicate("\n", timeout=PATIENCE_S)
+    assert len(forktrace.read(trace).lifecycles()) == 0
+
+
+def run_recorder(person: Person, python: str, stdin: int | socket.socket) -> str:
+    """Run the recorder through sudo with this for stdin, and return what it prints."""
+    line = person.command(["/usr/bin/sudo", "-n", "--", *recorder_line(python, person).split()])
+    done = subprocess.run(line, stdin=stdin, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd="/")
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_whose_socket_it_is(person: Person, in_venv: str) -> None:
+    """The recorder takes orders from who called sudo, over a socket that they made, and over nothing else."""
+    python = str(Path(in_venv).with_name("python"))
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, its, person.may(recorder_line(python, person)):
+        said = run_recorder(person, python, its)
+        assert f"the socket is of user 0, and sudo was called by user {person.uid}" in said
+        assert "stdin is no socket of forktrace" in run_recorder(person, python, subprocess.DEVNULL)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
+    bare = subprocess.run([sys.executable, PROGRAM], env=plain, capture_output=True, text=True, check=False)
+    assert (bare.returncode, "runs this through sudo" in bare.stderr) == (1, True)
+
+
+def test_sudo_allows_the_recorder_alone(person: Person, in_venv: str) -> None:
+    """The rule of docs/privileges.md allows that one command, with no further word."""
+    python = str(Path(in_venv).with_name("python"))
+    line = recorder_line(python, person)
+    with person.may(line):
+        for more in ([python, "-c", "pass"], [*line.split(), "more"], ["/bin/true"]):
+            done = person.run(["/usr/bin/sudo", "-n", "--", *more])
+            assert re.search("password is required|not allowed", done.stderr), done
+
+
+def test_code_of_others(person: Person, in_venv: str) -> None:
+    """What somebody else could change is not handed to root, and the place is named."""
+    place = Path(in_venv).parents[2]
+    place.chmod(0o777)
+    try:
+        with person.may("ALL"):
+            done = person.run([in_venv, "record", "--", "/bin/true"])
+    finally:
+        place.chmod(0o755)
+    assert done.returncode == 125
+    assert f"root would run code that others can change: {place}" in done.stderr
+
+
+FORKS = "import os, sys\nexec(compile('\\nif not os.fork():\\n    os._exit(0)\\nos.wait()', sys.argv[1], 'exec'), {'os': os})\n"
+
+
+def test_a_source_behind_a_process(person: Person, in_venv: str, open_place: Path) -> None:
+    """A name that leads through the /proc of another's process into a directory that is closed: the text is not read."""
+    closed, trace = open_place / "closed", person.home / "source.arrows"
+    closed.mkdir(mode=0o700)
+    (closed / "secret.py").write_text(f"# 1\n{SECRET}\n")
+    (closed / "secret.py").chmod(0o644)
+    with subprocess.Popen(["sleep", "600"], cwd=closed) as roots:
+        program, name = person.home / "forks.py", person.home / "link.py"
+        program.write_text(FORKS)
+        name.symlink_to(f"/proc/{roots.pid}/cwd/secret.py")
+        python = str(Path(in_venv).with_name("python"))
+        with person.may("ALL"):
+            done = person.run([in_venv, "record", "-q", "-o", str(trace), "--", python, str(program), str(name)])
+        roots.kill()
+    assert done.returncode == 0, done.stderr
+    recording = forktrace.read(trace)
+    assert recording.lifecycles()["fork_site"].tolist()[1] == "link.py:2 <module>"
+    assert SECRET not in recording.trace.table.to_pandas().to_string()
+    assert SECRET.encode() not in trace.read_bytes()

@@ -8,9 +8,12 @@ pytestmark = pytest.mark.root
 RELEASED_NS = 1_000_000_000  # the kernel frees the last of a process 5 to 45 ms after its reap, later on a busy machine
 
 
-@pytest.mark.parametrize(("case", "count"), [("subreaper", 3), ("handed-over", 5), ("handed-to-ignorer", 5)])
+ADOPTED = [("subreaper", 3), ("handed-over", 5), ("handed-to-ignorer", 5), ("amid-the-exit", 1), ("ignored-amid-the-exit", 1)]
+
+
+@pytest.mark.parametrize(("case", "count"), ADOPTED)
 def test_adopted_by_a_subreaper(suite: Recorded, case: str, count: int) -> None:
-    """An orphan, dead or alive, comes to the subreaper, which reaps it or has it released."""
+    """An orphan, dead, dying or alive, comes to the subreaper, which reaps it or has it released."""
     lines = suite.of(case, "families")
     assert len(lines) == count
     suite.assert_agrees(lines)

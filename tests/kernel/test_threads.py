@@ -16,8 +16,19 @@ def test_thread_numbers(suite: Recorded, case: str, count: int) -> None:
 
 def test_threads_are_no_processes(suite: Recorded) -> None:
     """A thread has no row of its own."""
-    tids = {line["forker_tid"] for line in suite.of("thread-fork")} | {line["reaper_tid"] for line in suite.of("thread-wait")}
+    lines = suite.of("thread-fork", "threads"), suite.of("thread-wait", "threads")
+    tids = {line["forker_tid"] for line in lines[0]} | {line["reaper_tid"] for line in lines[1]}
     assert not tids & set(suite.table["pid"])
+
+
+def test_a_traced_thread_is_no_process(suite: Recorded) -> None:
+    """strace gets the exit status of every thread: that is a wait, and the reap of nobody."""
+    forks = suite.of("thread-fork", "traced-threads")
+    if not forks:
+        pytest.skip("strace is not installed")
+    told = suite.raw[suite.raw["start_ns"].isna() & suite.raw["pid"].isin({line["forker_tid"] for line in forks})]
+    told = told[told["kind"].isin(["wait", "reap"]) & (told["status"] == 0)]
+    assert told["kind"].tolist() == ["wait"] * 3
 
 
 def test_leader_dies_first(suite: Recorded) -> None:

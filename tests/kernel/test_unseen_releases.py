@@ -15,9 +15,7 @@ CHILDREN = 199
 PROGRAM = """
 import json, os, subprocess, time
 from forktrace.live.bpf import Probes
-from forktrace.live.recorder import mount_tracefs
 
-mount_tracefs()
 probes = Probes(stacks=False)
 os.close(probes._descriptors.pop("raw sched_process_free"))
 loop = f"i=0; while [ $i -lt {CHILDREN} ]; do /bin/true followed; i=$((i+1)); done"

@@ -204,6 +204,9 @@ def test_a_cut_trace_is_shown_with_a_warning(trace: Path) -> None:
         (["record", "-d", "inf", "true"], 125),
         (["record", "-d", "nan", "true"], 125),
         (["record", "-d", "never", "true"], 125),
+        (["record", "--max-size", "63K", "true"], 125),
+        (["record", "--max-size", "10Q", "true"], 125),
+        (["record", "--max-size", "", "true"], 125),
     ],
 )
 def test_what_cannot_be_carried_out(trace: Path, arguments: list[str], status: int) -> None:
@@ -325,7 +328,7 @@ def test_rules_of_the_user(trace: Path, command: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen"])
+@pytest.mark.parametrize("table", ["lifecycles", "events", "starts", "waits", "signals", "failed_forks", "stolen", "orphans"])
 def test_every_table_in_every_format(trace: Path, table: str) -> None:
     """Each table can be written as each format, by the file's name."""
     for form in ("csv", "json", "parquet"):
@@ -348,10 +351,10 @@ def test_record_hands_on_what_was_typed() -> None:
     say = "print(list(command), options, flush=True); return 0"
     plain = run_record(say, "python", "x.py", "-q", "--force", "--", "-o")
     assert plain.stdout.startswith("['python', 'x.py', '-q', '--force', '--', '-o'] {'output': None, 'force': False,")
-    full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--", "--odd")
+    full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--max-size", "1g", "--", "--odd")
     assert full.stdout == (
         "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True,"
-        " 'stacks': True, 'source': True, 'own': (), 'user': 'alice'}\n"
+        " 'stacks': True, 'source': True, 'own': (), 'max_size': 1073741824, 'user': 'alice'}\n"
     )
 
 

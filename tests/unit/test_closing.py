@@ -2,7 +2,7 @@
 
 import pytest
 
-from forktrace.live.recorder import ending_of_zombie
+from forktrace.live.closing import ending_of_zombie
 
 
 @pytest.mark.parametrize(

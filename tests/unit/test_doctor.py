@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,12 @@ from click.testing import CliRunner
 
 from forktrace.cli import cli
 from forktrace.errors import MachineLacks
-from forktrace.live import bccloader, doctor
+from forktrace.live import bccloader, doctor, elevation
 from forktrace.live.doctor import Finding
 
 ROOT_STATUS = "Name:\tpython3\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n"
 USER_STATUS = "Name:\tpython3\nUid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\n"
+CAPABLE_STATUS = USER_STATUS.replace("0000000000000000", "000001c000080004")  # those of docs/privileges.md
 GOOD = {
     "proc/sys/kernel/osrelease": "6.18.44\n",
     "proc/self/status": ROOT_STATUS,
@@ -81,19 +83,29 @@ def test_a_good_machine_has_nothing_to_mend(tmp_path: Path, packages: Path) -> N
     ("name", "changes", "words"),
     [
         ("kernel", {"proc/sys/kernel/osrelease": "5.4.0-generic"}, "older than 5.8"),
-        ("rights", {"proc/self/status": USER_STATUS}, 'not root; sudo "$(command -v forktrace)" doctor'),
-        ("rights", {"proc/self/status": ROOT_STATUS.replace("1ffffffffff", "0a80425fb")}, "--privileged"),
+        (
+            "rights",
+            {"proc/self/status": USER_STATUS},
+            "no sudo, and no CAP_BPF, CAP_PERFMON, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE",
+        ),
+        (
+            "rights",
+            {"proc/self/status": ROOT_STATUS.replace("1ffffffffff", "0a80425fb")},
+            "with --cap-add BPF --cap-add PERFMON",
+        ),
         ("BTF", {"sys/kernel/btf/vmlinux": None}, "CONFIG_DEBUG_INFO_BTF"),
         ("tracefs", {"proc/mounts": "", "proc/filesystems": "nodev\tproc\n"}, "CONFIG_TRACING"),
+        ("tracefs", {"proc/mounts": "", "proc/self/status": CAPABLE_STATUS}, "sudo mount -t tracefs"),
         ("lockdown", {"sys/kernel/security/lockdown": "none integrity [confidentiality]"}, "lockdown=integrity"),
         ("headers", {"usr/include/linux/types.h": None}, "sudo apt-get install -y linux-libc-dev"),
     ],
 )
 def test_what_is_missing_is_named_with_its_cure(
-    tmp_path: Path, packages: Path, name: str, changes: dict[str, str | None], words: str
+    tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch, name: str, changes: dict[str, str | None], words: str
 ) -> None:
     """One requirement fails, all others are met, and the line says what to type."""
     put_bcc(packages)
+    monkeypatch.setattr(elevation, "SUDO", ())
     findings = examine(tmp_path, **changes)
     assert [each for each, finding in findings.items() if not finding.good] == [name]
     assert findings[name].line().startswith("FAIL  ")
@@ -105,7 +117,7 @@ def test_what_is_missing_is_named_with_its_cure(
     [
         {"proc/mounts": "proc /proc proc rw 0 0\n"},
         {"sys/kernel/security/lockdown": None},
-        {"proc/self/status": USER_STATUS.replace("0000000000000000", "000000c000000000")},
+        {"proc/self/status": CAPABLE_STATUS},
         {"proc/sys/kernel/osrelease": "5.8.0"},
         {"proc/sys/kernel/osrelease": "10.0-rc1"},
     ],
@@ -114,6 +126,28 @@ def test_what_record_can_live_with(tmp_path: Path, packages: Path, changes: dict
     """tracefs that can be mounted, an unknown lockdown, capabilities instead of root, and newer kernels are fine."""
     put_bcc(packages)
     assert all(finding.good for finding in examine(tmp_path, **changes).values())
+
+
+def test_without_root_sudo_will_do(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no right to record has them through sudo, for the recorder."""
+    put_bcc(packages)
+    monkeypatch.setattr(elevation, "find_sudo", lambda: "/usr/bin/sudo")
+    finding = examine(tmp_path, **{"proc/self/status": USER_STATUS})["rights"]
+    assert finding.good
+    assert finding.found == "not root: record runs the recorder through sudo, and nothing else"
+
+
+def test_code_of_others(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forktrace that somebody else can change is nothing for root to run."""
+    put_bcc(packages)
+    program = tmp_path / "sudo_recorder.py"
+    program.touch(mode=0o666)
+    program.chmod(0o666)
+    monkeypatch.setattr(elevation, "PROGRAM", program)
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    finding = examine(tmp_path)["sudo"]
+    assert not finding.good
+    assert str(program) in finding.found
 
 
 def test_only_x86_64_records() -> None:

@@ -19,6 +19,8 @@ from forktrace.views import export
 ROWS = [target(), *child(500, 10, 20, status=15), ev.reap(40 * MS, 500, by=100, options=1), ev.fork_failed(50 * MS, 100, 11)]
 ROWS += [ev.signal(15 * MS, 500, 15, by=100), ev.waits(55 * MS, 2, by=100, target="any", call="wait4", flags=1)]
 ROWS += [*child(600, 30, 31), ev.reap(32 * MS, 600, by=100, target="any")]
+ROWS += [ev.fork(34 * MS, 700, by=100), ev.fork(35 * MS, 701, by=700), ev.exit_(36 * MS, 700, parent=100, adopter=100)]
+ROWS += [ev.zombie(36 * MS, 700, parent=100), ev.reap(37 * MS, 700, by=100)]
 ROWS += [ev.wait(33 * MS, None, by=100, result=10, target_pid=600, stack="/usr/lib/python3.11/subprocess.py:7 wait")]
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from forktrace.errors import CommandError, PermissionMissing, UsageError
-from forktrace.live import launch
+from forktrace.live import capabilities, elevation, launch
 from forktrace.live import user as users
+
+PIPES: Final[dict[str, Any]] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 @pytest.mark.parametrize(
@@ -55,18 +59,36 @@ def test_named_user() -> None:
 
 def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """SUDO_UID alone, without a sudo above, makes nobody else of us."""
-    monkeypatch.setattr(users, "sudo_environment", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(users, "find_sudo_above", lambda: None)
     monkeypatch.setenv("SUDO_UID", "1234")
     assert users.invoking_user().uid == 0
 
 
 def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the environment that sudo was given, also where the number has no name."""
-    monkeypatch.setattr(users, "sudo_environment", lambda: {"PATH": "/home/me/bin"})
+    """With the environment that sudo was given and the caller's umask, also where the number has no name."""
+    caller = ["/bin/sh", "-c", "umask 013; echo; exec cat"]
+    with subprocess.Popen(caller, env={"A": "b=c"}, user=54321, **PIPES) as sudo:
+        assert sudo.stdout is not None
+        sudo.stdout.readline()
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        monkeypatch.setattr(users, "find_sudo_above", lambda: sudo.pid)
+        monkeypatch.setenv("SUDO_UID", "54321")
+        monkeypatch.setenv("SUDO_GID", "54322")
+        who = users.invoking_user()
+        sudo.communicate()
+    assert (who.uid, who.gid, who.groups) == (54321, 54322, (54322,))
+    assert (who.environment["A"], who.umask) == ("b=c", 0o013)
+
+
+def test_without_root_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever SUDO_UID says; and nobody else can be named."""
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
     monkeypatch.setenv("SUDO_UID", "54321")
-    monkeypatch.setenv("SUDO_GID", "54322")
-    who = users.invoking_user()
-    assert (who.uid, who.gid, who.groups, who.environment) == (54321, 54322, (54322,), {"PATH": "/home/me/bin"})
+    assert users.invoking_user().uid == os.getuid()
+    assert users.named_user("nobody").uid == 65534
+    with pytest.raises(PermissionMissing, match="only root can run a command as root"):
+        users.named_user("root")
 
 
 def test_where_a_trace_may_go(tmp_path: Path) -> None:
@@ -99,9 +121,11 @@ def test_ctrl_c_ends_a_held_target() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(held.pid, 0)[1]) == -signal.SIGINT
 
 
-def test_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Says so at once, with the command to type."""
+def test_no_root_and_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says at once what is missing."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(PermissionMissing) as caught:
+    monkeypatch.setattr(capabilities, "missing", lambda: ["CAP_BPF"])
+    monkeypatch.setattr(elevation, "SUDO", ("/nonexistent/sudo", "/bin/true"))
+    with pytest.raises(PermissionMissing, match="there is no sudo") as caught:
         launch.record(["true"], output=None, force=False, duration_s=None, quiet=True, user=None)
-    assert caught.value.hint == 'sudo "$(command -v forktrace)" record -- true'
+    assert caught.value.hint == "apt-get install sudo, or capabilities: CAP_BPF missing here"

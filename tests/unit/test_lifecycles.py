@@ -452,6 +452,42 @@ def test_origins_that_are_not_complete(origin: str, note: str) -> None:
     says(found, origin=origin, fork_ns=5 * MS, forker_pid=0, fork_call=None, notes=note, complete=False)
 
 
+FOUND = [
+    ev.fork(90 * MS, 100, origin="attached", start_ns=1 * MS, call=None, argv="python3\0consumer.py"),
+    ev.fork(90 * MS, 500, parent=100, origin="attached", start_ns=5 * MS, call=None),
+]
+
+
+@pytest.mark.parametrize(
+    ("detail", "note"),
+    [
+        (ev.FOUND_DEAD[0], "found as a zombie; its exit time is an upper bound"),
+        (ev.FOUND_DEAD[1], "found as a zombie; its exit time is estimated"),
+    ],
+)
+@pytest.mark.parametrize("disposition", ["default", "ignored"])
+def test_zombies_that_were_there(detail: str, note: str, disposition: str) -> None:
+    """A zombie found at the attach is one since its exit, also where its parent ignores SIGCHLD by now or hands it on."""
+    rows = [*FOUND, ev.exit_(60 * MS, 500, 0x300, parent=100, detail=detail, disposition=disposition)]
+    note = f"started before the recording; {note}"
+    found = row(500, *rows, ev.exit_(95 * MS, 100, adopter=1), ev.zombie(96 * MS, 500, parent=1), ev.end(100 * MS))
+    says(found, exit_ns=60 * MS, zombie_ns=60 * MS, exit_code=3, notes=note, complete=False, state="zombie")
+    reaped = row(500, *rows, ev.reap(98 * MS, 500, by=100))
+    says(reaped, zombie_ms=38.0, state="gone", reap_call="wait4", reap_cause="unknown", notes=note)
+
+
+def test_program_of_what_ran_already() -> None:
+    """The arguments come with the first row of an attached process, and its children have them; those of a zombie are gone."""
+    rows = [*FOUND, ev.fork(95 * MS, 501, by=100), ev.fork(96 * MS, 502, by=100), ev.exec_(97 * MS, 502, ["true"])]
+    table = recording(*rows).lifecycles().set_index("pid")
+    assert table["argv"].fillna("?").to_dict() == {
+        100: "python3 consumer.py",
+        500: "?",
+        501: "python3 consumer.py",
+        502: "true",
+    }
+
+
 def test_loss_marks_who_was_forked_before_it() -> None:
     """A loss lies anywhere between its row and the one before of the same kind: only who was forked after it is complete."""
     rows = [target(), *dead(500, 1 * MS, 2 * MS), ev.reap(4 * MS, 500, by=100), ev.lost(5 * MS, 1, "zombie")]

@@ -119,17 +119,17 @@ def test_a_child_that_the_kernel_side_did_not_know(ns: int, pid: int | None) -> 
 @pytest.mark.parametrize(
     ("fields", "limit"),
     [
-        ({"error": 11, "tasks": 10, "tasks_max": 10}, "RLIMIT_NPROC"),
-        ({"error": 11, "tasks": 3, "tasks_max": 10, "cgroup_pids": 5, "cgroup_pids_max": 5}, "pids.max"),
-        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 32500, "ns_pids_max": 32768}, "pid_max"),
-        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 100, "ns_pids_max": 32768}, None),
-        ({"error": 22, "tasks": 10, "tasks_max": 10}, None),
+        ({"error": 11, "tasks": 10, "tasks_max": 10}, ("RLIMIT_NPROC", 10)),
+        ({"error": 11, "tasks": 3, "tasks_max": 10, "cgroup_pids": 5, "cgroup_pids_max": 5}, ("pids.max", 5)),
+        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 32500, "ns_pids_max": 32768}, ("pid_max", 32768)),
+        ({"error": 11, "tasks": 3, "tasks_max": 10, "ns_pids": 100, "ns_pids_max": 32768}, (None, None)),
+        ({"error": 22, "tasks": 10, "tasks_max": 10}, (None, None)),
     ],
 )
-def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: str | None) -> None:
-    """The limit that was met, when it can be told; another error has none."""
+def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: tuple[str | None, int | None]) -> None:
+    """The limit that was met and its value, when it can be told; another error has none."""
     (row,) = rows_of(record("fork-failed", 5, 10, **fields))
-    assert row.get("detail") == limit
+    assert (row.get("detail"), row.get("count")) == limit
 
 
 def test_nothing_but_stacks() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pandas as pd
 import pytest
 from rich.console import Console
-from traces import MS, child, consumer, known, recording, target
+from traces import BOOT_NS, MS, child, consumer, known, recording, target
 
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
@@ -52,6 +53,17 @@ def test_summary() -> None:
         "recording.",
         "2 zombies outlived 10 ms, the longest with 69 ms; at most 2 at once.",
     ]
+
+
+def test_attached() -> None:
+    """A program that ran already ran for longer than the recording; a zombie time that is no exact one says so."""
+    rows = [
+        ev.fork(90 * MS, pid, parent=1, origin="attached", start_ns=start, call=None) for pid, start in ((100, 1), (500, 5))
+    ]
+    rows += [ev.exit_(60 * MS, 500, parent=100, detail=ev.FOUND_DEAD[1]), ev.end(3090 * MS)]
+    written = text(recording(*rows, start_ns=90 * MS, target_start_ns=None, attached=[100]))
+    assert written.startswith("python consumer.py, which ran already, was recorded for 3.000 s; 2 processes in\nthe recording.")
+    assert re.search(r"500 +\S+ +exited 0 +~3.030 s \+", written)
 
 
 def test_without_zombies() -> None:
@@ -106,15 +118,15 @@ def test_failed_forks_and_signals() -> None:
     """Failed forks with the reason and the first time; who killed whom."""
     rows = [
         target(),
-        ev.fork_failed(1204 * MS, 100, 11, detail="pids.max"),
-        ev.fork_failed(1300 * MS, 100, 11, detail="pids.max"),
+        ev.fork_failed(1204 * MS, 100, 11, detail="pids.max", count=20),
+        ev.fork_failed(1300 * MS, 100, 11, detail="pids.max", count=20),
     ]
     rows += [row for pid in range(500, 506) for row in child(pid, 10, 2000, status=15)]
     rows += [ev.signal(1990 * MS, pid, 15, by=100) for pid in range(500, 506)]
     rows += [*child(600, 10, 2000, status=9), ev.signal(1990 * MS, 600, 9, sent_by="kernel"), ev.oom(1991 * MS, 600)]
     rows += child(601, 10, 2000, status=31)
     written = text(recording(*rows))
-    assert after("Failed forks", written) == "  2 forks of 100 python failed with EAGAIN (pids.max), first at +1.204 s."
+    assert after("Failed forks", written) == ("  2 forks of 100 python failed with EAGAIN (pids.max of 20), first at +1.204 s.")
     assert after("Killed by a signal", written).splitlines() == [
         "  500, 501, 502 and 3 more by SIGTERM, sent by 100 python.",
         "  600 by SIGKILL, by the OOM killer: memory ran out.",
@@ -130,6 +142,26 @@ def test_what_is_not_known() -> None:
     assert "Events were lost: 3 exit. Processes that lived then are not complete." in written.split("What happened")[0]
     doubts = after("Not known for sure", written)
     assert "1 process: reap not seen; time is an upper bound; events were lost while it\n  lived." in doubts
+
+
+def test_a_full_trace_says_why_it_ended() -> None:
+    """With the size as it was typed; what else may stand there is none."""
+    for full, words in [(100 << 20, "because the trace was full: --max-size 100M."), (65537, "--max-size 65537.")]:
+        rows = [target(), ev.end(50 * MS, f'{{"full": {full}}}')]
+        assert words in text(recording(*rows, closed=False))
+    for full in ("null", "true", '"x"'):
+        assert "full" not in text(recording(target(), ev.end(50 * MS, f'{{"full": {full}}}'), closed=False))
+
+
+@pytest.mark.parametrize(
+    ("step_ns", "words"),
+    [(3_600_000_000_000, "set forward by 1 h 00 min during"), (-2_500 * MS, "set back by 2.500 s during"), (900 * MS, None)],
+)
+def test_a_clock_that_was_set(step_ns: int, words: str | None) -> None:
+    """Is told, as times of day are those of the clock at the start."""
+    rows = [target(), ev.end(50 * MS, f'{{"clock_offset_ns": {BOOT_NS + step_ns}}}')]
+    doubts = " ".join(text(recording(*rows, closed=False, clock_offset_ns=BOOT_NS)).split())
+    assert words in doubts if words else "clock" not in doubts
 
 
 def test_balance_is_only_shown_when_it_does_not_hold() -> None:
@@ -254,6 +286,18 @@ def test_lines_of_failed_forks_and_of_killers() -> None:
         r"  1 fork of 100 python failed with EAGAIN at b.py:2 \x1b, at +0.002 s.",
     ]
     assert after("Killed by a signal", text(made)) == "  500 by SIGKILL, sent by 100 python at k.py:5 g."
+
+
+def test_zombies_at_a_failed_fork() -> None:
+    """How many zombies took places under the limit that was met; of another error they are not to blame."""
+    rows = [target(), *child(500, 10, 20), *child(501, 10, 20), ev.fork_failed(30 * MS, 100, 11, detail="pids.max")]
+    rows += [ev.reap(40 * MS, 500, by=100), ev.fork_failed(50 * MS, 100, 11, detail="RLIMIT_NPROC", count=2)]
+    rows += [ev.fork_failed(60 * MS, 100, 12)]
+    assert after("Failed forks", text(recording(*rows), 200)).splitlines() == [
+        "  1 fork of 100 python failed with EAGAIN (pids.max), at +0.030 s; 2 zombies count against that limit then.",
+        "  1 fork of 100 python failed with EAGAIN (RLIMIT_NPROC of 2), at +0.050 s; 1 zombie counts against that limit then.",
+        "  1 fork of 100 python failed with ENOMEM, at +0.060 s.",
+    ]
 
 
 def test_missing_stacks_are_counted() -> None:

@@ -10,7 +10,7 @@ from recorded import PATIENCE_S, python3s
 
 from forktrace.scenes import scene
 
-NAMES = ("start", "methods", "join", "exits")
+NAMES = ("start", "methods", "join", "exits", "pid1")
 FITTING = [(version, path) for version, path in python3s().items() if version >= (3, 8)]
 PYTHONS = {".".join(map(str, version)): path for version, path in FITTING[:1] + FITTING[-1:]} or {"this": sys.executable}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from recorded import PATIENCE_S, wait_until
 
-from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError
+from forktrace.errors import ForktraceError, MachineLacks, UsageError
 from forktrace.live import demo
 from forktrace.scenes import SCENES, Scene, scene
 
@@ -109,14 +109,6 @@ def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"taken\.png exists") as error:
         demo.check_absent(tmp_path / "free.arrows", taken)
     assert "--force" in error.value.hint
-
-
-def test_nothing_starts_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint is a demo to repeat, not the command line that reads from this demo's broker."""
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(PermissionMissing) as failed:
-        demo.check_root(scene("kafka"))
-    assert failed.value.hint == 'sudo "$(command -v forktrace)" demo kafka'
 
 
 def test_only_a_scene_that_is_fed_takes_a_broker() -> None:

@@ -114,10 +114,17 @@ def test_starts() -> None:
 
 def test_failed_forks() -> None:
     """One row per fork that failed: who, which thread, why, and the limit where it is known."""
-    rows = [ev.fork_failed(5 * MS, 100, 11, tid=105, detail="pids.max"), ev.fork_failed(6 * MS, 100, 12)]
+    rows = [ev.fork_failed(5 * MS, 100, 11, tid=105, detail="pids.max", count=20), ev.fork_failed(6 * MS, 100, 12)]
     table = recording(target(), *rows).failed_forks()
-    assert cells(table) == [(5 * MS, 0, 105, 11, "pids.max", None), (6 * MS, 0, 100, 12, None, None)]
-    assert list(table.columns) == ["time_ns", "id", "tid", "errno", "limit", "site"]
+    assert cells(table) == [(5 * MS, 0, 105, 11, "pids.max", 20, 0, None), (6 * MS, 0, 100, 12, None, None, 0, None)]
+    assert list(table.columns) == ["time_ns", "id", "tid", "errno", "limit", "allowed", "zombies", "site"]
+
+
+def test_zombies_at_a_failed_fork() -> None:
+    """Those that have ended and are not reaped at that moment; one that was reaped at that very moment is gone."""
+    rows = [*child(500, 1, 10), *child(501, 2, 20), *child(502, 3, 30), ev.reap(40 * MS, 501, by=100)]
+    rows += [ev.fork_failed(at * MS, 100, 11) for at in (5, 10, 25, 35, 40, 50)]
+    assert recording(target(), *rows).failed_forks()["zombies"].tolist() == [0, 1, 2, 3, 2, 2]
 
 
 LIB = "/usr/lib/python3.11/multiprocessing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import random
 import stat
@@ -393,6 +394,59 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, error: int) -> None:
     trace = read_bytes(tmp_path, disk.data)
     assert trace.table.num_rows == 160
     assert "inside the message" in str(trace.cut)
+
+
+class Everything(io.BytesIO):
+    """A sink that fails the test when it is given more than `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def write(self, data: Any) -> int:
+        """Take all of it."""
+        assert self.tell() + len(data) <= self.most
+        return super().write(data)
+
+
+def largest_totals() -> pa.RecordBatch:
+    """Return the batch of an end that counts as much as it ever can, and more."""
+    counts = dict.fromkeys(ev.KINDS, 1 << 62)
+    losses = {f"{kind} with a long name": 1 << 62 for kind in ev.KINDS * 2}
+    return stream.batch_of([ev.end(1 << 61, json.dumps({"events": counts, "lost": losses, "processes": 1 << 62}))])
+
+
+@pytest.mark.parametrize("most", [32 << 10, 48 << 10, 100_001])
+def test_a_trace_stays_within_its_size(tmp_path: Path, most: int) -> None:
+    """What does not fit is not begun; smaller batches may follow, large and small in turn, and the end always fits."""
+    sink = Everything(most)
+    writer = stream.Writer(sink, HEADER, most)
+    written: list[ev.Row] = []
+    refused = 0
+    generator = random.Random(most)
+    for first in range(5000, 2_000_000, 1000):
+        rows = processes(generator.choice([1, 2, 40, 900]), first)
+        try:
+            writer.write(stream.batch_of(rows))
+        except stream.Full:
+            refused += 1
+            if refused == 30:
+                break
+        else:
+            written += rows
+    writer.close(largest_totals())
+    trace = read_bytes(tmp_path, sink.getvalue())
+    assert trace.cut is None
+    assert trace.table.to_pylist()[:-1] == whole(sorted(written, key=lambda row: row["time_ns"]))
+    assert most - stream.END_BYTES - 4096 < writer.bytes_written <= most
+
+
+def test_a_size_that_does_not_hold_the_header() -> None:
+    """Is told before anything is written."""
+    sink = io.BytesIO()
+    with pytest.raises(stream.Full):
+        stream.Writer(sink, HEADER | {"command": ["x" * 65536]}, 65536)
+    assert sink.getvalue() == b""
 
 
 def write_long(path: Path, batches: int) -> None:

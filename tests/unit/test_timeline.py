@@ -260,3 +260,41 @@ def test_bad_names(tmp_path: Path) -> None:
         format_of("x.gif")
     with pytest.raises(ForktraceError, match="No such file"):
         write_timeline(recording(target()), tmp_path / "no" / "x.png")
+
+
+FAILING = [ev.fork_failed(at * MS, 100, 11, detail="pids.max", count=3) for at in (300, 301, 700)]
+
+
+def crosses(ax: Axes) -> list[tuple[float, float]]:
+    """Return where failed forks are marked."""
+    found = [line for line in ax.lines if line.get_marker() == "x"]
+    return sorted((round(x, 3), y) for line in found for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True))
+
+
+def test_failed_forks() -> None:
+    """A cross on the row of who called, at the moment; one for those that would cover each other; the reason in the legend."""
+    ax = drawn(recording(*SWEPT, *FAILING, closed=False))
+    assert crosses(ax) == [(0.3, 0.0), (0.7, 0.0)]
+    assert "failed fork, EAGAIN (pids.max of 3)" in legend(ax)
+    ax = drawn(recording(*SWEPT, *FAILING, ev.fork_failed(450 * MS, 502, 12), closed=False))
+    assert crosses(ax) == [(0.3, 0.0), (0.45, 3.0), (0.7, 0.0)]
+    assert "failed fork, EAGAIN (pids.max of 3) and other errors" in legend(ax)
+    assert not crosses(drawn(recording(*SWEPT, closed=False)))
+
+
+def test_failed_forks_in_a_fold() -> None:
+    """On the row of the children of who called; of one without any on the row that it is in itself."""
+    rows = [*consumer(80), ev.fork_failed(300 * MS, 100, 11, detail="pids.max"), ev.fork_failed(500 * MS, 4712, 11)]
+    ax = drawn(recording(*rows, closed=False))
+    assert crosses(ax) == [(0.3, 0.0), (0.5, 0.0)]
+    assert "failed fork, EAGAIN (pids.max) and other errors" in legend(ax)
+
+
+def test_the_title_fits() -> None:
+    """A long command is cut so far that the title ends before the picture does."""
+    ax = drawn(recording(*SWEPT, closed=False, command=["python", "consumer.py", *(["--option"] * 20)]))
+    ax.figure.canvas.draw()
+    assert ax.title.get_window_extent().width == 0  # the title is the left one
+    title = ax._left_title
+    assert title.get_window_extent().x1 <= ax.get_window_extent().x1
+    assert title.get_text().endswith("...: 4 processes, longest zombie 400 ms")

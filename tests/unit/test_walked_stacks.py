@@ -198,8 +198,8 @@ def test_names_of_any_script(text: str, width: int, version: int) -> None:
 
 def test_too_many_stacks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here and in the probes at once, so that the probes send them again."""
-    monkeypatch.setattr("forktrace.live.stacks.MOST_STACKS", 2)
     stacks, forgotten = fresh()
+    monkeypatch.setattr("forktrace.live.stacks.MOST_BYTES", 2000)
     stacks.add_code(code_record(1))
     for identity in (10, 11):
         stacks.add_stack(stack_record(identity, (1, 0)))

@@ -14,7 +14,8 @@ from forktrace.analysis.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
 from forktrace.views import explanations
-from forktrace.views.why import calls_of, chain, why, worst
+from forktrace.views.calls import calls_of
+from forktrace.views.why import chain, why, worst
 
 LIBRARY = "/usr/lib/python3.11"
 PROCESS, POPEN = f"{LIBRARY}/multiprocessing/process.py", f"{LIBRARY}/multiprocessing/popen_fork.py"
@@ -349,8 +350,8 @@ def test_an_orphan_that_its_adopter_reaps() -> None:
         "why its parent 300 ended without waiting for it; 1 inherited it and reaped it (parent-exit)",
         "fix one of:",
         "- let 300 wait for it before it ends (300 lives as long as its children)",
-        "- run the program below an init that reaps: tini, dumb-init, `docker run --init` "
-        "(one small process more; exit codes of orphans are lost)",
+        "- run the program below an init that reaps: tini, dumb-init, `docker run --init`, "
+        "in Kubernetes `shareProcessNamespace: true` (one small process more; exit codes of orphans are lost)",
     ]
     still = recording(target(), *rows, END, closed=False)
     known(still, reap_cause={2: "never"})
@@ -659,3 +660,30 @@ def test_the_texts_are_complete() -> None:
     used = {name for kind in ("cause", "creator") for one in texts[kind].values() for name in one.get("fix", [])}
     assert used | {"own-children", "leave-it"} == set(texts["remedy"])
     assert {one.get("at", "fork") for one in texts["cause"].values()} == {"fork", "reap"}
+
+
+FULL = {"detail": "RLIMIT_NPROC", "count": 20}
+
+
+def test_forks_that_failed() -> None:
+    """Of who could not fork: when, why, how often, and the zombies that took the room."""
+    rows = [
+        *child(500, 10, 20),
+        *(ev.fork_failed(at * MS, 100, 11, **FULL) for at in (30, 40)),
+        ev.fork_failed(50 * MS, 100, 12),
+    ]
+    made = recording(target(), *rows, END, closed=False)
+    said = [one for one in told(made, 0) if "could not fork" in one]
+    assert said == [
+        "+0.030 could not fork: EAGAIN (RLIMIT_NPROC of 20), 2 times from here on; 1 zombie counts against that limit then",
+        "+0.050 could not fork: ENOMEM",
+    ]
+
+
+def test_the_damage_that_a_zombie_did() -> None:
+    """Forks of its parent that met a limit while it was there; none of before and after, of other errors, of others."""
+    rows = [*child(500, 10, 20), ev.fork_failed(15 * MS, 100, 11, **FULL), *child(501, 12, 14)]
+    rows += [ev.fork_failed(at * MS, 100, 11, **FULL) for at in (30, 40)] + [ev.fork_failed(41 * MS, 100, 12)]
+    rows += [ev.fork_failed(42 * MS, 501, 11, **FULL), ev.reap(50 * MS, 500, by=100), ev.fork_failed(60 * MS, 100, 11, **FULL)]
+    said = [one for one in told(recording(target(), *rows, END, closed=False)) if one.startswith("damage")]
+    assert said == ["damage meanwhile 2 forks of 100 failed with EAGAIN (RLIMIT_NPROC of 20); it counts against that limit"]

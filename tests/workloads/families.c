@@ -1,5 +1,6 @@
 /* Children that outlive their parents: orphans that pid 1 inherits, that a subreaper inherits (reaping them, or ignoring
- * SIGCHLD), zombies that a dying parent leaves behind; a tree of three generations; a burst of 997 children. */
+ * SIGCHLD), zombies that a dying parent leaves behind, a child that is amid its exit; a tree of three generations; a burst of
+ * 997 children. */
 #include "witness.h"
 
 static void must(int holds, const char *what)
@@ -133,6 +134,70 @@ static void zombies_inherited_and_ignored(const char *name)
             name, hear(report[0]), parent, getpid(), 30 + i);
 }
 
+/* Its last thread has left (PF_EXITING among the flags of /proc/PID/stat). */
+static int is_exiting(pid_t pid)
+{
+    char path[64], text[1024];
+    unsigned flags = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    must(length > 0, path);
+    close(file);
+    text[length] = 0;
+    sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %u", &flags);
+    return flags & 4;
+}
+
+/* Its parent dies while the kernel takes the memory of the child back: after its last thread, before anybody is notified. */
+static pid_t dies_amid_an_exit(int report)
+{
+    const size_t bytes = 128 << 20;
+    pid_t parent = plain_fork();
+    if (parent)
+        return parent;
+    signal(SIGCHLD, SIG_DFL);
+    pid_t pid = plain_fork();
+    if (!pid) {
+        char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        must(memory != MAP_FAILED, "mmap");
+        madvise(memory, bytes, MADV_NOHUGEPAGE);
+        for (size_t at = 0; at < bytes; at += 4096)
+            memory[at] = 1;
+        _exit(40);
+    }
+    tell(report, pid);
+    while (!is_exiting(pid))
+        ;
+    sleep_ms(1);
+    _exit(8);
+}
+
+static void parent_dies_amid_the_exit(const char *name)
+{
+    subreaper();
+    int report[2], status;
+    must(pipe(report) == 0, "pipe");
+    pid_t parent = dies_amid_an_exit(report[1]), pid = hear(report[0]);
+    must(wait4(parent, &status, 0, NULL) == parent, "parent");
+    must(wait4(pid, &status, 0, NULL) == pid, "child");
+    say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', %s, 'notes': null", name, pid,
+        parent, getpid(), getpid(), ending(status));
+}
+
+static void ignored_amid_the_exit(const char *name)
+{
+    subreaper();
+    signal(SIGCHLD, SIG_IGN);
+    int report[2];
+    must(pipe(report) == 0, "pipe");
+    pid_t parent = dies_amid_an_exit(report[1]);
+    must(wait4(-1, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
+    say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': null, 'reap_call': 'autoreap', 'exit_code': 40, "
+        "'notes': null",
+        name, hear(report[0]), parent, getpid());
+}
+
 /* 2 children with 3 children with 5 children each: 38 in all. */
 static void generation(const char *name, int depth)
 {
@@ -181,6 +246,8 @@ int main(void)
     in_process("subreaper", to_a_subreaper);
     in_process("handed-over", zombies_handed_over);
     in_process("handed-to-ignorer", zombies_inherited_and_ignored);
+    in_process("amid-the-exit", parent_dies_amid_the_exit);
+    in_process("ignored-amid-the-exit", ignored_amid_the_exit);
     in_process("generations", generations);
     in_process("burst", burst);
     return 0;

@@ -1,0 +1,55 @@
+"""Reads the memory of a process that goes on running: no stop, no signal, nothing that it could notice."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from typing import Any, Final
+
+MOST_S: Final = 2.0  # of one look at a process, whatever its memory leads to
+
+
+class Unreadable(ValueError):
+    """Nothing is there, or no longer."""
+
+
+class Memory:
+    """The memory of the program that the process `pid` runs at this moment; after its exec or end nothing of it is readable.
+
+    Raises:
+        PermissionError: it is not for this user: the kernel asks the right to attach a debugger.
+        OSError: there is no such process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._deadline = time.monotonic() + MOST_S
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return `size` bytes. They may be torn, of two moments: who needs more than a word of one moment reads again.
+
+        Raises:
+            Unreadable: they are not all there, or this look has taken long enough.
+        """
+        if time.monotonic() > self._deadline:
+            raise Unreadable("it takes too long")
+        try:
+            data = os.pread(self._descriptor, size, address)
+        except (OSError, OverflowError) as error:
+            raise Unreadable(f"{address:#x}: {error}") from None
+        if len(data) != size:
+            raise Unreadable(f"{address:#x}: only {len(data)} of {size} bytes")
+        return data
+
+    def word(self, address: int) -> int:
+        """Return the 64-bit number at an address."""
+        return int.from_bytes(self.read(address, 8), "little")
+
+    def unpack(self, form: str, address: int) -> tuple[Any, ...]:
+        """Return what `struct` finds at an address."""
+        return struct.unpack(form, self.read(address, struct.calcsize(form)))
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)

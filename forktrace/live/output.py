@@ -1,0 +1,74 @@
+"""The trace as the recorder writes it: up to which moment it is whole, what it holds, and that somebody will find it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
+
+from forktrace.errors import ForktraceError
+from forktrace.trace import events
+from forktrace.trace.batches import Column, batch, batch_of, part
+from forktrace.trace.stream import Full, Writer
+
+
+class Output:
+    """Writes to `sink` as the `order` says; `counts` gets how many events of which kind were written.
+
+    Attributes:
+        until_ns: all that was before is written (CLOCK_BOOTTIME)
+
+    Raises:
+        Full: the trace would exceed the size that the order allows. Only `close` may follow.
+    """
+
+    def __init__(self, sink: BinaryIO, order: Mapping[str, Any], counts: Counter[str]) -> None:
+        self._writer = Writer(sink, order["header"], order["max_size"])
+        self._sink = sink.fileno() if order["is_file"] else None
+        self._had_name = os.fstat(sink.fileno()).st_nlink > 0
+        self._path = order["path"]
+        self._counts = counts
+        self.until_ns: int = order["header"]["start_ns"]
+
+    def write(self, rows: Iterable[events.Row]) -> None:
+        """Write a batch of rows that are no events of the kernel's, if there are any."""
+        if rows := list(rows):
+            self._writer.write(batch_of(rows))
+
+    def write_events(self, columns: Mapping[str, Column], rows: int) -> None:
+        """Write a batch, sorted by time; as many rows as fit where the trace gets full."""
+        done, size = 0, rows
+        while done < rows:
+            some = part(columns, done, min(done + size, rows))
+            times, kinds = some["time_ns"][0], some["kind"][0]
+            try:
+                self._writer.write(batch(some, len(times)))
+            except Full:
+                size //= 2
+                if not size:
+                    raise
+                continue
+            done += len(times)
+            self.until_ns = max(self.until_ns, int(times[-1]))
+            self._counts.update(events.KINDS[code] for code in kinds.tolist())
+
+    def check(self) -> None:
+        """Make sure that what is written can be found.
+
+        Raises:
+            ForktraceError: the file was removed or cut. One that never had a name may stay without.
+        """
+        if self._sink is None:
+            return
+        about = os.fstat(self._sink)
+        if self._had_name and not about.st_nlink:
+            raise ForktraceError(f"{self._path} was removed while it was written", "what was recorded is lost")
+        if about.st_size < self._writer.bytes_written:
+            raise ForktraceError(f"{self._path} was cut by somebody else while it was written", "record once more")
+
+    def close(self, totals: Mapping[str, Any]) -> None:
+        """Write the end: the trace is whole up to `until_ns`."""
+        self._writer.close(batch_of([events.end(self.until_ns, json.dumps(totals))]))
+        self.check()

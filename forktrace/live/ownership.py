@@ -1,0 +1,58 @@
+"""Whose processes may be recorded: for who is not root, their own, and what these start.
+
+A process is asked for by its number, and that may have a new owner soon: what is followed is compared with what was allowed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from forktrace.errors import PermissionMissing
+from forktrace.live.maps import Records
+from forktrace.live.procfs import Proc
+
+TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+class Ownership:
+    """The processes of user `uid`, of anybody when it is None."""
+
+    def __init__(self, uid: int | None, proc: Proc | None = None) -> None:
+        self._uid = uid
+        self._proc = proc or Proc()
+        self._starts: dict[int, int] = {}  # of the processes that were allowed last, in clock ticks
+
+    def require(self, pids: Iterable[int]) -> None:
+        """Allow all of these.
+
+        Raises:
+            PermissionMissing: one belongs to somebody else, or is gone.
+        """
+        refused = sorted(set(pids) - set(self.allowed(pids)))
+        if refused:
+            raise PermissionMissing(f"process {refused[0]} is not yours", "root may record it: sudo forktrace record")
+
+    def allowed(self, pids: Iterable[int]) -> list[int]:
+        """Return those of these processes that may be recorded."""
+        if self._uid is None:
+            return list(pids)
+        here = {pid: stat.start_ticks for pid in pids if (stat := self._proc.stat(pid))}
+        mine = {pid: start for pid, start in here.items() if self._is_mine(pid)}
+        self._starts = mine
+        return list(mine)
+
+    def _is_mine(self, pid: int) -> bool:
+        """Whether all its numbers are the user's: real, effective, saved, for files."""
+        return set(self._proc.status(pid).get("Uid", "").split()) == {str(self._uid)}
+
+    def check(self, following: Records) -> None:
+        """Compare those that were allowed last with the processes that are followed (`struct process`).
+
+        Raises:
+            PermissionMissing: one that was allowed has ended, and its number is another's.
+        """
+        for pid, start_ns in following[["pid", "start_ns"]].tolist() if self._starts else ():
+            if self._starts.get(pid, start_ns // TICK_NS) != start_ns // TICK_NS:
+                raise PermissionMissing(f"process {pid} has ended, and its number is another's now")

@@ -1,0 +1,121 @@
+"""Records a mixed load of forks at full speed on both processors: `python soak.py SECONDS`, as root.
+
+Prints how many processes and events there were, what was lost, how much memory the recorder had at the beginning and at the
+end, how large the trace is and how long it takes to open. Ends with 1 if anything was lost or is not accounted for, or if the
+memory grew.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from recorded import WORKLOADS, children, forktrace_command
+
+import forktrace
+
+EVERY_S = 0.2
+GROWTH_MB = 16  # that is no leak: what is kept of the stacks of a recording, and what was freed but not given back
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What came of it; memory in MB: the most in the first and in the last third of the time, after the first seconds."""
+
+    seconds: float
+    made: int
+    processes: int
+    events: int
+    lost: dict[str, int]
+    complete: int
+    balanced: bool
+    cut: str | None
+    first_mb: float
+    last_mb: float
+    trace_mb: float
+    opens_s: float
+    opens_mb: float
+
+    def failures(self) -> list[str]:
+        """What is not as it should be."""
+        wrong = {
+            f"lost: {self.lost}": bool(self.lost),
+            f"{self.processes} processes of {self.made}": self.processes != self.made,
+            f"{self.processes - self.complete} processes are not complete": self.complete != self.processes,
+            "the balance does not hold": not self.balanced,
+            f"the trace is not whole: {self.cut}": self.cut is not None,
+            f"the memory grew from {self.first_mb:.0f} to {self.last_mb:.0f} MB": self.last_mb > self.first_mb + GROWTH_MB,
+        }
+        return [text for text, so in wrong.items() if so]
+
+
+def soak(seconds: float, reaps: str, folder: Path) -> Soak:
+    """Record; `reaps` is the compiled program of that name."""
+    trace, out = folder / "soak.arrows", folder / "out"
+    load = [sys.executable, str(WORKLOADS / "mixed.py"), str(seconds), reaps, str(folder)]
+    line = forktrace_command("record", "-q", "-o", str(trace), "--", *load)
+    sampled: list[tuple[float, float]] = []
+    with out.open("w") as stdout, subprocess.Popen(line, stdout=stdout) as launcher:
+        while launcher.poll() is None:
+            if (recorder := next(iter(children(launcher.pid)), None)) and trace.exists():
+                sampled.append((time.monotonic(), resident_mb(recorder)))
+            time.sleep(EVERY_S)
+    assert launcher.returncode == 0, f"status {launcher.returncode}"
+    begin = time.monotonic()
+    recording = forktrace.read(trace)
+    table = recording.lifecycles()
+    opens_s = time.monotonic() - begin
+    opens_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    made = [json.loads(text)["made"] for text in out.read_text().splitlines()]
+    third = (sampled[-1][0] - sampled[0][0]) / 3
+    return Soak(
+        seconds=sampled[-1][0] - sampled[0][0],
+        made=1 + sum(made),
+        processes=len(table),
+        events=len(recording.trace.table),
+        lost=recording.lost(),
+        complete=int(table["complete"].sum()),
+        balanced=recording.balance().holds,
+        cut=recording.cut,
+        first_mb=max(mb for at, mb in sampled if at < sampled[0][0] + third),
+        last_mb=max(mb for at, mb in sampled if at > sampled[-1][0] - third),
+        trace_mb=trace.stat().st_size / 1e6,
+        opens_s=opens_s,
+        opens_mb=opens_mb,
+    )
+
+
+def resident_mb(pid: int) -> float:
+    """The resident memory of a process; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+
+
+def main() -> None:
+    """Say what came of it."""
+    with tempfile.TemporaryDirectory() as name:
+        reaps = Path(name) / "reaps"
+        subprocess.run(["gcc", "-O1", "-pthread", "-o", reaps, WORKLOADS / "reaps.c"], check=True)
+        done = soak(float(sys.argv[1]), str(reaps), Path(name))
+    print(
+        f"{done.seconds:.0f} s: {done.processes:,} processes of {done.made:,}, {done.events:,} events, lost: {done.lost or 0}"
+    )
+    print(
+        f"{done.processes - done.complete:,} rows are not complete; the balance {'holds' if done.balanced else 'does not hold'}"
+    )
+    print(f"recorder: at most {done.first_mb:.0f} MB resident in the first third, {done.last_mb:.0f} MB in the last")
+    print(f"trace: {done.trace_mb:.1f} MB; opens in {done.opens_s:.1f} s, with {done.opens_mb:.0f} MB")
+    sys.exit("\n".join(done.failures()) or 0)
+
+
+if __name__ == "__main__":
+    main()

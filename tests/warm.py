@@ -1,0 +1,50 @@
+"""Runs `forktrace record` again and again with probes that are compiled once: for tests that kill recorders by the hundred.
+
+Reads a JSON list a line, the arguments of forktrace; starts it, prints its number, and `ended` when it has. An empty line then
+says that all that it recorded has ended too: what the probes still hold of it is thrown away. Ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+# All that a recording needs is imported here, not in every child.
+from forktrace import cli
+from forktrace.live import attach, bpf, joining, launch, output, places, recorder, records, sources, stacks  # noqa: F401
+
+
+def main() -> None:
+    """Serve."""
+    warm = bpf.Probes()
+
+    def compiled(*, meanwhile: Any, **_: Any) -> bpf.Probes:
+        meanwhile()
+        return warm
+
+    bpf.Probes = compiled  # type: ignore[assignment, misc]
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+            os.dup2(0, 1)
+            sys.argv[1:] = json.loads(line)
+            cli.main()
+        print(pid, flush=True)
+        os.waitpid(pid, 0)
+        print("ended", flush=True)
+        sys.stdin.readline()
+        while len(warm._followed.items()[0]):  # until the kernel has freed the last, whose end is an event too
+            time.sleep(0.01)
+        warm.read()
+        warm.questions()
+        for place in range(len(bpf.LOSSES)):
+            warm._losses.set(place, 0)
+
+
+if __name__ == "__main__":
+    main()
