@@ -585,9 +585,12 @@ _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 def _flush() -> None:
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    """Write what is left; where nobody takes it any more, Python must not find it at its end: it would end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main() -> NoReturn:

@@ -135,12 +135,13 @@ class Recorder:
 
     def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
-        from forktrace.live.sources import Sources
+        from forktrace.live.sources import Elsewhere, Sources
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
         self._tell()
-        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"]) if order["source"] else None
+        files = Elsewhere(*order["files"]) if order.get("files") else None
+        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"], files) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)

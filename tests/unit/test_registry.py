@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from forktrace.live.registry import INTERPRETERS_MOST, OTHERS_MOST, Registry
-from forktrace.live.sources import Sources
+from forktrace.live.sources import Elsewhere, Sources, lines_of, read_regular
 from forktrace.trace.stacks import Frame
 
 PATIENCE_S = 60
@@ -54,15 +54,40 @@ def test_no_interpreter_is_remembered(registry: Registry) -> None:
     assert len(registry.known) == 1
 
 
+def test_no_link_leads_out_of_a_root(tmp_path: Path) -> None:
+    """Of a container: absolute names, links and `..` mean what they mean in there."""
+    (tmp_path / "root/srv").mkdir(parents=True)
+    (tmp_path / "outside.py").write_text("outside")
+    (tmp_path / "root/srv/a.py").write_text("inside")
+    for name, target in (("absolute", "/srv/a.py"), ("out", "../../outside.py"), ("absent", str(tmp_path / "outside.py"))):
+        (tmp_path / "root" / name).symlink_to(target)
+    root = os.open(tmp_path / "root", os.O_PATH)
+    try:
+        for name in ("/srv/a.py", "srv/../srv/a.py", "/../../srv/a.py", "/absolute"):
+            assert read_regular(name, root) == b"inside"
+        for name in ("/out", "/absent", "/../outside.py", "/srv"):
+            with pytest.raises(OSError, match=name):
+                read_regular(name, root)
+    finally:
+        os.close(root)
+
+
+def test_files_of_a_process_that_is_gone() -> None:
+    """A number that is another's by now has no lines: nothing is read where it is not known whose it would be."""
+    own = os.stat("/proc/self/ns/mnt").st_ino
+    assert lines_of(lambda read, *names: read(*names), "/", Elsewhere(os.getpid(), own), __file__, [1])[0][0] == 1
+    assert lines_of(lambda read, *names: read(*names), "/", Elsewhere(os.getpid(), own + 1), __file__, [1]) == []
+
+
 def test_source_lines_are_read_once(tmp_path: Path) -> None:
     """The line without its indentation; not twice, not of the standard library, not beyond the end, not of what is no file."""
     (tmp_path / "a.py").write_text("one\n    two  \n\n")
     os.mkfifo(tmp_path / "pipe")
 
-    def as_user(function: Callable[[str], bytes], name: str) -> bytes:
+    def as_user(function: Callable[[str, int | None], bytes], name: str, root: int | None) -> bytes:
         with (tmp_path / "asked").open("a") as asked:
             asked.write(f"{name}\n")
-        return function(name)
+        return function(name, root)
 
     sources = Sources(as_user, str(tmp_path))
     names = ["a.py", str(tmp_path / "pipe"), str(tmp_path), "<string>", "/lib/x.py", "/lib/site-packages/y.py", "\0"]
