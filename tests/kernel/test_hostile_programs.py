@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with, python3s, wait_until
+from recorded import DEBIAN, MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with, python3s, wait_until
 
 import forktrace
 from forktrace.live.procfs import CGROUP2, read_cgroup
@@ -159,6 +159,49 @@ def test_a_file_that_nobody_can_read(open_folder: Path, environment: Mapping[str
     forked = recorded.table[recorded.table["origin"] == "forked"]
     assert set(forked["fork_stack_status"]) <= {"ok", "no-runtime"}
     wait_until(lambda: not processes_with(f"{MARK}={mark}"), "the end of the helper")
+
+
+REACHES = """
+import ctypes, json, os, signal
+libc = ctypes.CDLL(None, use_errno=True)
+pids = [int(one) for one in os.listdir("/proc") if one.isdigit()]
+parents = {}
+for pid in pids:
+    try:
+        parents[pid] = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+    except OSError:
+        pass
+launcher = os.getppid()
+reached = []
+for pid in [launcher] + [one for one, parent in parents.items() if parent == launcher and one != os.getpid()]:
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        try:
+            os.kill(pid, number)
+            reached.append(pid)
+        except PermissionError:
+            pass
+    if libc.ptrace(16, pid, 0, 0) == 0:
+        reached.append(pid)
+    for name in ("mem", "environ", "fd/3"):
+        try:
+            os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
+            reached.append(pid)
+        except OSError:
+            pass
+recorders = list(parents.values()).count(launcher) - 1
+print(json.dumps({"case": "reaches", "recorders": recorders, "reached": reached, "uid": os.getuid()}))
+"""
+
+
+def test_an_ordinary_user_does_not_reach_the_recorder(record: Callable[..., Recorded]) -> None:
+    """Neither a signal nor ptrace nor /proc gets from the command of an ordinary user to the processes of forktrace."""
+    if not Path(DEBIAN).exists():
+        pytest.skip("needs an interpreter that every user can execute")
+    recorded = record([DEBIAN, "-c", REACHES], "--user", "nobody", cwd="/")
+    (line,) = recorded.of("reaches")
+    assert line["uid"] != 0
+    assert line["recorders"] == 1
+    assert line["reached"] == []
 
 
 def test_a_group_is_the_one_that_was_meant() -> None:
