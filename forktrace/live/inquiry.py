@@ -88,6 +88,13 @@ class Inquirer:
         self._sources = Sources(who, self._proc.link(f"{self.pid}/cwd") or "/") if self._shares_files() else None
         self._texts: dict[tuple[str, int], str] = {}
 
+    def __enter__(self) -> Inquirer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sources:
+            self._sources.helper.close()
+
     def look(self) -> Inquiry | None:
         """Return what there is to see now; None: the process is gone."""
         seen = self._watcher.look()

@@ -103,7 +103,9 @@ class Recorder:
         self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
-        self._joining = Joining(self._probes, self._registry) if self._attach else None
+        if self._attach:
+            self._joining = Joining(self._probes, self._registry)
+            self._closing = Closing(self._joining.ended_ns)
         self._channel.say("armed")
         order, descriptors = self._channel.take(1)
         if not order:

@@ -9,12 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
-from recorded import DEBIAN, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, forktrace_command, python3s, wait_until
+from recorded import (
+    DEBIAN,
+    MARK,
+    PATIENCE_S,
+    ROOT_IS_A_MOUNT,
+    WORKLOADS,
+    forktrace_command,
+    processes_with,
+    python3s,
+    wait_until,
+)
 
 import forktrace
 from forktrace.errors import TraceError
@@ -55,10 +66,13 @@ def idle(way: str, many: int = 3, *before: str, python: str = sys.executable) ->
 
 
 def asked(pid: int, *options: str, status: int = 0) -> str:
-    """What `why -p PID` prints, with single spaces."""
+    """What `why -p PID` prints, with single spaces; nothing that it started outlives it."""
+    mark = str(uuid.uuid4())
     command = forktrace_command("why", "-p", str(pid), *options)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    there = os.environ | {MARK: mark}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=there)
     assert done.returncode == status, done.stdout + done.stderr
+    assert not processes_with(f"{MARK}={mark}")
     return " ".join((done.stdout + done.stderr).split())
 
 
