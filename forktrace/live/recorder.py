@@ -357,7 +357,7 @@ class Recorder:
     def _cgroup(self, identity: int, pid: int) -> str | None:
         """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
         if self._cgroups.get(identity) is None:
-            self._cgroups[identity] = read_cgroup(pid)
+            self._cgroups[identity] = read_cgroup(pid, identity)
         return self._cgroups[identity]
 
     def _write_rest(self) -> None:
