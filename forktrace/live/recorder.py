@@ -161,7 +161,7 @@ class Recorder:
             self._say(remark)
         assert self._joining
         pids = self._ownership.allowed(asked["pids"])
-        if not asked["cgroup"]:
+        if not asked["cgroup"] or not pids:
             self._ownership.require(asked["pids"])
         self._join(self._joining.join(pids, asked["never"], asked["cgroup"]))
         if not self._counts:
