@@ -152,12 +152,12 @@ class _Reader:
         self._numbered.setdefault(process.pid, []).append(process)
 
     def _call(self, tid: int, now: int, text: str) -> None:
-        self._process(tid, now)._last_ns = now
-        since = now
+        process, since = self._process(tid, now), now
         if resumed := _RESUMED.match(text):
             since, before = self.open.pop(tid, (now, resumed["name"].replace("?", "x") + "("))  # ???: killed before strace knew
             text = before + text[resumed.end() :]
         if left_open := _UNFINISHED.search(text):
+            process._last_ns = now
             self.open[tid] = since, text[: left_open.start()]
             self._left(tid, text)
             return
@@ -166,8 +166,10 @@ class _Reader:
             raise ValueError(f"not a call: {text!r}")
         self._left(tid, text)
         if call["result"] == "?" or "(errno 18446744" in call["rest"]:  # killed inside: what strace read is no result
+            process._last_ns = max(process._last_ns, since)  # what strace says of the return, it says after the death
             self._cut(tid, call["name"], since)
             return
+        process._last_ns = now
         bounds = Bounds(since, now if resumed else self._next_ns)
         result = int(call["result"])
         if call["name"] in FORKS and result > 0:
