@@ -22,6 +22,7 @@ import click
 from forktrace import __version__
 from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
 from forktrace.scenes import SCENES
+from forktrace.trace.words import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -238,22 +239,21 @@ def _inquire(pid: int, seconds: float, causes: str | None) -> None:
     from forktrace.live.inquiry import Inquirer, watch
     from forktrace.views import inquiry as view
 
-    inquirer, console = Inquirer(pid), _console()
-    first = inquirer.look()
-    if first is None:
-        raise UsageError(f"process {pid} has just ended")
-    again = f'sudo "$(command -v forktrace)" why -p {pid}'
-    view.show(console, first)
-    if first.parent and seconds:
-        _say(f"forktrace: watching for {seconds:g} s whether it starts or waits for children (Ctrl-C: no longer)")
-        watched = watch(inquirer, seconds)
-        view.answer(console, first, watched, _read(watched.trace, None, None, None, causes) if watched.trace else None)
-        if watched.missing:
-            _say(f"forktrace: its forks and waits were not seen: {watched.missing}")
-    if first.denied and os.geteuid() == 0:
-        raise PermissionMissing("where its threads are is not for you to see", "it takes CAP_SYS_PTRACE")
+    console = _console()
+    with Inquirer(pid) as inquirer:
+        first = inquirer.look()
+        if first is None:
+            raise UsageError(f"process {pid} has just ended")
+        view.show(console, first)
+        if first.parent and seconds:
+            _say(f"forktrace: watching for {seconds:g} s whether it starts or waits for children (Ctrl-C: no longer)")
+            watched = watch(inquirer, seconds)
+            view.answer(console, first, watched, _read(watched.trace, None, None, None, causes) if watched.trace else None)
+            if watched.missing:
+                _say(f"forktrace: its forks and waits were not seen: {watched.missing}")
     if first.denied:
-        raise PermissionMissing("where its threads are is not for you to see", again)
+        more = "it takes CAP_SYS_PTRACE" if os.geteuid() == 0 else f'sudo "$(command -v forktrace)" why -p {pid}'
+        raise PermissionMissing("where its threads are is not for you to see", more)
 
 
 @cli.command()
@@ -405,7 +405,7 @@ def export(
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
     recording = _read(trace, pid, since, until, causes)
     with _sink(output, force) as sink:
-        write(recording, table, form, sink, on_screen=sink.isatty())
+        write(recording, table, form, sink)
     if output != "-":
         click.echo(f"wrote {output}", err=True)
 
@@ -585,9 +585,12 @@ _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 def _flush() -> None:
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    """Write what is left; where nobody takes it any more, Python must not find it at its end: it would end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main() -> NoReturn:
@@ -637,7 +640,7 @@ def _complain_of(error: ForktraceError | _ReaderLeft | OSError) -> int:
 
 
 def _complain(message: str, hint: str, status: int) -> int:
-    click.echo(f"forktrace: {message}", err=True)
+    click.echo(f"forktrace: {printable(message)}", err=True)
     if hint:
         click.echo(f"  {hint}", err=True)
     return status

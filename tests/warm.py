@@ -16,6 +16,8 @@ from typing import Any
 from forktrace import cli
 from forktrace.live import attach, bpf, joining, launch, output, places, recorder, records, sources, stacks  # noqa: F401
 
+FREED_S = 5  # that the kernel takes to free the last process, which is an event of its own
+
 
 def main() -> None:
     """Serve."""
@@ -38,8 +40,11 @@ def main() -> None:
         os.waitpid(pid, 0)
         print("ended", flush=True)
         sys.stdin.readline()
-        while len(warm._followed.items()[0]):  # until the kernel has freed the last, whose end is an event too
+        deadline = time.monotonic() + FREED_S
+        while len(left := warm._followed.items()[0]) and time.monotonic() < deadline:
             time.sleep(0.01)
+        for signal in left:
+            warm._followed.delete(signal)
         warm.read()
         warm.questions()
         for place in range(len(bpf.LOSSES)):

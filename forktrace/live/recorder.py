@@ -27,7 +27,7 @@ from forktrace.live.ownership import Ownership
 from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
 from forktrace.trace import events
-from forktrace.trace.words import count, size
+from forktrace.trace.words import count, printable, size
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
@@ -37,6 +37,7 @@ WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
+STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
 SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
 WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
@@ -103,7 +104,9 @@ class Recorder:
         self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
-        self._joining = Joining(self._probes, self._registry) if self._attach else None
+        if self._attach:
+            self._joining = Joining(self._probes, self._registry)
+            self._closing = Closing(self._joining.ended_ns)
         self._channel.say("armed")
         order, descriptors = self._channel.take(1)
         if not order:
@@ -135,12 +138,13 @@ class Recorder:
 
     def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
-        from forktrace.live.sources import Sources
+        from forktrace.live.sources import Elsewhere, Sources
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
         self._tell()
-        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"]) if order["source"] else None
+        files = Elsewhere(*order["files"]) if order.get("files") else None
+        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"], files) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
@@ -353,11 +357,13 @@ class Recorder:
     def _cgroup(self, identity: int, pid: int) -> str | None:
         """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
         if self._cgroups.get(identity) is None:
-            self._cgroups[identity] = read_cgroup(pid)
+            self._cgroups[identity] = read_cgroup(pid, identity)
         return self._cgroups[identity]
 
     def _write_rest(self) -> None:
         """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
+        # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
+        self._still_at = kernel_boottime_ns(), self._probes.following()
         self._drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self._write()
@@ -379,16 +385,24 @@ class Recorder:
         totals = {
             "events": dict(self._counts),
             "lost": {what: count for what, count in self._lost.items() if count},
-            "processes": self._counts["fork"],
+            "processes": self._counts["fork"] + self._lost.get("fork", 0),
             "still_running": self._running(),
             "clock_offset_ns": clock_offset_ns(),
-            **({"full": self._full} if self._full else {}),
+            **({"full": self._full} if self._full else self._still()),
         }
         self._output.close(totals)
         self._probes.close()
         self._registry.helper.close()
         if self._sources:
             self._sources.helper.close()
+
+    def _still(self) -> dict[str, Any]:
+        """Who was still there, where events were lost: of all others it is known that they are gone."""
+        at_ns, still = self._still_at
+        if not any(self._lost.values()) or len(still) > STILL_MOST:
+            return {}
+        here = [[int(one["pid"]), int(one["start_ns"]), int(one["exit_ns"] != 0)] for one in still]
+        return {"still": {"at_ns": at_ns, "processes": here}}
 
     def _say(self, text: str) -> None:
         if self._words:
@@ -406,7 +420,7 @@ class Recorder:
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            names = ", ".join(f"{pid} {read_comm(pid)}" for pid in running[:5])
+            names = ", ".join(f"{pid} {printable(read_comm(pid))}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 
@@ -421,5 +435,8 @@ class Recorder:
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
+        if lost:
+            kinds = ", ".join(f"{number:,} {what}" for what, number in self._lost.items() if number)
+            self._say(f"events were lost: {kinds}; the report marks what they may have touched")
         if self._is_file:
             self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(self._path)}")

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.root
 Workload = Callable[[str], str]
 
 WARM = Path(__file__).parents[1] / "warm.py"
-STORM_S = 0.8
+STORM_S = 1.0
 # A killed recorder costs up to 200 ms, and what it had no processor for; half of them may have been in luck.
 MEDIAN_LACK_MS = 250
 _BPF, _MAP_GET_FD_BY_ID = 321, 14  # bpf(2) on x86-64
