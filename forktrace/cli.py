@@ -238,22 +238,21 @@ def _inquire(pid: int, seconds: float, causes: str | None) -> None:
     from forktrace.live.inquiry import Inquirer, watch
     from forktrace.views import inquiry as view
 
-    inquirer, console = Inquirer(pid), _console()
-    first = inquirer.look()
-    if first is None:
-        raise UsageError(f"process {pid} has just ended")
-    again = f'sudo "$(command -v forktrace)" why -p {pid}'
-    view.show(console, first)
-    if first.parent and seconds:
-        _say(f"forktrace: watching for {seconds:g} s whether it starts or waits for children (Ctrl-C: no longer)")
-        watched = watch(inquirer, seconds)
-        view.answer(console, first, watched, _read(watched.trace, None, None, None, causes) if watched.trace else None)
-        if watched.missing:
-            _say(f"forktrace: its forks and waits were not seen: {watched.missing}")
-    if first.denied and os.geteuid() == 0:
-        raise PermissionMissing("where its threads are is not for you to see", "it takes CAP_SYS_PTRACE")
+    console = _console()
+    with Inquirer(pid) as inquirer:
+        first = inquirer.look()
+        if first is None:
+            raise UsageError(f"process {pid} has just ended")
+        view.show(console, first)
+        if first.parent and seconds:
+            _say(f"forktrace: watching for {seconds:g} s whether it starts or waits for children (Ctrl-C: no longer)")
+            watched = watch(inquirer, seconds)
+            view.answer(console, first, watched, _read(watched.trace, None, None, None, causes) if watched.trace else None)
+            if watched.missing:
+                _say(f"forktrace: its forks and waits were not seen: {watched.missing}")
     if first.denied:
-        raise PermissionMissing("where its threads are is not for you to see", again)
+        more = "it takes CAP_SYS_PTRACE" if os.geteuid() == 0 else f'sudo "$(command -v forktrace)" why -p {pid}'
+        raise PermissionMissing("where its threads are is not for you to see", more)
 
 
 @cli.command()
@@ -585,9 +584,12 @@ _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 def _flush() -> None:
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    """Write what is left; where nobody takes it any more, Python must not find it at its end: it would end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main() -> NoReturn:

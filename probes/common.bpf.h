@@ -87,6 +87,11 @@ struct owners {
  * losses[NUMBERS_UNKNOWN], and its reap may be one that nobody was seen to do. */
 BPF_HASH(numbers, struct number, struct owners, 131072);
 
+/* (namespace, number) -> signal_struct of the parent of one that was released by nobody who was seen: the call that did it may not have
+ * come back yet, on a machine where that takes longer than the kernel's grace period. Full: the least recently used goes, and that
+ * call is no reap. */
+BPF_TABLE("lru_hash", struct number, u64, released, 1024);
+
 /* place -> wait calls that came back without a child. User space reads it, and removes the places of processes that are gone.
  * Map full: losses[WAIT_PLACES]. */
 BPF_HASH(wait_totals, struct wait_place, u64, 16384);

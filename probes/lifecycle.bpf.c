@@ -180,6 +180,10 @@ static __always_inline void report_release(struct process *process)
         report_autoreap(process, left_ns, &process->heir_name, process->heir_disposition);
         return;
     }
+#pragma unroll
+    for (int i = 0; i < NS_LEVELS; i++)
+        if (process->numbers[i].nr)
+            released.update(&process->numbers[i], &parent_signal);
     struct wait_record *record = ring.ringbuf_reserve(sizeof(struct wait_record));
     if (!record) {
         lose(REAP);

@@ -127,12 +127,24 @@ static __always_inline void find_child(struct wait_call *call)
     call->child = followed.lookup(&call->child_signal);
 }
 
+/* Whether the child that a call returned was freed before the call came back. */
+static __always_inline int was_released_by(struct wait_call *call)
+{
+    struct number number = {.ns = call->ns, .nr = call->ns_pid};
+    u64 *parent = released.lookup(&number);
+    return parent && *parent == call->signal;
+}
+
 /* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. Who
  * is not followed is none of the waiter's children, which are: it is a thread, or a stranger, that the waiter traces. What the call
  * says of it may have been changed by another thread before it could be read: a followed one that was not released is not the one. */
 static __always_inline void report_ended(struct wait_call *call)
 {
     struct process *child = call->child;
+    if (!child && !(call->options & WNOWAIT) && was_released_by(call)) {
+        report_wait(call, REAP);
+        return;
+    }
     if (call->options & WNOWAIT || !child || (child->exit_ns && child->parent != call->signal)) {
         report_wait(call, WAIT);
         return;

@@ -138,7 +138,10 @@ def run(page: Path, folder: Path) -> list[Done]:
     environment |= {"PYTHONPATH": str(ROOT), "PATH": path, MARK: mark, "COLUMNS": "80", "TZ": "UTC"}
     here = folder / "here"
     try:
-        subprocess.run(["bash", "-c", script], cwd=here, env=environment, check=False, stdin=subprocess.DEVNULL, timeout=LONG_S)
+        (folder / "page.sh").write_text(script)  # a file: pgrep -f must not find it
+        subprocess.run(
+            ["bash", folder / "page.sh"], cwd=here, env=environment, check=False, stdin=subprocess.DEVNULL, timeout=LONG_S
+        )
     finally:
         left = processes_with(f"{MARK}={mark}")
         for pid in left:

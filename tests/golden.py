@@ -79,6 +79,7 @@ def write_pages(*names: str) -> None:
             continue
         print(page.relative_to(ROOT))
         with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)  # some commands run as another user
             documented.rewrite(page, Path(folder))
 
 

@@ -171,8 +171,22 @@ def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Seq
         "header": facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
         "program": None,
         "search": "",
-        "source": source,
+        "source": source and len({_files_of(pid, proc) for pid in chosen.pids}) == 1,  # else a name means several files
+        "files": _elsewhere(main, proc),
     }
+
+
+def _files_of(pid: int | str, proc: Proc) -> tuple[str | None, str | None]:
+    """What a name of a file means to a process."""
+    return proc.link(f"{pid}/ns/mnt"), proc.link(f"{pid}/root")
+
+
+def _elsewhere(pid: int, proc: Proc) -> tuple[int, int] | None:
+    """The process and its mount namespace, where a name means another file to it than here."""
+    namespace, root = _files_of(pid, proc)
+    if namespace is None or (namespace, root) == _files_of("self", proc):
+        return None
+    return pid, int(namespace.partition("[")[2].rstrip("]"))
 
 
 def _stop_on_signals(recorder: RecorderProcess) -> None:

@@ -20,6 +20,7 @@ from forktrace.live.bccloader import load_bcc
 from forktrace.live.btf import Btf
 from forktrace.live.layout import enums, layouts, probe_directory
 from forktrace.live.maps import Map, Records, Ring, TaskIterator
+from forktrace.live.tracefs import mount_tracefs
 from forktrace.trace.events import KINDS
 
 RING_BYTES: Final = 16 << 20
@@ -38,10 +39,6 @@ MAPPED: Final = 65536
 EVENTS: Final = KINDS[:10]
 RING_KINDS: Final = (*EVENTS, "stack", "code")
 LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number", "unknown file")
-
-TRACEFS: Final = "/sys/kernel/tracing"
-
-_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # linux/sched.h, linux/mount.h
 
 # All that belongs to one processor architecture: system call numbers, where the arguments of a call are kept, the size of a
 # kernel stack, the directory of its C headers. aarch64 would be a further column: its numbers, `syscallno`, `regs`, `tp_value`.
@@ -184,24 +181,6 @@ def _offsets(btf: Btf, wanted: Mapping[str, tuple[str, ...]], *, required: bool)
                     "please report it with the output of uname -r",
                 )
     return defined
-
-
-def mount_tracefs() -> None:
-    """Make tracefs visible to this process alone, where it is not mounted; the mount is gone with the process.
-
-    Raises:
-        MachineLacks: it cannot be mounted.
-    """
-    if os.path.isdir(f"{TRACEFS}/events"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if (
-        libc.unshare(_CLONE_NEWNS)
-        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
-        or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
-    ):
-        reason = os.strerror(ctypes.get_errno())
-        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
 
 
 class Probes:

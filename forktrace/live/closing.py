@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from forktrace.trace.events import CALLS
@@ -12,10 +13,11 @@ if TYPE_CHECKING:  # the launcher, which has no use for this, stays without nump
 
 
 class Closing:
-    """Keeps the longest zombie that was met."""
+    """Keeps the longest zombie that was met. Since when those in `estimated`, (pid, start), were zombies is an estimate."""
 
-    def __init__(self) -> None:
-        self._worst: tuple[int, int, int, str] | None = None  # zombie ns, pid, reaper, call
+    def __init__(self, estimated: Container[tuple[int, int]] = ()) -> None:
+        self._estimated = estimated
+        self._worst: tuple[int, tuple[int, int], int, str] | None = None  # zombie ns, (pid, start), reaper, call
 
     def note(self, reaps: Records) -> None:
         """Look at reaps (`struct wait_record`)."""
@@ -25,24 +27,26 @@ class Closing:
         lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
         index = int(lasted.argmax())
         head = seen[index]["head"]
-        self._note(int(lasted[index]), int(head["process"]["pid"]), int(head["by"]["pid"]), CALLS[seen[index]["call"]])
+        who = (int(head["process"]["pid"]), int(head["process"]["start_ns"]))
+        self._note(int(lasted[index]), who, int(head["by"]["pid"]), CALLS[seen[index]["call"]])
 
     def note_open(self, still: Records, until_ns: int) -> None:
         """Look at processes (`struct process`) that nobody has reaped before the recording ended."""
         for one in still:
             if 0 < one["zombie_ns"] < until_ns:
-                self._note(until_ns - int(one["zombie_ns"]), int(one["pid"]), 0, "")
+                self._note(until_ns - int(one["zombie_ns"]), (int(one["pid"]), int(one["start_ns"])), 0, "")
 
-    def _note(self, lasted_ns: int, pid: int, by: int, call: str) -> None:
+    def _note(self, lasted_ns: int, who: tuple[int, int], by: int, call: str) -> None:
         if self._worst is None or lasted_ns > self._worst[0]:
-            self._worst = (lasted_ns, pid, by, call)
+            self._worst = (lasted_ns, who, by, call)
 
     def worst(self) -> str | None:
         """Return the sentence; None: there was no zombie."""
         if self._worst is None:
             return None
-        lasted_ns, pid, by, call = self._worst
-        return f"{zombie_headline(str(pid), lasted_ns / 1e6)}, {ending_of_zombie(by, call)}"
+        lasted_ns, who, by, call = self._worst
+        bound = "about" if who in self._estimated else ""
+        return f"{zombie_headline(str(who[0]), lasted_ns / 1e6, bound=bound)}, {ending_of_zombie(by, call)}"
 
 
 def ending_of_zombie(by: int, call: str) -> str:

@@ -32,6 +32,7 @@ _ANSWER_S: Final = 1.5  # of the time to answer, for closing the recording and r
 _SOURCES_S: Final = 2.0  # how long the text of lines is waited for
 _CLOSING_S: Final = 5.0  # a trace that is not closed by then is read as it is
 _PR_SET_PDEATHSIG: Final = 1
+_MOST_GENERATIONS: Final = 1000
 LOOK_EVERY_S: Final = 1.0
 _HINT: Final = "ps lists those that there are, forktrace ps the parents of zombies"
 
@@ -87,6 +88,13 @@ class Inquirer:
         self._sources = Sources(who, self._proc.link(f"{self.pid}/cwd") or "/") if self._shares_files() else None
         self._texts: dict[tuple[str, int], str] = {}
 
+    def __enter__(self) -> Inquirer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sources:
+            self._sources.helper.close()
+
     def look(self) -> Inquiry | None:
         """Return what there is to see now; None: the process is gone."""
         seen = self._watcher.look()
@@ -101,6 +109,7 @@ class Inquirer:
             asked=self.asked,
             zombie=next((one for one in parent.zombies if one.pid == self.asked), None) if parent else None,
             parent=parent,
+            below=tuple(one for one in seen.parents if self._is_below(one.pid)),
             argv=argv,
             children=self._children(tids),
             python=inside.python.version if inside.python else None,
@@ -111,6 +120,18 @@ class Inquirer:
             held=inside.held,
             denied=inside.denied,
         )
+
+    def _is_below(self, pid: int) -> bool:
+        """Whether it descends from the process that is looked at."""
+        for _ in range(_MOST_GENERATIONS):
+            try:
+                found = self._proc.stat(pid)
+            except PermissionError:
+                return False
+            pid = found.ppid if found else 0
+            if pid in (0, self.pid):
+                return pid == self.pid
+        return False
 
     def _look_inside(self, tids: list[int]) -> _Inside:
         """Do so in a thread of its own: where a page of memory is to be had from a process that does not answer, it hangs."""
@@ -198,7 +219,7 @@ def _as_here(call: Call | None, numbers: Mapping[int, int] | None) -> Call | Non
 
 
 def watch(inquirer: Inquirer, seconds: float) -> Watched:
-    """Look again and again for `seconds`, or until Ctrl-C, until the process has ended, or until its zombies are gone.
+    """Look again and again for `seconds`, or until Ctrl-C, or until the process has ended.
 
     Where this has the rights, what happens meanwhile is recorded too: its forks and waits. Nothing is written to a disk.
     """
@@ -213,8 +234,6 @@ def watch(inquirer: Inquirer, seconds: float) -> Watched:
             seen = inquirer.look()
             looks += [seen] if seen else []
             is_gone = seen is None
-            if seen and not seen.parent:
-                break
     missing = f'only root sees them: sudo "$(command -v forktrace)" why -p {inquirer.asked}'
     trace = None
     if recording:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from forktrace.errors import PermissionMissing
-from forktrace.live.maps import Records
 from forktrace.live.procfs import Proc
+
+if TYPE_CHECKING:
+    from forktrace.live.maps import Records
 
 TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 

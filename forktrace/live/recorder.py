@@ -27,7 +27,7 @@ from forktrace.live.ownership import Ownership
 from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
 from forktrace.trace import events
-from forktrace.trace.words import count, size
+from forktrace.trace.words import count, printable, size
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
@@ -103,7 +103,9 @@ class Recorder:
         self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
         self._places = Places()
         self._stacks = Stacks(self._probes.forget_stacks, self._registry.not_python)
-        self._joining = Joining(self._probes, self._registry) if self._attach else None
+        if self._attach:
+            self._joining = Joining(self._probes, self._registry)
+            self._closing = Closing(self._joining.ended_ns)
         self._channel.say("armed")
         order, descriptors = self._channel.take(1)
         if not order:
@@ -135,12 +137,13 @@ class Recorder:
 
     def _prepare(self, order: Message) -> None:
         """Learn what is known of the target before it starts."""
-        from forktrace.live.sources import Sources
+        from forktrace.live.sources import Elsewhere, Sources
 
         if order["program"]:
             self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
         self._tell()
-        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"]) if order["source"] else None
+        files = Elsewhere(*order["files"]) if order.get("files") else None
+        self._sources = Sources(partial(as_user, self._who), order["header"]["cwd"], files) if order["source"] else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
@@ -406,7 +409,7 @@ class Recorder:
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            names = ", ".join(f"{pid} {read_comm(pid)}" for pid in running[:5])
+            names = ", ".join(f"{pid} {printable(read_comm(pid))}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 

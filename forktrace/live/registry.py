@@ -22,7 +22,7 @@ INTERPRETERS_MOST: Final = 1000  # the files of further ones are not told to the
 OTHERS_MOST: Final = 2000  # files that are no interpreter, in the probes' memory; their map has room for 4,096
 NAMES_MOST: Final = 10_000
 NAMES_S: Final = 2.0  # how long programs that have run already are waited for
-STRANGE_MOST: Final = 100_000
+FILES_MOST: Final = 100_000
 _TRIES: Final = 10
 _MAPPINGS_MOST: Final = 20_000  # of a process that are looked through
 _U64: Final = (1 << 64) - 1
@@ -91,7 +91,10 @@ class Registry:
     def answer(self, question: Any) -> None:
         """Have the file examined that a `struct question` asks about; `take` has the answer when it is there."""
         file, pid, mapped = int(question["file"]), int(question["pid"]), int(question["mapped"])
-        if file in self.known or file in self._unsupported or (file, pid) in self._asked:
+        if file in self.known:  # the probes have forgotten it
+            self._news[file] = self.known[file]
+            return
+        if file in self._unsupported or (file, pid) in self._asked:
             return
         if self.helper.ask(["question", file, pid, mapped]):
             self._asked.add((file, pid))
@@ -108,8 +111,6 @@ class Registry:
         if len(self._others) <= OTHERS_MOST:
             return news, []
         forgotten, self._others = self._others[: -OTHERS_MOST // 2], self._others[-OTHERS_MOST // 2 :]
-        for file in forgotten:
-            self.known.pop(file, None)
         return news, forgotten
 
     def _note(self, answers: Answers) -> None:
@@ -118,7 +119,7 @@ class Registry:
                 self._asked.discard((request[1], request[2]))
                 if examined is None:  # whoever looks at it does not come back
                     self._unsupported.add(request[1])
-            if len(self._unsupported) > STRANGE_MOST:
+            if len(self._unsupported) > FILES_MOST:
                 self._unsupported.clear()
             for file, kind, *about in examined or ():
                 self._learn(file, kind, about)
@@ -129,6 +130,8 @@ class Registry:
         if kind == "unsupported" or (kind == "python" and len(self.found) >= INTERPRETERS_MOST):
             self._unsupported.add(file)  # its stacks stay without a runtime
             return
+        if len(self.known) > FILES_MOST:
+            self.known = {one: fields for one, fields in self.known.items() if fields}
         self.known[file] = self._news[file] = {}
         if kind == "python":
             fields, name, version, libraries = about

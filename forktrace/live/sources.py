@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from forktrace.live.capabilities import in_effect
 from forktrace.live.helper import Helper
 from forktrace.trace.stacks import Frame
 
@@ -16,15 +19,28 @@ TEXT_MOST: Final = 200  # characters
 LINES_MOST: Final = 20_000  # of a recording
 _OF_WHO_LOOKS: Final = ("proc/", "dev/fd/", "dev/std")  # in the root; names that mean another file to every process
 
+_OPENAT2: Final = 437  # on every processor
+_RESOLVE: Final = 0x10 | 0x02  # linux/openat2.h: RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class Elsewhere(NamedTuple):
+    """The files of a process in a mount namespace of its own, as of a container: its number, and that of the namespace."""
+
+    pid: int
+    namespace: int
+
 
 class Sources:
     """The lines that frames stand on, each once; a helper reads them.
 
-    `as_user(function, *arguments)` calls with the rights of the target's user. Relative names are looked up in `folder`.
+    `as_user(function, *arguments)` calls with the rights of the target's user. Relative names are looked up in `folder`, and
+    all names where `files` says; None: here.
     """
 
-    def __init__(self, as_user: Callable[..., Any], folder: str) -> None:
-        self.helper = Helper(lambda request: lines_of(as_user, folder, *request))
+    def __init__(self, as_user: Callable[..., Any], folder: str, files: Elsewhere | None = None) -> None:
+        self.helper = Helper(lambda request: lines_of(as_user, folder, files, *request))
         self._seen: set[tuple[str, int]] = set()
 
     def ask(self, frames: Iterable[Frame], libraries: Iterable[str]) -> None:
@@ -47,13 +63,15 @@ class Sources:
             yield from ((file, line, text) for line, text in found or ())
 
 
-def lines_of(as_user: Callable[..., Any], folder: str, file: str, lines: Iterable[int]) -> list[tuple[int, str]]:
+def lines_of(
+    as_user: Callable[..., Any], folder: str, files: Elsewhere | None, file: str, lines: Iterable[int]
+) -> list[tuple[int, str]]:
     """Return these lines of a file with their text, as far as it can be read and has them."""
     path = os.path.join(folder, file)
     if os.path.normpath(path).lstrip("/").startswith(_OF_WHO_LOOKS):
         return []
     try:
-        there = _read_by(as_user, path).split(b"\n")
+        there = _read_by(as_user, path, files).split(b"\n")
     except (OSError, ValueError):
         return []
     texts = ((line, there[line - 1]) for line in lines if 0 < line <= len(there))
@@ -62,34 +80,69 @@ def lines_of(as_user: Callable[..., Any], folder: str, file: str, lines: Iterabl
 
 
 @lru_cache(4)
-def _read_by(as_user: Callable[..., Any], path: str) -> bytes:
-    data: bytes = as_user(read_regular, path)
+def _read_by(as_user: Callable[..., Any], path: str, files: Elsewhere | None) -> bytes:
+    root = None if files is None else _root_of(files)
+    try:
+        data: bytes = as_user(read_regular, path, root)
+    finally:
+        if root is not None:
+            os.close(root)
     return data
 
 
-def read_regular(path: str) -> bytes:
-    """Return the beginning of a regular file; anything else is not opened.
+def _root_of(files: Elsewhere) -> int:
+    """Return a descriptor of the root of a process.
+
+    Raises:
+        OSError: it is gone, or another process has its number.
+    """
+    with in_effect():
+        root = os.open(f"/proc/{files.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if os.stat(f"/proc/{files.pid}/ns/mnt").st_ino != files.namespace:
+                raise OSError(f"{files.pid} is another process now")
+        except OSError:
+            os.close(root)
+            raise
+    return root
+
+
+def read_regular(path: str, root: int | None = None) -> bytes:
+    """Return the beginning of a regular file; anything else is not opened. `root` is what `/` means in `path`.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
-    descriptor = open_regular(path)
+    descriptor = open_regular(path, root)
     try:
         return os.read(descriptor, min(FILE_MOST, os.fstat(descriptor).st_size))
     finally:
         os.close(descriptor)
 
 
-def open_regular(path: str) -> int:
+def open_regular(path: str, root: int | None = None) -> int:
     """Return a descriptor of a regular file; anything else is not opened: that may have effects of its own.
 
     Raises:
         OSError: it cannot be opened, is no regular file, or somebody holds a lease on it (fcntl(2)).
     """
-    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC) if root is None else _open_within(root, path)
     try:
         if not stat.S_ISREG(os.fstat(found).st_mode):
             raise OSError(f"{path} is no regular file")
         return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     finally:
         os.close(found)
+
+
+def _open_within(root: int, path: str) -> int:
+    """Find a file below a root, which no symbolic link in it leads out of (openat2(2), 5.6 and later).
+
+    Raises:
+        OSError: there is none.
+    """
+    how = struct.pack("<QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE)
+    found: int = _libc.syscall(_OPENAT2, root, os.fsencode(path), how, len(how))
+    if found < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    return found

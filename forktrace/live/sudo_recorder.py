@@ -33,14 +33,15 @@ def main() -> None:
     """Record for the user who called sudo, processes of that user alone, and no others'."""
     if os.geteuid() != 0 or "SUDO_UID" not in os.environ:
         sys.exit("forktrace: `forktrace record` runs this through sudo")
+    kept = {name: os.environ[name] for name in ("SUDO_UID", "SUDO_GID") if name in os.environ}
+    os.environ.clear()
+    os.environ.update(kept, PATH=SAFE_PATH)
+    os.chdir("/")
     from forktrace.live.channel import Channel
     from forktrace.live.recorder import serve
     from forktrace.live.user import sudo_caller
 
     who = sudo_caller({})
-    os.environ.clear()
-    os.environ["PATH"] = SAFE_PATH
-    os.chdir("/")
     try:
         channel = Channel(socket.socket(fileno=os.dup(0)))
         maker = channel.peer_uid()

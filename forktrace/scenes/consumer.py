@@ -5,7 +5,7 @@
 Nothing here waits for a child that has ended, so it stays a zombie, until the next `start()` happens to sweep it away.
 
 The value of a message is how many seconds its child works; the value `stop` ends the program, and so does a
-minute of silence. It runs under Python 2.7 too, where multiprocessing did the same.
+minute of silence (`--patience`). It runs under Python 2.7 too, where multiprocessing did the same.
 """
 
 from __future__ import print_function
@@ -22,13 +22,13 @@ from kafka import KafkaConsumer
 fork = multiprocessing.get_context("fork") if sys.version_info >= (3, 4) else multiprocessing
 
 
-def consume(servers, topic, api_version):
+def consume(servers, topic, api_version, patience):
     """Yield the value of each message of the topic, from the oldest on: the consumer utility."""
     settings = {
         "bootstrap_servers": servers,
         "group_id": None,
         "auto_offset_reset": "earliest",
-        "consumer_timeout_ms": 60000,
+        "consumer_timeout_ms": int(patience * 1000),
     }
     if api_version:
         settings["api_version"] = api_version
@@ -61,9 +61,10 @@ def main():
     options.add_argument("servers", help="HOST:PORT of a broker, or of several with commas between")
     options.add_argument("topic")
     options.add_argument("--api-version", type=lambda text: tuple(map(int, text.split("."))), help="0.10 [default: asks]")
+    options.add_argument("--patience", type=float, default=60, help="seconds of silence after which it ends [default: 60]")
     given = options.parse_args()
     say("reads {} from {}".format(given.topic, given.servers))
-    for value in consume(given.servers, given.topic, given.api_version):
+    for value in consume(given.servers, given.topic, given.api_version, given.patience):
         if value == "stop":
             break
         consume_task(float(value))

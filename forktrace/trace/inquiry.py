@@ -62,6 +62,7 @@ class Inquiry:
         pid: whom it is about
         asked, zombie: the process that was asked about; where that is a zombie, `pid` is its parent
         parent: the process with its zombies, as `forktrace ps` has it; None: it has none
+        below: its descendants that have zombies, those with most first
         argv: its arguments, or its name in brackets
         children: how many it has, zombies among them; None: not known
         python, libraries: the version of its Python and the directories of the standard library; None: it has none or
@@ -77,6 +78,7 @@ class Inquiry:
     asked: int
     zombie: Zombie | None
     parent: Parent | None
+    below: tuple[Parent, ...]
     argv: tuple[str, ...]
     children: int | None
     python: str | None
@@ -94,7 +96,7 @@ class Watched:
 
     Attributes:
         seconds: how long
-        looks: what it looked like, again and again, until it had no zombies any more
+        looks: what it looked like, again and again
         ended: it has ended meanwhile
         trace: the name of a recording of that time; None: there is none, and `missing` says why
     """

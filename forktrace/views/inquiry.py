@@ -21,7 +21,7 @@ from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
 from forktrace.views import explanations
 from forktrace.views.calls import calls_of, source_text
-from forktrace.views.ps import about_parent, print_zombies
+from forktrace.views.ps import about_parent, name, print_zombies
 from forktrace.views.screen import print_text
 from forktrace.views.why import Line, fix_lines, print_line
 from forktrace.views.words import shorten, some
@@ -54,7 +54,9 @@ class Place(NamedTuple):
     @property
     def text(self) -> str:
         """`consumer.py:29 main > KafkaConsumer.poll > ...`."""
-        return " > ".join([self.site, *self.calls])
+        if self.frame is None or self.own or not self.calls:
+            return " > ".join([self.site, *self.calls])
+        return f"in its libraries: {' > '.join(self.calls)}"
 
 
 class Places:
@@ -95,6 +97,8 @@ def show(console: Console, seen: Inquiry) -> None:
     _print_threads(console, seen)
     if zombies:
         print_zombies(console, zombies)
+    for other in seen.below[:MOST_FILES]:
+        _print(console, "below it", f"{name(other)}: {count(len(other.zombies), 'zombie')}; forktrace why -p {other.pid}")
 
 
 def _name(seen: Inquiry) -> str:
@@ -188,9 +192,10 @@ class _Answer:
             yield Line("now", f"{self._first.pid} has ended")
         elif self._zombies:
             yield Line("why", "; ".join(self._why()), style="bold")
-            yield from self._fix()
         else:
             yield Line("now", "it has no zombies any more")
+        if self._zombies or (self._recording is not None and not self._started.empty):
+            yield from self._fix()
 
     def _seen(self) -> Iterator[Line]:
         """What happened meanwhile."""
@@ -247,7 +252,8 @@ class _Answer:
         if child is not None and child > 0:
             yield f"the main thread is at {self._places.of(main).text}, and waits for child {child} alone"
         elif main.frames:
-            yield f"the main thread is at {self._places.of(main).text}"
+            place = self._places.of(main)
+            yield f"the main thread is at {place.site if place.own else place.text}"
 
     def _start_words(self) -> str:
         if self._started.empty:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,6 +257,7 @@ def test_a_zombie_leads_to_its_parent(tmp_path: Path, environment: Mapping[str, 
         recorded = attached.done()
     assert recorded.row(zombie).reap_cause == "active-children"
     assert recorded.row(one.pid).exit_code == 0
+    assert re.search(rf"{zombie} was a zombie for about [^ ]+ m?s, until {one.pid} reaped it with wait4", recorded.stderr)
 
 
 def test_duration(tmp_path: Path, environment: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,7 @@ if not held:
     signal.pause()
 trace = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
 whole = {"pid": held, "path": "x", "header": header(["x"], held, "x"), "program": None, "search": "", "source": True,
-    "is_file": True, "truncate": False} | order
+    "is_file": True, "truncate": False, "max_size": None} | order
 channel.hand(whole, [trace])
 print(channel.hear(), held, flush=True)
 sys.stdin.readline()
@@ -213,13 +214,22 @@ def client(person: Person, in_venv: str) -> Iterator[Callable[[dict[str, object]
                 each.process.communicate("\n\n", timeout=PATIENCE_S)
 
 
+@contextmanager
+def of_roots(script: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of root's."""
+    with subprocess.Popen(["/bin/sh", "-c", script], cwd=cwd) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("kind", ["pid", "attach"])
 def test_only_own_processes(kind: str, client: Callable[[dict[str, object]], Client]) -> None:
     """An order that names a process of root's is refused, whichever way."""
-    with subprocess.Popen(["sleep", "600"]) as roots:
+    with of_roots("exec sleep 600") as roots:
         asked = {"pids": [roots.pid], "never": [], "cgroup": None, "remarks": []}
         said = client({"pid": roots.pid} if kind == "pid" else {"attach": asked}).line()
-        roots.kill()
     assert f"process {roots.pid} is not yours" in said
 
 
@@ -227,14 +237,13 @@ def test_a_control_group_of_ones_own_making(person: Person, client: Callable[[di
     """A directory that looks like a control group adds nobody else's processes, neither at once nor later."""
     fake, trace = person.home / "fake", person.home / "client-0.arrows"
     fake.mkdir(exist_ok=True)
-    with subprocess.Popen(["sh", "-c", "while :; do /bin/true; sleep 0.05; done"]) as roots:
+    with of_roots("while :; do /bin/true; sleep 0.05; done") as roots:
         (fake / "cgroup.procs").write_text(f"{roots.pid}\n")
         asked = {"pids": [roots.pid], "never": [], "cgroup": str(fake), "remarks": []}
         made = client({"attach": asked})
         assert "ready" in made.line()
         time.sleep(1.5)  # it looks twice a second
         made.process.communicate("\n\n", timeout=PATIENCE_S)
-        roots.kill()
     assert len(forktrace.read(trace).lifecycles()) == 0
 
 
@@ -318,14 +327,13 @@ def test_a_source_behind_a_process(person: Person, in_venv: str, open_place: Pat
     closed.mkdir(mode=0o700)
     (closed / "secret.py").write_text(f"# 1\n{SECRET}\n")
     (closed / "secret.py").chmod(0o644)
-    with subprocess.Popen(["sleep", "600"], cwd=closed) as roots:
+    with of_roots("exec sleep 600", cwd=closed) as roots:
         program, name = person.home / "forks.py", person.home / "link.py"
         program.write_text(FORKS)
         name.symlink_to(f"/proc/{roots.pid}/cwd/secret.py")
         python = str(Path(in_venv).with_name("python"))
         with person.may("ALL"):
             done = person.run([in_venv, "record", "-q", "-o", str(trace), "--", python, str(program), str(name)])
-        roots.kill()
     assert done.returncode == 0, done.stderr
     recording = forktrace.read(trace)
     assert recording.lifecycles()["fork_site"].tolist()[1] == "link.py:2 <module>"

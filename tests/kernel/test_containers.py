@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, Recorded, forktrace_command, processes_with
 
+from forktrace.views.calls import source_text
+
 pytestmark = pytest.mark.root
 
 NAMESPACES = ("--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
@@ -149,7 +151,17 @@ def in_runc(folder: Path) -> list[str]:
     return ["sh", "-c", f"cd {folder} && {script}"]
 
 
-CONTAINERS = {"namespaces": in_namespaces, "runc": in_runc}
+def over_another(folder: Path) -> list[str]:
+    """A mount namespace in which the program lies where another file of that name is outside."""
+    (folder / "program").mkdir()
+    (folder / "outside").mkdir()
+    shutil.copy(WORKLOADS / "attached.py", folder / "program")
+    (folder / "outside/attached.py").write_text("# a line of another file\n" * 60)
+    script = f"mount --bind {folder}/program {folder}/outside && exec {DEBIAN} {folder}/outside/attached.py"
+    return [*unshared(*NAMESPACES), "sh", "-c", script]
+
+
+CONTAINERS = {"namespaces": in_namespaces, "runc": in_runc, "over-another": over_another}
 
 
 def check(recorded: Recorded, own: list[int], children: list[list[int]], level: int, origin: str) -> None:
@@ -167,7 +179,7 @@ def check(recorded: Recorded, own: list[int], children: list[list[int]], level: 
         assert row["complete"]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", ["namespaces", "runc"])
 def test_from_outside(container: str, contained: Callable[[Sequence[str]], Contained], tmp_path: Path) -> None:
     """What is started in a container by a command that is recorded outside: `pid` is what ps shows outside."""
     trace = tmp_path / "run.arrows"
@@ -184,7 +196,7 @@ def test_from_outside(container: str, contained: Callable[[Sequence[str]], Conta
 def test_attached_to_from_outside(
     container: str, contained: Callable[[Sequence[str]], Contained], tmp_path: Path, environment: Mapping[str, str]
 ) -> None:
-    """`record -p` of the number outside; so do numbers of zombies that are there already agree."""
+    """`record -p` of the number outside; zombies that are there already too, and the text of lines is the container's own."""
     one = contained(CONTAINERS[container](tmp_path))
     own, old = one.numbers(), one.start()
     trace = tmp_path / "run.arrows"
@@ -203,6 +215,7 @@ def test_attached_to_from_outside(
     assert recorder.returncode == 0
     recorded = Recorded(trace, 0, "", "")
     check(recorded, own, children, level=0, origin="attached")
+    assert source_text(recorded.recording, recorded.row(children[0][0])["fork_site"]) == "process.start()"
     zombie = recorded.row(old[0])
     assert (zombie["ns_pid"], zombie["origin"], zombie["exit_code"]) == (old[1], "attached", 0)
     assert one.end() == 0

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,25 @@ def test_a_password(tty: str, person: Person, in_venv: str) -> None:
     assert "events of" in terminal.text
 
 
+STAYS = "trap : HUP; echo it is up; while [ -e {mark} ]; do sleep 0.1; done; /bin/true; exit 3"
+
+
+def test_a_terminal_that_closes(person: Person, in_venv: str) -> None:
+    """The command need not end of it, nor does the recording, though sudo passes the signal on; the status is the command's."""
+    trace, mark = person.home / "closes.arrows", person.home / "closes"
+    mark.touch()
+    record = shlex.join([in_venv, "record", "-o", str(trace), "--", "/bin/sh", "-c", STAYS.format(mark=mark)])
+    with person.may("ALL", "use_pty"):
+        terminal = in_terminal(person, f"exec {record}")
+        terminal.until("it is up")
+        os.close(terminal.master)
+        time.sleep(1)
+        mark.unlink()
+        assert os.waitstatus_to_exitcode(os.waitpid(terminal.pid, 0)[1]) == 3
+    table = closed(trace, person).lifecycles()
+    assert table["comm"].tolist()[-1] == "true"
+
+
 @pytest.mark.parametrize("tty", ["use_pty", "!use_pty"])
 def test_a_wrong_password(tty: str, person: Person, in_venv: str) -> None:
     """The command does not run, nothing is left, and the status is 125."""
@@ -223,7 +243,7 @@ def test_attach_without_root(person: Person, in_venv: str) -> None:
 
 
 def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
-    """Once it records it is root no more: it has the person's numbers, four capabilities, and one of them in effect."""
+    """Once it records it is root no more: the person's numbers, four capabilities, one in effect; nor can they look into it."""
     mark, trace = "the recorder's", person.home / "recorder.arrows"
     line = [in_venv, "record", "-q", "-o", str(trace), "--", "/bin/sleep", "600"]
     with person.may("ALL", "use_pty"):
@@ -235,19 +255,22 @@ def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
                 pid for pid in descendants(running.pid) if "sudo_recorder" in command_line(pid) and comm(pid) != "sudo"
             ]
             status = {pid: Path(f"/proc/{pid}/status").read_text() for pid in recorders}
+            seen = "".join(person.run(["cat", f"/proc/{pid}/environ", f"/proc/{pid}/maps"]).stdout for pid in recorders)
         finally:
             for pid in processes_with(f"{MARK}={mark}"):
                 if comm(pid) == "sleep":
                     os.kill(pid, signal.SIGTERM)
             assert running.wait(PATIENCE_S) == -signal.SIGTERM
-    (text,) = status.values()
-    assert target not in recorders
-    numbers = re.findall(r"^[UG]id:\t(.*)", text, re.MULTILINE)
-    assert numbers == ["\t".join([str(person.uid)] * 4), "\t".join([str(person.gid)] * 4)]
-    assert re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\t(.*)", text, re.MULTILINE) == [
-        f"{bits:016x}" for bits in (0, 1 << 39 | 1 << 40 | 1 << 19 | 1 << 2, 1 << 39, 0)
-    ]
-    assert "NoNewPrivs:\t1\n" in text
+    assert status, "no recorder"
+    assert target not in status
+    four = 1 << 39 | 1 << 40 | 1 << 19 | 1 << 2
+    for text in status.values():  # it has a helper of its kind
+        numbers = re.findall(r"^[UG]id:\t(.*)", text, re.MULTILINE)
+        assert numbers == ["\t".join([str(person.uid)] * 4), "\t".join([str(person.gid)] * 4)]
+        has = re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\t(.*)", text, re.MULTILINE)
+        assert has == [f"{bits:016x}" for bits in (0, four, 1 << 39, 0)]
+        assert "NoNewPrivs:\t1\n" in text
+    assert not seen, "the person can look into it"
 
 
 def comm(pid: int) -> str:

@@ -9,12 +9,26 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
-from recorded import DEBIAN, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, forktrace_command, python3s, wait_until
+from recorded import (
+    DEBIAN,
+    MARK,
+    PATIENCE_S,
+    ROOT_IS_A_MOUNT,
+    WORKLOADS,
+    forktrace_command,
+    processes_with,
+    python3s,
+    wait_until,
+)
+
+import forktrace
+from forktrace.errors import TraceError
 
 pytestmark = pytest.mark.root
 
@@ -52,10 +66,13 @@ def idle(way: str, many: int = 3, *before: str, python: str = sys.executable) ->
 
 
 def asked(pid: int, *options: str, status: int = 0) -> str:
-    """What `why -p PID` prints, with single spaces."""
+    """What `why -p PID` prints, with single spaces; nothing that it started outlives it."""
+    mark = str(uuid.uuid4())
     command = forktrace_command("why", "-p", str(pid), *options)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    there = os.environ | {MARK: mark}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=there)
     assert done.returncode == status, done.stdout + done.stderr
+    assert not processes_with(f"{MARK}={mark}")
     return " ".join((done.stdout + done.stderr).split())
 
 
@@ -83,7 +100,7 @@ def test_a_consumer_that_goes_on() -> None:
     with idle("consumer", python=DEBIAN) as program:
         command = forktrace_command("why", "-p", str(program.pid), "-d", str(PATIENCE_S))
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            wait_until(lambda: is_recording(process.pid), "the recording begins")
+            wait_until(lambda: is_recording(process.pid, 4), "the recording begins")
             before = set(program.children())
             program.orders.write("start\n")
             program.orders.flush()
@@ -98,12 +115,12 @@ def test_a_consumer_that_goes_on() -> None:
         assert f"fix idle.py:{line}, one of: - keep process and join it" in said
 
 
-def is_recording(pid: int) -> bool:
-    """Whether the trace that a `why -p` keeps in memory has begun, with the rows of those that were there."""
+def is_recording(pid: int, processes: int) -> bool:
+    """Whether the trace that a `why -p` keeps in memory has the rows of the processes that were there."""
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if os.readlink(entry).startswith("/memfd:forktrace (") and entry.stat().st_size > 0:
-                return b"attached" in entry.read_bytes() or entry.stat().st_size > 6000
+        with contextlib.suppress(OSError, TraceError):
+            if os.readlink(entry).startswith("/memfd:forktrace ("):
+                return len(forktrace.read(entry).lifecycles()) == processes
     return False
 
 
@@ -143,10 +160,15 @@ def test_a_parent_that_is_not_python(workload: Callable[[str], Path]) -> None:
 
 
 def test_a_process_without_zombies() -> None:
-    """It is said, with where the process is, and nothing is waited for."""
+    """It is said, with where the process is, and nothing is waited for; zombies below it are named."""
     with idle("none") as program:
         said = asked(program.pid, "-d", str(10 * PATIENCE_S))
         assert f"{program.pid} {Path(sys.executable).name} {IDLE} none 3: no zombies main idle.py:" in said
+    with idle("consumer", 3, "sh", "-c", '"$@"; exit', "sh") as shell:
+        (child,) = shell.children()
+        said = asked(shell.pid)
+        assert "no zombies main not a Python program waits for any child: wait4(-1)" in said
+        assert re.search(rf"below it {child} .*: 3 zombies; forktrace why -p {child}$", said)
 
 
 @pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")

@@ -47,7 +47,8 @@ def test_memory_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inquiry, "Memory", Hangs)
     monkeypatch.setattr(inquiry, "MOST_S", 0.05)
     begin = time.monotonic()
-    seen = Inquirer(os.getpid()).look()
+    with Inquirer(os.getpid()) as inquirer:
+        seen = inquirer.look()
     assert time.monotonic() - begin < 50
     answers.set()
     assert seen
@@ -61,9 +62,11 @@ def test_a_process_that_ends() -> None:
     with subprocess.Popen([sys.executable, str(WORKLOADS / "standing.py")], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        inquirer = Inquirer(process.pid)
-        seen = inquirer.look()
-        assert seen
-        assert seen.python == ".".join(map(str, sys.version_info[:3]))
-        process.kill()
-    assert inquirer.look() is None
+        with Inquirer(process.pid) as inquirer:
+            seen = inquirer.look()
+            assert seen
+            assert seen.python == ".".join(map(str, sys.version_info[:3]))
+            assert any(text == "hold()" for text in seen.sources.values())
+            process.kill()
+            process.wait()
+            assert inquirer.look() is None

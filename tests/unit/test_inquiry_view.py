@@ -43,6 +43,7 @@ def thread(tid: int | None = 4700, frames: tuple[Frame, ...] = MAIN, status: str
 def look(*zombies: Zombie, **changed: Any) -> Inquiry:
     """What process 4700 looks like."""
     values = {"asked": 4700, "zombie": None, "parent": parent(*zombies) if zombies else None, "argv": ("python", "consumer.py")}
+    values |= {"below": ()}
     values |= {"children": len(zombies), "python": "3.11.2", "no_python": "", "libraries": (LIBRARY,), "threads": (thread(),)}
     values |= {"sources": {("/srv/app/consumer.py", 29): "batch = queue.poll(1)"}, "held": frozenset(), "denied": False}
     return Inquiry(4700, **(values | changed))
@@ -76,6 +77,12 @@ def test_the_first_look() -> None:
         "─" * 33,
         "4711   ~60 s   exited 0   python",
     ]
+
+
+def test_zombies_below() -> None:
+    """Who asks about a supervisor is led to the descendant that has the zombies."""
+    below = dataclasses.replace(parent(zombie(1), zombie(2)), pid=4711)
+    assert said(look(below=(below,)))[-1] == "  below it 4711 python consumer.py: 2 zombies; forktrace why -p 4711"
 
 
 def test_threads() -> None:

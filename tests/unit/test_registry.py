@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from forktrace.live.registry import Registry
-from forktrace.live.sources import Sources
+from forktrace.live.registry import INTERPRETERS_MOST, OTHERS_MOST, Registry
+from forktrace.live.sources import Elsewhere, Sources, lines_of, read_regular
 from forktrace.trace.stacks import Frame
 
 PATIENCE_S = 60
@@ -54,15 +54,40 @@ def test_no_interpreter_is_remembered(registry: Registry) -> None:
     assert len(registry.known) == 1
 
 
+def test_no_link_leads_out_of_a_root(tmp_path: Path) -> None:
+    """Of a container: absolute names, links and `..` mean what they mean in there."""
+    (tmp_path / "root/srv").mkdir(parents=True)
+    (tmp_path / "outside.py").write_text("outside")
+    (tmp_path / "root/srv/a.py").write_text("inside")
+    for name, target in (("absolute", "/srv/a.py"), ("out", "../../outside.py"), ("absent", str(tmp_path / "outside.py"))):
+        (tmp_path / "root" / name).symlink_to(target)
+    root = os.open(tmp_path / "root", os.O_PATH)
+    try:
+        for name in ("/srv/a.py", "srv/../srv/a.py", "/../../srv/a.py", "/absolute"):
+            assert read_regular(name, root) == b"inside"
+        for name in ("/out", "/absent", "/../outside.py", "/srv"):
+            with pytest.raises(OSError, match=name):
+                read_regular(name, root)
+    finally:
+        os.close(root)
+
+
+def test_files_of_a_process_that_is_gone() -> None:
+    """A number that is another's by now has no lines: nothing is read where it is not known whose it would be."""
+    own = os.stat("/proc/self/ns/mnt").st_ino
+    assert lines_of(lambda read, *names: read(*names), "/", Elsewhere(os.getpid(), own), __file__, [1])[0][0] == 1
+    assert lines_of(lambda read, *names: read(*names), "/", Elsewhere(os.getpid(), own + 1), __file__, [1]) == []
+
+
 def test_source_lines_are_read_once(tmp_path: Path) -> None:
     """The line without its indentation; not twice, not of the standard library, not beyond the end, not of what is no file."""
     (tmp_path / "a.py").write_text("one\n    two  \n\n")
     os.mkfifo(tmp_path / "pipe")
 
-    def as_user(function: Callable[[str], bytes], name: str) -> bytes:
+    def as_user(function: Callable[[str, int | None], bytes], name: str, root: int | None) -> bytes:
         with (tmp_path / "asked").open("a") as asked:
             asked.write(f"{name}\n")
-        return function(name)
+        return function(name, root)
 
     sources = Sources(as_user, str(tmp_path))
     names = ["a.py", str(tmp_path / "pipe"), str(tmp_path), "<string>", "/lib/x.py", "/lib/site-packages/y.py", "\0"]
@@ -110,3 +135,54 @@ def test_files_one_after_the_other(tmp_path: Path, registry: Registry) -> None:
     assert key_of(program) != before
     assert registry.not_python(key_of(program))
     assert not registry.not_python(before)
+
+
+def examined(registry: Registry, kind: str, *numbers: int) -> None:
+    """Let the helper have found files of a kind."""
+    fields: list[object] = [{"version": 0x30B}, "/python", "3.11.7", []] if kind == "python" else []
+    registry._note([(["file", "/x"], [[number, kind, *fields] for number in numbers])])
+
+
+def test_the_probes_map_does_not_get_full(registry: Registry) -> None:
+    """Of files that are no interpreter the oldest are forgotten there, and told again when they are asked about."""
+    told: set[int] = set()
+    for start in range(0, 10_000, 500):
+        examined(registry, "other", *range(start, start + 500))
+        news, forgotten = registry.take()
+        told = (told | news.keys()) - set(forgotten)
+        assert len(told) <= OTHERS_MOST
+    assert 9_999 in told
+    assert 0 not in told
+    assert registry.not_python(0)
+    registry.answer({"file": 0, "pid": 1, "mapped": 0})
+    assert registry.take() == ({0: {}}, [])
+
+
+def test_no_more_interpreters_than_there_is_room_for(registry: Registry) -> None:
+    """Those that were found first stay; of later ones the stacks have no runtime."""
+    examined(registry, "python", *range(2 * INTERPRETERS_MOST))
+    news, forgotten = registry.take()
+    assert (sorted(news), forgotten) == (list(range(INTERPRETERS_MOST)), [])
+    assert len(registry.found) == INTERPRETERS_MOST
+
+
+def test_memory_is_bounded(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files without end are not kept without end; interpreters are kept."""
+    monkeypatch.setattr("forktrace.live.registry.FILES_MOST", 100)
+    examined(registry, "python", 7)
+    examined(registry, "other", *range(1000, 2000))
+    examined(registry, "unsupported", *range(3000, 4000))
+    assert len(registry.known) <= 102
+    assert len(registry._unsupported) <= 1000
+    assert registry.known[7]["file"] == 7
+
+
+def test_a_question_without_an_answer(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose server does not answer is not asked about again; that of a process that has ended is, by the next one."""
+    monkeypatch.setattr(registry.helper, "take", lambda: [(["question", 5, 1, 0], None), (["question", 6, 1, 0], [])])
+    asked: list[list[int]] = []
+    registry.take()
+    monkeypatch.setattr(registry.helper, "ask", lambda request: asked.append(request) or True)
+    for file in (5, 6, 6):
+        registry.answer({"file": file, "pid": 2, "mapped": 0})
+    assert asked == [["question", 6, 2, 0]]

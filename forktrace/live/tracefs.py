@@ -1,0 +1,31 @@
+"""Mounts tracefs where it is not mounted, for one process alone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+from forktrace.errors import MachineLacks
+
+TRACEFS: Final = "/sys/kernel/tracing"
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # linux/sched.h, linux/mount.h
+
+
+def mount_tracefs() -> None:
+    """Make tracefs visible to this process alone, where it is not mounted; the mount is gone with the process.
+
+    Raises:
+        MachineLacks: it cannot be mounted.
+    """
+    if os.path.isdir(f"{TRACEFS}/events"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if (
+        libc.unshare(_CLONE_NEWNS)
+        or libc.mount(b"none", b"/sys", None, _MS_REC | _MS_PRIVATE, None)  # not "/": in a chroot that is no mount
+        or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
+    ):
+        reason = os.strerror(ctypes.get_errno())
+        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
