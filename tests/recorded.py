@@ -85,6 +85,26 @@ def children(pid: int) -> list[int]:
         return []
 
 
+class Program:
+    """A program that does as it is told, a line at a time, and says a line of JSON to each; the first has its number."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.pid = int(self.told()["pid"])
+
+    def told(self) -> dict[str, Any]:
+        """What it says next."""
+        assert self.process.stdout
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def tell(self, what: str) -> dict[str, Any]:
+        """Make it do something; what it says to that."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        return self.told()
+
+
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Return when `condition` holds; fail, naming `what`, when it does not in time."""
     deadline = time.monotonic() + timeout_s

@@ -14,9 +14,10 @@ from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations, failed, orphans
+from forktrace.views.bounds import zombie_time
 from forktrace.views.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders, zombie_time
+from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10

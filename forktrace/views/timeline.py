@@ -23,8 +23,9 @@ from forktrace.analysis.zombies import total_zombies
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace.words import count, duration
 from forktrace.views import failed, key
+from forktrace.views.bounds import zombie_time
 from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import title_of, zombie_time
+from forktrace.views.words import title_of
 
 Floats = npt.NDArray[np.float64]
 

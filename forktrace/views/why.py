@@ -15,9 +15,10 @@ from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations, failed, orphans
+from forktrace.views.bounds import bound_of
 from forktrace.views.calls import MOST_FRAMES, calls_of, source_text
 from forktrace.views.screen import print_text
-from forktrace.views.words import NOTICEABLE_MS, bound_of, sender, shorten, some
+from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
 
 MOST_SOURCE: Final = 70
 MOST_ARGV: Final = 300

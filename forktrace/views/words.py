@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import pandas as pd
-
-from forktrace.analysis.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
-from forktrace.trace.words import duration, printable
+from forktrace.trace.words import printable
 
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 
-_SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
 _SENDERS: Final = {
     "process": "sent by {}",
     "kernel": "by the kernel itself",
@@ -22,19 +18,6 @@ _SENDERS: Final = {
     "pdeathsig": "because its parent's thread ended (PDEATHSIG of {})",
     "pidns": "because its PID namespace died",
 }
-
-
-def bound_of(row: Any) -> str:
-    """Return what `zombie_ms` of a row of lifecycles is, as `zombie_headline` takes it; nothing when it is exact."""
-    notes = "" if pd.isna(row.notes) else row.notes
-    if row.reap_call == "unseen":
-        return "at most"
-    return "about" if EXIT_ESTIMATED in notes else "at least" if EXIT_AT_THE_LATEST in notes else ""
-
-
-def zombie_time(row: Any) -> str:
-    """Return how long the process of a row of lifecycles was a zombie, `~1.926 s` where that is no exact time."""
-    return _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms)
 
 
 def shorten(text: str, most: int) -> str:

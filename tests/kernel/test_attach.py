@@ -21,6 +21,7 @@ from recorded import (
     PATIENCE_S,
     TICK_NS,
     WORKLOADS,
+    Program,
     Recorded,
     footprint,
     forktrace_command,
@@ -126,25 +127,13 @@ def test_every_end_is_told_once(storms: list[tuple[dict[str, Any], Any]]) -> Non
         assert len(set(exits)) == len(exits)
 
 
-class Consumer:
+class Consumer(Program):
     """A Python program that has zombies already and does as it is told."""
 
     def __init__(self, python: str, environment: Mapping[str, str]) -> None:
         line = [python, str(WORKLOADS / "attached.py")]
-        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        self.pid = self._told()["pid"]
+        super().__init__(subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment))
         self.start_ticks = int(Path(f"/proc/{self.pid}/stat").read_text().split()[21])
-
-    def _told(self) -> dict[str, Any]:
-        assert self._process.stdout
-        return dict(json.loads(self._process.stdout.readline()))
-
-    def tell(self, what: str) -> dict[str, Any]:
-        """Make it do something; what it says to that."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
-        return self._told()
 
     def untouched(self) -> dict[str, str]:
         """What of its state an observer could change."""
@@ -154,9 +143,9 @@ class Consumer:
 
     def end(self) -> int:
         """Let it end; its exit status."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        return self._process.wait(PATIENCE_S)
+        assert self.process.stdin
+        self.process.stdin.close()
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager

@@ -16,31 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import PATIENCE_S, WORKLOADS, forktrace_command, wait_until
+from recorded import PATIENCE_S, WORKLOADS, Program, forktrace_command, wait_until
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 NOBODY = 65534
 UNUSED_UID = 40_000 + os.getpid() % 10_000
-
-
-class Program:
-    """A program that has zombies and does as it is told."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.pid = self.told()["pid"]
-
-    def told(self) -> dict[str, Any]:
-        """What it says next."""
-        assert self._process.stdout
-        return dict(json.loads(self._process.stdout.readline()))
-
-    def tell(self, what: str) -> dict[str, Any]:
-        """Make it do something; what it says to that."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
-        return self.told()
 
 
 @contextmanager

@@ -1,0 +1,25 @@
+"""How long a process was a zombie, in words that say how exactly that is known."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+
+from forktrace.analysis.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
+from forktrace.trace.words import duration
+
+_SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
+
+
+def bound_of(row: Any) -> str:
+    """Return what `zombie_ms` of a row of lifecycles is, as `zombie_headline` takes it; nothing when it is exact."""
+    notes = "" if pd.isna(row.notes) else row.notes
+    if row.reap_call == "unseen":
+        return "at most"
+    return "about" if EXIT_ESTIMATED in notes else "at least" if EXIT_AT_THE_LATEST in notes else ""
+
+
+def zombie_time(row: Any) -> str:
+    """Return how long the process of a row of lifecycles was a zombie, `~1.926 s` where that is no exact time."""
+    return _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms)
