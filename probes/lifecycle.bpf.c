@@ -163,6 +163,7 @@ static __always_inline void report_release(struct process *process)
     u64 parent_signal = process->parent, notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
     struct process *parent = followed.lookup(&parent_signal);
     int parent_lives = 0;
+    int left_amid_exit = process->handed_ns && !process->zombie_ns; /* then the parent of its exit had no say any more */
     if (parent && parent->start_ns == process->parent_name.start_ns) { /* else it has gone, and the address has a new owner */
         parent_lives = !parent->exit_ns;
         if (!parent_lives) {
@@ -171,7 +172,8 @@ static __always_inline void report_release(struct process *process)
         }
     }
     int dying_init = process->parent_is_init && !parent_lives; /* it cannot go before its children */
-    if (!dying_init && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
+    left_amid_exit = left_amid_exit && ignores(process->heir_disposition);
+    if (!dying_init && !left_amid_exit && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
         report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
         return;
     }

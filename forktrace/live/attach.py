@@ -108,18 +108,34 @@ def _meant(word: str, proc: Proc) -> tuple[int, str]:
     if not (word.isascii() and word.isdigit()) or len(word) > 9:
         raise UsageError(f"{word} is not the number of a process", 'as in -p 4711 or -p "$(pgrep -d, -f consumer.py)"')
     pid = int(word)
+    meant = process_meant(pid, proc)
+    if meant == os.getpid():
+        raise UsageError(f"{meant} is forktrace itself", "name another process")
+    if meant == pid:
+        return pid, ""
+    if int(proc.status(pid).get("Tgid", pid)) == pid:
+        return meant, f"{pid} is a zombie; attached to its parent {meant}, which alone can reap it"
+    return meant, f"{pid} is a thread; attached to its process {meant}"
+
+
+def process_meant(pid: int, proc: Proc) -> int:
+    """Return the process that a number means: that of a thread its process, that of a zombie its parent, which alone reaps it.
+
+    Raises:
+        UsageError: there is none, or it cannot be seen from here.
+    """
     leader = int(proc.status(pid).get("Tgid", pid))
-    remark = f"{pid} is a thread; attached to its process {leader}" if leader != pid else ""
-    found = proc.stat(leader)
+    try:
+        found = proc.stat(leader)
+    except PermissionError:
+        raise UsageError(f"process {pid} is hidden from you (hidepid)", "root sees it") from None
     if found is None:
-        raise UsageError(f"there is no process {pid}", "ps lists those that there are")
-    if found.is_zombie:
-        if not proc.stat(found.ppid):
-            raise UsageError(f"{pid} is a zombie, and its parent cannot be seen from here", "attach outside of the container")
-        leader, remark = found.ppid, f"{pid} is a zombie; attached to its parent {found.ppid}, which alone can reap it"
-    if leader == os.getpid():
-        raise UsageError(f"{leader} is forktrace itself", "name another process")
-    return leader, remark
+        raise UsageError(f"there is no process {pid}", "ps lists those that there are, forktrace ps the parents of zombies")
+    if not found.is_zombie:
+        return leader
+    if found.ppid == 0 or not proc.read(f"{found.ppid}/stat"):
+        raise UsageError(f"{pid} is a zombie, and its parent cannot be seen from here", "ask outside of the container")
+    return found.ppid
 
 
 def choose_cgroup(path: str, proc: Proc | None = None) -> Chosen:

@@ -30,6 +30,8 @@ MOUNTING: Final = "CAP_SYS_ADMIN"  # of tracefs, where it is not mounted
 RECORDING: Final = ("CAP_BPF", "CAP_SYS_PTRACE", "CAP_CHECKPOINT_RESTORE", "CAP_DAC_READ_SEARCH")
 NEEDED: Final = (*ARMING, *(name for name in RECORDING if name not in ARMING))
 
+NOBODYS: Final = 4_294_967_293  # a user number that nobody gives out
+
 _HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # linux/capability.h: version 3, two words of each set; this thread
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4  # linux/prctl.h
 
@@ -54,9 +56,10 @@ def effective(status: str) -> set[str]:
 
 
 def become_recorder(who: User) -> None:
-    """Take on the user's numbers and groups for good, and keep no right but to go on recording; root stays what it is.
+    """Take on the user's rights for good, and keep no other but to go on recording; root stays what it is.
 
-    What is kept is not in effect but within `in_effect`: a file that the user names is opened with the user's rights.
+    What is kept is not in effect but within `in_effect`: a file that the user names is opened with the user's rights. Who may
+    send a signal goes by the real and the saved number (kill(2)); those are nobody's, so that the command cannot stop it.
     """
     if who.uid == 0:
         return
@@ -65,7 +68,10 @@ def become_recorder(who: User) -> None:
         kept |= mask([MOUNTING]) & _permitted()  # on kernels that do not know them all
     if os.geteuid() == 0:
         _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
-        become(who)
+        try:
+            become(who, NOBODYS)
+        except OSError:  # a user namespace, as of a container, does not know that number
+            become(who, who.uid)
     _set(permitted=kept, effective=kept & mask(["CAP_BPF"]))
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 

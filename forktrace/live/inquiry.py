@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from forktrace.errors import UsageError
 from forktrace.live import capabilities
-from forktrace.live.attach import Chosen, attach, user_of
+from forktrace.live.attach import Chosen, attach, process_meant, user_of
 from forktrace.live.calls import call_of
 from forktrace.live.held import multiprocessing_children
 from forktrace.live.memory import MOST_S, Memory
@@ -34,29 +33,8 @@ _CLOSING_S: Final = 5.0  # a trace that is not closed by then is read as it is
 _PR_SET_PDEATHSIG: Final = 1
 _MOST_GENERATIONS: Final = 1000
 LOOK_EVERY_S: Final = 1.0
-_HINT: Final = "ps lists those that there are, forktrace ps the parents of zombies"
 
 _libc = ctypes.CDLL(None)
-
-
-def process_meant(pid: int, proc: Proc) -> int:
-    """Return the process that a number means: that of a thread its process, that of a zombie its parent, which alone reaps it.
-
-    Raises:
-        UsageError: there is none, or it cannot be seen from here.
-    """
-    leader = int(proc.status(pid).get("Tgid", pid))
-    try:
-        found = proc.stat(leader)
-    except PermissionError:
-        raise UsageError(f"process {pid} is hidden from you (hidepid)", "root sees it") from None
-    if found is None:
-        raise UsageError(f"there is no process {pid}", _HINT)
-    if not found.is_zombie:
-        return leader
-    if found.ppid == 0 or not proc.read(f"{found.ppid}/stat"):
-        raise UsageError(f"{pid} is a zombie, and its parent cannot be seen from here", "ask outside of the container")
-    return found.ppid
 
 
 @dataclass

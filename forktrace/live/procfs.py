@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from forktrace.errors import MachineLacks
 
+CGROUP2: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where the cgroup v2 hierarchy is mounted, as a rule
 ARGV_BYTES: Final = 4095  # of the arguments of a process, as many as an exec row has
 _SETTLE_S: Final = 0.0002  # a nap after which the scheduler notes anew when this thread ran
 
@@ -261,10 +262,22 @@ def read_argv(pid: int) -> str | None:
         return None
 
 
-def read_cgroup(pid: int) -> str | None:
-    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none."""
+def read_cgroup(pid: int, identity: int) -> str | None:
+    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none.
+
+    The number may have another owner by now, and the process another group: where that can be seen, the group is the one with
+    the inode number `identity`, or none.
+    """
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="backslashreplace").splitlines()
+        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
-    return next((line[3:] for line in lines if line.startswith("0::")), None)
+    path = next((line[3:] for line in lines if line.startswith("0::")), None)
+    for mount in CGROUP2 if path else ():
+        try:
+            number = os.stat(f"{mount}{path}").st_ino if os.path.exists(f"{mount}/cgroup.controllers") else identity
+        except OSError:  # it is gone, or outside of our own group
+            continue
+        if number != identity:
+            return None
+    return path and os.fsencode(path).decode("utf-8", "backslashreplace")

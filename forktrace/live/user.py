@@ -126,15 +126,16 @@ def _name_and_parent(pid: int) -> tuple[str, int]:
     return before.partition("(")[2], int(after.split()[1])
 
 
-def become(who: User) -> None:
-    """Take on the user's groups, numbers and umask, for good."""
+def become(who: User, real: int | None = None) -> None:
+    """Take on the user's groups, numbers and umask, for good; `real` is another real and saved number than the user's."""
     if who.umask is not None:
         os.umask(who.umask)
     if (who.uid, who.gid) == (os.getuid(), os.getgid()):
         return
     os.setgroups(who.groups)
     os.setresgid(who.gid, who.gid, who.gid)
-    os.setresuid(who.uid, who.uid, who.uid)
+    real = who.uid if real is None else real
+    os.setresuid(real, who.uid, real)
 
 
 def as_user(who: User, function: Any, *arguments: Any) -> Any:

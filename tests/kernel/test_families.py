@@ -8,7 +8,8 @@ pytestmark = pytest.mark.root
 RELEASED_NS = 1_000_000_000  # the kernel frees the last of a process 5 to 45 ms after its reap, later on a busy machine
 
 
-ADOPTED = [("subreaper", 3), ("handed-over", 5), ("handed-to-ignorer", 5), ("amid-the-exit", 1), ("ignored-amid-the-exit", 1)]
+AMID_THE_EXIT = [("amid-the-exit", 1), ("ignored-amid-the-exit", 1), ("ignored-twice", 1)]
+ADOPTED = [("subreaper", 3), ("handed-over", 5), ("handed-to-ignorer", 5), *AMID_THE_EXIT]
 
 
 @pytest.mark.parametrize(("case", "count"), ADOPTED)

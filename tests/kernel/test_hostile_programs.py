@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with, python3s, wait_until
+from recorded import DEBIAN, MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with, python3s, wait_until
 
 import forktrace
+from forktrace.live.procfs import CGROUP2, read_cgroup
 
 pytestmark = pytest.mark.root
 
@@ -158,6 +159,89 @@ def test_a_file_that_nobody_can_read(open_folder: Path, environment: Mapping[str
     forked = recorded.table[recorded.table["origin"] == "forked"]
     assert set(forked["fork_stack_status"]) <= {"ok", "no-runtime"}
     wait_until(lambda: not processes_with(f"{MARK}={mark}"), "the end of the helper")
+
+
+REACHES = """
+import ctypes, json, os, signal
+libc = ctypes.CDLL(None, use_errno=True)
+pids = [int(one) for one in os.listdir("/proc") if one.isdigit()]
+parents = {}
+for pid in pids:
+    try:
+        parents[pid] = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+    except OSError:
+        pass
+launcher = os.getppid()
+reached = []
+for pid in [launcher] + [one for one, parent in parents.items() if parent == launcher and one != os.getpid()]:
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        try:
+            os.kill(pid, number)
+            reached.append(pid)
+        except PermissionError:
+            pass
+    if libc.ptrace(16, pid, 0, 0) == 0:
+        reached.append(pid)
+    for name in ("mem", "environ", "fd/3"):
+        try:
+            os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
+            reached.append(pid)
+        except OSError:
+            pass
+recorders = list(parents.values()).count(launcher) - 1
+print(json.dumps({"case": "reaches", "recorders": recorders, "reached": reached, "uid": os.getuid()}))
+"""
+
+
+def test_an_ordinary_user_does_not_reach_the_recorder(record: Callable[..., Recorded]) -> None:
+    """Neither a signal nor ptrace nor /proc gets from the command of an ordinary user to the processes of forktrace."""
+    if not Path(DEBIAN).exists():
+        pytest.skip("needs an interpreter that every user can execute")
+    recorded = record([DEBIAN, "-c", REACHES], "--user", "nobody", cwd="/")
+    (line,) = recorded.of("reaches")
+    assert line["uid"] != 0
+    assert line["recorders"] == 1
+    assert line["reached"] == []
+
+
+def test_a_group_is_the_one_that_was_meant() -> None:
+    """The group of a process that has got another's number, or has moved, is not taken for the one that was recorded."""
+    mount = next((one for one in CGROUP2 if Path(one, "cgroup.controllers").exists()), None)
+    own = read_cgroup(os.getpid(), os.stat(mount).st_ino if mount else 0)
+    if mount is None or own != "/":
+        pytest.skip("needs cgroup v2, and its root as the group of this test")
+    group = Path(mount, f"forktrace-test-{os.getpid()}")
+    group.mkdir()
+    try:
+        assert read_cgroup(os.getpid(), group.stat().st_ino) is None
+        with subprocess.Popen(["sleep", "1000"]) as other:
+            (group / "cgroup.procs").write_text(str(other.pid))
+            assert read_cgroup(other.pid, group.stat().st_ino) == f"/{group.name}"
+            assert read_cgroup(other.pid, os.stat(mount).st_ino) is None
+            other.kill()
+    finally:
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), "an empty group")
+        group.rmdir()
+
+
+def test_names_that_are_said(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """The name of a process that runs on is said without what a terminal would obey."""
+    path = open_folder / f"{uuid.uuid4()}.arrows"
+    program = "import ctypes, os, time\nif os.fork() == 0:\n"
+    program += " ctypes.CDLL(None).prctl(15, b'\\x1b[2Jname', 0, 0, 0)\n print(os.getpid(), flush=True)\n time.sleep(1000)\n"
+    program += "else: time.sleep(0.5)"
+    line = forktrace_command("record", "-o", str(path), "--", sys.executable, "-c", program)
+    with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stderr is not None
+        child = int(recorder.stdout.readline())
+        said = b""
+        while b"still following" not in said:
+            said = recorder.stderr.readline()
+        os.kill(child, signal.SIGKILL)
+        recorder.communicate(timeout=PATIENCE_S)
+    assert b"\x1b" not in said
+    assert b"\\x1b[2Jname" in said
 
 
 def forks_in(path: Path) -> int:

@@ -18,7 +18,7 @@ from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, processes_with
 from terminal import Terminal
 
 import forktrace
-from forktrace.live.capabilities import NEEDED
+from forktrace.live.capabilities import NEEDED, NOBODYS
 
 pytestmark = pytest.mark.root
 
@@ -250,6 +250,7 @@ def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
         running = subprocess.Popen(person.command(line), env=person.environment(mark), cwd=person.home)
         try:
             wait_until(lambda: trace.exists() and trace.stat().st_size > 0, "it records")
+            wait_until(lambda: "sleep" in map(comm, processes_with(f"{MARK}={mark}")), "the target")
             (target,) = (pid for pid in processes_with(f"{MARK}={mark}") if comm(pid) == "sleep")
             recorders = [
                 pid for pid in descendants(running.pid) if "sudo_recorder" in command_line(pid) and comm(pid) != "sudo"
@@ -266,7 +267,8 @@ def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
     four = 1 << 39 | 1 << 40 | 1 << 19 | 1 << 2
     for text in status.values():  # it has a helper of its kind
         numbers = re.findall(r"^[UG]id:\t(.*)", text, re.MULTILINE)
-        assert numbers == ["\t".join([str(person.uid)] * 4), "\t".join([str(person.gid)] * 4)]
+        nobodys, own = str(NOBODYS), str(person.uid)  # the command of this person cannot send it signals
+        assert numbers == ["\t".join([nobodys, own, nobodys, own]), "\t".join([str(person.gid)] * 4)]
         has = re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\t(.*)", text, re.MULTILINE)
         assert has == [f"{bits:016x}" for bits in (0, four, 1 << 39, 0)]
         assert "NoNewPrivs:\t1\n" in text

@@ -14,7 +14,8 @@ from recorded import WORKLOADS, wait_until
 
 from forktrace.errors import UsageError
 from forktrace.live import inquiry
-from forktrace.live.inquiry import Inquirer, process_meant
+from forktrace.live.attach import process_meant
+from forktrace.live.inquiry import Inquirer
 from forktrace.live.procfs import Proc
 
 

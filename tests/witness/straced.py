@@ -56,6 +56,11 @@ class Seen:
     first_ns: int = field(default=0, repr=False)
     _last_ns: int = field(default=0, repr=False)
 
+    @property
+    def spoke(self) -> bool:
+        """It made a call, not only ended."""
+        return self._last_ns != 0
+
 
 class Step(NamedTuple):
     """What a thread did, in the order of its own calls: `fork` or `reap` of a process."""
@@ -79,7 +84,7 @@ class Log:
 
 _LINE = re.compile(r"(?P<tid>\d+) +(?P<stamp>\d+\.\d+) (?P<text>.*)")
 _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
-_RESUMED = re.compile(r"<\.\.\. (?P<name>\w+) resumed>")
+_RESUMED = re.compile(r"<\.\.\. (?P<name>\w+|\?\?\?) resumed>")
 _EXITED = re.compile(r"\+\+\+ exited with (\d+) \+\+\+")
 _KILLED = re.compile(r"\+\+\+ killed by (\w+)( \(core dumped\))? \+\+\+")
 _SUPERSEDED = re.compile(r"\+\+\+ superseded by execve in pid (\d+) \+\+\+")
@@ -147,12 +152,12 @@ class _Reader:
         self._numbered.setdefault(process.pid, []).append(process)
 
     def _call(self, tid: int, now: int, text: str) -> None:
-        self._process(tid, now)._last_ns = now
-        since = now
+        process, since = self._process(tid, now), now
         if resumed := _RESUMED.match(text):
-            since, before = self.open.pop(tid, (now, resumed["name"] + "("))
+            since, before = self.open.pop(tid, (now, resumed["name"].replace("?", "x") + "("))  # ???: killed before strace knew
             text = before + text[resumed.end() :]
         if left_open := _UNFINISHED.search(text):
+            process._last_ns = now
             self.open[tid] = since, text[: left_open.start()]
             self._left(tid, text)
             return
@@ -160,9 +165,11 @@ class _Reader:
         if not call:
             raise ValueError(f"not a call: {text!r}")
         self._left(tid, text)
-        if call["result"] == "?":
+        if call["result"] == "?" or "(errno 18446744" in call["rest"]:  # killed inside: what strace read is no result
+            process._last_ns = max(process._last_ns, since)  # what strace says of the return, it says after the death
             self._cut(tid, call["name"], since)
             return
+        process._last_ns = now
         bounds = Bounds(since, now if resumed else self._next_ns)
         result = int(call["result"])
         if call["name"] in FORKS and result > 0:

@@ -110,6 +110,7 @@ def test_killed_inside_an_exec() -> None:
     (process,) = log.processes
     assert (process.cut_exec_ns, process.execs, process.status) == (at(0), [], 9)
     assert log.cut == [(10, "execve", at(0))]
+    assert process.exit == Bounds(at(0), at(2))
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
 from comparison import RULES, Comparison
-from recorded import DEBIAN, PATIENCE_S, Recorded, pyenv_versions
+from recorded import DEBIAN, PATIENCE_S, WORKLOADS, Recorded, pyenv_versions
 from watched import Watcher
 
 SUITES = (
@@ -79,6 +80,26 @@ def test_the_log_of_the_program_agrees(watcher: Watcher) -> None:
     """The program's own log, and a sampler of /proc: forks, waits, exits, parents and zombies are where they say."""
     command = cpython("3.11", "test_os", only=("*Spawn*", "*Pid*", "*Fork*"))
     no_difference(watcher.beside(command, SUITE_S), least=10)
+
+
+def families(seed: int, count: int) -> list[str]:
+    """The command that runs random families."""
+    return ["env", "-u", "PYTHONPATH", sys.executable, str(WORKLOADS / "random_families.py"), str(seed), str(count)]
+
+
+@pytest.mark.root
+def test_random_families(watcher: Watcher) -> None:
+    """Processes that do at random what processes do to each other are as their own log and /proc have them."""
+    no_difference(watcher.beside(families(1, 20), SUITE_S), least=10)
+
+
+@pytest.mark.root
+@pytest.mark.witness
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_many_random_families(watcher: Watcher, seed: int) -> None:
+    """Ten times more, and under strace too."""
+    no_difference(watcher.under_strace(families(seed, 60), SUITE_S), least=50)
+    no_difference(watcher.beside(families(seed, 60), SUITE_S), least=50)
 
 
 @pytest.mark.root

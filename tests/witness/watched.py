@@ -45,7 +45,7 @@ class Watcher:
         with self.sampling(step_us) as samples:
             recorded = self.record(["env", *environment, *command], timeout_s=timeout_s, cwd=self.folder)
         found = with_own_log(recorded.table, map(json.loads, log.read_text().splitlines()))
-        found.add(with_samples(recorded.table, samples))
+        found.add(with_samples(recorded.table, samples, adopters(recorded)))
         return found
 
     @contextmanager
@@ -68,6 +68,15 @@ class Watcher:
         if not path.exists():
             subprocess.run([*GCC, *options, "-pthread", "-o", path, HERE / f"{name}.c"], check=True)
         return str(path)
+
+
+def adopters(recorded: Recorded) -> dict[int, set[int]]:
+    """The numbers of all that each process was handed to, by its id."""
+    steps = recorded.recording._history.parents
+    found: dict[int, set[int]] = {}
+    for child, pid in zip(steps.child_id.tolist(), steps.new_pid.tolist(), strict=True):
+        found.setdefault(child, set()).add(pid)
+    return found
 
 
 def clock_offset_ns() -> int:

@@ -150,13 +150,13 @@ static int is_exiting(pid_t pid)
 }
 
 /* Its parent dies while the kernel takes the memory of the child back: after its last thread, before anybody is notified. */
-static pid_t dies_amid_an_exit(int report)
+static pid_t dies_amid_an_exit(int report, void (*to_parent)(int))
 {
     const size_t bytes = 128 << 20;
     pid_t parent = plain_fork();
     if (parent)
         return parent;
-    signal(SIGCHLD, SIG_DFL);
+    signal(SIGCHLD, to_parent);
     pid_t pid = plain_fork();
     if (!pid) {
         char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -178,24 +178,34 @@ static void parent_dies_amid_the_exit(const char *name)
     subreaper();
     int report[2], status;
     must(pipe(report) == 0, "pipe");
-    pid_t parent = dies_amid_an_exit(report[1]), pid = hear(report[0]);
+    pid_t parent = dies_amid_an_exit(report[1], SIG_DFL), pid = hear(report[0]);
     must(wait4(parent, &status, 0, NULL) == parent, "parent");
     must(wait4(pid, &status, 0, NULL) == pid, "child");
     say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', %s, 'notes': null", name, pid,
         parent, getpid(), getpid(), ending(status));
 }
 
-static void ignored_amid_the_exit(const char *name)
+static void ignored_by(const char *name, void (*to_parent)(int))
 {
     subreaper();
     signal(SIGCHLD, SIG_IGN);
     int report[2];
     must(pipe(report) == 0, "pipe");
-    pid_t parent = dies_amid_an_exit(report[1]);
+    pid_t parent = dies_amid_an_exit(report[1], to_parent);
     must(wait4(-1, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
     say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': null, 'reap_call': 'autoreap', 'exit_code': 40, "
         "'notes': null",
         name, hear(report[0]), parent, getpid());
+}
+
+static void ignored_amid_the_exit(const char *name)
+{
+    ignored_by(name, SIG_DFL);
+}
+
+static void ignored_twice(const char *name)
+{
+    ignored_by(name, SIG_IGN);
 }
 
 /* 2 children with 3 children with 5 children each: 38 in all. */
@@ -248,6 +258,7 @@ int main(void)
     in_process("handed-to-ignorer", zombies_inherited_and_ignored);
     in_process("amid-the-exit", parent_dies_amid_the_exit);
     in_process("ignored-amid-the-exit", ignored_amid_the_exit);
+    in_process("ignored-twice", ignored_twice);
     in_process("generations", generations);
     in_process("burst", burst);
     return 0;
