@@ -164,6 +164,8 @@ def test_a_killed_recorder(warm: Warm, new_round: Callable[[], Round], pytestcon
     for number in range(pytestconfig.getoption("--crashes")):
         one, moment = new_round(), random.Random(number).uniform(0, STORM_S)
         warm.record(one)
+        if number % 4:  # else from the first moment of the recording on
+            warm.recorder()
         time.sleep(moment)
         killed_ns = warm.kill("recorder")
         warm.finish()
@@ -183,8 +185,10 @@ def test_a_killed_launcher(warm: Warm, new_round: Callable[[], Round]) -> None:
     """The recorder closes the trace; the target goes on, undisturbed."""
     recorded = 0
     for number in range(5):
-        one, moment = new_round(), random.Random(number).uniform(0.1, STORM_S)
+        one, moment = new_round(), random.Random(number).uniform(0, STORM_S)
         warm.record(one)
+        if number:
+            warm.recorder()
         time.sleep(moment)
         killed_ns = warm.kill("launcher")
         warm.finish()
@@ -195,7 +199,7 @@ def test_a_killed_launcher(warm: Warm, new_round: Callable[[], Round]) -> None:
     assert recorded
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP])
 def test_a_recorder_that_is_signalled(warm: Warm, new_round: Callable[[], Round], number: int) -> None:
     """It goes on: who ends a whole group, a session or a service wants to see how the target ends."""
     one = new_round()
