@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from forktrace.errors import TraceError
-from forktrace.trace.batches import INTEGERS, integers
+from forktrace.trace.batches import INTEGERS, Values, integers
 from forktrace.trace.events import COLUMNS, KINDS
+from forktrace.trace.words import printable
 
 FORMAT: Final = 1
 
@@ -32,6 +33,10 @@ _HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {
     "pid_ns": int,
 }
 _ANY_NUMBER: Final = ("flags", "target_pid", "result")
+# Bytes of a text at most: what the kernel and the probes keep (events.h), four times and more for what is no UTF-8.
+_MAX_BYTES: Final = {"comm": 1 << 10, "cgroup": 1 << 16, "file": 1 << 14, "argv": 1 << 16, "stack": 1 << 23, "detail": 1 << 16}
+_MAX_FRAMES: Final = 1 << 13  # of one stack: 1,024, and what marks the handlers among them
+_MAX_ALL_FRAMES: Final = 1 << 22  # of all distinct stacks
 
 
 def header_of(data: bytes, path: str) -> dict[str, Any]:
@@ -49,7 +54,8 @@ def header_of(data: bytes, path: str) -> dict[str, Any]:
         raise TraceError(f"{path}: damaged at byte 0: the header names no format")
     if number > FORMAT:
         raise TraceError(
-            f"{path}: written by forktrace {header.get('forktrace')!s:.20} in format {number}; this one reads up to {FORMAT}",
+            f"{path}: written by forktrace {printable(str(header.get('forktrace')))[:20]} in format {str(number)[:20]}; "
+            f"this one reads up to {FORMAT}",
             "upgrade forktrace to read it",
         )
     for key, kind in _HEADER.items():
@@ -76,6 +82,12 @@ def fault_of(table: pa.Table) -> str | None:
             return f"{name} is {number}"
     if (status := _no_ending(table)) is not None:
         return f"the wait status of an exit is {status:#x}"
+    for name, most in _MAX_BYTES.items():
+        if (longest := int(_lengths(table[name])[1].max(initial=0))) > most:
+            return f"{'an' if name == 'argv' else 'a'} {name} of {longest:,} bytes"
+    frames = _frames(table["stack"])
+    if len(frames) and (frames.max() > _MAX_FRAMES or frames.sum() > _MAX_ALL_FRAMES):
+        return f"stacks of {frames.sum():,} frames, one of {frames.max():,}"
     return None if all(map(_is_object, _end_details(table))) else "the totals of the end are no JSON object"
 
 
@@ -84,6 +96,26 @@ def _impossible(column: pa.ChunkedArray, name: str) -> int | None:
     bad = (values < 0) | (values >= _MAX_TIME_NS) if name.endswith("_ns") else values < 0
     found = values[bad & valid]
     return int(found[0]) if len(found) else None
+
+
+def _lengths(column: pa.ChunkedArray) -> tuple[Values, Values]:
+    """Return where each text of a column, or of its dictionary, begins, and how many bytes it has."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    array = array.dictionary if isinstance(array.type, pa.DictionaryType) else array
+    if not len(array):
+        return np.zeros(1, np.int32), np.zeros(0, np.int32)
+    places = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    return places, np.diff(places)
+
+
+def _frames(column: pa.ChunkedArray) -> Values:
+    """Return how many frames each distinct stack has at most."""
+    places, lengths = _lengths(column)
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if not lengths.any():
+        return lengths
+    between = np.flatnonzero(np.frombuffer(array.dictionary.buffers()[2], np.uint8) == ord(";"))
+    return np.diff(np.searchsorted(between, places)) + 1
 
 
 def _no_ending(table: pa.Table) -> int | None:

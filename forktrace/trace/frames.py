@@ -16,7 +16,11 @@ from forktrace.errors import TraceError
 
 MAX_ROWS: Final = 1 << 20  # of one batch
 MAX_BATCH_BYTES: Final = 1 << 28  # of one batch or dictionary, uncompressed
-MAX_RATIO: Final = 1000  # of a whole file, beyond one largest batch: 4 KiB command lines that repeat reach 400
+# A whole file may hold so much, and more in proportion to its size: a row for each byte (in truth rows take three and more, for
+# no two moments have the same nanoseconds), and bytes as many times as below: 4 KiB command lines that repeat reach 400.
+FREE_ROWS: Final = 1 << 17
+FREE_BYTES: Final = 1 << 26
+MAX_RATIO: Final = 500
 
 _CONTINUATION: Final = b"\xff\xff\xff\xff"
 _END_MARK: Final = _CONTINUATION + bytes(4)
@@ -81,7 +85,7 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
     """
     _check_start(file, size, path)
     messages: list[Message] = []
-    batches = declared = offset = 0
+    batches = rows = declared = offset = 0
     while True:
         try:
             message = _read_message(file, offset, size)
@@ -99,8 +103,10 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
         if (message.kind == SCHEMA) != (offset == 0):
             raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: the schema is not where it belongs")
         declared += message.holds.declared
-        if declared > MAX_BATCH_BYTES + MAX_RATIO * size:
-            raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: it would grow to {declared} bytes")
+        rows += message.holds.rows if message.kind == BATCH else 0
+        if declared > FREE_BYTES + MAX_RATIO * size or rows > FREE_ROWS + size:
+            grown = f"{declared:,} bytes, {rows:,} rows"
+            raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: it would grow to {grown}")
         messages.append(message)
         batches += message.kind == BATCH
         offset = message.end

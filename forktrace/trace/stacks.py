@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 HANDLER: Final = "<signal handler>"  # the file of a frame, named for the signal, between a handler and what it interrupted
+_LINE_DIGITS: Final = 10
 
 
 class Frame(NamedTuple):
@@ -37,6 +38,6 @@ def unfold(stack: str) -> list[Frame]:
 def _frame(text: str) -> Frame:
     place, _, name = text.rpartition(" ")
     file, _, line = place.rpartition(":")
-    if not file or not line.isdecimal():
+    if not file or not line.isdecimal() or len(line) > _LINE_DIGITS:
         return Frame(text, 0, "")
     return Frame(file, int(line), name)

@@ -35,7 +35,8 @@ from forktrace.trace.batches import (
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import COLUMNS, KINDS
-from forktrace.trace.frames import BATCH, MAX_BATCH_BYTES, MAX_RATIO, Layout, scan
+from forktrace.trace.frames import BATCH, FREE_BYTES, MAX_RATIO, Layout, scan
+from forktrace.trace.words import printable
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Full", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
 
@@ -94,7 +95,7 @@ class Writer:
     def write(self, batch: pa.RecordBatch) -> None:
         """Write one batch made by `batch` or `batch_of`."""
         self._declared += batch.get_total_buffer_size()
-        grows = self._declared > (MAX_BATCH_BYTES + MAX_RATIO * self.bytes_written) // 2  # a reader would not take it
+        grows = self._declared > (FREE_BYTES + MAX_RATIO * self.bytes_written) // 2  # a reader would not take it
         stream = self._plain if batch.num_rows < _FEW_ROWS or grows else self._packing
         if stream is not self._last:  # tell it which dictionaries the reader has by now
             stream.write_batch(self._empty)
@@ -226,7 +227,7 @@ def _has_enumerations(batch: pa.RecordBatch) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    return printable(str(error).partition("\n")[0])[:200] or type(error).__name__  # Arrow quotes what it has read
 
 
 def _raise_at_fault(data: bytes, layout: Layout, path: str) -> None:

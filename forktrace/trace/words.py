@@ -55,4 +55,6 @@ def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, bound: 
 
 def printable(text: str) -> str:
     """Return `text` with everything that is not a visible character or a space as an escape: `\\x1b`, `\\n`, `\\u202e`."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -148,7 +148,7 @@ def test_parts_hold_no_more_text_than_they_may() -> None:
 def test_what_was_written_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that zstd makes hundreds of times smaller: the reader takes no file that grows so much, so none is written."""
     for module in (stream, frames):
-        monkeypatch.setattr(module, "MAX_BATCH_BYTES", MIB)
+        monkeypatch.setattr(module, "FREE_BYTES", MIB)
         monkeypatch.setattr(module, "MAX_RATIO", 10)
     path, text = tmp_path / "trace.arrows", "/deep.py:1 f;" * 5_000
     with path.open("wb") as sink:

@@ -31,3 +31,9 @@ def test_separators_are_escaped() -> None:
 def test_nonsense_is_kept() -> None:
     """What is no frame is shown as it is."""
     assert unfold("what") == [Frame("what", 0, "")]
+
+
+def test_a_line_that_is_no_number() -> None:
+    """A number of thousands of digits, which Python would not even read, is part of a name."""
+    text = f"/a.py:{'9' * 5000} f"
+    assert unfold(f"{text};/a.py:4294967295 f") == [Frame(text, 0, ""), Frame("/a.py", 4294967295, "f")]

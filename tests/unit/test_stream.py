@@ -257,11 +257,22 @@ def test_a_decompression_bomb_is_refused_before_it_grows(tmp_path: Path, size: i
 
 
 def test_many_declared_gigabytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a whole file may grow to is bounded by its size."""
-    monkeypatch.setattr(frames, "MAX_BATCH_BYTES", 1 << 15)
-    monkeypatch.setattr(frames, "MAX_RATIO", 1)
-    with pytest.raises(TraceError, match="would grow to"):
-        read_bytes(tmp_path, written(*[processes(100)] * 20))
+    """What a whole file may grow to is bounded by its size, in bytes and in rows."""
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "FREE_BYTES", 1 << 15)
+        patch.setattr(frames, "MAX_RATIO", 1)
+        with pytest.raises(TraceError, match="would grow to"):
+            read_bytes(tmp_path, written(*[processes(100)] * 20))
+    zeros = np.zeros(400_000, np.int64)
+    silent = stream.batch({"time_ns": (zeros, None), "kind": (zeros + ev.KINDS.index("waits"), None)}, len(zeros))
+    sink = io.BytesIO()
+    monkeypatch.setattr(stream, "FREE_BYTES", 1 << 40)  # a writer that does not care
+    writer = stream.Writer(sink, HEADER)
+    writer.write(silent)
+    writer.close()
+    assert len(sink.getvalue()) < 100_000
+    with pytest.raises(TraceError, match=r"would grow to .* bytes, 400,000 rows"):
+        read_bytes(tmp_path, sink.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -303,6 +314,7 @@ def test_another_arrow_stream_is_not_a_trace(tmp_path: Path) -> None:
     ("json", "words"),
     [
         (b'{"format": 2, "forktrace": "9.9"}', "written by forktrace 9.9 in format 2; this one reads up to 1"),
+        (b'{"format": 2, "forktrace": "\\u001b[2J"}', r"written by forktrace \\x1b\[2J in format 2"),
         (b"{", "the header is no JSON"),
         (b"[" * 100_000, "the header is no JSON"),
         (b"[]", "names no format"),
@@ -328,6 +340,9 @@ def test_a_header_that_cannot_be(tmp_path: Path, json: bytes, words: str) -> Non
         (ev.exit_(1, 5, status=0x137F), "the wait status of an exit is 0x137f"),
         (ev.end(1, "[]"), "the totals of the end are no JSON object"),
         (ev.end(1, "{"), "the totals of the end are no JSON object"),
+        (ev.exec_(1, 5, ["x"], comm="x" * 1025), "a comm of 1,025 bytes"),
+        (ev.exec_(1, 5, ["\u00e9" * (1 << 15) + "x"], file="x"), "an argv of 65,537 bytes"),
+        (ev.fork(1, 5, stack="a:1 f;" * 8192), "stacks of 8,193 frames, one of 8,193"),
     ],
 )
 def test_values_that_cannot_be(tmp_path: Path, row: ev.Row, words: str) -> None:
