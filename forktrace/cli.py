@@ -22,6 +22,7 @@ import click
 from forktrace import __version__
 from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
 from forktrace.scenes import SCENES
+from forktrace.trace.words import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -404,7 +405,7 @@ def export(
         raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
     recording = _read(trace, pid, since, until, causes)
     with _sink(output, force) as sink:
-        write(recording, table, form, sink, on_screen=sink.isatty())
+        write(recording, table, form, sink)
     if output != "-":
         click.echo(f"wrote {output}", err=True)
 
@@ -639,7 +640,7 @@ def _complain_of(error: ForktraceError | _ReaderLeft | OSError) -> int:
 
 
 def _complain(message: str, hint: str, status: int) -> int:
-    click.echo(f"forktrace: {message}", err=True)
+    click.echo(f"forktrace: {printable(message)}", err=True)
     if hint:
         click.echo(f"  {hint}", err=True)
     return status

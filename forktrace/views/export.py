@@ -26,7 +26,9 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "orphans": Recording.orphans,
 }
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t")  # a spreadsheet runs what begins so (OWASP, CSV injection)
+# A spreadsheet runs what begins so, a full-width sign too (OWASP, CSV injection). What cannot be seen, a tab too, is escaped.
+_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_AT_ONCE: Final = 50_000  # rows
 
 
 def format_of(path: str) -> str:
@@ -43,11 +45,12 @@ def format_of(path: str) -> str:
     return form
 
 
-def write(recording: Recording, table: str, form: str, sink: BinaryIO, on_screen: bool = False) -> None:
+def write(recording: Recording, table: str, form: str, sink: BinaryIO) -> None:
     """Write the table named `table` to `sink` as `csv`, `json` (a list of records, times in ISO 8601) or `parquet`.
 
-    In CSV a text that a spreadsheet would take for a formula gets an apostrophe in front, and a carriage return becomes `\\r`;
-    `<NA>` is an empty field, in JSON null. Parquet keeps every dtype. With `on_screen` nothing in a text can steer a terminal.
+    In CSV a text that a spreadsheet would take for a formula gets an apostrophe in front, and what is not a visible character
+    becomes an escape: `\\n`, `\\x1b`, `\\u202e`; `<NA>` is an empty field. In JSON it is null, and all but ASCII is
+    escaped as JSON does. Parquet keeps every dtype and every text.
 
     Raises:
         UsageError: there is no such table or format.
@@ -57,8 +60,6 @@ def write(recording: Recording, table: str, form: str, sink: BinaryIO, on_screen
         wrong, known = (table, TABLES) if table not in TABLES else (form, FORMATS)
         raise UsageError(f"{wrong}: not one of {', '.join(known)}")
     rows = TABLES[table](recording)
-    if on_screen:
-        rows = _in_texts(rows, _visible)
     try:
         _WRITERS[form](rows, sink)
     except OSError as error:
@@ -66,27 +67,24 @@ def write(recording: Recording, table: str, form: str, sink: BinaryIO, on_screen
 
 
 def _write_csv(rows: pd.DataFrame, sink: BinaryIO) -> None:
-    rows = _in_texts(rows, _harmless)
+    texts = [name for name in rows.columns if pd.api.types.is_string_dtype(rows[name].dtype)]
+    rows = rows.assign(**{name: _harmless(rows[name]) for name in texts})
     rows.to_csv(sink, index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _in_texts(rows: pd.DataFrame, change: Callable[[pd.Series], pd.Series]) -> pd.DataFrame:
-    """The table with each column of texts changed."""
-    texts = [name for name in rows.columns if pd.api.types.is_string_dtype(rows[name].dtype)]
-    return rows.assign(**{name: change(rows[name]) for name in texts})
-
-
-def _visible(texts: pd.Series) -> pd.Series:
-    return texts.map({text: printable(text) for text in texts.dropna().unique()}).astype("string")
-
-
 def _harmless(texts: pd.Series) -> pd.Series:
-    texts = texts.str.replace("\r", "\\r", regex=False)  # which csv does not quote, and readers take for the end of a line
+    texts = texts.map({text: printable(text) for text in texts.dropna().unique()}).astype("string")
     return texts.where(~texts.str.startswith(_FORMULA, na=False), "'" + texts)
 
 
 def _write_json(rows: pd.DataFrame, sink: BinaryIO) -> None:
-    rows.to_json(sink, orient="records", date_format="iso", date_unit="ns", double_precision=15)
+    """A list of records, some at a time: pandas makes one text of what it is given, which may have 2 GiB at most."""
+    for start in range(0, max(len(rows), 1), _AT_ONCE):
+        part = rows.iloc[start : start + _AT_ONCE]
+        text = part.to_json(orient="records", date_format="iso", date_unit="ns", double_precision=15).removesuffix("]")
+        text = text.replace("\x7f", "\\u007f")  # the one that JSON leaves as it is
+        sink.write((text if start == 0 else text.replace("[", ",", 1)).encode())
+    sink.write(b"]")
 
 
 def _write_parquet(rows: pd.DataFrame, sink: BinaryIO) -> None:

@@ -44,7 +44,7 @@ def shorten(text: str, most: int) -> str:
 
 def without_folders(line: str) -> str:
     """Return a command without the folders of the paths in it: `python consumer.py` for `/usr/bin/python ./consumer.py`."""
-    return re.sub(r"(?<!\S)[\w.+~-]*/[\w./+-]*?(?=[\w.+-]+(?!\S))", "", line)
+    return re.sub(r"(?<!\S)[\w.+~-]*/(?:[\w./+-]*/)?(?=[\w.+-]+(?!\S))", "", line)
 
 
 def short_command(line: str, most: int) -> str:

@@ -264,7 +264,7 @@ def test_head_ends_it_quietly(trace: Path, command: str) -> None:
 
 @pytest.mark.parametrize("table", ["lifecycles", "events"])
 def test_a_terminal_gets_no_control_characters(trace: Path, table: str) -> None:
-    """Names from a trace cannot steer the terminal that a table is printed to; a pipe gets them as they are."""
+    """Names from a trace cannot steer the terminal that a table is printed to, by way of a pipe neither."""
     with trace.open("wb") as file:
         writer = stream.Writer(file, HEADER)
         evil = (
@@ -273,7 +273,7 @@ def test_a_terminal_gets_no_control_characters(trace: Path, table: str) -> None:
         )
         writer.write(stream.batch_of([*evil, ev.end(2)]))
         writer.close()
-    assert "\x1b" in run("export", str(trace)).stdout
+    assert "\x1b" not in run("export", str(trace)).stdout
     ours, its = pty.openpty()
     command = [sys.executable, "-m", "forktrace", "export", str(trace), "--table", table]
     subprocess.run(command, env=ENVIRONMENT, stdout=its, check=True)
@@ -394,3 +394,10 @@ def test_records_own_failures(error: str, status: int) -> None:
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == 2
     assert done.stderr.startswith("forktrace: ")
+
+
+def test_an_error_steers_no_terminal(tmp_path: Path) -> None:
+    """A message quotes names as they can be seen."""
+    (tmp_path / "\x1b[2J.arrows").write_bytes(b"no trace")
+    done = run("report", "\x1b[2J.arrows", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (65, r"forktrace: \x1b[2J.arrows: not a trace of forktrace")

@@ -84,7 +84,7 @@ def test_large_numbers_stay_exact() -> None:
     assert f",{start_ns}," in exported(made, "lifecycles", "csv").decode()
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\t=1"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20x"])
 def test_no_formulas_in_csv(name: str) -> None:
     """A text that a spreadsheet would run gets an apostrophe; other formats keep it as it is."""
     made = recording(target(comm=name), ev.exec_(MS, 100, ["x"], file="x", comm=name))
@@ -93,25 +93,30 @@ def test_no_formulas_in_csv(name: str) -> None:
     assert json.loads(exported(made, "lifecycles", "json"))[0]["comm"] == name
 
 
-def test_line_breaks_in_csv() -> None:
-    """A line break within a text stays in its field; a carriage return, which readers would end a line at, is spelled out."""
-    made = recording(target(), ev.exec_(MS, 100, ["a\nb", "\r=1"]))
-    lines = list(csv.DictReader(io.StringIO(exported(made, "lifecycles", "csv").decode(), newline="")))
-    assert [one["argv"] for one in lines] == ["'a\nb' '\\r=1'"]
-
-
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_nothing_steers_a_screen(form: str) -> None:
-    """On a screen control characters are escapes, and all else is as in a file."""
-    evil = "\x1b]0;x\x07\x9b\u202e"
-    made = recording(target(comm=evil), ev.exec_(MS, 100, [evil, "a\nb"], file=evil, comm=evil), *child(500, 10, 20))
+    """Of a text only what can be seen is written as it is: no control character, no line end, nothing invisible."""
+    evil = "\x1b]0;x\x07\x9b\u202e\t\x7f"
+    made = recording(target(comm=evil), ev.exec_(MS, 100, [evil, "a\r\nb"], file=evil, comm=evil), *child(500, 10, 20))
     for table in export.TABLES:
-        sink = io.BytesIO()
-        export.write(made, table, form, sink, on_screen=True)
-        assert all(line.isprintable() for line in sink.getvalue().decode().splitlines())
-    plain = exported(recording(target()), "lifecycles", form)
-    export.write(recording(target()), "lifecycles", form, sink := io.BytesIO(), on_screen=True)
-    assert sink.getvalue() == plain
+        written = exported(made, table, form).decode()
+        assert all(line.isprintable() for line in written.split("\n"))
+    if form == "csv":
+        line = next(csv.DictReader(io.StringIO(exported(made, "lifecycles", "csv").decode(), newline="")))
+        assert line["argv"] == r"'\x1b]0;x\x07\x9b\u202e\t\x7f' 'a\r\nb'"
+    else:
+        assert json.loads(exported(made, "lifecycles", "json"))[0]["comm"] == evil
+
+
+def test_json_is_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows there are, it is one list."""
+    made = recording(*consumer(10))
+    whole = exported(made, "lifecycles", "json")
+    for rows in (1, 4, 11):
+        monkeypatch.setattr(export, "_AT_ONCE", rows)
+        assert exported(made, "lifecycles", "json") == whole
+    assert len(json.loads(whole)) == 11
+    assert exported(made, "stolen", "json") == b"[]"
 
 
 def test_numbers_below_zero_are_no_formulas() -> None:

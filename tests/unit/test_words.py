@@ -14,6 +14,7 @@ from forktrace.views.words import short_command, without_folders
         ("python consumer.py", "python consumer.py"),
         ("curl https://example.org/a/b -o a=/b/c", "curl https://example.org/a/b -o a=/b/c"),
         ("ls / /tmp/", "ls / /tmp/"),
+        ("/" + "a/" * 100_000 + "$", "/" + "a/" * 100_000 + "$"),
         ("sh -c '/bin/true; exit 3'", "sh -c '/bin/true; exit 3'"),
     ],
 )
