@@ -31,7 +31,8 @@ class History:
         inferred: `release_row` is a wait that did not name its child
         autoreaped: released because of its parent's SIGCHLD disposition
         silent: the same, but only the disposition says so: its autoreap row is missing
-        gone_ns: when it was released (NEVER: not; for `silent` its exit)
+        vanished: it is gone, and nothing says when
+        gone_ns: when it was released (NEVER: not; for `silent` its exit; for `vanished` when it was last seen)
         exit_ns, zombie_ns: its last thread was gone; its parent was notified (NONE: was never a zombie)
         parents: who its parents were
     """
@@ -49,7 +50,9 @@ class History:
         no_zombie = (log.zombie_row == NONE) & (self.autoreaped | (ignored & ~self.waited)) & ~self.found_dead
         self.exit_signal = log.at("signal", log.fork_row)
         self.silent = no_zombie & ~released & np.isin(self.exit_signal, (SIGCHLD, NONE))
+        self.vanished = ~released & ~self.silent & vanished(log)
         self.gone_ns = np.where(self.silent, self.exit_ns, pick(log.time_ns, self.release_row, NEVER))
+        self.gone_ns = np.where(self.vanished, last_seen(log), self.gone_ns)
         self.zombie_unseen = ((log.zombie_row == NONE) | self.found_dead) & (log.exit_row != NONE) & ~no_zombie
         self.zombie_ns = np.where(self.zombie_unseen, self.exit_ns, pick(log.time_ns, log.zombie_row))
         self.parents = parents(log, self.gone_ns)
@@ -77,6 +80,27 @@ class History:
         codes = pick(self.log.codes("call"), self.release_row)
         so: Flags = (self.release_row != NONE) & np.isin(codes, [events.CALLS.index(call) for call in calls])
         return so
+
+
+def vanished(log: Log) -> Flags:
+    """Which processes are gone for another reason than their rows: their number is another's, or the kernel has them no more.
+
+    When a recording ends, its last row names what the kernel still had at `at_ns`, if anything was lost.
+    """
+    order = np.lexsort((log.fork_ns, log.pid))
+    again = np.zeros(log.count, bool)
+    again[order[:-1]] = (log.pid[order[:-1]] == log.pid[order[1:]]) & (log.pid[order[:-1]] > 0)
+    at_ns, still, _ = log.still
+    return again | ((log.fork_ns < at_ns) & ~np.isin(np.arange(log.count), still))
+
+
+def last_seen(log: Log) -> Ints:
+    """When each process is known to have been there for the last time."""
+    seen_ns = log.fork_ns.copy()
+    for rows, ids in ((log.rows("exec", "exit", "zombie", "signal"), log.id), (log.rows("fork", "wait", "reap"), log.by_id)):
+        rows = rows[ids[rows] != NONE]
+        np.maximum.at(seen_ns, ids[rows], log.time_ns[rows])
+    return seen_ns
 
 
 def _releases(log: Log) -> tuple[Ints, Flags]:

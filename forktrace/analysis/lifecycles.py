@@ -24,6 +24,7 @@ from forktrace.analysis.log import (
     nullable,
     pick,
 )
+from forktrace.analysis.losses import Doubts, lived_through_loss
 from forktrace.analysis.options import option_names
 from forktrace.analysis.programs import Programs, command_lines
 from forktrace.analysis.rules import CAUSES, CREATORS, EXIT_PATHS
@@ -149,6 +150,7 @@ def _moments(history: History) -> dict[str, object]:
     execs = log.rows("exec")
     reap_ns = pick(log.time_ns, history.release_row)
     zombie = history.zombie_ns != NONE
+    timed = zombie & ~history.vanished
     end_ns = np.where(history.gone_ns == NEVER, log.end_ns, history.gone_ns)
     wall_ns = (log.fork_ns + log.trace.header["clock_offset_ns"]).view("datetime64[ns]")
     return {
@@ -159,7 +161,7 @@ def _moments(history: History) -> dict[str, object]:
         "zombie_ns": nullable(history.zombie_ns),
         "reap_ns": nullable(reap_ns),
         "run_ms": _ms(history.exit_ns - log.fork_ns, history.exit_ns != NONE),
-        "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), zombie),
+        "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), timed),
         "zombie_open": zombie & (history.gone_ns == NEVER),
     }
 
@@ -252,6 +254,7 @@ def _account(history: History) -> dict[str, object]:
     utime_ns, stime_ns = log.at("utime_ns", log.exit_row), log.at("stime_ns", log.exit_row)
     exited = np.where(log.exit_row != NONE, STATES.index("zombie"), STATES.index("running"))
     exited = np.where(log.zombie_row != NONE, STATES.index("zombie"), exited)
+    exited[log.still[1][log.still[2]]] = STATES.index("zombie")
     return {
         "utime_ms": _ms(utime_ns, utime_ns != NONE),
         "stime_ms": _ms(stime_ns, stime_ns != NONE),
@@ -273,6 +276,7 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
         (origin == events.ORIGINS.index("attached"), "started before the recording", True),
         (origin == events.ORIGINS.index("adopted"), "forked outside the recording", True),
         ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
+        (history.vanished, "gone; when is not known", True),
         (estimated, EXIT_ESTIMATED, True),
         (history.found_dead & ~estimated, EXIT_AT_THE_LATEST, True),
         (unseen & (history.exit_signal == 0), "no exit signal", False),
@@ -280,7 +284,12 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
         (history.called("unseen"), "reap not seen; time is an upper bound", True),
         (history.inferred, "reap inferred: the wait did not name its child", True),
         (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
-        (_lived_through_loss(log), "events were lost while it lived", True),
+        (lived_through_loss(log), "events were lost while it lived", True),
+        (
+            Doubts(history).touch,
+            "a program that was run before was lost: command line and sites may be those of an older one",
+            True,
+        ),
         (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
         (inferred_start, "clearing start inferred", False),
     ]
@@ -291,12 +300,3 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     distinct, which = np.unique(codes, return_inverse=True)
     texts = ["; ".join(text for bit, (_, text, _) in enumerate(remarks) if code >> bit & 1) for code in distinct.tolist()]
     return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}
-
-
-def _lived_through_loss(log: Log) -> Flags:
-    """Forked before the last loss. A loss lies between its row and the one before of its kind, and who lived then may miss an
-    event; these stretches leave no gap from the beginning of the trace to the last loss."""
-    rows = log.rows("lost")
-    lost_ns = log.time_ns[rows][log.numbers("count")[rows] != 0]
-    lived: Flags = log.fork_ns <= lost_ns.max(initial=NONE)
-    return lived

@@ -6,8 +6,10 @@ for "outside the recording" in every array of ids; the tables that leave the roo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +92,7 @@ class Log:
         self.by_id = self._actors("by")
         self.parent_id = self._actors("parent")
         self.adopter_id = self._actors("adopter")
+        self._check_parents()
         self._check_order()
 
     def numbers(self, name: str) -> Ints:
@@ -140,6 +143,27 @@ class Log:
         """Return the integers of a column in `rows`; NONE for row NONE."""
         return pick(self.numbers(name), rows)
 
+    @cached_property
+    def totals(self) -> dict[str, Any]:
+        """What the last row says of the whole recording (docs/trace-format.md); {} where there is none.
+
+        That it is an object was checked when it was read. Numbers of hundreds of digits are left out.
+        """
+        ends = self.texts("detail", self.rows("end"))
+        found: dict[str, Any] = json.loads(ends.iloc[-1]) if len(ends) else {}
+        return {key: value for key, value in found.items() if not isinstance(value, int) or abs(value) <= NEVER}
+
+    @cached_property
+    def still(self) -> tuple[int, Ints, Flags]:
+        """What the kernel still had as the recording was about to end: when that was (0: not known), who, and who had ended."""
+        still = self.totals.get("still")
+        try:
+            at_ns, found = int(still["at_ns"]), np.array(still["processes"], np.int64).reshape(-1, 3)  # type: ignore[index]
+        except (TypeError, KeyError, ValueError, OverflowError):
+            return 0, np.empty(0, np.int64), np.empty(0, bool)
+        known = self._exact(found[:, 0], found[:, 1])
+        return at_ns, known[known != NONE], found[known != NONE, 2] != 0
+
     def _find_processes(self) -> None:
         """One process for each (pid, start) of a fork row; in a lossy trace, of any row about a followed process."""
         pid, start_ns = self.numbers("pid"), self.numbers("start_ns")
@@ -147,12 +171,18 @@ class Log:
         forks = forks[(pid[forks] != NONE) & (start_ns[forks] != NONE)]
         others = np.flatnonzero(self.is_kind(*_NAMED) & (start_ns != NONE) & (pid != NONE)) if self.lossy else forks[:0]
         rows = np.concatenate([forks, others])
-        once = first_of_each(pid[rows], start_ns[rows])
-        rows = rows[once]
-        rows = rows[np.lexsort((rows, start_ns[rows]))]
-        self.pid, self.fork_ns = pid[rows], start_ns[rows]
-        self.fork_row = np.where(self.is_kind("fork")[rows], rows, NONE)
-        self.count = len(rows)
+        pid, start_ns, fork_row = pid[rows], start_ns[rows], np.where(self.is_kind("fork")[rows], rows, NONE)
+        if self.lossy:  # who forks a followed process is followed
+            made = forks[self.codes("origin")[forks] == events.ORIGINS.index("forked")]
+            made = made[(self.numbers("by_pid")[made] != NONE) & (self.numbers("by_start_ns")[made] != NONE)]
+            pid = np.concatenate([pid, self.numbers("by_pid")[made]])
+            start_ns = np.concatenate([start_ns, self.numbers("by_start_ns")[made]])
+            fork_row = np.concatenate([fork_row, np.full(len(made), NONE)])
+        rows = np.concatenate([rows, np.full(len(fork_row) - len(rows), len(self.time_ns))])
+        once = first_of_each(pid, start_ns)  # a fork, if there is one
+        once = once[np.lexsort((rows[once], start_ns[once]))]
+        self.pid, self.fork_ns, self.fork_row = pid[once], start_ns[once], fork_row[once]
+        self.count = len(once)
         self._started = Latest(self.pid, self.fork_ns)
 
     def _find_subjects(self) -> None:
@@ -191,6 +221,20 @@ class Log:
     def _exact(self, pid: Ints, start_ns: Ints) -> Ints:
         found = self._started.until(pid, start_ns)
         return np.where(pick(self.fork_ns, found) == start_ns, found, NONE)
+
+    def _check_parents(self) -> None:
+        """Who makes a process, and its parents, are older than it is; so nobody descends from himself."""
+        for role, ids in (("by", self.by_id), ("parent", self.parent_id)):
+            rows = self.rows("fork", "exit", "zombie") if role == "parent" else self.rows("fork")
+            younger = rows[(ids[rows] >= self.id[rows]) & (self.id[rows] != NONE)]
+            named = younger[self.numbers(f"{role}_start_ns")[younger] != NONE]
+            if len(named):
+                row, pid = named[0], self.numbers("pid")[named[0]]
+                other = self.numbers(f"{role}_pid")[row]
+                raise TraceError(
+                    f"{self.trace.path}: row {row}: process {pid} has a parent, {other}, that is not older than it"
+                )
+            ids[younger] = NONE  # a number that a process outside has had before
 
     def _check_order(self) -> None:
         if self.lossy:
@@ -243,8 +287,9 @@ def nullable(values: Ints, missing: int = NONE) -> pd.arrays.IntegerArray:
 
 
 def category(codes: Ints, values: Iterable[str]) -> pd.Categorical[str]:
-    """Return a pandas category of `values`; `<NA>` for code NONE."""
-    return pd.Categorical.from_codes(codes.astype(np.int64), categories=pd.Index(list(values)))
+    """Return a pandas category of `values`; `<NA>` for code NONE, and for one that a trace says where it cannot be."""
+    words = list(values)
+    return pd.Categorical.from_codes(np.where(codes < len(words), codes, NONE).astype(np.int64), categories=pd.Index(words))
 
 
 def texts(values: Iterable[object]) -> pd.Series:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from forktrace.trace.words import printable
 
-__all__ = ["Names", "name", "printable"]
+LOST: Final = "lost"  # in the notes of processes of which events may have been lost
+
+__all__ = ["LOST", "Names", "name", "printable"]
 
 
 def name(comm: Any) -> str:
@@ -17,24 +19,28 @@ def name(comm: Any) -> str:
 
 
 class Names:
-    """Names for the processes of a lifecycle table: the number, with `#id` where several processes had that number.
+    """Names for the processes of a whole recording: the number, with `#id` where several processes had that number.
 
-    The recorder, which is the target's parent, is not in the table but has a name too.
+    The recorder, which is the target's parent, is not in the table but has a name too. With `marks` a process
+    that may miss events has a `*` at its number.
     """
 
-    def __init__(self, lifecycles: pd.DataFrame, recorder_pid: int | None = None) -> None:
-        self._table = lifecycles
+    def __init__(self, lifecycles: pd.DataFrame, recorder_pid: int | None = None, *, marks: bool = True) -> None:
+        self._pids: list[int] = lifecycles["pid"].tolist()
+        self._comms = lifecycles["comm"].array
         self._recorder_pid = recorder_pid
-        self._shared = lifecycles["pid"].duplicated(keep=False)
+        doubtful = lifecycles["notes"].str.contains(LOST, regex=False).fillna(False) & marks
+        self._doubtful: list[bool] = doubtful.tolist()
+        self._shared: list[bool] = lifecycles["pid"].duplicated(keep=False).tolist()
 
     def pid(self, process: int) -> str:
-        """Return `4711`, or `4711#12` where 4711 alone could mean another process as well."""
-        number = str(self._table.at[process, "pid"])
-        return f"{number}#{process}" if self._shared.at[process] else number
+        """Return `4711`, or `4711#12` where 4711 alone could mean another process as well; `4711*`: it may miss events."""
+        number = str(self._pids[process]) + (f"#{process}" if self._shared[process] else "")
+        return f"{number}*" if self._doubtful[process] else number
 
     def full(self, process: int) -> str:
         """Return `4711 python`."""
-        return f"{self.pid(process)} {name(self._table.at[process, 'comm'])}"
+        return f"{self.pid(process)} {name(self._comms[process])}"
 
     def of(self, process: Any, pid: Any, full: bool = False) -> str:
         """Return the name of the process with this id, or for one outside the recording its number; `?`: neither is known."""

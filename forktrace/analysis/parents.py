@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, Log, pick
+from forktrace.errors import TraceError
+
+_MOST_HANDINGS_OVER: Final = 16  # for each process, on average: subreapers within subreapers that die one after the other
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
     dropped = (log.zombie_row != NONE) & np.isin(log.release_row, log.rows("autoreap"))
     last_pid, last_id, since_ns = pid.copy(), ident.copy(), log.fork_ns.copy()
     steps: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
+    handings_over = 0
     child = np.flatnonzero(ident != NONE)
     while len(child):
         old = last_id[child]
@@ -85,6 +90,9 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
         new_id = np.where(believed, pick(seen.id, sighting), new_id)
         last_pid[child], last_id[child], since_ns[child] = new_pid, new_id, time_ns
         steps.append((time_ns, child, old, new_pid, new_id))
+        handings_over += len(child)
+        if handings_over > _MOST_HANDINGS_OVER * (log.count + 1000):
+            raise TraceError(f"{log.trace.path}: damaged: its orphans are handed over more than {handings_over:,} times")
         child = child[new_id != NONE]
     sighting = next_seen.until(np.arange(log.count), np.full(log.count, NEVER))
     later = (sighting != NONE) & (pick(seen.time_ns, sighting) > since_ns)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis import events, lifecycles, moments, orphans, rules, selection, signals, starts, stolen, waits, zombies
+from forktrace.analysis.balance import Balance, balance
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
@@ -41,23 +41,6 @@ class Call(NamedTuple):
     frame: Frame
     name: str
     home: str
-
-
-@dataclass(frozen=True)
-class Balance:
-    """Where the processes that were started have gone. `started` and `lost` are the recorder's own counts."""
-
-    started: int
-    reaped: int
-    autoreaped: int
-    zombie: int
-    running: int
-    lost: int
-
-    @property
-    def holds(self) -> bool:
-        """Every process that was started is accounted for."""
-        return self.started == self.reaped + self.autoreaped + self.zombie + self.running + self.lost
 
 
 class Recording:
@@ -91,13 +74,13 @@ class Recording:
     @property
     def full(self) -> int | None:
         """The --max-size in bytes at which the recording ended; None: it ended otherwise."""
-        size = self._totals.get("full")
+        size = self._history.log.totals.get("full")
         return size if type(size) is int else None
 
     @property
     def clock_step_ns(self) -> int:
         """By how much the wall clock was set during the recording, in ns; times of day go on as at its start. 0: it was not."""
-        offset = self._totals.get("clock_offset_ns")
+        offset = self._history.log.totals.get("clock_offset_ns")
         step = offset - self.header["clock_offset_ns"] if type(offset) is int else 0
         return step if abs(step) > _CLOCK_STEP_NS else 0
 
@@ -220,34 +203,12 @@ class Recording:
         return counts
 
     def balance(self) -> Balance:
-        """Return where all processes of the recording have gone; of a trace that was cut off the sum is all that is known."""
-        table, log = self.whole.lifecycles(), self._history.log
-        seen = table[log.fork_row != NONE]
-        states = seen["state"].value_counts()
-        autoreaped = int(((seen["reap_call"] == "autoreap") & (seen["state"] == "gone")).sum())
-        lost = self.lost().get("fork", 0)
-        started = self._totals.get("processes")
-        gone = int(states["gone"])
-        return Balance(
-            started if isinstance(started, int) else len(seen) + lost,
-            gone - autoreaped,
-            autoreaped,
-            int(states["zombie"]),
-            int(states["running"]),
-            lost,
-        )
+        """Return where all processes of the recording have gone: `analysis.balance.balance`."""
+        return balance(self._history, self.lost())
 
     @cached_property
     def _history(self) -> History:
         return History(Log(self.trace), self._rules) if self.whole is self else self.whole._history
-
-    @cached_property
-    def _totals(self) -> dict[str, Any]:
-        """What the last event says; nothing when it is missing."""
-        log = self._history.log
-        ends = log.texts("detail", log.rows("end"))
-        totals: dict[str, Any] = json.loads(ends.iloc[-1]) if len(ends) else {}
-        return totals
 
     @cached_property
     def _lifecycles(self) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from forktrace.trace.stacks import Frame, unfold
 _PACKAGES: Final = re.compile(r".*/(?:site|dist)-packages/(?:[^/]*\.egg/)?")
 _STANDARD: Final = re.compile(r"(?:.*/)?lib(?:32|64)?/(?:pypy|python)(\d(?:\.\d+)?)t?/|(?:.*/)?python(\d\d+)\.zip/")
 _TYPED: Final = ("<string>", "<stdin>", "<console>", "<input>", "<timeit-src>")  # code that the user gave without a file
+_MOST_PARTS: Final = 64  # of a path that is shown in part
 _CELL: Final = re.compile(r"<(?:ipython-input|python-input|doctest|cell)\b")
 
 
@@ -287,8 +288,7 @@ def shortest_suffixes(files: Iterable[str]) -> dict[str, str]:
     """Return for each file the last parts of its path, as few as tell it from every other of `files`."""
     shown: dict[str, str] = {}
     alike: list[list[str]] = [list(files)]
-    parts = 1
-    while alike:
+    for parts in range(1, _MOST_PARTS):
         groups: dict[str, list[str]] = defaultdict(list)
         for file in (file for group in alike for file in group):
             groups["/".join(file.rsplit("/", parts)[-parts:])].append(file)
@@ -298,5 +298,4 @@ def shortest_suffixes(files: Iterable[str]) -> dict[str, str]:
             shown |= dict.fromkeys(whole if len(group) > 1 else group, suffix)
             rest = [file for file in group if file not in whole]
             alike += [rest] if len(group) > 1 and rest else []
-        parts += 1
-    return shown
+    return shown | {file: file for group in alike for file in group}

@@ -37,6 +37,7 @@ WRITE_EVERY_S: Final = 0.2
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
+STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
 SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
 WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
@@ -361,6 +362,8 @@ class Recorder:
 
     def _write_rest(self) -> None:
         """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
+        # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
+        self._still_at = kernel_boottime_ns(), self._probes.following()
         self._drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self._write()
@@ -382,16 +385,24 @@ class Recorder:
         totals = {
             "events": dict(self._counts),
             "lost": {what: count for what, count in self._lost.items() if count},
-            "processes": self._counts["fork"],
+            "processes": self._counts["fork"] + self._lost.get("fork", 0),
             "still_running": self._running(),
             "clock_offset_ns": clock_offset_ns(),
-            **({"full": self._full} if self._full else {}),
+            **({"full": self._full} if self._full else self._still()),
         }
         self._output.close(totals)
         self._probes.close()
         self._registry.helper.close()
         if self._sources:
             self._sources.helper.close()
+
+    def _still(self) -> dict[str, Any]:
+        """Who was still there, where events were lost: of all others it is known that they are gone."""
+        at_ns, still = self._still_at
+        if not any(self._lost.values()) or len(still) > STILL_MOST:
+            return {}
+        here = [[int(one["pid"]), int(one["start_ns"]), int(one["exit_ns"] != 0)] for one in still]
+        return {"still": {"at_ns": at_ns, "processes": here}}
 
     def _say(self, text: str) -> None:
         if self._words:
@@ -424,5 +435,8 @@ class Recorder:
         events = sum(self._counts.values())
         lost = sum(self._lost.values())
         self._say(f"{events:,} events of {count(self._counts['fork'], 'process')}, {lost:,} lost: {self._path}")
+        if lost:
+            kinds = ", ".join(f"{number:,} {what}" for what, number in self._lost.items() if number)
+            self._say(f"events were lost: {kinds}; the report marks what they may have touched")
         if self._is_file:
             self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(self._path)}")

@@ -16,9 +16,10 @@ from forktrace.trace.words import count
 
 def reason(errno: Any, limit: Any, allowed: Any) -> str:
     """Return `EAGAIN (RLIMIT_NPROC of 20)`."""
+    name = "an unknown error" if pd.isna(errno) else errno_name(int(errno))
     if pd.isna(limit):
-        return errno_name(int(errno))
-    return f"{errno_name(int(errno))} ({printable(limit)}{'' if pd.isna(allowed) else f' of {allowed:,}'})"
+        return name
+    return f"{name} ({printable(limit)}{'' if pd.isna(allowed) else f' of {allowed:,}'})"
 
 
 def groups(failed: pd.DataFrame) -> list[pd.DataFrame]:

@@ -12,14 +12,14 @@ from rich.text import Text
 from forktrace.analysis.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.zombies import total_zombies
-from forktrace.trace.words import count, duration, size
+from forktrace.trace.words import count, duration
 from forktrace.views import explanations, failed, orphans
+from forktrace.views.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.screen import Grid, print_grid, print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders, zombie_time
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_ROWS: Final = 10
-WAITS: Final = ("wait4", "waitid", "io_uring")  # whoever calls these has a stack
 MOST_SITE: Final = 40  # characters of a source line in a table
 _NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # among what makes children: it has no name of its own
 
@@ -30,22 +30,22 @@ def report(recording: Recording, console: Console) -> None:
     The first line says how the command fared, the second how bad the zombies were. Names from the trace are escaped.
     """
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
-    table = recording.lifecycles()
+    table, mark = recording.lifecycles(), mark_of(recording)
     if nothing := _nothing(recording, table):
         print_text(console, nothing)
         return
-    for line in (*_summary(recording), *_limits(recording)):
+    for line in (*_summary(recording), *limits(recording)):
         print_text(console, line)
     _print_list(console, "What happened", _findings(table, names))
     _print_list(console, "Orphans that nobody reaps", orphans.lines(recording, names))
     _print_list(console, "Stolen exit statuses", _thefts(recording, names))
     _print_table(console, "Longest zombies", _zombie_table(table, names))
-    _print_table(console, "Why they were reaped", _cause_table(table))
-    _print_table(console, "Who reaped them", _reap_table(table, names))
-    _print_table(console, "Where they were started", _start_table(table))
+    _print_table(console, "Why they were reaped", marked(_cause_table(table), mark))
+    _print_table(console, "Who reaped them", marked(_reap_table(table, names), mark))
+    _print_table(console, "Where they were started", marked(_start_table(table), mark))
     _print_list(console, "Failed forks", failed.lines(recording, names))
     _print_list(console, "Killed by a signal", _killed(table, names))
-    _print_list(console, "Not known for sure", _doubts(recording, table))
+    _print_list(console, "Not known for sure", doubts(recording, table))
 
 
 def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
@@ -55,7 +55,7 @@ def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
     since_ns, until_ns = recording.selected.since_ns, recording.selected.until_ns
     begin_ns, end_ns = recording.start_ns, recording.end_ns
     if table.empty or (since_ns or end_ns) > end_ns or (until_ns or begin_ns) < begin_ns:
-        whole = f"the recording goes from {_at(recording, begin_ns)} to {_at(recording, end_ns)} s"
+        whole = f"the recording goes from {at(recording, begin_ns)} to {at(recording, end_ns)} s"
         return Text(f"Nothing lies in the part that was asked for: {whole}.")
     return None
 
@@ -78,19 +78,21 @@ def _print_table(console: Console, title: str, grid: Grid) -> None:
 
 def _summary(recording: Recording) -> Iterator[Text]:
     table, whole = recording.lifecycles(), recording.whole.lifecycles()
-    yield Text(f"{_how_it_went(recording)}; {count(len(whole), 'process')} in the recording.", "bold")
+    mark = mark_of(recording)
+    yield Text(f"{_how_it_went(recording)}; {count(len(whole), 'process')}{mark} in the recording.", "bold")
     zombie_ms = table["zombie_ms"]
     noticeable = int((zombie_ms >= NOTICEABLE_MS).sum())
     never = int(table["zombie_open"].sum())
     if not noticeable:
-        most = f"; the longest was one for {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ""
-        reaped = f", but {count(never, 'process')} {_was(never)} not reaped before the end" if never else ""
-        yield Text(f"No zombie outlived {NOTICEABLE_MS:.0f} ms{most}{reaped}.", "yellow" if never else "green")
+        most = f"; the longest was one for {duration(zombie_ms.max())}{mark}" if zombie_ms.notna().any() else ""
+        reaped = f", but {count(never, 'process')}{mark} {_was(never)} not reaped before the end" if never else ""
+        yield Text(f"No zombie{mark} outlived {NOTICEABLE_MS:.0f} ms{most}{reaped}.", "yellow" if never else "green")
         return
     at_once = int(total_zombies(recording.zombie_count())["zombies"].max())
-    parts = [f"{count(noticeable, 'zombie')} outlived {NOTICEABLE_MS:.0f} ms, the longest with {duration(zombie_ms.max())}"]
-    parts += [f"at most {at_once:,} at once"] if at_once > 1 else []
-    parts += [f"{never:,} never reaped"] if never else []
+    longest = f"the longest with {duration(zombie_ms.max())}{mark}"
+    parts = [f"{count(noticeable, 'zombie')}{mark} outlived {NOTICEABLE_MS:.0f} ms, {longest}"]
+    parts += [f"at most {at_once:,}{mark} at once"] if at_once > 1 else []
+    parts += [f"{never:,}{mark} never reaped"] if never else []
     yield Text("; ".join(parts) + ".", "red" if never else "yellow")
 
 
@@ -104,6 +106,8 @@ def _how_it_went(recording: Recording) -> str:
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
     row = next(_rows(target))
+    if pd.isna(row.exit_ns) and row.state != "running":
+        return f"{command} ended; when and how is not known"
     if pd.isna(row.exit_ns):
         return f"{command} was still running after {duration(end_ms)}, when the recording ended"
     return f"{command} ran for {duration(row.run_ms)} and {_ended(row).replace('SIG', 'was killed by SIG', 1)}"
@@ -114,27 +118,6 @@ def _ended(row: Any) -> str:
     if not pd.isna(row.term_signal):
         return f"{row.term_signal}{', core dumped' if row.core_dumped else ''}"
     return "?" if pd.isna(row.exit_code) else f"exited {row.exit_code}"
-
-
-def _limits(recording: Recording) -> Iterator[Text]:
-    """What of the recording is shown, and whether it is whole."""
-    if recording.whole is not recording:
-        shown = recording.selected
-        parts = [f"{len(recording.lifecycles()):,} of {count(len(recording.whole.lifecycles()), 'process')}"]
-        parts += [f"from {_at(recording, shown.since_ns)} s"] if shown.since_ns is not None else []
-        parts += [f"until {_at(recording, shown.until_ns)} s"] if shown.until_ns is not None else []
-        yield Text(f"Only a part is shown: {', '.join(parts)}.")
-    if recording.cut:
-        yield Text(f"The trace is not whole: {printable(recording.cut)}.", "red")
-    if recording.full:
-        yield Text(f"The recording ended because the trace was full: --max-size {size(recording.full)}.", "yellow")
-    if lost := recording.lost():
-        what = ", ".join(f"{number:,} {printable(kind)}" for kind, number in lost.items())
-        yield Text(f"Events were lost: {what}. Processes that lived then are not complete.", "red")
-
-
-def _at(recording: Recording, time_ns: int) -> str:
-    return f"{(time_ns - recording.start_ns) / 1e9:+.3f}"
 
 
 def _was(number: int) -> str:
@@ -228,18 +211,25 @@ def _release_words(row: Any, names: Names) -> str:
 def _call(row: Any) -> str:
     """`wait4(pid, WNOHANG)`."""
     arguments = [str(part) for part in (row.reap_target, row.reap_options) if not pd.isna(part) and part]
-    return f"{row.reap_call}({', '.join(arguments)})"
+    return f"{_call_of(row) or '?'}({', '.join(arguments)})"
+
+
+def _call_of(row: Any) -> str:
+    """`wait4`; "" where it is not known."""
+    return "" if pd.isna(row.reap_call) else str(row.reap_call)
 
 
 def _reaped_by(row: Any, names: Names, full: bool = False) -> str:
     """`4700 consumer.py:33`, `4700 wait4(pid, WNOHANG)` where no line is known, or how else it was released."""
     if row.state != "gone":
         return "nobody yet"
-    if row.reap_call == "autoreap":
+    call, reaper = _call_of(row), names.of(row.reaper_id, row.reaper_pid, full)
+    if call == "autoreap":
         return "nobody: SIGCHLD ignored"
-    reaper = names.of(row.reaper_id, row.reaper_pid, full)
-    if row.reap_call in ("kernel", "unseen"):
-        return "kernel: PID namespace died" if row.reap_call == "kernel" else f"{reaper}, wait not seen"
+    if call in ("kernel", "unseen"):
+        return "kernel: PID namespace died" if call == "kernel" else f"{reaper}, wait not seen"
+    if not call and reaper == "?":
+        return "not seen"
     if not pd.isna(row.reap_site):
         return f"{reaper} {short_site(printable(row.reap_site) if full else _place(row.reap_site), MOST_SITE)}"
     return f"{reaper} {_call(row)}"
@@ -353,40 +343,3 @@ def _thefts(recording: Recording, names: Names) -> Iterator[Text]:
         seen = "" if pd.isna(seen) else f", which got {explanations.texts()['seen'].get(seen, printable(seen))}"
         thief = names.of(thief, pd.NA, full=True)
         yield Text(f"{who}: {thief}{_at_line(thief_site)} took what {owner} waits for{_at_line(owner_site)}{seen}.", "red")
-
-
-def _missing_stacks(table: pd.DataFrame) -> Iterator[Text]:
-    """How many forks and reaps have no line of a program, by the reason."""
-    forks = table.loc[table["origin"] == "forked", "fork_stack_status"]
-    reaps = table.loc[table["reap_call"].isin(WAITS), "reap_stack_status"]
-    both = pd.concat([forks, reaps])
-    if len(forks) and both.isna().all():
-        yield Text("Recorded without Python stacks: no lines, and causes only where the kernel tells them.")
-        return
-    missing = both[both.notna() & (both != "ok")].value_counts()
-    missing = missing[missing > 0]
-    if len(missing):
-        reasons = explanations.texts()["stack-count"]
-        listed = ", ".join(f"{number:,} {reasons[status]}" for status, number in missing.items())
-        yield Text(
-            f"No or not the whole Python stack of {count(int(missing.sum()), 'fork or reap', 'forks and reaps')}: {listed}."
-        )
-
-
-def _doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
-    """What the trace does not know: rows that are not complete, and a sum that does not come out."""
-    doubtful = table.loc[~table["complete"], "notes"]
-    for note, number in doubtful.value_counts().items():
-        yield Text(f"{count(number, 'process')}: {note}.")
-    yield from _missing_stacks(table)
-    inferred = int(table["notes"].str.contains("clearing start inferred", regex=False, na=False).sum())
-    if inferred:
-        yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")
-    if step_ns := recording.clock_step_ns:
-        how = f"{'forward' if step_ns > 0 else 'back'} by {duration(abs(step_ns) / 1e6)}"
-        yield Text(f"The clock was set {how} during the recording: times of day go on as at its start.")
-    balance = recording.balance()
-    if not balance.holds:
-        ended = f"{balance.reaped:,} reaped, {balance.autoreaped:,} autoreaped, {balance.zombie:,} zombies"
-        known = f"{ended}, {balance.running:,} running and {balance.lost:,} lost"
-        yield Text(f"{balance.started:,} processes were started, but known are {known}.", "red")

@@ -180,7 +180,7 @@ def _end_s(recording: Recording) -> float:
 def _title(recording: Recording, table: pd.DataFrame, width_inches: float) -> str:
     zombie_ms = table["zombie_ms"]
     worst = f", longest zombie {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ", no zombies"
-    cut = " (trace cut off)" if recording.cut else ""
+    cut = " (trace cut off)" if recording.cut else " (events were lost)" if recording.lost() else ""
     about = f": {count(len(table), 'process')}{worst}{cut}"
     most = int(width_inches / _TITLE_CHARACTER_INCHES) - len(about)
     return title_of(recording.header["command"], max(min(most, 60), 20)) + about
@@ -204,11 +204,14 @@ def _seconds(recording: Recording, column: pd.Series, missing_s: float) -> Float
 
 
 def _spans(recording: Recording, table: pd.DataFrame) -> _Spans:
+    """Of what is gone and when is not known, only what is known to have been."""
     end_s = _end_s(recording)
     fork, zombie = _seconds(recording, table["fork_ns"], 0), _seconds(recording, table["zombie_ns"], np.nan)
-    gone = _seconds(recording, table["reap_ns"], end_s)
-    exit_s = np.minimum(_seconds(recording, table["exit_ns"], end_s), np.maximum(gone, fork))
-    return _Spans(fork, exit_s, zombie, np.fmax(zombie, gone))
+    last = np.where(table["state"] == "gone", np.fmax(fork, zombie), end_s)
+    gone, exit_s = _seconds(recording, table["reap_ns"], np.nan), _seconds(recording, table["exit_ns"], np.nan)
+    exit_s = np.where(np.isnan(exit_s), last, exit_s)
+    gone = np.where(np.isnan(gone), np.fmax(last, exit_s), gone)
+    return _Spans(fork, np.minimum(exit_s, np.maximum(gone, fork)), zombie, np.fmax(zombie, gone))
 
 
 def _bars(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:

@@ -124,6 +124,8 @@ class _Chain:
             return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, bound=bound_of(row))
         if row.reap_call == "autoreap":
             return f"{self.name} was never a zombie: it was released as it ended"
+        if pd.isna(row.zombie_ns) and pd.isna(row.reap_call):
+            return f"{self.name} is gone; when it ended is not known"
         return f"{self.name} was a zombie; for how long is not known"
 
     def _at(self, time_ns: int, text: str, source: str | None = None) -> Event:
@@ -144,12 +146,13 @@ class _Chain:
             yield from self._start()
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
+            where = "by a fork that was not seen" if pd.isna(row.origin) else where
             yield self._at(row.fork_ns, f"began   {where}")
 
     def _start(self) -> Iterator[Event]:
         """What the start of multiprocessing that made it did, step by step."""
         table = self.recording.whole.starts()
-        steps = table[(table["start_id"] == self.row.id) & table["children"].notna()]
+        steps = table[(table["start_id"] == self.row.id) & table["children"].notna() & table["polled"].notna()]
         if steps.empty:
             return
         one, cleared = next(_rows(steps)), steps["cleared_id"].dropna()
@@ -164,7 +167,8 @@ class _Chain:
         if pd.isna(ident) and (pd.isna(pid) or pid == 0):
             return "a process that is not known"
         who = self.names.of(ident, pid, full=bool(pd.isna(site)))
-        return who if pd.isna(tid) or tid in (0, pid) else f"thread {tid} of {who}"
+        main = pd.isna(tid) or tid == 0 or (not pd.isna(pid) and tid == pid)
+        return who if main else f"thread {tid} of {who}"
 
     def _place(self, site: Any, stack: Any, status: Any, call: str = "", inward: int = MOST_FRAMES) -> str:
         """` consumer.py:33 consume_task > Process.start > _cleanup > poll > waitpid(4711)`, or why there is no line.
@@ -184,7 +188,9 @@ class _Chain:
 
     def _no_stack(self, status: Any) -> str:
         """Why there is no line."""
-        return "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"][status])
+        return (
+            "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"].get(status, "no line"))
+        )
 
     def _source(self, site: Any) -> str | None:
         """The text of the source line of a site, where the trace has it."""
@@ -258,6 +264,9 @@ class _Chain:
         if row.empty_waits:
             yield gone_ns, Line("", f"asked   {count(row.empty_waits, 'time')} in vain{self._where_asked()}")
         if row.state != "gone":
+            return
+        if pd.isna(row.reap_call) and pd.isna(row.reaper_pid):
+            yield gone_ns, Line("", "gone    some time later; its release was not seen")
             return
         who = self._actor(row.reaper_id, row.reaper_pid, row.reaper_tid, row.reap_site)
         if row.reap_call == "autoreap":

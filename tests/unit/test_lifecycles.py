@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -546,3 +547,66 @@ def test_event_before_its_fork(rows: list[ev.Row]) -> None:
 def test_clocks_may_differ_a_little() -> None:
     """The clock of events may lag behind that of starts by less than a millisecond."""
     says(row(500, target(), ev.fork(5 * MS, 500, by=100), ev.exit_(5 * MS - 900_000, 500)), exit_code=0, state="zombie")
+
+
+@pytest.mark.parametrize("role", ["by", "parent"])
+def test_nobody_descends_from_himself(role: str) -> None:
+    """Parents and forkers are older than their children: a ring of them is damage, and so is one's own child."""
+    ring = [
+        ev.fork(MS, 500, **{role: 501, f"{role}_start_ns": 2 * MS}),
+        ev.fork(2 * MS, 501, **{role: 500, f"{role}_start_ns": MS}),
+    ]
+    with pytest.raises(TraceError, match="row 1: process 500 has a parent, 501, that is not older than it"):
+        recording(target(), *ring).lifecycles()
+    with pytest.raises(TraceError, match="500 has a parent, 500"):
+        recording(target(), ev.fork(MS, 500, **{role: 500, f"{role}_start_ns": MS})).lifecycles()
+    reused = recording(target(), ev.fork(MS, 500, by=500, parent=500))  # one outside had that number before
+    assert cells(reused.lifecycles(), "parent_id", "ppid")[1] == (None, 500)
+
+
+def test_heirs_of_heirs_have_an_end() -> None:
+    """Each of 400 processes leaving all others to the next would be 80,000 handings over: such a trace is damage."""
+    rows = [ev.fork(i, 1000 + i, by=999 if i == 0 else 1000, parent=1000) for i in range(400)]
+    for i in range(399):
+        rows += [
+            ev.exit_(1000 + 10 * i, 1000 + i, parent=999, adopter=1001 + i),
+            ev.zombie(1001 + 10 * i, 1000 + i, parent=999),
+        ]
+    with pytest.raises(TraceError, match="its orphans are handed over more than"):
+        recording(*rows).lifecycles()
+
+
+def test_a_call_that_cannot_be() -> None:
+    """A fork by wait4 has no call."""
+    assert cells(recording(target(), ev.fork(MS, 500, by=100, call="wait4")).lifecycles(), "fork_call")[1] == (None,)
+
+
+def test_a_number_that_is_another_process_s() -> None:
+    """Who had it before is gone, when is not known, though its release was lost."""
+    rows = [target(), *dead(500, 10 * MS, 20 * MS), ev.fork(30 * MS, 500, by=100), ev.lost(40 * MS, 1, "reap"), ev.end(50 * MS)]
+    table = recording(*rows, closed=False).lifecycles()
+    assert cells(table, "state", "reap_ns", "zombie_ms", "zombie_open")[1] == ("gone", None, None, False)
+    assert table["notes"][1] == "gone; when is not known; events were lost while it lived"
+    assert cells(table, "state")[2] == ("running",)
+
+
+def test_the_end_says_who_was_still_there() -> None:
+    """Where events were lost, it names them: others that were there before are gone, and who had ended is a zombie."""
+    rows = [target(), *(ev.fork(pid * MS, pid, by=100) for pid in (500, 501, 502, 503)), *dead(504, 504 * MS, 505 * MS)]
+    still = {"at_ns": 503 * MS, "processes": [[100, 0, 0], [501, 501 * MS, 1]]}
+    rows += [ev.lost(506 * MS, 9, "exit"), ev.end(507 * MS, json.dumps({"processes": 6, "still": still}))]
+    made = recording(*rows, closed=False)
+    states = dict(cells(made.lifecycles(), "pid", "state"))
+    assert states == {100: "running", 500: "gone", 501: "zombie", 502: "gone", 503: "running", 504: "zombie"}
+    assert (made.balance().lost, made.balance().holds, made.balance().unexplained) == (2, False, 2)
+    rows[-2]["detail"] = "reap"
+    assert recording(*rows, closed=False).balance().holds
+
+
+@pytest.mark.parametrize(
+    "still", ["[]", "7", '{"at_ns": "x"}', '{"at_ns": 9, "processes": [[1, 2]]}', '{"at_ns": 1e400, "processes": []}']
+)
+def test_an_end_that_makes_no_sense(still: str) -> None:
+    """What it says of who was there is not believed."""
+    rows = [target(), ev.fork(MS, 500, by=100), ev.end(9 * MS, f'{{"still": {still}}}')]
+    assert cells(recording(*rows, closed=False).lifecycles(), "state") == [("running",)] * 2

@@ -139,7 +139,10 @@ def test_what_is_not_known() -> None:
     rows = [target(), *child(500, 10, 20), ev.reap(40 * MS, 500, by=100, call="unseen"), ev.lost(50 * MS, 3, "exit")]
     written = text(recording(*rows, closed=False))
     assert "The trace is not whole: the recording was not closed" in written.split("What happened")[0]
-    assert "Events were lost: 3 exit. Processes that lived then are not complete." in written.split("What happened")[0]
+    above = " ".join(written.split("What happened")[0].split())
+    assert "Events were lost: 3 exit. What they may have touched is marked *: numbers are then lower bounds." in above
+    assert "2 processes* in the recording. 1 zombie* outlived 10 ms, the longest with 20 ms*" in above
+    assert "500* was a zombie for 20 ms, until 100*" in written
     doubts = after("Not known for sure", written)
     assert "1 process: reap not seen; time is an upper bound; events were lost while it\n  lived." in doubts
 
@@ -406,3 +409,23 @@ def test_counts_and_lists() -> None:
     names = ["1", "2", "3", "4"]
     assert [some(names[:n], n) for n in (1, 2, 4)] == ["1", "1 and 2", "1, 2, 3 and 4"]
     assert some(names, 7) == "1, 2, 3 and 4 more"
+
+
+def test_what_a_trace_does_not_say() -> None:
+    """A reap without its call, a failed fork without its error: no recorder writes them, and they are read all the same."""
+    rows = [target(), *child(500, 10, 20), ev.reap(90 * MS, 500, by=100) | {"call": None}]
+    assert "100 called ?(pid)" in text(recording(*rows))
+    failed = ev.fork_failed(MS, 100, 11) | {"result": None}
+    assert "1 fork of 100 python failed with an unknown error" in text(recording(target(), failed))
+
+
+def test_who_is_gone_and_when_is_not_known() -> None:
+    """Lost releases are no zombies that nobody reaped; the command itself has ended, too; sums are marked."""
+    rows = [target(), *child(500, 10, 20), ev.fork(MS, 501, by=100), ev.reap(9 * MS, 501, by=100), ev.lost(30 * MS, 3, "reap")]
+    rows += [ev.end(50 * MS, '{"processes": 3, "still": {"at_ns": 40000000, "processes": []}}')]
+    written = text(recording(*rows, closed=False))
+    assert "python consumer.py ended; when and how is not known; 3 processes* in" in written
+    assert "never reaped" not in written
+    assert "processes*   reaped by" in written
+    assert "longest zombie*" in written
+    assert "3 processes were started: 1 reaped, 0 autoreaped, 0 zombies, 0 running and 2\n  lost." in written

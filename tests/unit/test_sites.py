@@ -189,3 +189,5 @@ def test_the_shortest_suffix() -> None:
         "z/app.py": "z/app.py",
     }
     assert shortest_suffixes([]) == {}
+    deep = [f"/{name}{'/x' * 100_000}" for name in "ab"]
+    assert shortest_suffixes(deep) == {file: file for file in deep}

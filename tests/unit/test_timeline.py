@@ -262,6 +262,17 @@ def test_bad_names(tmp_path: Path) -> None:
         write_timeline(recording(target()), tmp_path / "no" / "x.png")
 
 
+def test_what_is_gone_is_not_drawn_to_the_end() -> None:
+    """Of one whose end was lost, only what is known to have been is drawn."""
+    rows = [target(), ev.fork(MS, 500, by=100), *child(501, 10, 20), ev.lost(30 * MS, 2, "reap")]
+    rows += [ev.end(50 * MS, '{"still": {"at_ns": 40000000, "processes": [[100, 0, 0]]}}')]
+    ax = drawn(recording(*rows, closed=False))
+    ends = {name: end for name, _, end, zombie in bars(ax) if not zombie}
+    assert ends == {"100* python": 0.05, "500* ?": 0.001, "501* child": 0.02}
+    assert not [end for *_, end, zombie in bars(ax) if zombie and end > 0.02]
+    assert ax.get_title(loc="left").endswith("(events were lost)")
+
+
 FAILING = [ev.fork_failed(at * MS, 100, 11, detail="pids.max", count=3) for at in (300, 301, 700)]
 
 

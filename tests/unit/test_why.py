@@ -136,7 +136,7 @@ def test_headlines_without_a_zombie() -> None:
     gone = [target(), ev.fork(MS, 500, by=100), ev.exit_(5 * MS, 500, disposition="ignored"), ev.autoreap(5 * MS, 500)]
     assert told(recording(*gone))[0] == "500 was never a zombie: it was released as it ended"
     lost = [target(), ev.fork(MS, 500, by=100), ev.reap(9 * MS, 500, by=100), ev.lost(9 * MS, 1, "exit")]
-    assert told(recording(*lost))[0] == "500 was a zombie; for how long is not known"
+    assert told(recording(*lost))[0] == "500* was a zombie; for how long is not known"
     assert line(recording(*lost), "note") == "exit not seen; events were lost while it lived"
 
 
@@ -660,6 +660,31 @@ def test_the_texts_are_complete() -> None:
     used = {name for kind in ("cause", "creator") for one in texts[kind].values() for name in one.get("fix", [])}
     assert used | {"own-children", "leave-it"} == set(texts["remedy"])
     assert {one.get("at", "fork") for one in texts["cause"].values()} == {"fork", "reap"}
+
+
+def test_where_events_were_lost() -> None:
+    """Nothing is said of a fork, an end or a release that nobody saw."""
+    rows = [target(), ev.fork(MS, 500, by=100), *child(501, 10, 20), ev.exit_(30 * MS, 502, parent=100) | {"start_ns": 2 * MS}]
+    rows += [ev.lost(40 * MS, 3, "reap"), ev.end(50 * MS, '{"still": {"at_ns": 40000000, "processes": [[100, 0, 0]]}}')]
+    made = recording(*rows, closed=False)
+    assert told(made, 1)[0] == "500* is gone; when it ended is not known"
+    assert told(made, 3)[0] == "501* was a zombie; for how long is not known"
+    assert "gone    some time later; its release was not seen" in told(made, 3)
+    assert line(made, "+0.002", 2) == "began   by a fork that was not seen"
+
+
+def test_what_no_recorder_says() -> None:
+    """A hostile trace may name a thread alone, a source line without a text, and a child that was reaped before it was made."""
+    stack = "/x.py:7 main;/usr/lib/python3.11/multiprocessing/popen_fork.py:66 _launch"
+    silent = ev.source(MS, "/x.py", 7, "x") | {"detail": None}
+    early = [ev.fork(9 * MS, 500, by=100, stack=stack, stack_status="ok"), ev.exit_(10 * MS, 500, parent=100)]
+    early.append(
+        ev.reap(10 * MS, 500, by=100, stack=stack.replace("66 _launch", "27 poll"), stack_status="ok") | {"time_ns": 8 * MS}
+    )
+    assert told(recording(target(), silent, *early))
+    rows = [target(), *child(500, 10, 20), ev.reap(90 * MS, 500, by=100) | {"by_pid": None, "by_start_ns": 7, "by_tid": 9}]
+    assert told(recording(*rows))
+    assert "no line" in " ".join(told(of_child(fork_stack_status="ok")))
 
 
 FULL = {"detail": "RLIMIT_NPROC", "count": 20}
