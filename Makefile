@@ -6,8 +6,10 @@ PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev proc
 JAVA_PACKAGES := maven default-jre-headless
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
+COUNT := 10000
+SEED := 1
 
-.PHONY: help setup system demo test test-kafka test-witness test-crashes soak lint bench golden
+.PHONY: help setup system demo test test-kafka test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +40,9 @@ test: setup lint ## everything that CI checks; what records needs root (sudo mak
 test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root
 	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'
 	$(BIN)/python -m pytest tests/kafka --kafka
+
+fuzz: setup ## send damaged and hostile traces through every command: make fuzz COUNT=10000 SEED=1
+	$(BIN)/python tests/fuzz.py --count $(COUNT) --seed $(SEED)
 
 test-witness: setup ## CPython's own tests of processes under strace and other witnesses: an hour; needs root
 	@$(MAKE) --no-print-directory system PACKAGES=libpython$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite

@@ -1,0 +1,196 @@
+"""What must hold of every trace, whoever wrote it: each command and each table gives a result or a TraceError.
+
+No other exception, and nothing comes out that steers a terminal, a spreadsheet or the reader of a picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+from xml.etree import ElementTree
+
+import pyarrow.parquet as pq
+from pyarrow import BufferReader
+
+Dice = random.Random
+
+csv.field_size_limit(1 << 30)
+
+
+class Finding(Exception):
+    """Something that a trace made forktrace do and that it must not do."""
+
+
+def check_screen(text: str, what: str) -> None:
+    """Nothing but what can be seen, spaces and line ends may come out."""
+    for line in text.split("\n"):
+        if not line.isprintable():
+            bad = next(one for one in line if not one.isprintable())
+            raise Finding(f"{what}: prints {bad!r} in {line[:200]!r}")
+
+
+def run(*arguments: str) -> tuple[str, bytes]:
+    """Run a command of forktrace in this process; return what it wrote on stderr and stdout.
+
+    Raises:
+        Finding: it prints what is not to be printed.
+    """
+    from forktrace import cli
+    from forktrace.errors import TraceError, UsageError
+
+    out, err = io.BytesIO(), io.BytesIO()
+    with (
+        contextlib.redirect_stdout(io.TextIOWrapper(out, "utf-8", errors="backslashreplace")) as stdout,
+        contextlib.redirect_stderr(io.TextIOWrapper(err, "utf-8", errors="backslashreplace")) as stderr,
+    ):
+        try:
+            cli.cli.main([*arguments], prog_name="forktrace", standalone_mode=False)
+        except (TraceError, UsageError) as error:
+            cli._complain_of(error)
+        stdout.flush()
+        stderr.flush()
+        said, data = err.getvalue().decode(), out.getvalue()
+    check_screen(said, f"{' '.join(arguments[:1])} on stderr")
+    return said, data
+
+
+TABLES: Final = "lifecycles events starts waits zombie_count branches signals failed_forks stolen".split()
+
+
+def examine(path: str, dice: Dice, thorough: bool) -> str:
+    """Send the trace `path` through the commands and the tables; return `refused` or `read`.
+
+    Raises:
+        Finding: what must not be.
+        Exception: whatever forktrace raised and should not have.
+    """
+    import forktrace
+    from forktrace.errors import TraceError
+
+    try:
+        recording = forktrace.read(path)
+    except TraceError as error:
+        if not str(error).isprintable():
+            raise Finding(f"the message of the TraceError: {str(error)[:200]!r}") from error
+        run("report", path)
+        return "refused"
+    with mock.patch("forktrace.analysis.recording.read", return_value=recording):  # the commands: read it once
+        check(recording, path, dice, thorough)
+    return "read"
+
+
+def check(recording: Any, path: str, dice: Dice, thorough: bool) -> None:
+    """Send `recording`, which is that of `path`, through the commands and the tables."""
+    from forktrace.errors import TraceError, UsageError
+
+    try:
+        table = recording.lifecycles()
+    except TraceError:
+        table = None
+    for name in TABLES:
+        with contextlib.suppress(TraceError):
+            getattr(recording, name)()
+    for command in (["report"], ["why"], ["events"]):
+        check_screen(run(*command, path)[1].decode(), command[0])
+    if table is not None and len(table):
+        check_part(recording, table, path, dice)
+        balance = recording.balance()
+        if not isinstance(balance.holds, bool):
+            raise Finding(f"a balance that is none: {balance}")
+    for name in TABLES if thorough else dice.sample(TABLES, 2):
+        check_export(path, name)
+    if thorough or dice.random() < 0.25:
+        check_pictures(recording, path)
+    with contextlib.suppress(TraceError, UsageError):
+        recording.processes_at(recording.start_ns)
+
+
+def check_part(recording: Any, table: Any, path: str, dice: Dice) -> None:
+    """Ask for one process, one moment and one stretch of time."""
+    one = f"#{dice.randrange(len(table))}"
+    at = f"{max((recording.end_ns - recording.start_ns) // 2, 0) / 1e9:.3f}s"[-20:]
+    for command in (
+        ["why", path, one],
+        ["report", path, "--pid", one],
+        ["ps", path, "--at", at],
+        ["events", path, "--until", at],
+    ):
+        check_screen(run(*command)[1].decode(), command[0])
+
+
+def check_export(path: str, name: str) -> None:
+    """Each format can be read back, and runs nothing."""
+    data = run("export", path, "--table", name, "--to", "csv")[1].decode()
+    check_screen(data, f"export {name} to csv")
+    for line in csv.reader(io.StringIO(data, newline="")):
+        for cell in line:
+            if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")) and not number(
+                cell
+            ):
+                raise Finding(f"export {name} to csv: the formula {cell[:80]!r}")
+    data = run("export", path, "--table", name, "--to", "json")[1].decode()
+    check_screen(data, f"export {name} to json")
+    if data:
+        json.loads(data)
+    data = run("export", path, "--table", name, "--to", "parquet")[1]
+    if data:
+        pq.read_table(BufferReader(data))
+
+
+def number(cell: str) -> bool:
+    """Whether a cell is a number below zero."""
+    return bool(re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", cell))
+
+
+def check_pictures(recording: Any, path: str) -> None:
+    """The SVG is XML without anything but shapes and comments; the axes that a notebook gets can be drawn outside."""
+    from matplotlib import pyplot
+
+    import forktrace
+    from forktrace.errors import TraceError
+
+    svg = run("timeline", path, "-o", f"{path}.svg", "--force")
+    if Path(f"{path}.svg").exists():
+        data = Path(f"{path}.svg").read_text()
+        os.unlink(f"{path}.svg")
+        check_screen(data, "timeline as SVG")
+        tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(data).iter()}
+        if strange := tags - {
+            "svg",
+            "g",
+            "path",
+            "use",
+            "defs",
+            "clipPath",
+            "rect",
+            "metadata",
+            "RDF",
+            "Work",
+            "type",
+            "format",
+            "creator",
+            "Agent",
+            "title",
+            "style",
+            "pattern",
+            "date",
+        }:
+            raise Finding(f"timeline as SVG: {strange}")
+    elif "wrote" in svg[0]:
+        raise Finding("timeline wrote nothing")
+    try:
+        figure = forktrace.timeline(recording).figure
+    except TraceError:
+        return
+    try:
+        figure.canvas.draw()
+    finally:
+        pyplot.close("all")
