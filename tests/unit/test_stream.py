@@ -266,11 +266,10 @@ def test_many_declared_gigabytes_are_refused(tmp_path: Path, monkeypatch: pytest
     zeros = np.zeros(400_000, np.int64)
     silent = stream.batch({"time_ns": (zeros, None), "kind": (zeros + ev.KINDS.index("waits"), None)}, len(zeros))
     sink = io.BytesIO()
-    with monkeypatch.context() as patch:
-        patch.setattr(stream, "FREE_BYTES", 1 << 40)  # a writer of ours would not do it
-        writer = stream.Writer(sink, HEADER)
-        writer.write(silent)
-        writer.close()
+    monkeypatch.setattr(stream, "FREE_BYTES", 1 << 40)  # a writer that does not care
+    writer = stream.Writer(sink, HEADER)
+    writer.write(silent)
+    writer.close()
     assert len(sink.getvalue()) < 100_000
     with pytest.raises(TraceError, match=r"would grow to .* bytes, 400,000 rows"):
         read_bytes(tmp_path, sink.getvalue())
