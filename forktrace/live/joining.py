@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from forktrace.live.bpf import Probes
+from forktrace.live.closing import identity
 from forktrace.live.maps import Records
 from forktrace.live.procfs import Proc, Stat, TaskClocks, cgroup_pids
 from forktrace.live.registry import Registry, library_of
@@ -17,7 +19,6 @@ from forktrace.live.registry import Registry, library_of
 PASSES_S: Final = 2.0  # as long as some process is between life and death, at the most
 CGROUP_EVERY_S: Final = 0.5
 AT_THE_LATEST, ESTIMATED = 1, 2  # enum moment in events.h
-TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 class Joining:
@@ -82,7 +83,11 @@ class Joining:
     def estimate(self, exits: Records) -> None:
         """Of zombies that were there before, put the time at which they last ran in place of that at which they were met."""
         late = np.flatnonzero(exits["moment"] == AT_THE_LATEST).tolist()
-        stats = {index: stat for index in late if (stat := self._stat(exits["head"]["process"][index]))}
+        stats: dict[int, Stat] = {}
+        for index in late:
+            with contextlib.suppress(PermissionError):  # /proc hides it
+                if stat := self._proc.one(*identity(exits["head"]["process"][index])):
+                    stats[index] = stat
         if stats:
             self._clocks.compare({stat.processor for stat in stats.values()})
         for index, stat in stats.items():
@@ -94,12 +99,4 @@ class Joining:
                 exits["moment"][index] = ESTIMATED
         for index in late:
             head = exits["head"][index]
-            self.ended_ns[int(head["process"]["pid"]), int(head["process"]["start_ns"])] = int(head["time_ns"])
-
-    def _stat(self, who: Any) -> Stat | None:
-        """What /proc says of a process; None when it is gone or its number has a new owner."""
-        try:
-            stat = self._proc.stat(int(who["pid"]))
-        except PermissionError:
-            return None
-        return stat if stat and stat.start_ticks == int(who["start_ns"]) // TICK_NS else None
+            self.ended_ns[identity(head["process"])] = int(head["time_ns"])

@@ -5,17 +5,14 @@ A process is asked for by its number, and that may have a new owner soon: what i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from forktrace.errors import PermissionMissing
-from forktrace.live.procfs import Proc
+from forktrace.live.procfs import TICK_NS, Proc
 
 if TYPE_CHECKING:
     from forktrace.live.maps import Records
-
-TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 class Ownership:

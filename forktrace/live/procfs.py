@@ -16,6 +16,7 @@ from forktrace.errors import MachineLacks
 
 CGROUP2: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where the cgroup v2 hierarchy is mounted, as a rule
 ARGV_BYTES: Final = 4095  # of the arguments of a process, as many as an exec row has
+TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 _SETTLE_S: Final = 0.0002  # a nap after which the scheduler notes anew when this thread ran
 
 
@@ -102,6 +103,15 @@ class Proc:
             int(field[36]),
             int(field[49]),
         )
+
+    def one(self, pid: int, start_ns: int) -> Stat | None:
+        """Return the state of the process that began at `start_ns` (CLOCK_BOOTTIME); None when it is gone.
+
+        Raises:
+            PermissionError: it, or another one with its number, is there, and not for this user to see.
+        """
+        found = self.stat(pid)
+        return found if found and found.start_ticks == start_ns // TICK_NS else None
 
     def status(self, pid: int, tid: int | None = None) -> dict[str, str]:
         """Return the lines of /proc/PID/status, or of one thread's; empty when it is gone."""

@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Any, Final
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.live.capabilities import become_recorder
 from forktrace.live.channel import Channel, Message
-from forktrace.live.closing import Closing
+from forktrace.live.closing import Closing, identity, unseen_reap, vanished
 from forktrace.live.header import clock_offset_ns
 from forktrace.live.line import Progress
 from forktrace.live.ownership import Ownership
-from forktrace.live.procfs import kernel_boottime_ns, read_argv, read_cgroup, read_comm
+from forktrace.live.procfs import Proc, kernel_boottime_ns, read_argv, read_cgroup, read_comm
 from forktrace.live.user import User, as_user
 from forktrace.trace import events
 from forktrace.trace.words import count, printable, size
 
 if TYPE_CHECKING:
     from forktrace.live.joining import Joining
+    from forktrace.live.maps import Records
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = 0.2
@@ -364,6 +365,7 @@ class Recorder:
         """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
         # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
         self._still_at = kernel_boottime_ns(), self._probes.following()
+        gone = vanished(self._still_at[1], Proc())
         self._drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self._write()
@@ -371,11 +373,20 @@ class Recorder:
                 break
         self._write_sources(SOURCES_S)
         self._write_waits(last=True)
+        self._write_vanished(gone)
         still = self._probes.following()
         self._output.write(
             events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
         )
+
+    def _write_vanished(self, gone: list[Records]) -> None:
+        """Write that these are gone, if their release has not come through the ring since; the time is an upper bound."""
+        here = {identity(one) for one in self._probes.following()}
+        unseen = [one for one in gone if identity(one) in here]
+        self._closing.forget(map(identity, unseen))
+        self._counts["reap"] += len(unseen)
+        self._output.write(unseen_reap(one, self._output.until_ns) for one in unseen)
 
     def _write_end(self) -> None:
         """Close the trace at the moment up to which it is whole."""

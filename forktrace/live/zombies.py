@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections import Counter, defaultdict, deque
@@ -12,14 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from forktrace.live.headroom import Headroom, user_name
-from forktrace.live.procfs import Proc, Stat, TaskClocks, boottime_ns
+from forktrace.live.procfs import TICK_NS, Proc, Stat, TaskClocks, boottime_ns
 from forktrace.trace.snapshot import ESTIMATED, EXACT, UNKNOWN, Limit, Parent, Snapshot, Zombie
 from forktrace.trace.waitstatus import Ending, decode, signal_name
 
 GROWTH_NS: Final = 60 * 10**9  # the stretch over which growth is counted
 CLOSE_NS: Final = 10 * 10**9  # looks that are no further apart, or than a tenth of the age, make it known
 _SIGCHLD: Final = 1 << signal.SIGCHLD - 1
-_TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 
 Key = tuple[int, int]  # number and start: numbers are used again
 
@@ -136,7 +134,7 @@ class Watcher:
         if new:
             self._clocks.compare({one.processor for one in new})
         for one in new:
-            start_ns = one.start_ticks * _TICK_NS
+            start_ns = one.start_ticks * TICK_NS
             ran_ms = self._proc.last_run_ms(one.pid)
             known[one.pid, one.start_ticks] = _Sighting(
                 after_ns=max(start_ns, self._last_ns or 0),
@@ -229,7 +227,7 @@ def _key(stat: Stat | None, pid: int) -> Key:
 
 
 def _since(stat: Stat, now_ns: int) -> float:
-    return max(now_ns - stat.start_ticks * _TICK_NS, 0) / 1e9
+    return max(now_ns - stat.start_ticks * TICK_NS, 0) / 1e9
 
 
 def _oldest_first(zombie: Zombie) -> tuple[float, int]:
