@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-from mutants import HEADER, trace_of
+from mutants import HEADER, careless_writer, trace_of
 
 from forktrace.trace import events as ev
 from forktrace.trace import stream
@@ -29,7 +29,7 @@ def forks(count: int, **more: Any) -> bytes:
         "origin": np.full(count, ev.ORIGINS.index("forked")),
     }
     sink = io.BytesIO()
-    writer = stream.Writer(sink, HEADER)
+    writer = careless_writer(sink, HEADER)
     writer.write(stream.batch({name: (found, None) for name, found in (columns | more).items()}, count))
     writer.close()
     return sink.getvalue()
@@ -44,7 +44,7 @@ def with_parents(parents: Any, *roles: str) -> bytes:
 def silent(kind: str) -> bytes:
     """Return a trace of a million rows of a kind that say nothing."""
     sink = io.BytesIO()
-    writer = stream.Writer(sink, HEADER)
+    writer = careless_writer(sink, HEADER)
     zeros = np.zeros(MILLION, np.int64)
     writer.write(stream.batch({"kind": (zeros + ev.KINDS.index(kind), None), "time_ns": (zeros, None)}, MILLION))
     writer.close()

@@ -46,4 +46,5 @@ def source_text(recording: Recording, site: str) -> str | None:
     table = recording.trace.table
     rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
     texts = {one["detail"] for one in rows.to_pylist() if f"/{one['file']}:{one['line']}".endswith(place)}
-    return printable(texts.pop()) if len(texts) == 1 else None
+    text = texts.pop() if len(texts) == 1 else None
+    return None if text is None else printable(text)

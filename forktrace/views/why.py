@@ -153,7 +153,7 @@ class _Chain:
     def _start(self) -> Iterator[Event]:
         """What the start of multiprocessing that made it did, step by step."""
         table = self.recording.whole.starts()
-        steps = table[(table["start_id"] == self.row.id) & table["children"].notna()]
+        steps = table[(table["start_id"] == self.row.id) & table["children"].notna() & table["polled"].notna()]
         if steps.empty:
             return
         one, cleared = next(_rows(steps)), steps["cleared_id"].dropna()

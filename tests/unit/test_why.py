@@ -673,8 +673,15 @@ def test_where_events_were_lost() -> None:
     assert line(made, "+0.002", 2) == "began   by a fork that was not seen"
 
 
-def test_a_thread_of_a_process_without_a_number() -> None:
-    """A hostile trace may name a thread alone."""
+def test_what_no_recorder_says() -> None:
+    """A hostile trace may name a thread alone, a source line without a text, and a child that was reaped before it was made."""
+    stack = "/x.py:7 main;/usr/lib/python3.11/multiprocessing/popen_fork.py:66 _launch"
+    silent = ev.source(MS, "/x.py", 7, "x") | {"detail": None}
+    early = [ev.fork(9 * MS, 500, by=100, stack=stack, stack_status="ok"), ev.exit_(10 * MS, 500, parent=100)]
+    early.append(
+        ev.reap(10 * MS, 500, by=100, stack=stack.replace("66 _launch", "27 poll"), stack_status="ok") | {"time_ns": 8 * MS}
+    )
+    assert told(recording(target(), silent, *early))
     rows = [target(), *child(500, 10, 20), ev.reap(90 * MS, 500, by=100) | {"by_pid": None, "by_start_ns": 7, "by_tid": 9}]
     assert told(recording(*rows))
     assert "no line" in " ".join(told(of_child(fork_stack_status="ok")))
