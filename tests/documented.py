@@ -46,7 +46,7 @@ STATUS: Final = {
 LONG_S: Final = 6 * PATIENCE_S  # for a whole page
 
 _FENCE: Final = re.compile(r"^( *)```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-_NUMBER: Final = re.compile(r"[+-]?\d[\d.,:]*(?: ?(?:ms|s|min|us|%|KiB|kB|B)\b)?")
+_NUMBER: Final = re.compile(r"[+-]?\d[\d.,:]*(?: ?(?:ms|s|min|us|%|KiB|kB|B)\b)?(?: \d+ s\b)?")
 _RULE: Final = re.compile(r"─+")
 _COMMAND_LINE: Final = re.compile(r"(?:\$ |(?:sudo )?(?:forktrace|apt-get|pip|python3?|make|git|jupyter) \S)")
 
