@@ -24,7 +24,7 @@ from forktrace.live.tracefs import mount_tracefs
 from forktrace.trace.events import KINDS
 
 RING_BYTES: Final = 16 << 20
-QUESTION_BYTES: Final = 32 << 10
+QUESTION_BYTES: Final = 1 << 20  # thousands of programs can be new at once
 FOLLOWED: Final = 65536  # entries of the maps of that name in common.bpf.h
 WAIT_PLACES: Final = 16384
 INTERPRETERS: Final = 4096

@@ -20,7 +20,9 @@ from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import HANDLER, Frame, fold
 from forktrace.trace.waitstatus import signal_name
 
-MOST_BYTES: Final = 24 << 20  # of code and stacks kept, about; then all are forgotten, here and in the probes
+# Of code and stacks kept, about; then the probes forget all that they have sent, and here what was kept when they did so the
+# last time: of what they have sent just now some events are still in the ring.
+MOST_BYTES: Final = 16 << 20
 TEXT_MOST: Final = 256 << 10  # characters of a stack; of a longer one the outermost frames are left out
 _ENTRY_BYTES: Final = 400  # of one, besides its texts
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
@@ -158,6 +160,7 @@ class Stacks:
         self.interpreters: set[int] = set()
         self._frames: dict[tuple[int, int], Frame] = {}
         self._cut: set[int] = set()  # stacks of which the outermost frames are left out
+        self._before: tuple[dict[int, Code], dict[int, str | None], set[int]] = ({}, {}, set())
         self._bytes = 0
 
     def add_code(self, record: bytes) -> None:
@@ -202,7 +205,7 @@ class Stacks:
 
     def _frame(self, key: int, instruction: int) -> Frame | None:
         found = self._frames.get((key, instruction))
-        if found is None and (code := self._codes.get(key)):
+        if found is None and (code := self._codes.get(key) or self._before[0].get(key)):
             found = Frame(code.path, code.line(instruction), code.name)
             self._frames[key, instruction] = found
             self._bytes += _ENTRY_BYTES
@@ -221,17 +224,17 @@ class Stacks:
     def _text(self, identity: int, status: int) -> tuple[str | None, int]:
         if status == NO_RUNTIME:
             return None, NOT_PYTHON if self._not_python(identity) else NO_RUNTIME
-        text = self._stacks.get(identity)
-        return text, LOST if identity and text is None else TRUNCATED if identity in self._cut else status
+        _, stacks, cut = self._before
+        text = self._stacks.get(identity) or stacks.get(identity)
+        return text, LOST if identity and text is None else TRUNCATED if identity in self._cut | cut else status
 
     def make_room(self) -> None:
-        """Forget everything when it has become too much; the probes send it again when it is met."""
+        """Forget when it has become too much; the probes send it again when it is met."""
         if self._bytes > MOST_BYTES:
             self._forget(list(self._codes), list(self._stacks))
-            self._codes.clear()
-            self._stacks.clear()
+            self._before = (self._codes, self._stacks, self._cut)
+            self._codes, self._stacks, self._cut = {}, {}, set()
             self._frames.clear()
-            self._cut.clear()
             self._bytes = 0
 
 

@@ -208,4 +208,12 @@ def test_too_many_stacks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     stacks.add_stack(stack_record(12, (1, 0)))
     stacks.make_room()
     assert forgotten == [([1], [10, 11, 12])]
-    assert texts(stacks, (10, "ok")) == [(None, "lost")]
+    ((text, status),) = texts(stacks, (10, "ok"))
+    assert (text is not None, status) == (True, "ok")  # its event was in the ring by then
+    stacks.add_stack(stack_record(13, (1, 0)))  # so was its code
+    assert texts(stacks, (13, "ok")) == [(text, "ok")]
+    for identity in range(20, 26):
+        stacks.add_stack(stack_record(identity, (1, 0)))
+    stacks.make_room()
+    assert forgotten[1:] == [([], [13, *range(20, 26)])]
+    assert texts(stacks, (10, "ok"), (13, "ok")) == [(None, "lost"), (text, "ok")]
