@@ -67,7 +67,7 @@ def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the environment that sudo was given and the caller's umask, also where the number has no name."""
-    caller = ["/bin/sh", "-c", "umask 013; echo; exec cat"]
+    caller = ["/bin/sh", "-c", "umask 013; echo; cat; :"]
     with subprocess.Popen(caller, env={"A": "b=c"}, user=54321, **PIPES) as sudo:
         assert sudo.stdout is not None
         sudo.stdout.readline()
