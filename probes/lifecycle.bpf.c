@@ -68,7 +68,10 @@ static __always_inline struct process *follow(u64 task, struct process *like)
         READ(mm, task + task_mm);
         note_program(&fresh, signal, mm);
     }
-    followed.update(&signal, &fresh);
+    if (like)
+        followed.update(&signal, &fresh);
+    else if (followed.insert(&signal, &fresh)) /* full; or another processor was faster */
+        return 0;
     return followed.lookup(&signal);
 }
 
@@ -412,9 +415,10 @@ static __always_inline void report_exit(struct process *process, u64 task, u64 l
 static __always_inline struct process *join_in(u64 task, u8 origin)
 {
     struct process *process = follow(task, 0);
+    u64 signal = signal_of(task);
     if (process)
         report_fork(task, process, 0, 0, origin, NONE, 0);
-    else
+    else if (!followed.lookup(&signal))
         lose(PROCESSES_UNFOLLOWED);
     return process;
 }

@@ -60,6 +60,7 @@ int bpf_iter__task(u64 *ctx)
     u64 number = thread_pid_of(task), signal = signal_of(task);
     if (leader != task || !number) /* a thread; or a process that was released */
         return 0;
+    READ(state, task + task_state); /* before the look-up: who is not new here has passed task_newtask, and is found if it was followed there */
     struct process *process = followed.lookup(&signal);
     if (!process) {
         READ(known->level, thread_pid_of(bpf_get_current_task()) + pid_level);
@@ -70,7 +71,6 @@ int bpf_iter__task(u64 *ctx)
         READ(exit_state, task + task_exit_state);
         if (exit_state == EXIT_DEAD || (choice ? !*choice : !followed.lookup(&parent_signal)))
             return 0;
-        READ(state, task + task_state);
         if (state & TASK_NEW) {
             pass->pending++;
             return 0;
