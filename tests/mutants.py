@@ -12,28 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+from traces import HEADER, MS
 
 from forktrace.trace import events as ev
 from forktrace.trace import frames, stream
 from forktrace.trace.batches import SCHEMA, checksum
 
 DATA: Final = Path(__file__).parent / "data"
-HEADER: Final[dict[str, Any]] = {
-    "forktrace": "0.1.0",
-    "command": ["python", "consumer.py"],
-    "cwd": "/srv",
-    "target_pid": 100,
-    "target_start_ns": 0,
-    "user": "alice",
-    "host": "box",
-    "boot_id": "b",
-    "kernel": "6.18.0",
-    "start_ns": 0,
-    "clock_offset_ns": 1_700_000_000_000_000_000,
-    "recorder_pid": 50,
-    "pid_ns": 4026531836,
-}
-MS: Final = 1_000_000
 
 # Names that try to steer something: a terminal, a spreadsheet, matplotlib, XML, rich, a shell, str.format, CSV, Markdown.
 EVIL: Final = (

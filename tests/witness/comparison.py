@@ -260,11 +260,14 @@ def _left(found: Comparison, row: Any, exits: list[Mapping[str, Any]]) -> None:
 
 
 def with_samples(
-    table: pd.DataFrame, samples: Iterable[Mapping[str, Any]], adopters: Mapping[int, Iterable[int]] | None = None
+    table: pd.DataFrame,
+    end_ns: int,
+    samples: Iterable[Mapping[str, Any]],
+    adopters: Mapping[int, Iterable[int]] | None = None,
 ) -> Comparison:
     """Compare with what sampler.c saw in /proc. It misses what is shorter than its step; what it saw has to be so.
 
-    The table has the first and the last parent; `adopters` has those between, by id.
+    The table, of a recording that ended at `end_ns`, has the first and the last parent; `adopters` has those between, by id.
     """
     adopters = adopters or {}
     found, rows = Comparison(), Rows(table)
@@ -272,13 +275,13 @@ def with_samples(
         same = [row for row in rows.of(sample["pid"]) if row.fork_ns // TICK_NS == sample["starttime"]]
         if same:
             found.check("pid and start name one process", f"pid {sample['pid']}", len(same), 1)
-            _sampled(found, same[0], sample, adopters.get(int(same[0].id), ()))
+            _sampled(found, same[0], end_ns, sample, adopters.get(int(same[0].id), ()))
         elif sample["ppids"] and rows.at(sample["ppids"][0], sample["first_ns"]) is not None:
             found.differences.append(f"forktrace did not see this child of a process that it followed: {sample}")
     return found
 
 
-def _sampled(found: Comparison, row: Any, sample: Mapping[str, Any], adopters: Iterable[int]) -> None:
+def _sampled(found: Comparison, row: Any, end_ns: int, sample: Mapping[str, Any], adopters: Iterable[int]) -> None:
     about = f"{row.pid} (row {row.id})"
     known = {number(row.ppid), number(row.adopter_pid), *adopters}
     found.check("parents", about, known, known | set(sample["ppids"]))
@@ -297,11 +300,13 @@ def _sampled(found: Comparison, row: Any, sample: Mapping[str, Any], adopters: I
             found.explain("dead-leader")
         else:
             found.within("zombie when seen as one", about, ended, Bounds(0, latest))
-    reap_ns = NEVER_NS if pd.isna(row.reap_ns) else int(row.reap_ns)
+    reap_ns = number(row.reap_ns)
     # Who ignores SIGCHLD has the child released microseconds after the notification, which is the time of an autoreap.
     early = sample["there_ns"] - (SLOW_NS if row.reap_call == "autoreap" else 0)
     if row.reap_call == "unseen":
         found.explain("unseen")
-    found.within("reaped after it was seen last", about, reap_ns, Bounds(early, NEVER_NS))
-    if sample["gone_ns"]:
-        found.within("reaped when it was gone", about, reap_ns, Bounds(0, sample["gone_ns"] + SLOW_NS))
+    found.within("reaped after it was seen last", about, NEVER_NS if reap_ns is None else reap_ns, Bounds(early, NEVER_NS))
+    if sample["gone_ns"]:  # who was not reaped within the recording was there up to its end
+        found.within(
+            "reaped when it was gone", about, end_ns if reap_ns is None else reap_ns, Bounds(0, sample["gone_ns"] + SLOW_NS)
+        )

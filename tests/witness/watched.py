@@ -45,7 +45,7 @@ class Watcher:
         with self.sampling(step_us) as samples:
             recorded = self.record(["env", *environment, *command], timeout_s=timeout_s, cwd=self.folder)
         found = with_own_log(recorded.table, map(json.loads, log.read_text().splitlines()))
-        found.add(with_samples(recorded.table, samples, adopters(recorded)))
+        found.add(with_samples(recorded.table, recorded.recording.end_ns, samples, adopters(recorded)))
         return found
 
     @contextmanager

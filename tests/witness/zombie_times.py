@@ -35,6 +35,7 @@ class Witnessed(NamedTuple):
     lines: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     table: pd.DataFrame
+    end_ns: int
 
 
 def witnessed(watcher: Watcher, children: int, storms: int) -> Witnessed:
@@ -42,7 +43,7 @@ def witnessed(watcher: Watcher, children: int, storms: int) -> Witnessed:
     with watcher.sampling(1000) as samples:
         recorded = watcher.record([watcher.built("ends"), str(children), str(storms)])
     assert recorded.returncode == 0, recorded.stderr
-    return Witnessed(recorded.lines, samples, recorded.table)
+    return Witnessed(recorded.lines, samples, recorded.table, recorded.recording.end_ns)
 
 
 def compare(seen: Witnessed) -> Comparison:
@@ -60,7 +61,7 @@ def compare(seen: Witnessed) -> Comparison:
         found.within("reap", f"pid {line['pid']}", reap_ns, Bounds(line["before_ns"], line["after_ns"]))
         right = shortest - slack_ms <= row.zombie_ms <= longest + slack_ms
         found.check("zombie_ms", f"pid {line['pid']}: {row.zombie_ms} ms, not in {shortest} .. {longest}", right, True)
-    found.add(with_samples(seen.table, seen.samples))
+    found.add(with_samples(seen.table, seen.end_ns, seen.samples))
     return found
 
 
