@@ -303,10 +303,10 @@ def _sampled(found: Comparison, row: Any, end_ns: int, sample: Mapping[str, Any]
     reap_ns = number(row.reap_ns)
     # Who ignores SIGCHLD has the child released microseconds after the notification, which is the time of an autoreap.
     early = sample["there_ns"] - (SLOW_NS if row.reap_call == "autoreap" else 0)
+    found.within("reaped after it was seen last", about, NEVER_NS if reap_ns is None else reap_ns, Bounds(early, NEVER_NS))
     if row.reap_call == "unseen":
         found.explain("unseen")
-    found.within("reaped after it was seen last", about, NEVER_NS if reap_ns is None else reap_ns, Bounds(early, NEVER_NS))
-    if sample["gone_ns"]:  # who was not reaped within the recording was there up to its end
+    elif sample["gone_ns"]:  # who was not reaped within the recording was there up to its end
         found.within(
             "reaped when it was gone", about, end_ns if reap_ns is None else reap_ns, Bounds(0, sample["gone_ns"] + SLOW_NS)
         )
