@@ -32,6 +32,7 @@ from recorded import (
 pytestmark = pytest.mark.root
 
 ATTACHES = 50
+OLDEST = 4  # zombies of storm.c that it reaps at its end
 RECORD = np.dtype([("before_ns", "<i8"), ("after_ns", "<i8"), ("pid", "<i4"), ("parent", "<i4")])
 
 # Attaches to one storm after another, as the recorder does it, and writes who is followed since.
@@ -117,7 +118,7 @@ def test_a_storm_keeps_its_zombies(storms: list[tuple[dict[str, Any], Any]]) -> 
             assert identity in exits
             assert identity in reaps
             old += identity[1] < recorded["forks"][0][3]
-    assert old > ATTACHES
+    assert old >= OLDEST * ATTACHES
 
 
 def test_every_end_is_told_once(storms: list[tuple[dict[str, Any], Any]]) -> None:

@@ -1,7 +1,10 @@
 /* Forks at full speed until its standard input closes: two threads that fork, children that end at once, that stay zombies for a
- * while, that fork themselves, that leave orphans. Each fork and each reap is a record in the file that the argument names.
+ * while or until the end, that fork themselves, that leave orphans. Each fork and each reap is a record in the file that the
+ * argument names.
  */
 #include "witness.h"
+
+#define OLDEST 4
 
 struct record {
     long long before_ns;
@@ -60,14 +63,19 @@ static void *storm(void *unused)
 int main(int count, char **arguments)
 {
     pthread_t thread;
+    int oldest[OLDEST];
     char byte;
     log_file = open(arguments[count - 1], O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (log_file < 0)
         die(arguments[count - 1]);
+    for (int i = 0; i < OLDEST; i++)
+        oldest[i] = forked(0);
     for (int i = 0; i < 2; i++)
         if (pthread_create(&thread, 0, storm, 0))
             die("pthread_create");
     while (read(0, &byte, 1) > 0)
         ;
+    for (int i = 0; i < OLDEST; i++)
+        reap(oldest[i]);
     return 0;
 }
