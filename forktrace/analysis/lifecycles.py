@@ -15,6 +15,7 @@ from forktrace.analysis.history import History
 from forktrace.analysis.log import (
     NEVER,
     NONE,
+    REAP_CALLS,
     Flags,
     Ints,
     Log,
@@ -34,7 +35,6 @@ from forktrace.trace.waitstatus import signal_name
 
 SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
 STATES: Final = ("gone", "zombie", "running")
-REAP_CALLS: Final = ("wait4", "waitid", "io_uring", "autoreap", "kernel", "unseen")
 
 EXIT_ESTIMATED: Final = "found as a zombie; its exit time is estimated"
 EXIT_AT_THE_LATEST: Final = "found as a zombie; its exit time is an upper bound"

@@ -31,7 +31,7 @@ NEVER: Final = int(np.iinfo(np.int64).max)  # a moment that has not come
 # that this would hide.
 CLOCK_TOLERANCE_NS: Final = 1_000_000
 
-_RELEASES: Final = ("wait4", "waitid", "io_uring", "autoreap", "kernel", "unseen")  # the first to apply is believed
+REAP_CALLS: Final = (*events.WAIT_CALLS, "autoreap", "kernel", "unseen")  # the first to apply is believed
 _NAMED: Final = ("exec", "exit", "zombie", "reap", "autoreap", "signal")  # kinds whose pid is a followed process
 
 
@@ -201,9 +201,9 @@ class Log:
         """The row that released each process: a wait is believed first, an `unseen` reap last; of equals the first."""
         rows = self.rows("reap", "autoreap")
         rows = rows[self.id[rows] != NONE]
-        trust = np.array([_RELEASES.index(call) if call in _RELEASES else len(_RELEASES) for call in events.CALLS])
-        rank = np.where(self.is_kind("autoreap")[rows], _RELEASES.index("autoreap"), trust[self.codes("call")[rows]])
-        rank = np.where(rank < _RELEASES.index("autoreap"), 0, rank)
+        trust = np.array([REAP_CALLS.index(call) if call in REAP_CALLS else len(REAP_CALLS) for call in events.CALLS])
+        rank = np.where(self.is_kind("autoreap")[rows], REAP_CALLS.index("autoreap"), trust[self.codes("call")[rows]])
+        rank = np.where(rank < REAP_CALLS.index("autoreap"), 0, rank)
         self.release_row = first_rows(self.id, rows[np.argsort(rank, kind="stable")], self.count)
         self.gone_ns = pick(self.time_ns, self.release_row, NEVER)
 

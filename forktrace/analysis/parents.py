@@ -9,6 +9,7 @@ import numpy as np
 
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, Log, pick
 from forktrace.errors import TraceError
+from forktrace.trace.events import CALLS, WAIT_CALLS
 
 _MOST_HANDINGS_OVER: Final = 16  # for each process, on average: subreapers within subreapers that die one after the other
 
@@ -49,7 +50,7 @@ class Parents:
 
 @dataclass(frozen=True)
 class _Sightings:
-    """What the kernel itself recorded of a child's later parent, in its exit, zombie and autoreap rows."""
+    """What the kernel itself said of a child's later parent: in its exit, zombie and autoreap rows, and whom it let reap it."""
 
     child: Ints
     time_ns: Ints
@@ -60,8 +61,9 @@ class _Sightings:
 def parents(log: Log, gone_ns: Ints) -> Parents:
     """Follow every process from parent to parent until `gone_ns`, its release.
 
-    A parent that dies hands each child that is not released at its own notification to the adopter that its exit row names.
-    Where the kernel recorded the child's parent later, in the child's own exit or zombie row, that is believed instead.
+    A parent that dies hands each child that is not released at its own notification to the adopter that its exit row names, or,
+    where that one has died in the meantime, to the adopter of that one. Where the kernel recorded the child's parent later, in
+    the child's own rows, that is believed instead.
     """
     pid, ident = _first_parents(log)
     seen = _sightings(log, pid, ident)
@@ -77,15 +79,18 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
     child = np.flatnonzero(ident != NONE)
     while len(child):
         old = last_id[child]
-        handed = (death_ns[old] < NEVER) & (death_ns[old] > since_ns[child])
-        handed &= gone_ns[child] >= np.where(dropped[child], exit_ns[old], death_ns[old])
+        was_dead = death_ns[old] <= since_ns[child]  # then it is an ancestor of who named it, so this comes to an end
+        time_ns = np.maximum(death_ns[old], since_ns[child])
+        handed = (death_ns[old] < NEVER) & (~was_dead | (pick(log.adopter_id, log.exit_row[old]) < old))
+        handed &= gone_ns[child] >= np.where(dropped[child], exit_ns[old], time_ns)
         handed &= log.at("adopter_pid", log.exit_row[old]) != NONE
-        child, old = child[handed], old[handed]
-        row, time_ns = log.exit_row[old], death_ns[old]
+        child, old, time_ns, was_dead = child[handed], old[handed], time_ns[handed], was_dead[handed]
+        row = log.exit_row[old]
         new_pid, new_id = log.at("adopter_pid", row), pick(log.adopter_id, row)
-        sighting = next_seen.since(child, exit_ns[old])
+        sighting = next_seen.since(child, np.where(was_dead, time_ns, exit_ns[old]))
         believed = (sighting != NONE) & (pick(seen.id, sighting) != old)
-        believed &= pick(seen.time_ns, sighting) <= pick(death_ns, new_id, NEVER)
+        next_death_ns = pick(death_ns, new_id, NEVER)
+        believed &= (pick(seen.time_ns, sighting) <= next_death_ns) | (next_death_ns <= time_ns)
         new_pid = np.where(believed, pick(seen.pid, sighting), new_pid)
         new_id = np.where(believed, pick(seen.id, sighting), new_id)
         last_pid[child], last_id[child], since_ns[child] = new_pid, new_id, time_ns
@@ -112,10 +117,14 @@ def _first_parents(log: Log) -> tuple[Ints, Ints]:
 
 
 def _sightings(log: Log, pid: Ints, ident: Ints) -> _Sightings:
-    rows = log.rows("exit", "zombie", "autoreap")
-    rows = rows[(log.id[rows] != NONE) & (log.numbers("parent_pid")[rows] != NONE)]
-    child, seen_pid, seen_id = log.id[rows], log.numbers("parent_pid")[rows], log.parent_id[rows]
-    new = _differs(seen_pid, seen_id, pid[child], ident[child])
+    told, waited = log.rows("exit", "zombie", "autoreap"), log.rows("reap")
+    by_wait = np.isin(log.codes("call")[waited], [CALLS.index(call) for call in WAIT_CALLS])  # only a parent can
+    waited = waited[by_wait & (log.by_id[waited] != NONE)]
+    rows = np.concatenate([told, waited])
+    seen_pid = np.concatenate([log.at("parent_pid", told), log.at("by_pid", waited)])
+    seen_id = np.concatenate([log.parent_id[told], log.by_id[waited]])
+    child = log.id[rows]
+    new = (child != NONE) & (seen_pid != NONE) & _differs(seen_pid, seen_id, pick(pid, child), pick(ident, child))
     return _Sightings(child[new], log.time_ns[rows][new], seen_pid[new], seen_id[new])
 
 

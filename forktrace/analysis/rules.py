@@ -19,7 +19,7 @@ from forktrace.analysis.log import NONE, Ints, Log, first_of_each, pick
 from forktrace.analysis.options import option_names
 from forktrace.analysis.sites import Place, Sites, Stack
 from forktrace.errors import UsageError
-from forktrace.trace.events import CALLS, TARGETS
+from forktrace.trace.events import CALLS, TARGETS, WAIT_CALLS
 from forktrace.trace.stacks import Frame
 
 CREATORS: Final = (
@@ -192,7 +192,7 @@ def _rule(entry: Any, kind: str, place: str) -> Rule:
     values = {key: _text(entry, key, place) for key in ("name", "library", "call", "target", "options")}
     _check(bool(re.fullmatch(r"[a-z0-9][a-z0-9-]*", values["name"])), f"{place}: a name is of a-z, 0-9 and -")
     _check(values["library"] in ("", "python", "packages"), f"{place}: library is python or packages, or left out")
-    _check(values["call"] in ("", "wait4", "waitid", "io_uring"), f"{place}: call is wait4, waitid or io_uring")
+    _check(values["call"] in ("", *WAIT_CALLS), f"{place}: call is one of {', '.join(WAIT_CALLS)}")
     _check(values["target"] in ("", *TARGETS), f"{place}: target is one of {', '.join(TARGETS)}")
     _check(isinstance(entry.get("start", False), bool), f"{place}: start is true or false")
     frames = tuple(_patterns(entry.get("frames"), place, gaps=True))

@@ -14,7 +14,6 @@ from forktrace.trace import events
 
 EINTR: Final = 4
 ECHILD: Final = 10
-CALLS: Final = ("wait4", "waitid", "io_uring")
 _KEY: Final = ["id", "call", "target", "flags", "site"]
 _COUNTS: Final = ["calls", "reaps", "empty", "interrupted", "no_child"]
 
@@ -40,13 +39,13 @@ def waits(history: History) -> pd.DataFrame:
     site, sites = history.sites.site_codes(calls["row"].to_numpy(), calls["id"].to_numpy())
     calls["site"] = site
     table = calls.groupby(_KEY, as_index=False)[_COUNTS].sum()
-    names = [events.CALLS.index(call) for call in CALLS]
+    names = [events.CALLS.index(call) for call in events.WAIT_CALLS]
     code = np.array([names.index(call) if call in names else NONE for call in table["call"].tolist()], np.int64)
     return pd.DataFrame(
         {
             "id": nullable(table["id"].to_numpy()),
             "site": chosen(table["site"].to_numpy(), sites),
-            "call": category(code, CALLS),
+            "call": category(code, events.WAIT_CALLS),
             "target": category(table["target"].to_numpy(), events.TARGETS),
             "options": option_names(table["flags"].to_numpy(), table["call"].to_numpy()),
             **{name: table[name].to_numpy() for name in _COUNTS},
@@ -69,7 +68,7 @@ def _counted(log: Log, rows: Ints, ids: Ints, calls: Ints, **counts: Ints) -> pd
 def _reaps(history: History) -> pd.DataFrame:
     log = history.log
     rows = log.rows("reap")
-    rows = rows[np.isin(log.codes("call")[rows], [events.CALLS.index(call) for call in CALLS])]
+    rows = rows[np.isin(log.codes("call")[rows], [events.CALLS.index(call) for call in events.WAIT_CALLS])]
     ones = np.ones(len(rows), np.int64)
     return _counted(log, rows, log.by_id[rows], ones, reaps=ones)
 

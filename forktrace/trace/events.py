@@ -37,6 +37,7 @@ KINDS: Final = (
 
 ORIGINS: Final = ("target", "forked", "attached", "adopted")
 CALLS: Final = ("fork", "vfork", "clone", "clone3", "wait4", "waitid", "io_uring", "kernel", "unseen")
+WAIT_CALLS: Final = CALLS[4:7]
 TARGETS: Final = ("pid", "any", "pgid", "pidfd")
 DISPOSITIONS: Final = ("default", "handler", "ignored", "nocldwait")
 SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 import pandas as pd
 from rich.text import Text
@@ -11,11 +10,10 @@ from rich.text import Text
 from forktrace.analysis.balance import Balance
 from forktrace.analysis.names import printable
 from forktrace.analysis.recording import Recording
+from forktrace.trace.events import WAIT_CALLS
 from forktrace.trace.words import count, duration, size
 from forktrace.views import explanations
 from forktrace.views.screen import Grid
-
-_WAITS: Final = ("wait4", "waitid", "io_uring")  # whoever calls these has a stack
 
 
 def limits(recording: Recording) -> Iterator[Text]:
@@ -84,7 +82,7 @@ def _balance(balance: Balance) -> Iterator[Text]:
 def _missing_stacks(table: pd.DataFrame) -> Iterator[Text]:
     """How many forks and reaps have no line of a program, by the reason."""
     forks = table.loc[table["origin"] == "forked", "fork_stack_status"]
-    reaps = table.loc[table["reap_call"].isin(_WAITS), "reap_stack_status"]
+    reaps = table.loc[table["reap_call"].isin(WAIT_CALLS), "reap_stack_status"]  # whoever calls these has a stack
     both = pd.concat([forks, reaps])
     if len(forks) and both.isna().all():
         yield Text("Recorded without Python stacks: no lines, and causes only where the kernel tells them.")

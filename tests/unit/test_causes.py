@@ -272,7 +272,10 @@ def test_rules_of_the_user(tmp_path: Path) -> None:
         ("[[cause]]\nname = 1\nframes = ['a b']", "own.toml: [[cause]] 1: name is no text"),
         ("[[cause]]\nname = 'x'\nframes = ['a b']\npython = '3'", "own.toml: [[cause]] 1: '3' is no version of Python"),
         ("[[cause]]\nname = 'x'\nframes = ['a b']\nlibrary = 'c'", "own.toml: [[cause]] 1: library is python or packages"),
-        ("[[cause]]\nname = 'x'\nframes = ['a b']\ncall = 'wait'", "own.toml: [[cause]] 1: call is wait4, waitid or io_uring"),
+        (
+            "[[cause]]\nname = 'x'\nframes = ['a b']\ncall = 'wait'",
+            "own.toml: [[cause]] 1: call is one of wait4, waitid, io_uring",
+        ),
         ("[[cause]]\nname = 'x'\nframes = ['a b']\ntarget = 'x'", "own.toml: [[cause]] 1: target is one of pid, any"),
         ("[[cause]]\nname = 'x'\nframes = ['a b']\nstart = true", "own.toml: [[cause]] 1: 'start' is not one of name"),
         ("[[created_by]]\nname = 'x'\nframes = ['a b']\nstart = 1", "own.toml: [[created_by]] 1: start is true or false"),

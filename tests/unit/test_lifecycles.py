@@ -377,11 +377,32 @@ def test_the_kernels_word_beats_the_derived_adopter() -> None:
 
 
 def test_adopters_that_name_each_other() -> None:
-    """A trace that contradicts itself ends the chain where an adopter was dead already."""
+    """A trace that contradicts itself ends the chain where an adopter is no ancestor."""
     rows = [target(), *(ev.fork(pid, pid, by=100) for pid in (200, 300, 400)), ev.fork(10 * MS, 500, by=200)]
     rows += [ev.exit_(15 * MS, 400, adopter=300), ev.exit_(20 * MS, 200, adopter=300)]
     rows += [ev.exit_(30 * MS, 300, adopter=400, adopter_start_ns=400)]
-    says(row(500, *rows), adopter_pid=400)
+    says(row(500, *rows), adopter_pid=300)
+
+
+def overtaken() -> list[ev.Row]:
+    """500's parent names an adopter that dies before it hands its children over: it goes to the adopter of that one."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(6 * MS, 300, by=200), ev.fork(7 * MS, 500, by=300)]
+    rows += [ev.exit_(20 * MS, 300, adopter=200), ev.exit_(21 * MS, 200, adopter=100), ev.zombie(22 * MS, 200)]
+    return [*rows, ev.zombie(23 * MS, 300)]
+
+
+def test_an_adopter_that_dies_meanwhile() -> None:
+    """Between a parent's exit and the handing over of its children the adopter that it named can die."""
+    says(row(500, *overtaken()), adopter_pid=100, adopter_id=0)
+
+
+def test_who_reaps_is_the_parent() -> None:
+    """A wait call takes only children of the caller, whatever the exit rows say of adopters."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(6 * MS, 300, by=200), ev.fork(7 * MS, 500, by=300)]
+    rows += [ev.exit_(20 * MS, 300, adopter=200), ev.zombie(21 * MS, 300), ev.exit_(22 * MS, 500, parent=200)]
+    reaped = ev.reap(30 * MS, 500, by=100)
+    says(row(500, *rows, ev.zombie(23 * MS, 500, parent=200), reaped), adopter_pid=100, adopter_id=0)
+    says(row(500, *rows, ev.reap(30 * MS, 500, by=100, call="unseen")), adopter_pid=200, adopter_id=1)
 
 
 def test_released_at_the_handing_over() -> None:
