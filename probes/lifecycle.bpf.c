@@ -158,15 +158,16 @@ static __always_inline void hand_on(struct process *child, struct process *dead)
     child->heir_disposition = dead->adopter_disposition;
 }
 
-/* It was released and no wait of ours took it: its parent ignores SIGCHLD (autoreap, at the notification); or its parent died and left
- * the zombie to an adopter that does (autoreap, at that parent's own notification, for the adopter itself gets none); or its PID
- * namespace died; or somebody waited whose system calls raise no event. */
+/* It was released and no wait of ours took it: its parent ignores SIGCHLD (autoreap, at the notification), perhaps only since the exit,
+ * if nobody was told; or its parent died and left the zombie to an adopter that does (autoreap, at that parent's own notification,
+ * for the adopter itself gets none); or its PID namespace died; or somebody waited whose system calls raise no event. */
 static __always_inline void report_release(struct process *process)
 {
     u64 parent_signal = process->parent, notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
     struct process *parent = followed.lookup(&parent_signal);
     int parent_lives = 0;
     int left_amid_exit = process->handed_ns && !process->zombie_ns; /* then the parent of its exit had no say any more */
+    int nobody_told = process->exit_ns && !process->handed_ns && !process->zombie_ns;
     if (parent && parent->start_ns == process->parent_name.start_ns) { /* else it has gone, and the address has a new owner */
         parent_lives = !parent->exit_ns;
         if (!parent_lives) {
@@ -176,6 +177,8 @@ static __always_inline void report_release(struct process *process)
     }
     int dying_init = process->parent_is_init && !parent_lives; /* it cannot go before its children */
     left_amid_exit = left_amid_exit && ignores(process->heir_disposition);
+    if (nobody_told && !ignores(process->disposition))
+        process->disposition = IGNORED;
     if (!dying_init && !left_amid_exit && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
         report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
         return;
@@ -356,11 +359,22 @@ static __always_inline u64 adopter_of(u64 task)
     return signal_of(init) == signal ? 0 : init;
 }
 
+/* Add the CPU times that a kernel object has at these places. */
+static __always_inline void add_times(struct exit_record *record, u64 object, u32 utime, u32 stime, u32 runtime)
+{
+    u64 value = 0;
+    READ(value, object + utime);
+    record->utime_ticks_ns += value;
+    READ(value, object + stime);
+    record->stime_ticks_ns += value;
+    READ(value, object + runtime);
+    record->runtime_ns += value;
+}
+
 /* What of the exit of a process can be read from its leader, `task`: that, the last thread to die, or a zombie. CPU times: released
  * threads are summed in the signal_struct, the dying one and a leader that died before it are not. */
 static __always_inline void report_exit(struct process *process, u64 task, u64 leader, u64 signal, u8 moment)
 {
-    u64 utime = 0, stime = 0, runtime = 0, value = 0;
     u32 flags = 0;
     struct exit_record *record = ring.ringbuf_reserve(sizeof(struct exit_record));
     if (!record) {
@@ -379,26 +393,11 @@ static __always_inline void report_exit(struct process *process, u64 task, u64 l
         nobody(&record->head.by);
     record->parent = process->parent_name;
     record->adopter = process->adopter_name;
-    READ(utime, signal + signal_utime);
-    READ(stime, signal + signal_stime);
-    READ(runtime, signal + signal_sum_sched_runtime);
-    READ(value, task + task_utime);
-    utime += value;
-    READ(value, task + task_stime);
-    stime += value;
-    READ(value, task + task_sum_exec_runtime);
-    runtime += value;
-    if (leader != task) {
-        READ(value, leader + task_utime);
-        utime += value;
-        READ(value, leader + task_stime);
-        stime += value;
-        READ(value, leader + task_sum_exec_runtime);
-        runtime += value;
-    }
-    record->utime_ticks_ns = utime;
-    record->stime_ticks_ns = stime;
-    record->runtime_ns = runtime;
+    record->utime_ticks_ns = record->stime_ticks_ns = record->runtime_ns = 0;
+    add_times(record, signal, signal_utime, signal_stime, signal_sum_sched_runtime);
+    add_times(record, task, task_utime, task_stime, task_sum_exec_runtime);
+    if (leader != task)
+        add_times(record, leader, task_utime, task_stime, task_sum_exec_runtime);
     READ(record->max_rss_pages, signal + signal_maxrss);
     READ(flags, signal + signal_flags);
     if (flags & SIGNAL_GROUP_EXIT)

@@ -9,7 +9,6 @@ import os
 import pwd
 import select
 import signal
-import stat
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from forktrace.errors import UsageError
 from forktrace.live.elevation import RecorderProcess
-from forktrace.live.launch import check_output, default_name, merged, opened
+from forktrace.live.launch import begin, check_output, default_name, merged, opened
 from forktrace.live.procfs import Proc, cgroup_pids, mounts
 from forktrace.live.user import User, as_user, invoking_user
 
@@ -71,12 +70,9 @@ def attach(
     try:
         recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
         with opened(path, who, force) as trace:
-            is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
             order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
-            order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
             _stop_on_signals(recorder)
-            recorder.channel.hand(order, [trace])
-            recorder.wait_for("ready")
+            begin(recorder, order, trace, max_size)
         _until_done(recorder, duration_s)
     finally:
         recorder.close()
@@ -187,20 +183,20 @@ def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Seq
         "header": facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
         "program": None,
         "search": "",
-        "source": source and len({_files_of(pid, proc) for pid in chosen.pids}) == 1,  # else a name means several files
+        "source": source and len({files_of(pid, proc) for pid in chosen.pids}) == 1,  # else a name means several files
         "files": _elsewhere(main, proc),
     }
 
 
-def _files_of(pid: int | str, proc: Proc) -> tuple[str | None, str | None]:
-    """What a name of a file means to a process."""
+def files_of(pid: int | str, proc: Proc) -> tuple[str | None, str | None]:
+    """Return what decides which file a name is to a process: its mount namespace and its root, None for what is hidden."""
     return proc.link(f"{pid}/ns/mnt"), proc.link(f"{pid}/root")
 
 
 def _elsewhere(pid: int, proc: Proc) -> tuple[int, int] | None:
     """The process and its mount namespace, where a name means another file to it than here."""
-    namespace, root = _files_of(pid, proc)
-    if namespace is None or (namespace, root) == _files_of("self", proc):
+    namespace, root = files_of(pid, proc)
+    if namespace is None or (namespace, root) == files_of("self", proc):
         return None
     return pid, int(namespace.partition("[")[2].rstrip("]"))
 

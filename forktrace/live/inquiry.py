@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from forktrace.live import capabilities
-from forktrace.live.attach import Chosen, attach, process_meant, user_of
+from forktrace.live.attach import Chosen, attach, files_of, process_meant, user_of
 from forktrace.live.calls import call_of
 from forktrace.live.held import multiprocessing_children
 from forktrace.live.memory import MOST_S, Memory
@@ -62,8 +62,9 @@ class Inquirer:
         self.asked = asked
         self.pid = process_meant(asked, self._proc)
         self._watcher = Watcher(self._proc)
+        same_files = files_of(self.pid, self._proc) == files_of("self", self._proc)
         who = partial(as_user, user_of(self.pid, self._proc))
-        self._sources = Sources(who, self._proc.link(f"{self.pid}/cwd") or "/") if self._shares_files() else None
+        self._sources = Sources(who, self._proc.link(f"{self.pid}/cwd") or "/") if same_files else None
         self._texts: dict[tuple[str, int], str] = {}
 
     def __enter__(self) -> Inquirer:
@@ -172,11 +173,6 @@ class Inquirer:
         for stack in inside.stacks:
             if stack.tid is None:
                 yield Thread(None, None, None, stack.frames, stack.status, None, None)
-
-    def _shares_files(self) -> bool:
-        """Whether a name is the same file there as here."""
-        same = self._proc.link(f"{self.pid}/ns/mnt") == self._proc.link("self/ns/mnt")
-        return same and self._proc.link(f"{self.pid}/root") == self._proc.link("self/root")
 
     def _source_texts(self, inside: _Inside) -> dict[tuple[str, int], str]:
         frames: list[Frame] = [frame for stack in inside.stacks for frame in stack.frames]

@@ -14,11 +14,13 @@ from forktrace.live.bpf import Probes
 from forktrace.live.closing import identity
 from forktrace.live.maps import Records
 from forktrace.live.procfs import Proc, Stat, TaskClocks, cgroup_pids
+from forktrace.live.records import MOMENTS
 from forktrace.live.registry import Registry, library_of
+from forktrace.trace.events import FOUND_DEAD
 
 PASSES_S: Final = 2.0  # as long as some process is between life and death, at the most
 CGROUP_EVERY_S: Final = 0.5
-AT_THE_LATEST, ESTIMATED = 1, 2  # enum moment in events.h
+AT_THE_LATEST, ESTIMATED = map(MOMENTS.index, FOUND_DEAD)
 
 
 class Joining:

@@ -59,11 +59,8 @@ def record(
         try:
             path = output or default_name(command, held.pid)
             with opened(path, who, force) as trace:
-                is_file = not to_stdout and stat.S_ISREG(os.fstat(trace).st_mode)
                 order = _order(held, path, command, who, own=own, source=source and stacks)
-                order |= {"is_file": is_file, "truncate": is_file and os.fstat(trace).st_size > 0, "max_size": max_size}
-                recorder.channel.hand(order, [trace])
-                recorder.wait_for("ready")
+                begin(recorder, order, trace, max_size)
                 watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
                 held.release()
         except BaseException:
@@ -224,6 +221,15 @@ def opened(path: str, who: User, force: bool) -> Iterator[int]:
         raise
     finally:
         os.close(descriptor)
+
+
+def begin(recorder: RecorderProcess, order: dict[str, Any], trace: int, max_size: int | None) -> None:
+    """Hand the recorder its order and the trace, a descriptor; return when it records."""
+    about = os.fstat(trace)
+    is_file = order["path"] != "-" and stat.S_ISREG(about.st_mode)
+    sizes = {"is_file": is_file, "truncate": is_file and about.st_size > 0, "max_size": max_size}
+    recorder.channel.hand(order | sizes, [trace])
+    recorder.wait_for("ready")
 
 
 def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> dict[str, Any]:

@@ -60,6 +60,14 @@ def test_autoreap(suite: Recorded, case: str, count: int) -> None:
     assert waits.loc[waits["id"] == suite.id_of(line["ppid"]), "no_child"].sum() == 1
 
 
+def test_ignored_amid_exit(suite: Recorded) -> None:
+    """A parent that begins to ignore SIGCHLD while its child dies is the one that releases it."""
+    lines = suite.of("ignored-amid-exit", "endings")
+    assert len(lines) == 1
+    suite.assert_agrees(lines)
+    assert suite.events_of(lines[0]["pid"], "autoreap")["disposition"].tolist() == ["ignored"]
+
+
 def test_ignored_too_late(suite: Recorded) -> None:
     """Ignoring SIGCHLD does not release a child that is a zombie already."""
     lines = suite.of("ignored-too-late", "endings")

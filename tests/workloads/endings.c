@@ -251,6 +251,48 @@ static void ignored_too_late(const char *name)
     say("'case': '%s', 'pid': %d, 'reap_call': 'wait4', 'reaper_pid': %d, 'exit_code': 40", name, pid, getpid());
 }
 
+#define BIG (256 << 20)
+
+static int is_exiting(pid_t pid)
+{
+    char path[64], text[1024];
+    unsigned flags = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    text[length > 0 ? length : 0] = 0;
+    sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %u", &flags);
+    return flags & 4; /* PF_EXITING */
+}
+
+/* Ignored only while the child dies, which takes as long as there is memory to give back: nobody is told, there is no zombie. */
+static void ignored_amid_exit(const char *name)
+{
+    for (int tries = 0; tries < 20; tries++) {
+        unsigned long long start;
+        signal(SIGCHLD, SIG_DFL);
+        pid_t pid = plain_fork();
+        if (!pid) {
+            char *big = mmap(NULL, BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            madvise(big, BIG, MADV_NOHUGEPAGE);
+            memset(big, 1, BIG);
+            _exit(41);
+        }
+        start = starttime(pid);
+        while (!is_exiting(pid))
+            ;
+        sleep_ms(1);
+        signal(SIGCHLD, SIG_IGN);
+        if (wait4(pid, NULL, 0, NULL) == pid)
+            continue; /* it was a zombie already */
+        say("'case': '%s', 'pid': %d, 'starttime': %llu, 'ppid': %d, 'reap_call': 'autoreap', 'reaper_pid': null, 'exit_code': 41",
+            name, pid, start, getpid());
+        return;
+    }
+    must(0, "a child that is slow to die");
+}
+
 int main(int count, char **arguments)
 {
     struct rlimit cores = {0, 0};
@@ -269,5 +311,6 @@ int main(int count, char **arguments)
     in_process("ignored", ignored);
     in_process("nocldwait", nocldwait);
     in_process("ignored-too-late", ignored_too_late);
+    in_process("ignored-amid-exit", ignored_amid_exit);
     return 0;
 }
