@@ -83,7 +83,8 @@ class Log:
 
 
 _LINE = re.compile(r"(?P<tid>\d+) +(?P<stamp>\d+\.\d+) (?P<text>.*)")
-_CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
+# ???: killed before strace knew which call it is in
+_CALL = re.compile(r"(?P<name>\w+|\?\?\?)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 _RESUMED = re.compile(r"<\.\.\. (?P<name>\w+|\?\?\?) resumed>")
 _EXITED = re.compile(r"\+\+\+ exited with (\d+) \+\+\+")
 _KILLED = re.compile(r"\+\+\+ killed by (\w+)( \(core dumped\))? \+\+\+")
@@ -154,7 +155,7 @@ class _Reader:
     def _call(self, tid: int, now: int, text: str) -> None:
         process, since = self._process(tid, now), now
         if resumed := _RESUMED.match(text):
-            since, before = self.open.pop(tid, (now, resumed["name"].replace("?", "x") + "("))  # ???: killed before strace knew
+            since, before = self.open.pop(tid, (now, resumed["name"] + "("))
             text = before + text[resumed.end() :]
         if left_open := _UNFINISHED.search(text):
             process._last_ns = now

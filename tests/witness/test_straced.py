@@ -113,6 +113,13 @@ def test_killed_inside_an_exec() -> None:
     assert process.exit == Bounds(at(0), at(2))
 
 
+@pytest.mark.parametrize("lines", [["10 ???( <unfinished ...>", "10 <... ??? resumed>) = ?"], ["10 ???() = ?"]])
+def test_killed_before_strace_knew_the_call(lines: list[str]) -> None:
+    """Then it calls it `???`."""
+    log = read("10 getpid() = 10", *lines, "10 +++ killed by SIGKILL +++")
+    assert (log.processes[0].status, log.cut) == (9, [(10, "???", at(1))])
+
+
 @pytest.mark.parametrize(
     "call",
     [
