@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 from recorded import CLOCKS_NS, TICK_NS
-from straced import FORKS, Bounds, Log, Seen
+from straced import FORKS, UNKNOWN, Bounds, Log, Seen
 
 from forktrace.trace.waitstatus import signal_name
 
@@ -133,21 +133,24 @@ def with_strace(table: pd.DataFrame, log: Log, offset_ns: int, drift_ns: int) ->
 
     pairs = {id(seen): row for seen in log.processes if (row := _forked_there(rows, seen, ours)) is not None}
     taken = {int(row.id) for row in pairs.values()}
+    cut_forks = {tid for tid, name, _ in log.cut if name in (*FORKS, UNKNOWN)}
     for row in rows.all:
-        if row.id not in taken and number(row.parent_id) in taken:
-            found.differences.append(f"{row.pid} (row {row.id}): strace did not see it")
+        if row.id not in taken and row.forker_tid in cut_forks and row.term_signal == "SIGKILL":
+            found.explain("cut-call")
+        elif row.id not in taken and number(row.parent_id) in taken:
+            found.differences.append(f"{row.pid} (row {row.id}), made by thread {row.forker_tid}: strace did not see it")
         elif row.id not in taken:
             found.explain("witness")
     for seen in log.processes:
         if id(seen) in pairs:
             _one_of_strace(found, pairs[id(seen)], seen, ours)
-        elif not seen.fork and not seen.spoke and any(name in FORKS for _, name, _ in log.cut):
+        elif not seen.fork and not seen.spoke and cut_forks:
             found.explain("cut-call")  # it may be a thread: only the call would say
         else:
             found.differences.append(f"{seen.pid}: forktrace did not see it; its exec, exit: {seen.execs}, {seen.exit}")
     inside = taken - {int(pairs[id(seen)].id) for seen in log.processes[:1] if id(seen) in pairs}
     theirs = ((step.tid, step.what, int(pairs[id(step.process)].id)) for step in log.steps if id(step.process) in pairs)
-    _same_order(found, rows, inside, theirs, {tid for tid, name, _ in log.cut if name in (*FORKS, "wait4", "waitid")})
+    _same_order(found, rows, inside, theirs, cut_forks | {tid for tid, name, _ in log.cut if name in ("wait4", "waitid")})
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 CALLS: Final = ("fork", "vfork", "clone", "clone3", "execve", "execveat", "wait4", "waitid", "exit", "exit_group")
 FORKS: Final = ("fork", "vfork", "clone", "clone3")
+UNKNOWN: Final = "???"  # a call of a thread that was killed before strace knew which
 CLONE_THREAD, CLONE_PARENT = 0x10000, 0x8000
 WUNTRACED, WCONTINUED, WNOWAIT = 2, 8, 0x1000000
 
@@ -83,7 +84,6 @@ class Log:
 
 
 _LINE = re.compile(r"(?P<tid>\d+) +(?P<stamp>\d+\.\d+) (?P<text>.*)")
-# ???: killed before strace knew which call it is in
 _CALL = re.compile(r"(?P<name>\w+|\?\?\?)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 _RESUMED = re.compile(r"<\.\.\. (?P<name>\w+|\?\?\?) resumed>")
 _EXITED = re.compile(r"\+\+\+ exited with (\d+) \+\+\+")
@@ -108,6 +108,7 @@ def read(lines: Iterable[str]) -> Log:
     parsed = [_parsed(line.rstrip("\n")) for line in lines]
     for (tid, now, text), following in zip(parsed, [*parsed[1:], parsed[-1]], strict=True):
         reader.take(tid, now, text, following[1])
+    reader.drop_unheard()
     return Log(reader.processes, reader.steps, reader.cut)
 
 
@@ -127,6 +128,7 @@ class _Reader:
         self.open: dict[int, tuple[int, str]] = {}  # of each thread inside a call: when it entered, the text so far
         self.cut: list[tuple[int, str, int]] = []
         self._next_ns = 0
+        self._last_forks: list[Step] = []  # of threads that were killed
         self._of: dict[int, Seen] = {}  # the process of each living thread
         self._unborn: dict[int, list[Seen]] = {}  # processes whose making call has not returned in the log, by number
         self._numbered: dict[int, list[Seen]] = {}  # all processes by number, the oldest first
@@ -138,6 +140,14 @@ class _Reader:
             self._ended(tid, now, text)
         elif not text.startswith("---"):
             self._call(tid, now, text)
+
+    def drop_unheard(self) -> None:
+        """Take back children that not even the end was heard of: what strace read was no result, for a kill was faster."""
+        for step in [step for step in self._last_forks if step.process.exit is None]:
+            self.steps.remove(step)
+            self.processes.remove(step.process)
+            assert step.process.fork
+            self.cut.append((step.tid, UNKNOWN, step.process.fork.early))
 
     def _process(self, tid: int, now: int) -> Seen:
         """The process of a thread that makes itself heard; one that nobody is known to have made yet is taken for a process."""
@@ -158,7 +168,8 @@ class _Reader:
             since, before = self.open.pop(tid, (now, resumed["name"] + "("))
             text = before + text[resumed.end() :]
         if left_open := _UNFINISHED.search(text):
-            process._last_ns = now
+            if not text.startswith(UNKNOWN):
+                process._last_ns = now
             self.open[tid] = since, text[: left_open.start()]
             self._left(tid, text)
             return
@@ -167,7 +178,8 @@ class _Reader:
             raise ValueError(f"not a call: {text!r}")
         self._left(tid, text)
         if call["result"] == "?" or "(errno 18446744" in call["rest"]:  # killed inside: what strace read is no result
-            process._last_ns = max(process._last_ns, since)  # what strace says of the return, it says after the death
+            if call["name"] != UNKNOWN:
+                process._last_ns = max(process._last_ns, since)  # what strace says of the return, it says after the death
             self._cut(tid, call["name"], since)
             return
         process._last_ns = now
@@ -262,6 +274,7 @@ class _Reader:
         if code:
             process._codes[tid] = int(code[1]) << 8
         elif killed:
+            self._last_forks += [step for step in self.steps if step.tid == tid and step.what == "fork"][-1:]
             process._codes[tid] = number_of(killed[1]) | (0x80 if killed[2] else 0)
             process._leaving = None
         self._of.pop(tid, None)

@@ -120,6 +120,13 @@ def test_killed_before_strace_knew_the_call(lines: list[str]) -> None:
     assert (log.processes[0].status, log.cut) == (9, [(10, "???", at(1))])
 
 
+def test_a_result_that_is_none() -> None:
+    """Of a call that a kill has cut off strace may read a number that no process has."""
+    log = read("10 clone(child_stack=NULL, flags=0x1200000|17) = 11", "10 +++ killed by SIGKILL +++")
+    assert [process.pid for process in log.processes] == [10]
+    assert (log.steps, log.cut) == ([], [(10, "???", at(0))])
+
+
 @pytest.mark.parametrize(
     "call",
     [
