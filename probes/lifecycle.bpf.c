@@ -166,8 +166,8 @@ static __always_inline void report_release(struct process *process)
     u64 parent_signal = process->parent, notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
     struct process *parent = followed.lookup(&parent_signal);
     int parent_lives = 0;
-    int left_amid_exit = process->handed_ns && !process->zombie_ns; /* then the parent of its exit had no say any more */
-    int nobody_told = process->exit_ns && !process->handed_ns && !process->zombie_ns;
+    int handed = process->handed_ns != 0;
+    int nobody_told = process->exit_ns && !process->zombie_ns && process->exit_signal == SIGCHLD; /* so somebody ignores SIGCHLD */
     if (parent && parent->start_ns == process->parent_name.start_ns) { /* else it has gone, and the address has a new owner */
         parent_lives = !parent->exit_ns;
         if (!parent_lives) {
@@ -176,9 +176,14 @@ static __always_inline void report_release(struct process *process)
         }
     }
     int dying_init = process->parent_is_init && !parent_lives; /* it cannot go before its children */
-    left_amid_exit = left_amid_exit && ignores(process->heir_disposition);
-    if (nobody_told && !ignores(process->disposition))
-        process->disposition = IGNORED;
+    if (nobody_told && !ignores(process->disposition) && !(handed && ignores(process->heir_disposition))) {
+        if (handed) /* a dying parent cannot have begun to */
+            process->heir_disposition = IGNORED;
+        else
+            process->disposition = IGNORED;
+    }
+    /* then the parent of its exit had no say any more */
+    int left_amid_exit = handed && !process->zombie_ns && ignores(process->heir_disposition);
     if (!dying_init && !left_amid_exit && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
         report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
         return;
@@ -429,6 +434,7 @@ static __always_inline void pass_children(u64 task, struct process *dead, u8 ori
 {
     struct attaching *pass = attaching_now();
     u64 entry = 0;
+    u8 disposition = disposition_of(task, SIGCHLD); /* of a dying process: from now on it stays so */
     READ(entry, task + task_children);
 #pragma nounroll
     for (int i = 0; i < 64; i++) {
@@ -436,8 +442,11 @@ static __always_inline void pass_children(u64 task, struct process *dead, u8 ori
             return;
         u64 task_of_child = entry - task_sibling, signal = signal_of(task_of_child);
         struct process *child = followed.lookup(&signal);
-        if (child && child->exit_ns && dead)
+        if (child && child->exit_ns && dead) {
             hand_on(child, dead);
+            if (!child->zombie_ns)
+                child->disposition = disposition;
+        }
         if (!child && origin != NONE) {
             join_in(task_of_child, origin);
             if (pass)

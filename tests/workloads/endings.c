@@ -251,7 +251,17 @@ static void ignored_too_late(const char *name)
     say("'case': '%s', 'pid': %d, 'reap_call': 'wait4', 'reaper_pid': %d, 'exit_code': 40", name, pid, getpid());
 }
 
-#define BIG (256 << 20)
+#define BIG (128 << 20)
+
+/* What takes the kernel a while to give back; no child has it too. */
+static void keep(long bytes)
+{
+    char *big = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    must(big != MAP_FAILED, "memory");
+    madvise(big, bytes, MADV_NOHUGEPAGE);
+    madvise(big, bytes, MADV_DONTFORK);
+    memset(big, 1, bytes);
+}
 
 static int is_exiting(pid_t pid)
 {
@@ -266,31 +276,64 @@ static int is_exiting(pid_t pid)
     return flags & 4; /* PF_EXITING */
 }
 
+/* Begin to ignore SIGCHLD while a child dies; returns its number. */
+static pid_t ignore_amid_exit(void)
+{
+    signal(SIGCHLD, SIG_DFL);
+    pid_t pid = plain_fork();
+    if (!pid) {
+        keep(BIG);
+        _exit(41);
+    }
+    while (!is_exiting(pid))
+        ;
+    sleep_ms(1);
+    signal(SIGCHLD, SIG_IGN);
+    return pid;
+}
+
+static void was_ignored(const char *name, pid_t pid, pid_t parent)
+{
+    say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': null, 'reap_call': 'autoreap', 'reaper_pid': null, 'exit_code': 41",
+        name, pid, parent);
+}
+
 /* Ignored only while the child dies, which takes as long as there is memory to give back: nobody is told, there is no zombie. */
 static void ignored_amid_exit(const char *name)
 {
     for (int tries = 0; tries < 20; tries++) {
-        unsigned long long start;
-        signal(SIGCHLD, SIG_DFL);
-        pid_t pid = plain_fork();
-        if (!pid) {
-            char *big = mmap(NULL, BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            madvise(big, BIG, MADV_NOHUGEPAGE);
-            memset(big, 1, BIG);
-            _exit(41);
+        pid_t pid = ignore_amid_exit();
+        if (wait4(pid, NULL, 0, NULL) != pid) { /* else it was a zombie already */
+            was_ignored(name, pid, getpid());
+            return;
         }
-        start = starttime(pid);
-        while (!is_exiting(pid))
-            ;
-        sleep_ms(1);
-        signal(SIGCHLD, SIG_IGN);
-        if (wait4(pid, NULL, 0, NULL) == pid)
-            continue; /* it was a zombie already */
-        say("'case': '%s', 'pid': %d, 'starttime': %llu, 'ppid': %d, 'reap_call': 'autoreap', 'reaper_pid': null, 'exit_code': 41",
-            name, pid, start, getpid());
-        return;
     }
     must(0, "a child that is slow to die");
+}
+
+/* The same by a parent that dies itself, more slowly than the child; who would inherit that does not ignore SIGCHLD. */
+static void ignored_by_a_dying_parent(const char *name)
+{
+    must(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "subreaper");
+    for (int tries = 0; tries < 20; tries++) {
+        pid_t parent, pid;
+        int tell[2];
+        must(pipe(tell) == 0, "pipe");
+        parent = plain_fork();
+        if (!parent) {
+            keep(4L * BIG);
+            pid = ignore_amid_exit();
+            must(write(tell[1], &pid, sizeof pid) == sizeof pid, "write");
+            _exit(0);
+        }
+        must(read(tell[0], &pid, sizeof pid) == sizeof pid, "read");
+        must(wait4(parent, NULL, 0, NULL) == parent, "wait4");
+        if (wait4(pid, NULL, 0, NULL) != pid) { /* else the parent was faster */
+            was_ignored(name, pid, parent);
+            return;
+        }
+    }
+    must(0, "a child that dies faster than its parent");
 }
 
 int main(int count, char **arguments)
@@ -312,5 +355,6 @@ int main(int count, char **arguments)
     in_process("nocldwait", nocldwait);
     in_process("ignored-too-late", ignored_too_late);
     in_process("ignored-amid-exit", ignored_amid_exit);
+    in_process("ignored-by-a-dying-parent", ignored_by_a_dying_parent);
     return 0;
 }
