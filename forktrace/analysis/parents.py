@@ -90,7 +90,8 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
         sighting = next_seen.since(child, np.where(was_dead, time_ns, exit_ns[old]))
         believed = (sighting != NONE) & (pick(seen.id, sighting) != old)
         next_death_ns = pick(death_ns, new_id, NEVER)
-        believed &= (pick(seen.time_ns, sighting) <= next_death_ns) | (next_death_ns <= time_ns)
+        overtaken = (next_death_ns <= time_ns) & (pick(log.zombie_row, new_id) != NONE)  # without one it may have been later
+        believed &= (pick(seen.time_ns, sighting) <= next_death_ns) | overtaken
         new_pid = np.where(believed, pick(seen.pid, sighting), new_pid)
         new_id = np.where(believed, pick(seen.id, sighting), new_id)
         last_pid[child], last_id[child], since_ns[child] = new_pid, new_id, time_ns

@@ -396,6 +396,16 @@ def test_an_adopter_that_dies_meanwhile() -> None:
     says(row(500, *overtaken()), adopter_pid=100, adopter_id=0)
 
 
+def test_an_adopter_whose_death_nobody_was_told_of() -> None:
+    """Its exit is not yet its handing over of children, so it may have had them; the last parent is who reaps."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(6 * MS, 300, by=200), ev.fork(7 * MS, 500, by=300)]
+    rows += [ev.exit_(20 * MS, 300, adopter=200), ev.exit_(21 * MS, 200, adopter=100), ev.zombie(22 * MS, 300)]
+    rows += [ev.autoreap(21 * MS, 200), ev.reap(30 * MS, 500, by=100)]
+    made = recording(*rows)
+    assert cells(made.orphans(), "id", "adopter_id")[-2:] == [(3, 1), (3, 0)]
+    says(row(500, *rows), adopter_pid=100, adopter_id=0)
+
+
 def test_who_reaps_is_the_parent() -> None:
     """A wait call takes only children of the caller, whatever the exit rows say of adopters."""
     rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(6 * MS, 300, by=200), ev.fork(7 * MS, 500, by=300)]
