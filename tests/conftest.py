@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, processes_with
+from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, kill_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 STATIC = {"first": ("-nostdlib", "-static")}
@@ -98,9 +98,7 @@ def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., R
             try:
                 done = subprocess.run(line, env=marked, stdout=out, stderr=errors, timeout=timeout_s, check=False, **more)
             finally:
-                left = processes_with(mark)
-                for pid in left:
-                    os.kill(pid, signal.SIGKILL)
+                left = kill_with(mark)
             out.seek(0)
             errors.seek(0)
             recorded = Recorded(path, done.returncode, out.read(), errors.read())

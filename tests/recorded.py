@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +70,15 @@ def processes_with(mark: str) -> list[int]:
                 found.append(int(entry.name))
         except OSError:
             continue  # it has ended, or is not ours to look at
+    return found
+
+
+def kill_with(mark: str) -> list[int]:
+    """Kill those; return their numbers."""
+    found = processes_with(mark)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return found
 
 

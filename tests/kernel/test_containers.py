@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, Recorded, forktrace_command, processes_with
+from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, Recorded, forktrace_command, kill_with
 
 from forktrace.views.calls import source_text
 
@@ -74,10 +74,7 @@ class Contained:
 
     def kill(self) -> list[int]:
         """End whatever is left; who that was."""
-        left = processes_with(f"{MARK}={self._mark}")
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        left = kill_with(f"{MARK}={self._mark}")
         self._process.wait(PATIENCE_S)
         return left
 

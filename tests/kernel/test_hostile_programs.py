@@ -16,7 +16,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recorded import DEBIAN, MARK, PATIENCE_S, WORKLOADS, Recorded, forktrace_command, processes_with, python3s, wait_until
+from recorded import (
+    DEBIAN,
+    MARK,
+    PATIENCE_S,
+    WORKLOADS,
+    Recorded,
+    forktrace_command,
+    kill_with,
+    processes_with,
+    python3s,
+    wait_until,
+)
 
 import forktrace
 from forktrace.live.procfs import CGROUP2, read_cgroup
@@ -150,8 +161,7 @@ def test_a_file_that_nobody_can_read(open_folder: Path, environment: Mapping[str
             assert recorder.wait(PATIENCE_S) == 0
         finally:
             recorder.kill()
-            for pid in processes_with(f"{MARK}={mark}"):
-                os.kill(pid, signal.SIGKILL)
+            kill_with(f"{MARK}={mark}")
             subprocess.run(["umount", "-l", folder], stderr=subprocess.DEVNULL, check=False)
     recorded = Recorded(path, 0, said, "")
     recorded.assert_balanced()

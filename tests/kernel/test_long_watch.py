@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from recorded import MARK, PATIENCE_S, Recorded, forktrace_command, processes_with, wait_until
+from recorded import MARK, PATIENCE_S, Recorded, forktrace_command, kill_with, processes_with, wait_until
 
 import forktrace
 
@@ -46,8 +45,7 @@ def test_max_size(command: str, open_folder: Path, environment: Mapping[str, str
             done = subprocess.run(line, env=marked, timeout=PATIENCE_S, check=False, stderr=said)
         alive = processes_with(mark)
     finally:
-        for pid in processes_with(mark):
-            os.kill(pid, signal.SIGKILL)
+        kill_with(mark)
     text = (open_folder / "said").read_text()
     ended = command == OUTLIVED
     assert done.returncode == (3 if ended else 0), text

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Mapping
@@ -13,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from recorded import CLOCKS_NS, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, forktrace_command, processes_with, wait_until
+from recorded import (
+    CLOCKS_NS,
+    MARK,
+    PATIENCE_S,
+    ROOT_IS_A_MOUNT,
+    Recorded,
+    forktrace_command,
+    kill_with,
+    processes_with,
+    wait_until,
+)
 
 from forktrace.live.btf import Btf
 
@@ -89,8 +97,7 @@ def test_both_sides(outermost: list[str], open_folder: Path, environment: Mappin
             assert recorder.wait(PATIENCE_S) == 0
         finally:
             recorder.kill()
-            for pid in processes_with(f"{MARK}={mark}"):
-                os.kill(pid, signal.SIGKILL)
+            kill_with(f"{MARK}={mark}")
     recorded = Recorded(path, 0, "", "")
     recorded.assert_balanced()
     for pid, ns_pid in said.items():
