@@ -176,6 +176,8 @@ def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Seq
     from forktrace.live.header import header
 
     main, proc = chosen.pids[0], Proc()
+    files = {files_of(pid, proc) for pid in chosen.pids}
+    are_known = len(files) == 1 and None not in next(iter(files))  # else a name means several files, or nobody knows which
     facts = header(command, main, user) | {"own": list(own), "attached": list(chosen.pids)}
     return {
         "attach": {"pids": list(chosen.pids), "never": [os.getpid()], "cgroup": chosen.cgroup, "remarks": list(chosen.remarks)},
@@ -183,8 +185,8 @@ def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Seq
         "header": facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
         "program": None,
         "search": "",
-        "source": source and len({files_of(pid, proc) for pid in chosen.pids}) == 1,  # else a name means several files
-        "files": _elsewhere(main, proc),
+        "source": source and are_known,
+        "files": elsewhere(main, proc),
     }
 
 
@@ -193,8 +195,8 @@ def files_of(pid: int | str, proc: Proc) -> tuple[str | None, str | None]:
     return proc.link(f"{pid}/ns/mnt"), proc.link(f"{pid}/root")
 
 
-def _elsewhere(pid: int, proc: Proc) -> tuple[int, int] | None:
-    """The process and its mount namespace, where a name means another file to it than here."""
+def elsewhere(pid: int, proc: Proc) -> tuple[int, int] | None:
+    """Return the process and its mount namespace, where a name means another file to it than here."""
     namespace, root = files_of(pid, proc)
     if namespace is None or (namespace, root) == files_of("self", proc):
         return None

@@ -150,7 +150,7 @@ def test_a_parent_that_is_not_python(workload: Callable[[str], Path]) -> None:
     with subprocess.Popen(["sh", "-c", code]) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         wait_until(lambda: len(children.read_text().split()) == 3, "it has three children")
-        wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it sleeps")
+        wait_until(lambda: "nanosleep" in Path(f"/proc/{process.pid}/wchan").read_text(), "it sleeps")
         try:
             said = asked(process.pid, "-d", "1")
         finally:
@@ -172,10 +172,14 @@ def test_a_process_without_zombies() -> None:
 
 
 @pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
-def test_a_program_in_a_container() -> None:
-    """Numbers are those that `ps` shows here, though the program knows others; what waits for whom is told all the same."""
+def test_a_program_in_a_container(tmp_path: Path) -> None:
+    """Numbers are those that `ps` shows here, though the program knows others, and lines those of its own files; what waits for
+    whom is told all the same."""
+    other = tmp_path / "other.py"
+    other.write_text("# This is another file of that name.\n" + Path(IDLE).read_text())
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    with idle("join", 3, *unshare) as outer:
+    over = ["sh", "-c", f'mount --bind {other} {IDLE} && exec "$@"', "sh"]
+    with idle("join", 3, *unshare, *over) as outer:
         (pid,) = outer.children()
         children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         (child,) = [one for one in children if Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[0] != "Z"]
@@ -183,6 +187,7 @@ def test_a_program_in_a_container() -> None:
     assert not set(children) & set(outer.zombies)
     assert f"waits for child {child}: wait4({child})" in said
     assert "3 zombies wait for the next Process.start()" in said
+    assert f"main idle.py:{line_of('child.join()') + 1} main > Process.join > wait > poll child.join() waits for child" in said
 
 
 def test_without_root() -> None:

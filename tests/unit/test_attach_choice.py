@@ -95,11 +95,14 @@ def test_control_groups(proc: Proc, tmp_path: Path) -> None:
 
 
 def test_whose_files_the_source_lines_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a container that all processes are in; of several a name means several files, and none is read."""
-    monkeypatch.setattr(attach, "_files_of", lambda pid, proc: (f"mnt:[{1 if pid == 'self' else pid}]", "/"))
+    """Those of a container that all processes are in; of several a name means several files, and none is read. None either
+    where it is hidden."""
+    monkeypatch.setattr(attach, "files_of", lambda pid, proc: (f"mnt:[{1 if pid == 'self' else pid}]", "/"))
     pid = os.getpid()
     for pids, source, files in (((pid,), True, (pid, pid)), ((pid, pid + 1), False, (pid, pid))):
         order = attach._order(attach.Chosen(pids), ["python"], "run.arrows", "alice", own=[], source=True)
         assert (order["source"], order["files"]) == (source, files)
-    monkeypatch.setattr(attach, "_files_of", lambda pid, proc: ("mnt:[1]", "/"))
+    monkeypatch.setattr(attach, "files_of", lambda pid, proc: ("mnt:[1]", "/"))
     assert attach._order(attach.Chosen((pid,)), ["python"], "run.arrows", "alice", own=[], source=True)["files"] is None
+    monkeypatch.setattr(attach, "files_of", lambda pid, proc: (None, None))
+    assert not attach._order(attach.Chosen((pid,)), ["python"], "run.arrows", "alice", own=[], source=True)["source"]
