@@ -45,10 +45,11 @@ struct process {
     u64 start_ns;
     u64 exit_ns;   /* 0: runs */
     u64 zombie_ns; /* first notification of a parent; 0: none */
+    u64 told_ns;   /* the last one */
     u64 parent;    /* signal_struct of the real parent at exit or at the last handing over */
     struct who parent_name;
     struct who adopter_name; /* who inherited its children, set at exit */
-    u64 handed_ns;           /* its parent died between its exit and its release, and left it to the heir; 0: no */
+    u64 handed_ns;           /* its parent died after its exit and leaves it to the heir, who was not told yet; 0: no */
     struct who heir_name;
     u64 empty_waits; /* wait calls for this very child that came back empty */
     struct number numbers[NS_LEVELS];

@@ -163,7 +163,7 @@ static __always_inline void hand_on(struct process *child, struct process *dead)
  * for the adopter itself gets none); or its PID namespace died; or somebody waited whose system calls raise no event. */
 static __always_inline void report_release(struct process *process)
 {
-    u64 parent_signal = process->parent, notified_ns = process->zombie_ns ? process->zombie_ns : process->exit_ns;
+    u64 parent_signal = process->parent, notified_ns = process->told_ns ? process->told_ns : process->exit_ns;
     struct process *parent = followed.lookup(&parent_signal);
     int parent_lives = 0;
     int handed = process->handed_ns != 0;
@@ -632,6 +632,8 @@ static __always_inline void report_zombie(struct process *process, u64 target, u
     u64 now = bpf_ktime_get_boot_ns();
     if (!process->zombie_ns)
         process->zombie_ns = now;
+    process->told_ns = now;
+    process->handed_ns = 0;
     struct zombie_record *record = ring.ringbuf_reserve(sizeof(struct zombie_record));
     if (!record) {
         lose(ZOMBIE);

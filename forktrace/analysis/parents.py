@@ -63,7 +63,8 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
 
     A parent that dies hands each child that is not released at its own notification to the adopter that its exit row names, or,
     where that one has died in the meantime, to the adopter of that one. Where the kernel recorded the child's parent later, in
-    the child's own rows, that is believed instead.
+    the child's own rows, that is believed instead: a process can become a subreaper in the meantime too. From there on a child
+    only goes to ancestors, who are older: one that is younger than the adopter that was named had it before.
     """
     pid, ident = _first_parents(log)
     seen = _sightings(log, pid, ident)
@@ -91,7 +92,7 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
         believed = (sighting != NONE) & (pick(seen.id, sighting) != old)
         next_death_ns = pick(death_ns, new_id, NEVER)
         overtaken = (next_death_ns <= time_ns) & (pick(log.zombie_row, new_id) != NONE)  # without one it may have been later
-        believed &= (pick(seen.time_ns, sighting) <= next_death_ns) | overtaken
+        believed &= (pick(seen.time_ns, sighting) <= next_death_ns) | overtaken | (pick(seen.id, sighting) > new_id)
         new_pid = np.where(believed, pick(seen.pid, sighting), new_pid)
         new_id = np.where(believed, pick(seen.id, sighting), new_id)
         last_pid[child], last_id[child], since_ns[child] = new_pid, new_id, time_ns

@@ -69,6 +69,16 @@ def test_ignored_amid_exit(suite: Recorded, case: str) -> None:
     assert suite.events_of(lines[0]["pid"], "autoreap")["disposition"].tolist() == ["ignored"]
 
 
+def test_ignored_no_more(suite: Recorded) -> None:
+    """What an heir does with SIGCHLD when it inherits a zombie decides, not what it did a moment before."""
+    (line,) = suite.of("ignored-no-more", "endings")
+    row = suite.row(line["pid"])
+    assert (row["ppid"], row["exit_code"]) == (line["ppid"], 42)
+    assert row["reap_call"] in ("unseen", "wait4")
+    told = suite.events_of(line["pid"], "zombie")["parent_pid"].tolist()
+    assert told == [line["ppid"], line["heir"]]
+
+
 def test_ignored_too_late(suite: Recorded) -> None:
     """Ignoring SIGCHLD does not release a child that is a zombie already."""
     lines = suite.of("ignored-too-late", "endings")

@@ -406,6 +406,17 @@ def test_an_adopter_whose_death_nobody_was_told_of() -> None:
     says(row(500, *rows), adopter_pid=100, adopter_id=0)
 
 
+def test_an_adopter_that_becomes_one_meanwhile() -> None:
+    """Between a parent's exit and the handing over of its children a nearer ancestor can become a subreaper."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(6 * MS, 300, by=200), ev.fork(7 * MS, 400, by=300)]
+    rows += [ev.fork(8 * MS, 500, by=400), ev.exit_(10 * MS, 400, adopter=200), ev.zombie(11 * MS, 400)]
+    rows += [ev.exit_(12 * MS, 200, adopter=100), ev.zombie(12 * MS, 200), ev.exit_(13 * MS, 500, parent=300)]
+    rows += [ev.zombie(13 * MS, 500, parent=300), ev.exit_(14 * MS, 300, adopter=100), ev.zombie(14 * MS, 300)]
+    made = recording(*rows, ev.reap(30 * MS, 500, by=100))
+    orphans = made.orphans()
+    assert cells(orphans[orphans["id"] == 4], "adopter_pid") == [(300,), (100,)]
+
+
 def test_who_reaps_is_the_parent() -> None:
     """A wait call takes only children of the caller, whatever the exit rows say of adopters."""
     rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(6 * MS, 300, by=200), ev.fork(7 * MS, 500, by=300)]

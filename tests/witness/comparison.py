@@ -287,7 +287,10 @@ def with_samples(
 def _sampled(found: Comparison, row: Any, end_ns: int, sample: Mapping[str, Any], adopters: Iterable[int]) -> None:
     about = f"{row.pid} (row {row.id})"
     known = {number(row.ppid), number(row.adopter_pid), *adopters}
-    found.check("parents", about, known, known | set(sample["ppids"]))
+    if row.reap_call == "autoreap" and sample["there_ns"] > row.reap_ns:
+        found.explain("unnotified")
+    else:
+        found.check("parents", about, known, known | set(sample["ppids"]))
     found.within("seen after the fork", about, number(row.fork_ns), Bounds(0, sample["first_ns"]))
     ended = number(row.exit_ns) if pd.isna(row.zombie_ns) else number(row.zombie_ns)
     unnotified = row.reap_call == "autoreap" and pd.isna(row.zombie_ns)

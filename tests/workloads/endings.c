@@ -336,6 +336,51 @@ static void ignored_by_a_dying_parent(const char *name)
     must(0, "a child that dies faster than its parent");
 }
 
+/* A wait that raises no event: the 32-bit system call, where the kernel has it. */
+static void reap_unseen(pid_t pid)
+{
+#ifdef __x86_64__
+    pid_t reaped;
+    asm volatile("int $0x80" : "=a"(reaped) : "a"(7), "b"(pid), "c"(0), "d"(0) : "memory");
+    must(reaped == pid, "waitpid of 32 bits");
+#else
+    must(wait4(pid, NULL, 0, NULL) == pid, "wait4");
+#endif
+}
+
+/* An heir that ignores SIGCHLD as the parent of a zombie dies, and does so no more when it inherits the zombie: that stays one. */
+static void ignored_no_more(const char *name)
+{
+    must(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "subreaper");
+    for (int tries = 0; tries < 20; tries++) {
+        pid_t parent, pid;
+        int tell[2];
+        must(pipe(tell) == 0, "pipe");
+        signal(SIGCHLD, SIG_IGN);
+        parent = plain_fork();
+        if (!parent) {
+            signal(SIGCHLD, SIG_DFL);
+            keep(4L * BIG);
+            pid = child(42, NULL);
+            until_zombie(pid);
+            must(write(tell[1], &pid, sizeof pid) == sizeof pid, "write");
+            _exit(0);
+        }
+        must(read(tell[0], &pid, sizeof pid) == sizeof pid, "read");
+        while (!is_exiting(parent))
+            ;
+        sleep_ms(1);
+        signal(SIGCHLD, SIG_DFL);
+        if (wait4(parent, NULL, 0, NULL) == parent && stat_of(pid, NULL) == 'Z') { /* else the parent was faster */
+            say("'case': '%s', 'pid': %d, 'ppid': %d, 'heir': %d, 'exit_code': 42", name, pid, parent, getpid());
+            reap_unseen(pid);
+            sleep_ms(200); /* until the kernel has freed it */
+            return;
+        }
+    }
+    must(0, "a parent that is slow to die");
+}
+
 int main(int count, char **arguments)
 {
     struct rlimit cores = {0, 0};
@@ -356,5 +401,6 @@ int main(int count, char **arguments)
     in_process("ignored-too-late", ignored_too_late);
     in_process("ignored-amid-exit", ignored_amid_exit);
     in_process("ignored-by-a-dying-parent", ignored_by_a_dying_parent);
+    in_process("ignored-no-more", ignored_no_more);
     return 0;
 }
