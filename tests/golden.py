@@ -55,7 +55,7 @@ def record_scenes(*names: str) -> None:
 
 
 def shrink(path: Path) -> None:
-    """Write the same rows in one batch; one for each 200 ms takes ten times the room."""
+    """Write the same rows in one batch; one for each 150 ms takes ten times the room."""
     trace = stream.read(path)
     with path.open("wb") as file:
         writer = stream.Writer(file, trace.header)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from forktrace.live.sources import Sources
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
-WRITE_EVERY_S: Final = 0.2
+WRITE_EVERY_S: Final = (
+    0.15  # with the wait before and the time that it takes, no 200 ms are lost with a recorder that is killed
+)
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 # Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
 NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
