@@ -34,7 +34,7 @@ WARM = Path(__file__).parents[1] / "warm.py"
 STORM_S = 1.0
 # A killed recorder costs up to 200 ms, and what it had no processor for; half of them may have been in luck.
 MEDIAN_LACK_MS = 250
-_BPF, _MAP_GET_FD_BY_ID = 321, 14  # bpf(2) on x86-64
+_BPF, _MAP_GET_NEXT_ID = 321, 12  # bpf(2) on x86-64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -293,14 +293,16 @@ def maps_of(pid: int) -> set[int]:
 
 
 def is_there(bpf_map: int) -> bool:
-    """Whether there is a BPF map of this identity."""
-    attributes = (ctypes.c_uint32 * 3)(bpf_map, 0, 0)
-    descriptor = _libc.syscall(_BPF, _MAP_GET_FD_BY_ID, ctypes.byref(attributes), ctypes.sizeof(attributes))
-    if descriptor < 0:
+    """Whether there is a BPF map of this identity.
+
+    It is not opened for that: a program array is emptied later when its last descriptor is closed (kernel/bpf/arraymap.c,
+    prog_array_map_clear), and one that is closed once more until then is never freed.
+    """
+    attributes = (ctypes.c_uint32 * 3)(bpf_map - 1, 0, 0)
+    if _libc.syscall(_BPF, _MAP_GET_NEXT_ID, ctypes.byref(attributes), ctypes.sizeof(attributes)) < 0:
         assert ctypes.get_errno() == errno.ENOENT, os.strerror(ctypes.get_errno())
         return False
-    os.close(descriptor)
-    return True
+    return attributes[1] == bpf_map
 
 
 @pytest.mark.parametrize("of", ["recorder", "launcher"])
