@@ -286,9 +286,11 @@ def test_a_disk_that_is_full_from_the_start(open_folder: Path, environment: Mapp
 def maps_of(pid: int) -> set[int]:
     """The identities of the BPF maps that a process and its descendants hold. A program keeps its maps, a link its program."""
     found: set[int] = set()
-    for one in Path(f"/proc/{pid}/fdinfo").glob("*"):
-        with suppress(OSError):
-            found |= {int(number) for number in re.findall(r"^map_id:\s+(\d+)$", one.read_text(), re.MULTILINE)}
+    with suppress(OSError):  # the process has ended
+        for one in os.listdir(f"/proc/{pid}/fdinfo"):
+            with suppress(OSError):  # the file is closed
+                about = Path(f"/proc/{pid}/fdinfo", one).read_text()
+                found |= {int(number) for number in re.findall(r"^map_id:\s+(\d+)$", about, re.MULTILINE)}
     return found.union(*(maps_of(child) for child in children(pid)))
 
 
