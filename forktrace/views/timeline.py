@@ -25,13 +25,14 @@ from forktrace.trace.words import count, duration
 from forktrace.views import failed, key
 from forktrace.views.bounds import zombie_time
 from forktrace.views.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import title_of
+from forktrace.views.words import shorten, title_of
 
 Floats = npt.NDArray[np.float64]
 
 MOST_BARS: Final = 60  # more rows than this cannot be read on a page; they are folded into one row per parent
 MOST_PARENTS: Final = 15
 MOST_LABELLED_STARTS: Final = 6
+MOST_NAME: Final = 30  # characters of a number and a name; a kernel keeps 15 bytes of the name, which escapes make longer
 BINS: Final = 500
 FORMATS: Final = ("png", "svg", "pdf")
 _UNDATED: Final[dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same recording, the same file
@@ -111,7 +112,7 @@ def _axes_of(recording: Recording, figure: Figure) -> Axes:
 
 def _left_inches(recording: Recording) -> float:
     longest = max((len(name(comm)) for comm in recording.lifecycles()["comm"].drop_duplicates()), default=0)
-    return 0.8 + _CHARACTER_INCHES * (longest + (16 if len(recording.lifecycles()) > MOST_BARS else 4))
+    return 0.8 + _CHARACTER_INCHES * (min(longest, MOST_NAME - 5) + (16 if len(recording.lifecycles()) > MOST_BARS else 4))
 
 
 def _parents(recording: Recording) -> int:
@@ -223,7 +224,7 @@ def _bars(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     for kind in key.zombies(table):
         some = spans.take(kind.rows)
         ax.barh(kind.rows, some.gone - some.zombie, left=some.zombie, height=0.62, **kind.style)
-    ax.set_yticks(rows, [names.full(one) for one in table["id"]])
+    ax.set_yticks(rows, [shorten(names.full(one), MOST_NAME) for one in table["id"]])
     ax.set_ylim(max(len(table), 4) - 0.4, -0.6)
     still = np.flatnonzero(table["zombie_open"])
     if len(still):
@@ -272,7 +273,8 @@ def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
     first_s, last_s = ax.get_xlim()
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     begin, end = np.maximum(spans.zombie, first_s), np.minimum(spans.gone, last_s)
-    for row in np.flatnonzero(end - begin > 0.07 * (last_s - first_s)).tolist():
+    room = table["zombie_ms"].notna() & (end - begin > 0.07 * (last_s - first_s))
+    for row in np.flatnonzero(room).tolist():
         text, x = zombie_time(table.iloc[row]), (begin[row] + end[row]) / 2
         ax.text(x, row, text, ha="center", va="center_baseline", fontsize=7, bbox=box, clip_on=True, zorder=5)
 
@@ -330,7 +332,10 @@ def _by_parent(recording: Recording, table: pd.DataFrame) -> list[tuple[str, Row
     distinct, sizes = np.unique(parent, return_counts=True)
     order = distinct[np.argsort(-sizes, kind="stable")][: MOST_PARENTS + 1]
     order = order[(order != -1) | ((parent == -1).sum() > 1)][:MOST_PARENTS]
-    groups = [("outside" if one == -1 else names.full(one), np.flatnonzero(parent == one)) for one in order.tolist()]
+    groups = [
+        ("outside" if one == -1 else shorten(names.full(one), MOST_NAME), np.flatnonzero(parent == one))
+        for one in order.tolist()
+    ]
     others = np.flatnonzero(~np.isin(parent, [*order, -1]))
     if len(others):
         groups.append((f"{len(np.unique(parent[others])):,} other parents", others))

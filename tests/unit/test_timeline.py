@@ -215,10 +215,12 @@ def test_part() -> None:
     assert ax.get_xlim() == pytest.approx((0.3, 0.503))
 
 
-def test_new_figure_has_room() -> None:
+@pytest.mark.parametrize("comm", ["fifteen-letters", "\x1b" * 15, "w" * 1000])
+def test_new_figure_has_room(comm: str) -> None:
     """Nothing that is drawn is cut off at the figure's edge, and the legend does not lie over the bars."""
     for children in (0, 3, 30, 3000):
-        made = recording(*(consumer(children) if children else [target(comm="fifteen-letters")]), closed=False)
+        first, *others = consumer(children) if children else [target()]
+        made = recording({**first, "comm": comm}, *others, closed=False)
         if children == 30:
             causes = ("join", "poll", "pool", "next-start", "never")
             sites = {n: f"{'path/' * 9}file{n % 5}.py:1 function" for n in range(1, 31)}
@@ -271,6 +273,17 @@ def test_what_is_gone_is_not_drawn_to_the_end() -> None:
     assert ends == {"100* python": 0.05, "500* ?": 0.001, "501* child": 0.02}
     assert not [end for *_, end, zombie in bars(ax) if zombie and end > 0.02]
     assert ax.get_title(loc="left").endswith("(events were lost)")
+
+
+def test_a_time_that_is_not_known_is_not_written() -> None:
+    """Of one that is gone, nobody knows since when, and whose exit is said to be later than its notification."""
+    rows = [target(), ev.fork(MS, 501, by=100), ev.zombie(10 * MS, 501, parent=100), ev.exit_(40 * MS, 501, parent=100)]
+    rows += [ev.lost(41 * MS, 2, "reap"), ev.end(50 * MS, '{"still": {"at_ns": 41000000, "processes": [[100, 0, 0]]}}')]
+    made = recording(*rows, closed=False)
+    assert made.lifecycles()["zombie_ms"].isna().all()
+    ax = drawn(made)
+    assert bars(ax)[1][:3] == ("501* ?", 0.001, 0.04)
+    assert not [text for text in ax.texts if text.get_text()]
 
 
 FAILING = [ev.fork_failed(at * MS, 100, 11, detail="pids.max", count=3) for at in (300, 301, 700)]
