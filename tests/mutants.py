@@ -123,10 +123,13 @@ def trace_of(*batches: list[ev.Row], closed: bool = True, **header: Any) -> byte
     """Return a trace whose checksums are right; values too wide for their column are cut to its width."""
     sink = io.BytesIO()
     writer = careless_writer(sink, HEADER | header)
+    end_ns = 0
     for rows in batches:
-        writer.write(stream.batch_of([{name: fitting(name, value) for name, value in row.items()} for row in rows]))
+        fitted = [{name: fitting(name, value) for name, value in row.items()} for row in rows]
+        writer.write(stream.batch_of(fitted))
+        end_ns = max([end_ns, *(row.get("time_ns") or 0 for row in fitted)])
     if closed:
-        writer.write(stream.batch_of([ev.end(max((row.get("time_ns") or 0 for rows in batches for row in rows), default=0))]))
+        writer.write(stream.batch_of([ev.end(end_ns)]))
     writer.close()
     return sink.getvalue()
 
