@@ -12,6 +12,8 @@ import json
 import os
 import random
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -37,6 +39,38 @@ def check_screen(text: str, what: str) -> None:
             raise Finding(f"{what}: prints {bad!r} in {line[:200]!r}")
 
 
+class Peak:
+    """The most memory that this process has had, but for what it takes to look at what forktrace wrote."""
+
+    def __init__(self) -> None:
+        self._most_bytes = 0
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Do not count what is done here."""
+        self._most_bytes = self.bytes()
+        try:
+            yield
+        finally:
+            self._forget()
+
+    def bytes(self) -> int:
+        """Return it in bytes."""
+        since = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        return max(self._most_bytes, int(since[1]) * 1024)
+
+    def begin(self) -> None:
+        """Begin to count anew."""
+        self._most_bytes = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+PEAK: Final = Peak()
+
+
 def run(*arguments: str) -> tuple[str, bytes]:
     """Run a command of forktrace in this process; return what it wrote on stderr and stdout.
 
@@ -46,8 +80,9 @@ def run(*arguments: str) -> tuple[str, bytes]:
     from forktrace import cli
     from forktrace.errors import TraceError, UsageError
 
-    out, err = io.BytesIO(), io.BytesIO()
+    err = io.BytesIO()
     with (
+        tempfile.TemporaryFile() as out,
         contextlib.redirect_stdout(io.TextIOWrapper(out, "utf-8", errors="backslashreplace")) as stdout,
         contextlib.redirect_stderr(io.TextIOWrapper(err, "utf-8", errors="backslashreplace")) as stderr,
     ):
@@ -57,7 +92,8 @@ def run(*arguments: str) -> tuple[str, bytes]:
             cli._complain_of(error)
         stdout.flush()
         stderr.flush()
-        said, data = err.getvalue().decode(), out.getvalue()
+        out.seek(0)
+        said, data = err.getvalue().decode(), out.read()
     check_screen(said, f"{' '.join(arguments[:1])} on stderr")
     return said, data
 
@@ -128,21 +164,35 @@ def check_part(recording: Any, table: Any, path: str, dice: Dice) -> None:
 
 def check_export(path: str, name: str) -> None:
     """Each format can be read back, and runs nothing."""
-    data = run("export", path, "--table", name, "--to", "csv")[1].decode()
-    check_screen(data, f"export {name} to csv")
-    for line in csv.reader(io.StringIO(data, newline="")):
+    for form, check_table in (("csv", check_csv), ("json", check_json), ("parquet", check_parquet)):
+        data = run("export", path, "--table", name, "--to", form)[1]
+        with PEAK.looking():
+            check_table(data, f"export {name} to {form}")
+
+
+def check_csv(data: bytes, what: str) -> None:
+    """No cell is what a spreadsheet would run."""
+    text = data.decode()
+    check_screen(text, what)
+    for line in csv.reader(io.StringIO(text, newline="")):
         for cell in line:
             if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")) and not number(
                 cell
             ):
-                raise Finding(f"export {name} to csv: the formula {cell[:80]!r}")
-    data = run("export", path, "--table", name, "--to", "json")[1].decode()
-    check_screen(data, f"export {name} to json")
+                raise Finding(f"{what}: the formula {cell[:80]!r}")
+
+
+def check_json(data: bytes, what: str) -> None:
+    """It is JSON, and can be printed."""
+    check_screen(data.decode(), what)
     if data:
         json.loads(data)
-    data = run("export", path, "--table", name, "--to", "parquet")[1]
-    if data:
-        pq.read_table(BufferReader(data))
+
+
+def check_parquet(data: bytes, what: str) -> None:
+    """It can be read."""
+    if data and pq.read_table(BufferReader(data)).num_columns == 0:
+        raise Finding(f"{what}: a table without columns")
 
 
 def number(cell: str) -> bool:

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-from examined import examine
+from examined import PEAK, examine
 from monsters import MONSTERS
 from mutants import Mutant, Seeds, mutant
 
@@ -37,19 +37,8 @@ MOST_S: Final = 900.0  # until it is taken for hung: the machine may be busy
 ADDRESS_SPACE: Final = 8 << 30  # so that a mutant that eats memory does not take the machine along
 
 
-def peak_bytes() -> int:
-    """Return the most memory that this process has had since `forget_peak`."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
-
-
-def forget_peak() -> None:
-    """Begin to count anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def work(jobs: Connection, seed: int, thorough: bool, folder: str) -> None:
-    """Examine the mutants that come, and say of each what came of it."""
+    """Examine the mutants that come, the huge ones in every way that there is, and say of each what came of it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     warnings.simplefilter("ignore", UserWarning)  # glyphs that the font lacks
@@ -63,10 +52,10 @@ def work(jobs: Connection, seed: int, thorough: bool, folder: str) -> None:
         number, data = job
         size = Path(path).write_bytes(data)
         del data, job
-        forget_peak()
+        PEAK.begin()
         began, began_cpu_s = time.monotonic(), time.process_time()
         try:
-            said = examine(path, random.Random(f"{seed}/{number}/how"), thorough)
+            said = examine(path, random.Random(f"{seed}/{number}/how"), thorough or number < 0)
         except BaseException as error:  # whatever it is, it is a finding
             where = traceback.extract_tb(error.__traceback__)[-1]
             last = next(
@@ -74,15 +63,15 @@ def work(jobs: Connection, seed: int, thorough: bool, folder: str) -> None:
             )
             said = f"{type(error).__name__}: {str(error)[:300]} at {last.filename.rpartition('/forktrace/')[2]}:{last.lineno}"
             said += "" if last is where else f" (in {where.filename.rpartition('/')[2]}:{where.lineno})"
-        peak = peak_bytes()
+        peak = PEAK.bytes()
         if peak > MOST_BYTES * max(size / SMALL, 1):
             said = f"took {peak >> 20} MiB; {said}"
         cpu_s = time.process_time() - began_cpu_s
         if cpu_s > MOST_CPU_S * max(size / SMALL, 1):
             said = f"took {cpu_s:.0f} s; {said}"
         gc.collect()
-        forget_peak()
-        jobs.send((said, time.monotonic() - began, peak, peak_bytes() > TIRED))
+        PEAK.begin()
+        jobs.send((said, time.monotonic() - began, peak, PEAK.bytes() > TIRED))
 
 
 class Worker:

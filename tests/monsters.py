@@ -131,6 +131,9 @@ MONSTERS: Final[Mapping[str, Callable[[], bytes]]] = {
     ),
     "2,000 stacks of 4,000 frames": lambda: with_stack(lambda i: ";".join(f"{i}.{n}:1 f" for n in range(4000)), 2000),
     "500 stacks of 4,000 frames": lambda: with_stack(lambda i: ";".join(f"{i}.{n}:1 f" for n in range(4000)), 500),
+    "one long stack again and again": lambda: with_stack(
+        lambda i: ";".join(f"{'d/' * 40}{n}.py:1 f" for n in range(8000)), 300
+    ),
     "20,000 command lines": lambda: base_and(lambda i: ev.exec_(6 + i, 101, ["python", f"{i}.py"]), 20_000),
     "20,000 kinds of losses": lambda: base_and(lambda i: ev.lost(6 + i, 2**62, f"{i}"), 20_000),
     "20,000 source lines": lambda: base_and(lambda i: ev.source(6, "/x.py", i, f"{i}"), 20_000),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import BinaryIO, Final
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from forktrace.analysis.names import printable
 from forktrace.analysis.recording import Recording
@@ -28,7 +32,8 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
 
 # A spreadsheet runs what begins so, a full-width sign too (OWASP, CSV injection). What cannot be seen, a tab too, is escaped.
 _FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-_AT_ONCE: Final = 50_000  # rows
+_AT_ONCE: Final = 1 << 25  # characters of a table that are written at a time; one row of a hostile trace may have millions
+_ROW: Final = 500  # of these for all of a row but its texts
 
 
 def format_of(path: str) -> str:
@@ -66,29 +71,45 @@ def write(recording: Recording, table: str, form: str, sink: BinaryIO) -> None:
         raise ForktraceError(f"cannot write the table: {error.strerror or error}") from error
 
 
+def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows in parts, whose texts fit into memory several times; of a table without rows an empty one."""
+    sizes = np.full(len(rows), _ROW)
+    for name in _texts(rows):
+        sizes += rows[name].str.len().to_numpy(np.int64, na_value=0)
+    part = np.cumsum(sizes) // _AT_ONCE
+    edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
+    return (rows.iloc[start:stop] for start, stop in pairwise(edges))
+
+
+def _texts(rows: pd.DataFrame) -> list[str]:
+    return [name for name in rows.columns if pd.api.types.is_string_dtype(rows[name].dtype)]
+
+
 def _write_csv(rows: pd.DataFrame, sink: BinaryIO) -> None:
-    texts = [name for name in rows.columns if pd.api.types.is_string_dtype(rows[name].dtype)]
-    rows = rows.assign(**{name: _harmless(rows[name]) for name in texts})
-    rows.to_csv(sink, index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%S.%fZ")
+    texts = _texts(rows)
+    for number, part in enumerate(_parts(rows)):
+        safe = part.assign(**{name: _harmless(part[name]) for name in texts})
+        safe.to_csv(sink, index=False, header=number == 0, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _harmless(texts: pd.Series) -> pd.Series:
-    texts = texts.map({text: printable(text) for text in texts.dropna().unique()}).astype("string")
-    return texts.where(~texts.str.startswith(_FORMULA, na=False), "'" + texts)
+    visible = {text: printable(text) for text in texts.dropna().unique()}
+    return texts.map({text: f"'{one}" if one.startswith(_FORMULA) else one for text, one in visible.items()}).astype("string")
 
 
 def _write_json(rows: pd.DataFrame, sink: BinaryIO) -> None:
-    """A list of records, some at a time: pandas makes one text of what it is given, which may have 2 GiB at most."""
-    for start in range(0, max(len(rows), 1), _AT_ONCE):
-        part = rows.iloc[start : start + _AT_ONCE]
+    """A list of records."""
+    for number, part in enumerate(_parts(rows)):
         text = part.to_json(orient="records", date_format="iso", date_unit="ns", double_precision=15).removesuffix("]")
         text = text.replace("\x7f", "\\u007f")  # the one that JSON leaves as it is
-        sink.write((text if start == 0 else text.replace("[", ",", 1)).encode())
+        sink.write((text if number == 0 else text.replace("[", ",", 1)).encode())
     sink.write(b"]")
 
 
 def _write_parquet(rows: pd.DataFrame, sink: BinaryIO) -> None:
-    rows.to_parquet(sink, index=False)
+    with pq.ParquetWriter(sink, pa.Schema.from_pandas(rows, preserve_index=False)) as writer:
+        for part in _parts(rows):
+            writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False))
 
 
 _WRITERS: Final[Mapping[str, Callable[[pd.DataFrame, BinaryIO], None]]] = {

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from traces import MS, child, consumer, recording, target
 
@@ -108,14 +109,18 @@ def test_nothing_steers_a_screen(form: str) -> None:
         assert json.loads(exported(made, "lifecycles", "json"))[0]["comm"] == evil
 
 
-def test_json_is_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many rows there are, it is one list."""
+@pytest.mark.parametrize(("at_once", "parts"), [(1, 11), (2000, 3), (1 << 25, 1)])
+def test_tables_are_written_in_parts(monkeypatch: pytest.MonkeyPatch, at_once: int, parts: int) -> None:
+    """However many rows there are, and however long their texts, it is one table."""
     made = recording(*consumer(10))
-    whole = exported(made, "lifecycles", "json")
-    for rows in (1, 4, 11):
-        monkeypatch.setattr(export, "_AT_ONCE", rows)
-        assert exported(made, "lifecycles", "json") == whole
-    assert len(json.loads(whole)) == 11
+    whole = {form: exported(made, "lifecycles", form) for form in export.FORMATS}
+    monkeypatch.setattr(export, "_AT_ONCE", at_once)
+    for form in ("csv", "json"):
+        assert exported(made, "lifecycles", form) == whole[form]
+    written = exported(made, "lifecycles", "parquet")
+    assert pq.ParquetFile(io.BytesIO(written)).num_row_groups == parts
+    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(written)), pd.read_parquet(io.BytesIO(whole["parquet"])))
+    assert len(json.loads(whole["json"])) == 11
     assert exported(made, "stolen", "json") == b"[]"
 
 
