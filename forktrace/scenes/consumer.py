@@ -3,7 +3,6 @@
     python consumer.py 127.0.0.1:9092 tasks
 
 Nothing here waits for a child that has ended, so it stays a zombie, until the next `start()` happens to sweep it away.
-
 The value of a message is how many seconds its child works; the value `stop` ends the program, and so does a
 minute of silence (`--patience`). It runs under Python 2.7 too, where multiprocessing did the same.
 """
@@ -29,6 +28,7 @@ def consume(servers, topic, api_version, patience):
         "group_id": None,
         "auto_offset_reset": "earliest",
         "consumer_timeout_ms": int(patience * 1000),
+        "metadata_max_age_ms": 1000,  # kafka-python 3 may lose the topic as it starts, and else asks again in 5 minutes
     }
     if api_version:
         settings["api_version"] = api_version

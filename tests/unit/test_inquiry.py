@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -62,7 +63,8 @@ def test_a_process_that_ends() -> None:
     """It is looked at as long as it is there."""
     with subprocess.Popen([sys.executable, str(WORKLOADS / "standing.py")], stdout=subprocess.PIPE) as process:
         assert process.stdout
-        process.stdout.readline()
+        while json.loads(process.stdout.readline())["tid"] != process.pid:
+            pass
         with Inquirer(process.pid) as inquirer:
             seen = inquirer.look()
             assert seen
