@@ -307,6 +307,40 @@ def test_kafka_shows_both_phenomena() -> None:
     assert seen[8:] == [set(last)]
 
 
+# Loses what the consumer wishes to know of its topic, as kafka-python 3 does when an answer to it is under way then.
+FORGETFUL = """
+import sys, time
+from kafka.cluster import ClusterMetadata
+from kafka.future import Future
+
+def set_topics(self, topics):
+    self.request_update()
+    while self.need_update:
+        time.sleep(0.01)
+    self._topics = set(topics)
+    print("forgot", file=sys.stderr, flush=True)
+    return Future()
+
+ClusterMetadata.set_topics = set_topics
+sys.path.insert(0, {directory!r})
+from consumer import consume
+print(next(consume({servers!r}, "tasks", (0, 10), 60)))
+"""
+
+
+def test_consumer_that_lost_its_topic() -> None:
+    """It asks again within a second, not in the five minutes that kafka-python waits unless told otherwise."""
+    pytest.importorskip("kafka", reason="kafka-python is missing")
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    from forktrace.scenes import broker
+
+    topic = broker.Topic(None)
+    topic.send("0.3")
+    program = FORGETFUL.format(directory=str(scene("kafka").program.parent), servers=topic.servers)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    assert (done.stdout, done.stderr) == ("0.3\n", "forgot\n")
+
+
 def test_consumer_is_told_to_stop_when_nobody_listens() -> None:
     """When the demo dies, the broker stops the consumer by a message and is gone itself."""
     pytest.importorskip("kafka", reason="kafka-python is missing")
