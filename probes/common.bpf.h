@@ -88,6 +88,11 @@ struct owners {
  * losses[NUMBERS_UNKNOWN], and its reap may be one that nobody was seen to do. */
 BPF_HASH(numbers, struct number, struct owners, 131072);
 
+/* The same, of those that got a number whose former owner is still known. That one removes its entry of `numbers` in two steps, looking
+ * whose it is and deleting it; if another processor gives the number away between the two, the new owner's is deleted and only this
+ * one stays. Both cannot go: the remover holds off RCU, so until it is through nobody who came later is freed. */
+BPF_TABLE("lru_hash", struct number, struct owners, takers, 4096);
+
 /* (namespace, number) -> signal_struct of the parent of one that was released by nobody who was seen: the call that did it may not have
  * come back yet, on a machine where that takes longer than the kernel's grace period. Full: the least recently used goes, and that
  * call is no reap. */
@@ -321,10 +326,16 @@ static __always_inline u64 cgroup_of(u64 task)
     return id;
 }
 
+static __always_inline struct owners *owners_of(struct number *number)
+{
+    struct owners *known = numbers.lookup(number);
+    return known ? known : takers.lookup(number);
+}
+
 static __always_inline struct process *find(u32 ns, u32 nr, u64 *signal)
 {
     struct number number = {.ns = ns, .nr = nr};
-    struct owners *known = numbers.lookup(&number);
+    struct owners *known = owners_of(&number);
     if (!known)
         return 0;
     *signal = known->now;

@@ -40,9 +40,11 @@ static __always_inline struct process *follow(u64 task, struct process *like)
         READ(number.nr, upid + upid_nr);
         READ(ns, upid + upid_ns);
         READ(number.ns, ns + pid_namespace_ns + ns_common_inum);
-        struct owners owners = {.now = signal}, *former = numbers.lookup(&number);
-        if (former && former->now != signal)
+        struct owners owners = {.now = signal}, *former = owners_of(&number);
+        if (former && former->now != signal) {
             owners.before = former->now;
+            takers.update(&number, &owners); /* before `numbers` */
+        }
         if (numbers.update(&number, &owners))
             lose(NUMBERS_UNKNOWN);
         fresh.numbers[up] = number;
@@ -119,11 +121,15 @@ static __always_inline void forget(u64 signal, struct process *process)
 #pragma unroll
     for (int i = 0; i < NS_LEVELS; i++) {
         struct number number = process->numbers[i];
-        struct owners *owners = numbers.lookup(&number);
-        if (owners && owners->now == signal)
+        struct owners *known = numbers.lookup(&number), *taken = 0;
+        if (known && known->now == signal)
             numbers.delete(&number);
-        else if (owners && owners->before == signal)
-            owners->before = 0;
+        taken = takers.lookup(&number); /* after `numbers` */
+        if (taken && taken->now == signal)
+            takers.delete(&number);
+        known = owners_of(&number);
+        if (known && known->before == signal)
+            known->before = 0;
     }
     followed.delete(&signal);
 }

@@ -116,7 +116,7 @@ static __always_inline int released_by(struct wait_call *call, struct process *p
 static __always_inline void find_child(struct wait_call *call)
 {
     struct number number = {.ns = call->ns, .nr = call->ns_pid};
-    struct owners *known = numbers.lookup(&number);
+    struct owners *known = owners_of(&number);
     if (!known)
         return;
     call->child_signal = known->before;
