@@ -90,7 +90,8 @@ BPF_HASH(numbers, struct number, struct owners, 131072);
 
 /* The same, of those that got a number whose former owner is still known. That one removes its entry of `numbers` in two steps, looking
  * whose it is and deleting it; if another processor gives the number away between the two, the new owner's is deleted and only this
- * one stays. Both cannot go: the remover holds off RCU, so until it is through nobody who came later is freed. */
+ * one stays. Both cannot go: the remover holds off RCU, so until it is through nobody who came later is freed.
+ * Full: the least recently used goes, and is found in `numbers` alone. */
 BPF_TABLE("lru_hash", struct number, struct owners, takers, 4096);
 
 /* (namespace, number) -> signal_struct of the parent of one that was released by nobody who was seen: the call that did it may not have

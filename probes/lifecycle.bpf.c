@@ -121,10 +121,10 @@ static __always_inline void forget(u64 signal, struct process *process)
 #pragma unroll
     for (int i = 0; i < NS_LEVELS; i++) {
         struct number number = process->numbers[i];
-        struct owners *known = numbers.lookup(&number), *taken = 0;
+        struct owners *known = numbers.lookup(&number);
         if (known && known->now == signal)
             numbers.delete(&number);
-        taken = takers.lookup(&number); /* after `numbers` */
+        struct owners *taken = takers.lookup(&number); /* after `numbers` */
         if (taken && taken->now == signal)
             takers.delete(&number);
         known = owners_of(&number);
