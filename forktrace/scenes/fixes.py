@@ -39,6 +39,16 @@ PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36
 fork = multiprocessing.get_context("fork")
 
 
+@contextlib.contextmanager
+def held(number: signal.Signals) -> Iterator[None]:
+    """Let the signal wait until the block, or the function that this decorates, has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # not unblocked: a handler may run as another block begins
+
+
 class Consumer:
     """Takes messages as they arrive; `codes` is what it learned, by message."""
 
@@ -174,6 +184,7 @@ def sigchld_handler(consumer: Consumer) -> str:
     processes: dict[int, ForkProcess] = {}
     interruptions = 0
 
+    @held(signal.SIGCHLD)  # or the end of another child runs the handler in the midst of itself
     def reap(*_: object) -> None:
         nonlocal interruptions
         interruptions += 1
@@ -184,16 +195,6 @@ def sigchld_handler(consumer: Consumer) -> str:
         with held(signal.SIGCHLD):  # until the handler can know it
             processes[number] = consumer.start(number)
     return f"interrupted {interruptions} times"
-
-
-@contextlib.contextmanager
-def held(number: signal.Signals) -> Iterator[None]:
-    """Let the signal wait until the block has ended."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 
 def pool(consumer: Consumer) -> str:
@@ -314,7 +315,7 @@ def take(consumer: Consumer, running: dict[int, int]) -> None:
 
 def fork_handler(consumer: Consumer) -> str:
     running: dict[int, int] = {}
-    signal.signal(signal.SIGCHLD, lambda *_: take(consumer, running))
+    signal.signal(signal.SIGCHLD, held(signal.SIGCHLD)(lambda *_: take(consumer, running)))
     for number in consumer.messages():
         with held(signal.SIGCHLD):
             running[consumer.fork(number)] = number

@@ -341,6 +341,53 @@ def test_consumer_that_lost_its_topic() -> None:
     assert (done.stdout, done.stderr) == ("0.3\n", "forgot\n")
 
 
+INTERRUPTED = """
+import contextlib, multiprocessing.process, os, signal, sys, time
+sys.path.insert(0, {directory!r})
+import fixes
+
+wait, mask, fork = os.waitpid, signal.pthread_sigmask, os.fork
+alive, children, due = [], [], [signal.SIGCHLD]
+
+def waitpid(pid, options):  # who was alive ends before the next is asked for
+    for each in tuple(alive):
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, each, os.WEXITED | os.WNOWAIT)
+    ended = wait(pid, options)
+    if not ended[0]:
+        alive.append(pid)
+    return ended
+
+def pthread_sigmask(how, signals):  # the handler runs as the first start begins
+    before = mask(how, signals)
+    if how == signal.SIG_BLOCK and due:
+        due.pop()
+        signal.getsignal(signal.SIGCHLD)(signal.SIGCHLD, None)
+    return before
+
+def forked():  # the sixth child ends last
+    assert signal.SIGCHLD in mask(signal.SIG_BLOCK, ())
+    children.append(fork())
+    if children[5:] == [0]:
+        time.sleep(0.2)
+    return children[-1]
+
+multiprocessing.process._cleanup = lambda: None  # only handlers wait
+os.waitpid, signal.pthread_sigmask, os.fork = waitpid, pthread_sigmask, forked
+consumer = fixes.Consumer(1)
+fixes.{way}(consumer)
+print(*(code for _, code in sorted(consumer.codes.items())))
+"""
+
+
+@pytest.mark.parametrize("way", ["fork_handler", "sigchld_handler"])
+def test_handlers_are_not_interrupted_by_themselves(way: str) -> None:
+    """A child that ends while the handler runs for another one is learned of as well, and a start holds the handler off."""
+    program = INTERRUPTED.format(directory=str(scene("fixes").program.parent), way=way)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.stdout, done.stderr) == ("1 2 3 4 5 6 7\n", "")
+
+
 def test_consumer_is_told_to_stop_when_nobody_listens() -> None:
     """When the demo dies, the broker stops the consumer by a message and is gone itself."""
     pytest.importorskip("kafka", reason="kafka-python is missing")
