@@ -62,6 +62,7 @@ struct process {
     u32 exit_stack_status;
     u32 pid;
     u32 exit_signal;
+    u32 gave_up; /* the second of the last read of its memory that was given up, by second_of */
     u8 reaped;
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
     u8 adopter_disposition;
@@ -243,7 +244,10 @@ struct walk {
     u32 status;
     u32 most;
     u32 then; /* the program to go on with */
-    u32 tries; /* that came to nothing so far */
+    u32 rounds;      /* through the list of threads so far; here and not in registers, of which the verifier would follow each value, */
+    u32 faults;      /* and so the reads that failed so far, how many of them are too many, */
+    u32 most_faults;
+    s64 failed; /* and, if it is not 0, that one did in this round */
     s64 result; /* of the system call, for it */
     u32 call;
     u32 handles;     /* the process handles SIGCHLD: look for the frames of handlers */

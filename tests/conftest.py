@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, kill_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
-STATIC = {"first": ("-nostdlib", "-static")}
+OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}
 SCREEN = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 # Examples may take as long as a busy machine needs; in CI they are the same ones each time.
@@ -64,12 +64,12 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def workload(open_folder: Path) -> Callable[[str], str]:
-    """Compile tests/workloads/NAME.c once and return the path of the program."""
+    """Compile tests/workloads/NAME.c once and return the path of the program or library."""
 
     def build(name: str) -> str:
         program = open_folder / name
         if not program.exists():
-            options = STATIC.get(name, ("-pthread",))
+            options = OPTIONS.get(name, ("-pthread",))
             subprocess.run([*GCC, *options, "-o", program, WORKLOADS / f"{name}.c"], check=True)
         return str(program)
 

@@ -35,6 +35,7 @@ CASES = (
     *("many_lines", "libraries", "threads", "generations", "siblings", "programs", "endings", "imported", "other_version"),
     "no_stack",
 )
+AWAY = ("for a moment", "for good", "in the same second", "in the next second")
 
 
 class Witnessed:
@@ -245,3 +246,20 @@ def test_new_in_the_middle(places: Witnessed, name: str) -> None:
     assert is_stack(row, frames) or (pd.isna(row.stack) and row.stack_status == "no-runtime")
     (row,) = places.rows["fork", again["pid"]]
     assert is_stack(row, [Frame(*frame) for frame in again["frames"]])
+
+
+def test_memory_that_is_away(record: Callable[..., Recorded], workload: Callable[[str], str]) -> None:
+    """A page that is away for a moment is waited for, but for long at most once a second.
+
+    A machine that is so busy that no moment is short has none to compare.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs a second processor, to bring the page back while the first one waits")
+    recorded = record([sys.executable, str(WORKLOADS / "away.py"), workload("away")])
+    of_pid = recorded.table.set_index("pid")["reap_stack_status"]
+    found = {case: Counter(of_pid[line["pid"]] for line in recorded.of(case)) for case in AWAY}
+    assert all(set(statuses) <= {"ok", "read-fault"} for statuses in found.values()), found
+    assert set(found["for good"]) == {"read-fault"}
+    for case in ("for a moment", "in the next second"):
+        assert found[case]["ok"] >= found[case]["read-fault"], found
+    assert found["in the same second"]["read-fault"] >= found["in the same second"]["ok"], found
