@@ -195,29 +195,23 @@ static __always_inline void find_frame(struct walk *walk, struct interpreter *py
         }
         id = 0;
         walk->failed |= READ_USER(id, thread + python->thread_id);
-        if (id == own)
-            break;
-        walk->failed |= READ_USER(thread, thread + python->thread_next);
-    }
-    if (!thread || id != own) {
-        walk->status = walk->failed ? READ_FAULT : STACK_LOST;
-        return;
-    }
-    walk->is_main = !interpreter; /* none comes after: new ones are put first */
-    walk->status = READ_FAULT;
-#pragma nounroll
-    for (int i = 0; i <= FAULTS; i++) {
+        if (id != own) {
+            walk->failed |= READ_USER(thread, thread + python->thread_next);
+            continue;
+        }
         walk->failed = READ_USER(frame, thread + python->thread_frame);
         if (!walk->failed && python->has_cframe)
             walk->failed = READ_USER(frame, frame + python->cframe_frame);
         if (!walk->failed) {
+            walk->is_main = !interpreter; /* none comes after: new ones are put first */
             walk->status = NO_THREAD_STATE; /* until there is a frame */
             walk->frame = frame;
             return;
         }
         if (walk->faults++ >= walk->most_faults)
-            return;
+            break;
     }
+    walk->status = walk->failed ? READ_FAULT : STACK_LOST;
 }
 
 static __always_inline u64 mix(u64 mixed, u64 word)
