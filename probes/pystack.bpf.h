@@ -13,8 +13,8 @@
 #define FRAMES_A_CALL 34 /* 31 calls of walk_frames, and one each of find_frame and the second half: the kernel's limit is 33 */
 #define THREADS_LOOKED_AT 512
 #define ROUNDS 8 /* through the list of threads */
-/* A page that a fork shares is away while another thread gets a copy of its own: of 830,000 walks of a program that forks in six threads
- * 11 met more than 8 faults, one of them 38, in 84 us. So many take about 0.4 ms; where that was in vain, fewer do for a second. */
+/* A page that a fork shares is away while another thread gets a copy of its own: of 790,000 walks at forks and waits of six threads
+ * 12 met 8 faults or more, one of them 37, in 84 us. So many take about 0.4 ms; where that was in vain, fewer do for a second. */
 #define FAULTS 256
 #define FEW_FAULTS 8
 #define BLOCK_BYTES 128
@@ -596,7 +596,7 @@ static __always_inline void finish_walk(int walker, struct walk *walk)
 }
 
 /* One step of the walk: to the first frame, or some frames on. */
-static __always_inline struct walk *step(int walker, int to_first)
+static __always_inline struct walk *step(int walker, enum program now)
 {
     struct walk *walk = walk_of(walker);
     u64 signal = signal_of(bpf_get_current_task());
@@ -604,7 +604,7 @@ static __always_inline struct walk *step(int walker, int to_first)
     struct interpreter *python = process ? interpreter_of(process) : 0;
     if (!walk || !python)
         return walk;
-    if (to_first)
+    if (now == FIND_FRAME)
         find_frame(walk, python);
     else
         walk_frames(walker, walk, python);
@@ -615,7 +615,7 @@ static __always_inline struct walk *step(int walker, int to_first)
 
 int raw_find_frame(struct bpf_raw_tracepoint_args *ctx)
 {
-    struct walk *walk = step(RAW, 1);
+    struct walk *walk = step(RAW, FIND_FRAME);
     if (!walk)
         return 0;
     if (walk->frame)
@@ -626,7 +626,7 @@ int raw_find_frame(struct bpf_raw_tracepoint_args *ctx)
 
 int raw_walk_frames(struct bpf_raw_tracepoint_args *ctx)
 {
-    struct walk *walk = step(RAW, 0);
+    struct walk *walk = step(RAW, WALK_FRAMES);
     if (!walk)
         return 0;
     if (walk->frame && walk->count < walk->most)
@@ -638,7 +638,7 @@ int raw_walk_frames(struct bpf_raw_tracepoint_args *ctx)
 
 int sys_find_frame(void *ctx)
 {
-    struct walk *walk = step(SYSCALL, 1);
+    struct walk *walk = step(SYSCALL, FIND_FRAME);
     if (!walk)
         return 0;
     if (walk->frame)
@@ -649,7 +649,7 @@ int sys_find_frame(void *ctx)
 
 int sys_walk_frames(void *ctx)
 {
-    struct walk *walk = step(SYSCALL, 0);
+    struct walk *walk = step(SYSCALL, WALK_FRAMES);
     if (!walk)
         return 0;
     if (walk->frame && walk->count < walk->most)

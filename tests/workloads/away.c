@@ -44,8 +44,7 @@ static int start_elsewhere(pthread_t *thread)
         return -1;
     CPU_CLR(own, &others);
     pthread_attr_init(&attributes);
-    if (CPU_COUNT(&others)) /* else they take turns, and the memory is away for long */
-        pthread_attr_setaffinity_np(&attributes, sizeof others, &others);
+    pthread_attr_setaffinity_np(&attributes, sizeof others, &others); /* on one they would take turns: the memory is away for long */
     return pthread_create(thread, &attributes, bring_back, NULL);
 }
 
