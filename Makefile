@@ -9,7 +9,7 @@ BIN := .venv/bin
 COUNT := 10000
 SEED := 1
 
-.PHONY: help setup system demo test test-kafka test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-kafka test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,9 @@ test-crashes: setup ## kill a hundred recorders at random moments, ten of them f
 
 soak: setup ## ten minutes of mixed forks at full speed: no loss, flat memory; needs root
 	$(SUDO) $(BIN)/python tests/soak.py $(or $(SECONDS),600)
+
+object: setup ## compile the probes with bcc into probes/probes.object; needs root, after any change of probes/
+	$(SUDO) $(BIN)/python -m forktrace.kernel.compile
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 from slowdown import OURS, WITHOUT, WORKLOADS, interpreters, row, shown, tracers
 
-from forktrace.live.bpf import MACHINES
+from forktrace.kernel.machine import this_machine
 from forktrace.trace import stream
 
 STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -46,7 +46,7 @@ def statistics_on() -> Iterator[None]:
 def bpf(command: int, identity: int) -> tuple[int, int]:
     """Call bpf(2) with the id of a program; return its result, and the next id."""
     attributes = ctypes.create_string_buffer(struct.pack("<III", identity, 0, 0), 12)
-    result = ctypes.CDLL(None, use_errno=True).syscall(MACHINES["x86_64"]["calls"]["BPF"], command, attributes, 12)
+    result = ctypes.CDLL(None, use_errno=True).syscall(this_machine().calls["BPF"], command, attributes, 12)
     return result, struct.unpack("<III", attributes.raw)[1]
 
 

@@ -10,10 +10,10 @@
 #define EXIT_DEAD 0x10
 
 /* Number in the recorder's PID namespace -> 1: to be followed, and what descends from it; 0: never. User space sets and removes. */
-BPF_HASH(wanted, u32, u8, 16384);
+BPF_HASH(wanted, u32, u8, WANTED);
 
 /* Number -> the libpython that this process has mapped already. User space sets and removes. */
-BPF_HASH(mapped, u32, struct mapping, 65536);
+BPF_HASH(mapped, u32, struct mapping, MAPPED);
 
 static __always_inline void note_library(struct process *process)
 {
@@ -46,7 +46,7 @@ static __always_inline int settle(struct process *process, u64 task)
 }
 
 /* current is the recorder, under rcu_read_lock: what is released now is freed later. ctx: the iterator's meta, the task or 0. */
-int bpf_iter__task(u64 *ctx)
+int on_task(u64 *ctx)
 {
     u64 task = 0, leader = 0, parent = 0;
     u32 state = 0, exit_state = 0, pid = 0;
@@ -75,15 +75,21 @@ int bpf_iter__task(u64 *ctx)
             pass->pending++;
             return 0;
         }
-        process = join_in(task, ATTACHED);
-        if (!process)
+        u64 slot = claim();
+        struct work *work = work_of(slot);
+        if (slot == SLOTS || !work) {
+            pass->pending++;
+            return 0;
+        }
+        u64 is_new = join_in(work, slot, task, ATTACHED);
+        give_back(work);
+        process = followed.lookup(&signal);
+        if (!is_new || !process)
             return 0;
         pass->added++;
-#if STACKS
         u64 program = process->program;
-        if (program && !interpreters.lookup(&program))
+        if (STACKS && program && !interpreters.lookup(&program))
             ask_about(program, process->pid, 0);
-#endif
     }
     note_library(process);
     if (!settle(process, task))

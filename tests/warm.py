@@ -14,20 +14,21 @@ from typing import Any
 
 # All that a recording needs is imported here, not in every child.
 from forktrace import cli
-from forktrace.live import attach, bpf, joining, launch, output, places, recorder, records, sources, stacks  # noqa: F401
+from forktrace.kernel import probes
+from forktrace.live import attach, joining, launch, output, places, recorder, records, sources, stacks  # noqa: F401
 
 FREED_S = 5  # that the kernel takes to free the last process, which is an event of its own
 
 
 def main() -> None:
     """Serve."""
-    warm = bpf.Probes()
+    warm = probes.Probes()
 
-    def compiled(*, meanwhile: Any, **_: Any) -> bpf.Probes:
+    def compiled(*, meanwhile: Any, **_: Any) -> probes.Probes:
         meanwhile()
         return warm
 
-    bpf.Probes = compiled  # type: ignore[assignment, misc]
+    probes.Probes = compiled  # type: ignore[assignment, misc]
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()
@@ -47,7 +48,7 @@ def main() -> None:
             warm._followed.delete(signal)
         warm.read()
         warm.questions()
-        for place in range(len(bpf.LOSSES)):
+        for place in range(len(probes.LOSSES)):
             warm._losses.set(place, 0)
 
 

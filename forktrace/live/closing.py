@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from forktrace.live.maps import Records
+from forktrace.kernel.bpf_maps import Records
 from forktrace.live.procfs import Proc
 from forktrace.trace import events
 from forktrace.trace.events import CALLS, DISPOSITIONS

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from forktrace.errors import MachineLacks, PermissionMissing
-from forktrace.live import bccloader, capabilities, elevation
+from forktrace.kernel import bccloader
+from forktrace.live import capabilities, elevation
 
 _SECURE_PATH: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # Debian's sudoers
 _OLDEST_KERNEL: Final = (5, 8)  # the BPF ring buffer

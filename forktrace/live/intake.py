@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from forktrace.live.bpf import Probes
+from forktrace.kernel.bpf_maps import Records
+from forktrace.kernel.probes import Probes
 from forktrace.live.closing import Closing, identity, unseen_reap, vanished
 from forktrace.live.header import clock_offset_ns
 from forktrace.live.joining import Joining
-from forktrace.live.maps import Records
 from forktrace.live.output import Output
 from forktrace.live.places import Places
 from forktrace.live.procfs import Proc, kernel_boottime_ns, read_argv, read_cgroup

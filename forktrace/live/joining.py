@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from forktrace.live.bpf import Probes
+from forktrace.kernel.bpf_maps import Records
+from forktrace.kernel.probes import Probes
 from forktrace.live.closing import identity
-from forktrace.live.maps import Records
 from forktrace.live.procfs import Proc, Stat, TaskClocks, cgroup_pids
 from forktrace.live.records import MOMENTS
 from forktrace.live.registry import Registry, library_of

@@ -12,7 +12,7 @@ from forktrace.errors import PermissionMissing
 from forktrace.live.procfs import TICK_NS, Proc
 
 if TYPE_CHECKING:
-    from forktrace.live.maps import Records
+    from forktrace.kernel.bpf_maps import Records
 
 
 class Ownership:

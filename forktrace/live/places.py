@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from forktrace.live.maps import Records
+from forktrace.kernel.bpf_maps import Records
 from forktrace.live.records import NONE
 from forktrace.live.stacks import LOST, Stacks
 from forktrace.trace import events

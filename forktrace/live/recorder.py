@@ -72,8 +72,8 @@ class Recorder:
 
     def run(self) -> None:
         """Arm, follow, record, close."""
-        self._channel.say("live", text="compiling probes")
-        from forktrace.live.bpf import Probes  # all now: it may be that the user cannot read these files
+        self._channel.say("live", text="loading probes")
+        from forktrace.kernel.probes import Probes  # all now: it may be that the user cannot read these files
         from forktrace.live.intake import Intake
         from forktrace.live.joining import Joining
         from forktrace.live.output import Output

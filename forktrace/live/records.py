@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from forktrace.live.bpf import EVENTS, RING_KINDS
-from forktrace.live.layout import layouts
-from forktrace.live.maps import BUSY, DISCARDED, Records, record_words
+from forktrace.kernel.bpf_maps import BUSY, DISCARDED, Records, record_words
+from forktrace.kernel.layout import layouts
+from forktrace.kernel.probes import EVENTS, RING_KINDS
 from forktrace.live.stacks import Stacks
 from forktrace.trace.batches import Column
 from forktrace.trace.events import FOUND_DEAD, KINDS, ORIGINS

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from forktrace.live.layout import layouts
+from forktrace.kernel.layout import layouts
 from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import HANDLER, Frame, fold
 from forktrace.trace.waitstatus import signal_name

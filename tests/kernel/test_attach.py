@@ -38,7 +38,7 @@ RECORD = np.dtype([("before_ns", "<i8"), ("after_ns", "<i8"), ("pid", "<i4"), ("
 # Attaches to one storm after another, as the recorder does it, and writes who is followed since.
 PROGRAM = """
 import os, subprocess, sys, time
-from forktrace.live.bpf import Probes
+from forktrace.kernel.probes import Probes
 from forktrace.live.joining import Joining
 from forktrace.live.registry import Registry
 from forktrace.live.records import split

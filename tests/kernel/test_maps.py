@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
-import struct
 
 import numpy as np
 import pytest
 
 from forktrace.errors import ForktraceError
-from forktrace.live.bpf import MACHINES
-from forktrace.live.maps import Map
+from forktrace.kernel.bpf import create_map
+from forktrace.kernel.bpf_maps import Map
+from forktrace.kernel.objects import MapSpec
 
 pytestmark = pytest.mark.root
 
-BPF_MAP_CREATE, BPF_MAP_TYPE_HASH = 0, 1
+BPF_MAP_TYPE_HASH = 1
 
 
 def test_entries() -> None:
     """What is set is there, what is deleted is not; to delete what is not there is no error, to set too much is."""
-    call = MACHINES[platform.machine()]["calls"]["BPF"]
-    attributes = ctypes.create_string_buffer(struct.pack("<5I", BPF_MAP_TYPE_HASH, 8, 4, 3, 0) + bytes(100))
-    descriptor = ctypes.CDLL(None).syscall(call, BPF_MAP_CREATE, attributes, len(attributes))
-    assert descriptor >= 0
-    made = Map(descriptor, "<u8", "<u4", 3, call)
+    descriptor = create_map(MapSpec("entries", BPF_MAP_TYPE_HASH, 8, 4, 3, 0), 3)
+    made = Map(descriptor, "<u8", "<u4", 3)
     for key in (5, 6, 7):
         made.set(key, 10 * key)
     with pytest.raises(ForktraceError, match="cannot be written"):

@@ -23,7 +23,7 @@ from recorded import (
     wait_until,
 )
 
-from forktrace.live.btf import Btf
+from forktrace.kernel.btf import Btf
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare, of util-linux")]
 

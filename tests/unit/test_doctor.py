@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from forktrace.cli import cli
 from forktrace.errors import MachineLacks
-from forktrace.live import bccloader, doctor, elevation
+from forktrace.kernel import bccloader
+from forktrace.live import doctor, elevation
 from forktrace.live.doctor import Finding
 
 ROOT_STATUS = "Name:\tpython3\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n"

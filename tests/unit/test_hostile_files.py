@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from test_pythons import debug_offsets
 
+from forktrace.kernel.layout import layouts
 from forktrace.live import sources
-from forktrace.live.layout import layouts
 from forktrace.live.pythons import Interpreter, Unsupported, describe
 from forktrace.live.sources import open_regular
 

@@ -13,8 +13,8 @@ from test_records import NOT_PYTHON, record
 from test_walked_stacks import code_record, fresh, stack_record, texts
 from traces import HEADER
 
+from forktrace.kernel.layout import layouts
 from forktrace.live import stacks as stacks_module
-from forktrace.live.layout import layouts
 from forktrace.live.records import columns_of, in_parts, pieces, split
 from forktrace.live.stacks import TEXT_MOST, Code, Stacks
 from forktrace.trace import events, frames, stream

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from test_walked_stacks import code_record, fresh, stack_record
 
-from forktrace.live.layout import layouts
+from forktrace.kernel.layout import layouts
 from forktrace.live.places import Places
 from forktrace.trace.events import STACK_STATUSES
 

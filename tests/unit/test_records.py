@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forktrace.live.bpf import EVENTS, LOSSES, RING_KINDS
-from forktrace.live.layout import enums, layouts, probe_directory, structs
-from forktrace.live.maps import BUSY, DISCARDED, Ring, record_words
+from forktrace.kernel.bpf_maps import BUSY, DISCARDED, Ring, record_words
+from forktrace.kernel.layout import enums, layouts, probe_directory, structs
+from forktrace.kernel.probes import EVENTS, LOSSES, RING_KINDS
 from forktrace.live.records import columns_of, cpu_times, layout, split
 from forktrace.live.stacks import Code, Stacks
 from forktrace.trace import events

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from forktrace.live.maps import Ring
+from forktrace.kernel.bpf_maps import Ring
 
 SIZE = 64 << 10
 STEP = 248  # empty records, 31 headers: the position takes a carry over two bytes every few hundred reads

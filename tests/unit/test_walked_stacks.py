@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forktrace.live.layout import layouts
+from forktrace.kernel.layout import layouts
 from forktrace.live.stacks import Code, Stacks
 from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import Frame

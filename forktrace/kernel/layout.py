@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-HEADERS: Final = ("events.h", "common.bpf.h")
+HEADERS: Final = ("events.h", "process_table.bpf.h")
 _FIELD: Final = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
 _BASE: Final = {"u8": "u1", "u32": "<u4", "u64": "<u8", "s32": "<i4", "s64": "<i8"}
 
@@ -28,13 +28,20 @@ def layouts() -> Mapping[str, np.dtype[Any]]:
 
 
 def structs(header: str) -> dict[str, np.dtype[Any]]:
-    """Return the numpy type of every struct in the text of a C header, laid out as C lays it out."""
+    """Return the numpy type of every struct in the text of a C header, laid out as C lays it out.
+
+    Raises:
+        ValueError: a line is no field of a kind that is known.
+    """
     text = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
     sizes = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)$", text, flags=re.MULTILINE)}
     found: dict[str, np.dtype[Any]] = {}
-    for name, body in re.findall(r"struct (\w+) \{(.*?)\n\};", text, flags=re.DOTALL):
+    for name, body in re.findall(r"^struct (\w+) \{(.*?)\n\};", text, flags=re.DOTALL | re.MULTILINE):
         fields: list[Any] = []
-        for kind, field, length in _FIELD.findall(body):
+        for line in filter(None, map(str.strip, body.splitlines())):
+            if not (read := _FIELD.fullmatch(line)):
+                raise ValueError(f"struct {name}: {line!r} is not understood")
+            kind, field, length = read.groups()
             count = int(sizes.get(length, length or 0))
             if kind == "char":
                 fields.append((field, f"S{count}"))

@@ -1,9 +1,10 @@
-"""Mounts tracefs where it is not mounted, for one process alone."""
+"""Mounts tracefs where it is not mounted, for one process alone; and looks up tracepoints in it."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 from typing import Final
 
 from forktrace.errors import MachineLacks
@@ -29,3 +30,11 @@ def mount_tracefs() -> None:
     ):
         reason = os.strerror(ctypes.get_errno())
         raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
+
+
+def tracepoint_number(group: str, name: str) -> int | None:
+    """Return the number by which perf_event_open(2) knows a tracepoint; None: this kernel has none of that name."""
+    try:
+        return int(Path(f"{TRACEFS}/events/{group}/{name}/id").read_text())
+    except FileNotFoundError:
+        return None

@@ -1,33 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * What all probes share: the maps, and how to name a process. Member offsets (task_pid, signal_live, ...) are macros from the
- * running kernel's BTF, machine facts (SYSCALL_WAIT4, REG_ARG0, ...) come from the table in forktrace/live/bpf.py.
- * A kernel object is held as its address in a u64 and read with bpf_probe_read_kernel, so that BCC rewrites nothing here.
+ * Who is followed: the table of processes, their numbers in each PID namespace, and how a process is named in a record.
  */
-#ifndef __always_inline
-#define __always_inline inline __attribute__((always_inline))
-#endif
-
-#define READ(into, address) bpf_probe_read_kernel(&(into), sizeof(into), (void *)(address))
-#define READ_USER(into, address) read_user(&(into), sizeof(into), (void *)(address))
-
-/* bpf_probe_read_user by another name: at each place where BCC finds that one, it sorts all symbols of the kernel, for 60 ms. */
-static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
-
-#define MAX_ERRNO 4095
-
-#define KEEP_APART() asm volatile("" ::: "memory")
-
-#define CLONE_THREAD 0x00010000
-#define PF_EXITING 0x00000004
-#define SIGNAL_GROUP_EXIT 0x00000004
-#define SIGCHLD 17
-#define SA_NOCLDWAIT 2
-#define PIDTYPE_TGID 1
 #define IMAGES 3
 #define FOR_EVER 0xffffffffffffffffULL
-#define WAKE_UP 2   /* BPF_RB_FORCE_WAKEUP: user space must act before the process gets far */
-#define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: user space looks on a timer; a wake-up costs the target 6 to 17 us */
 
 struct number {
     u32 ns; /* inode number of the PID namespace */
@@ -49,7 +25,7 @@ struct process {
     u64 parent;    /* signal_struct of the real parent at exit or at the last handing over */
     struct who parent_name;
     struct who adopter_name; /* who inherited its children, set at exit */
-    u64 handed_ns;           /* its parent died after its exit and leaves it to the heir, who was not told yet; 0: no */
+    u64 handed_ns;           /* its parent died after its exit; the adopter is not notified yet: time of the parent's exit; 0: no */
     struct who heir_name;
     u64 empty_waits; /* wait calls for this very child that came back empty */
     struct number numbers[NS_LEVELS];
@@ -76,7 +52,7 @@ struct process {
 /* signal_struct -> a followed process. That address is shared by all threads and survives an exec from any of them; a pid does
  * neither, and is reused before the old owner is freed. Set at fork, removed when the leader's task is freed.
  * Map full: the child is not followed, and counted in losses[PROCESSES_UNFOLLOWED]. */
-BPF_HASH(followed, u64, struct process, 65536);
+BPF_HASH(followed, u64, struct process, FOLLOWED);
 
 /* signal_structs. A number is free for another process once its owner is released, which a wait call does before it says which one. */
 struct owners {
@@ -87,22 +63,13 @@ struct owners {
 /* (namespace, number) -> whose it is, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
  * Set at fork, removed with the process unless the number has a new owner. Full:
  * losses[NUMBERS_UNKNOWN], and its reap may be one that nobody was seen to do. */
-BPF_HASH(numbers, struct number, struct owners, 131072);
+BPF_HASH(numbers, struct number, struct owners, NUMBERS);
 
 /* The same, of those that got a number whose former owner is still known. That one removes its entry of `numbers` in two steps, looking
  * whose it is and deleting it; if another processor gives the number away between the two, the new owner's is deleted and only this
  * one stays. Both cannot go: the remover holds off RCU, so until it is through nobody who came later is freed.
  * Full: the least recently used goes, and is found in `numbers` alone. */
 BPF_TABLE("lru_hash", struct number, struct owners, takers, 4096);
-
-/* (namespace, number) -> signal_struct of the parent of one that was released by nobody who was seen: the call that did it may not have
- * come back yet, on a machine where that takes longer than the kernel's grace period. Full: the least recently used goes, and that
- * call is no reap. */
-BPF_TABLE("lru_hash", struct number, u64, released, 1024);
-
-/* place -> wait calls that came back without a child. User space reads it, and removes the places of processes that are gone.
- * Map full: losses[WAIT_PLACES]. */
-BPF_HASH(wait_totals, struct wait_place, u64, 16384);
 
 struct settings {
     struct number target; /* follow this process from its next exec on; nr 0: nobody yet */
@@ -225,72 +192,11 @@ static __always_inline void name_thread(struct who *who, u64 task)
     who->tid = number_at(thread_pid_of(task), recorder_level());
 }
 
-#define CANDIDATES 3
-
-/* The stack of the thread that is acting: walked before the event is reported, since tail calls do not come back. */
-struct walk {
-    u64 time_ns; /* of the event */
-    u64 stack;   /* mixes the frames; in the end the id */
-    u64 frame;   /* address of the next frame to read */
-    u64 runtime;
-    u64 code; /* of the frame before, and its key: a function that calls itself is not read again, */
-    u64 key;
-    u64 path; /* nor is a path that the frame before had, too */
-    u64 path_key;
-    struct image images[IMAGES]; /* of the process */
-    u32 image;                   /* the one that knew the code before */
-    u32 is_main;                 /* it is the main interpreter's thread */
-    u32 count;
-    u32 status;
-    u32 most;
-    u32 then; /* the program to go on with */
-    u32 rounds;      /* through the list of threads so far; here and not in registers, of which the verifier would follow each value, */
-    u32 faults;      /* and so the reads that failed so far, how many of them are too many, */
-    u32 most_faults;
-    s64 failed; /* and, if it is not 0, that one did in this round */
-    s64 result; /* of the system call, for it */
-    u32 call;
-    u32 handles;     /* the process handles SIGCHLD: look for the frames of handlers */
-    u32 handler;     /* the place in the stack of one that may be, */
-    u32 numbers[CANDIDATES]; /* the signals that it may have been called for, */
-    u64 interrupted[CANDIDATES]; /* and the frames that it then interrupted */
-};
-
-/* `walk` 0: no stack was asked for. */
-static __always_inline void begin(struct head *head, u32 kind, struct process *process, struct walk *walk)
-{
-    head->time_ns = walk ? walk->time_ns : bpf_ktime_get_boot_ns();
-    head->kind = kind;
-    head->stack = walk ? walk->stack : 0;
-    head->stack_status = walk ? walk->status : NONE;
-    head->process.pid = process ? process->pid : 0;
-    head->process.start_ns = process ? process->start_ns : 0;
-    head->process.tid = 0;
-}
-
 static __always_inline void nobody(struct who *who)
 {
     who->start_ns = 0;
     who->pid = 0;
     who->tid = 0;
-}
-
-/* The saved user registers of a task inside the system call `wanted` (0: any that makes a process), 0 when they are not found.
- * They lie at the top of its kernel stack, 16 bytes lower on a kernel with FRED (x86: commit "x86/ptrace: Add FRED additional
- * information to the pt_regs structure", 6.9); the system call number tells which. */
-static __always_inline u64 registers_in(u64 task, u32 wanted)
-{
-    u64 stack = 0, nr = 0;
-    READ(stack, task + task_stack);
-#pragma unroll
-    for (int padding = 0; padding <= 16; padding += 16) {
-        u64 regs = stack + STACK_BYTES - pt_regs_sizeof - padding;
-        READ(nr, regs + REG_NR);
-        if (wanted ? nr == wanted
-                   : nr == SYSCALL_CLONE || nr == SYSCALL_CLONE3 || nr == SYSCALL_FORK || nr == SYSCALL_VFORK)
-            return regs;
-    }
-    return 0;
 }
 
 /* Of SIGCHLD or another signal, in the process of a task. */
@@ -324,6 +230,8 @@ static __always_inline void note_parent(struct process *process, u64 task)
 static __always_inline u64 cgroup_of(u64 task)
 {
     u64 set = 0, cgroup = 0, node = 0, id = 0;
+    if (!HAS_CGROUPS)
+        return 0;
     READ(set, task + task_cgroups);
     READ(cgroup, set + css_set_dfl_cgrp);
     READ(node, cgroup + cgroup_kn);
@@ -357,4 +265,23 @@ static __always_inline u64 leader_of(u64 signal)
         return 0;
     u64 task = node - task_pid_links - 2 * sizeof(void *) * PIDTYPE_TGID;
     return signal_of(task) == signal ? task : 0;
+}
+
+/* The saved user registers of a task inside the system call `wanted` (0: any that makes a process), 0 when they are not found.
+ * They lie at the top of its kernel stack, 16 bytes lower on a kernel with FRED (x86: commit "x86/ptrace: Add FRED additional
+ * information to the pt_regs structure", 6.9); the system call number tells which. It has 32 bits: on arm64 others lie behind it. */
+static __always_inline u64 registers_in(u64 task, u64 wanted)
+{
+    u64 stack = 0;
+    u32 nr = 0;
+    READ(stack, task + task_stack);
+#pragma unroll
+    for (int padding = 0; padding <= 16; padding += 16) {
+        u64 regs = stack + STACK_BYTES - pt_regs_sizeof - padding;
+        READ(nr, regs + REG_NR);
+        if (wanted ? nr == wanted
+                   : nr == SYSCALL_CLONE || nr == SYSCALL_CLONE3 || nr == SYSCALL_FORK || nr == SYSCALL_VFORK)
+            return regs;
+    }
+    return 0;
 }

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forktrace.errors import ForktraceError
+from forktrace.kernel.bpf import TRACE_ITERATOR, call
 
 Records = npt.NDArray[np.void]
 
@@ -22,19 +23,15 @@ DISCARDED: Final = 1 << 30
 
 # enum bpf_cmd; batches since Linux 5.6, iterators since 5.8
 _UPDATE, _DELETE, _LOOKUP_BATCH, _LINK_CREATE, _ITER_CREATE = 2, 3, 24, 28, 33
-_TRACE_ITER: Final = 28  # enum bpf_attach_type
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Map:
     """A hash or an array in the kernel, by its descriptor; keys and values are numpy records as in the probes."""
 
-    def __init__(self, descriptor: int, key: npt.DTypeLike, value: npt.DTypeLike, entries: int, bpf_call: int) -> None:
+    def __init__(self, descriptor: int, key: npt.DTypeLike, value: npt.DTypeLike, entries: int) -> None:
         self._descriptor = descriptor
         self._keys = np.zeros(entries, key)
         self._values = np.zeros(entries, value)
-        self._call = bpf_call
 
     @property
     def value_type(self) -> np.dtype[Any]:
@@ -52,8 +49,11 @@ class Map:
         keys, values = self._keys.ctypes.data, self._values.ctypes.data
         size, place = len(self._keys), ctypes.addressof(position)
         struct.pack_into("<QQQQIIQQ", attributes, 0, 0, place, keys, values, size, self._descriptor, 0, 0)
-        if _bpf(self._call, _LOOKUP_BATCH, attributes) < 0 and ctypes.get_errno() != errno.ENOENT:  # ENOENT: that was all
-            raise ForktraceError(f"a BPF map cannot be read: {os.strerror(ctypes.get_errno())}")
+        try:
+            call(_LOOKUP_BATCH, attributes)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # that was all
+                raise ForktraceError(f"a BPF map cannot be read: {error.strerror}") from error
         (found,) = struct.unpack_from("<I", attributes, 32)
         return self._keys[:found].copy(), self._values[:found].copy()
 
@@ -69,8 +69,11 @@ class Map:
     def _element(self, command: int, key: Any, value_address: int) -> None:
         wanted = np.array(key, self._keys.dtype)
         attributes = bytearray(struct.pack("<IIQQQ", self._descriptor, 0, wanted.ctypes.data, value_address, 0))
-        if _bpf(self._call, command, attributes) < 0 and ctypes.get_errno() != errno.ENOENT:
-            raise ForktraceError(f"a BPF map cannot be written: {os.strerror(ctypes.get_errno())}")
+        try:
+            call(command, attributes)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise ForktraceError(f"a BPF map cannot be written: {error.strerror}") from error
 
 
 class TaskIterator:
@@ -80,9 +83,8 @@ class TaskIterator:
         ForktraceError: the kernel refuses.
     """
 
-    def __init__(self, program: int, bpf_call: int) -> None:
-        self._call = bpf_call
-        self._link = self._made(_LINK_CREATE, struct.pack("<IIII", program, 0, _TRACE_ITER, 0))
+    def __init__(self, program: int) -> None:
+        self._link = self._made(_LINK_CREATE, struct.pack("<IIII", program, 0, TRACE_ITERATOR, 0))
 
     def run(self) -> None:
         """Call the program for each."""
@@ -94,16 +96,10 @@ class TaskIterator:
         os.close(self._link)
 
     def _made(self, command: int, attributes: bytes) -> int:
-        descriptor = _bpf(self._call, command, bytearray(attributes.ljust(56, b"\0")))
-        if descriptor < 0:
-            raise ForktraceError(f"the tasks of this machine cannot be iterated: {os.strerror(ctypes.get_errno())}")
-        return descriptor
-
-
-def _bpf(call: int, command: int, attributes: bytearray) -> int:
-    """Call bpf(2) and return its result, -1 for an error; the kernel writes its answer into `attributes`."""
-    buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
-    return int(_libc.syscall(call, command, ctypes.byref(buffer), len(attributes)))
+        try:
+            return call(command, bytearray(attributes.ljust(56, b"\0")))
+        except OSError as error:
+            raise ForktraceError(f"the tasks of this machine cannot be iterated: {error.strerror}") from error
 
 
 class Ring:

@@ -20,20 +20,29 @@ _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST, _
 )
 _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(15, 20)
 _HEADER_BYTES = 12
-_FIXED_TAIL = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
-_TAIL_PER_MEMBER = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
+# By kind: the bytes for each member behind the header; or, without members, those of all.
+_TAILS = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
+_TAIL_PER_MEMBER = [_TAILS.get(kind, 0) for kind in range(32)]
+_FIXED_BYTES = [_HEADER_BYTES + {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}.get(kind, 0) for kind in range(32)]
+_SIGNED, _BOOL = 1, 4  # encodings of an int
 _TRANSPARENT = {_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG}
 
+_word = struct.Struct("<I").unpack_from
 _two_words = struct.Struct("<II").unpack_from
 _three_words = struct.Struct("<III").unpack_from
 
 
 class Member(NamedTuple):
-    """Where a member lies: bytes from the start of its struct; for a bit-field also its first bit and its width in bits."""
+    """Where a member lies: bytes from the start of its struct; for a bit-field also its first bit and its width in bits.
+
+    `bytes` is its size, `type` the number of its type.
+    """
 
     offset: int
     bit: int
     bits: int
+    bytes: int
+    type: int = 0
 
 
 class Btf:
@@ -58,66 +67,73 @@ class Btf:
         self._types_end = self._types + type_bytes
         self._strings = header + string_at
         self._strings_end = self._strings + string_bytes
-        self._at = self._positions()
+        self._structs: dict[int, dict[str, Member]] = {}
+        self._read_types()
 
     def members(self, name: str) -> dict[str, Member]:
         """Return every named member of struct or union `name`, those of anonymous members included; {} if there is none."""
-        at = self._find(name, (_STRUCT, _UNION))
-        return dict(self._members(at, 0)) if at else {}
+        return self.members_at(self._find(name, (_STRUCT, _UNION)))
+
+    def members_at(self, type_id: int) -> dict[str, Member]:
+        """Return the same of the struct or union that a member is; {} for one that is none."""
+        if type_id not in self._structs:
+            at = self._strip(type_id)
+            self._structs[type_id] = dict(self._members(at, 0)) if at and self._kind(at) in (_STRUCT, _UNION) else {}
+        return self._structs[type_id]
 
     def size(self, name: str) -> int:
         """Return the bytes of struct `name`, 0 if there is none."""
-        at = self._find(name, (_STRUCT, _UNION))
-        return _three_words(self._data, at)[2] if at else 0
+        return self._bytes(self._find(name, (_STRUCT, _UNION)))
 
     def tracepoint(self, name: str) -> tuple[str, ...] | None:
-        """Return the argument types of a raw tracepoint, `("struct task_struct *", "u64")`; None: this kernel has none."""
-        at = self._find(f"btf_trace_{name}", (_TYPEDEF,))
-        if not at:
+        """Return the argument types of a raw tracepoint, `("struct task_struct *", "u64")`; None: this kernel has none.
+
+        Numbers are spelled by sign and bits whatever typedefs they have, which change from kernel to kernel.
+        """
+        number = self._find(f"btf_trace_{name}", (_TYPEDEF,))
+        if not number:
             return None
-        pointer = self._at[_three_words(self._data, at)[2]]
+        pointer = self._at[_three_words(self._data, self._at[number])[2]]
         proto = self._at[_three_words(self._data, pointer)[2]]
         count = _two_words(self._data, proto)[1] & 0xFFFF
         types = [_two_words(self._data, proto + _HEADER_BYTES + 8 * i)[1] for i in range(1, count)]
         return tuple(self._spell(one) for one in types)
 
+    def function(self, name: str) -> int:
+        """Return the number of a function among the types, 0 if there is none."""
+        return self._find(name, (_FUNC,))
+
     def enumerator(self, enum: str, name: str) -> int | None:
         """Return the value of `name` in `enum`, None when the kernel was built without it."""
-        at = self._find(enum, (_ENUM,))
-        if not at:
+        number = self._find(enum, (_ENUM,))
+        if not number:
             return None
+        at = self._at[number]
         for i in range(_two_words(self._data, at)[1] & 0xFFFF):
             string, value = _two_words(self._data, at + _HEADER_BYTES + 8 * i)
             if self._name(string) == name:
                 return int(value)
         return None
 
-    def _positions(self) -> list[int]:
-        """Return where each type starts; index 0 is void."""
-        data, at, positions = self._data, self._types, [0]
-        while at < self._types_end:
-            positions.append(at)
-            info = _two_words(data, at)[1]
+    def _read_types(self) -> None:
+        """Note where each type starts, by its number, 0 being void; and the first of each name and kind."""
+        data, at, end = self._data, self._types, self._types_end
+        positions, named = [0], dict[int, int]()
+        while at < end:
+            string, info = _two_words(data, at)
             kind = (info >> 24) & 31
-            tail = _TAIL_PER_MEMBER.get(kind)
-            at += _HEADER_BYTES + (_FIXED_TAIL.get(kind, 0) if tail is None else tail * (info & 0xFFFF))
-        return positions
+            if string:
+                named.setdefault(string << 5 | kind, len(positions))
+            positions.append(at)
+            each = _TAIL_PER_MEMBER[kind]
+            at += each * (info & 0xFFFF) + _HEADER_BYTES if each else _FIXED_BYTES[kind]
+        self._at, self._named = positions, named
 
     def _find(self, name: str, kinds: Iterable[int]) -> int:
-        """Return the position of the first type of that name and one of those kinds, 0 if there is none."""
-        wanted = set(self._string_offsets(name))
-        for at in self._at[1:]:
-            string, info = _two_words(self._data, at)
-            if string in wanted and (info >> 24) & 31 in kinds:
-                return at
-        return 0
-
-    def _string_offsets(self, name: str) -> Iterator[int]:
-        pattern = b"\0" + name.encode() + b"\0"
-        found = self._data.find(pattern, self._strings, self._strings_end)
-        while found >= 0:
-            yield found + 1 - self._strings
-            found = self._data.find(pattern, found + 1, self._strings_end)
+        """Return the number of the first type of that name and one of those kinds, 0 if there is none."""
+        string = self._data.find(b"\0" + name.encode() + b"\0", self._strings, self._strings_end) + 1 - self._strings
+        found = [self._named.get(string << 5 | kind, 0) for kind in kinds]  # each text is there once (btf__dedup)
+        return min(filter(None, found), default=0)
 
     def _name(self, string: int) -> str:
         start = self._strings + string
@@ -130,9 +146,24 @@ class Btf:
             first, width = (place & 0xFFFFFF, place >> 24) if info >> 31 else (place, 0)
             first += base_bits
             if string:
-                yield self._name(string), Member(first // 8, first % 8, width)
-            elif (inner := self._strip(type_id)) and (_two_words(self._data, inner)[1] >> 24) & 31 in (_STRUCT, _UNION):
+                yield self._name(string), Member(first // 8, first % 8, width, self._bytes(type_id), type_id)
+            elif (inner := self._strip(type_id)) and self._kind(inner) in (_STRUCT, _UNION):
                 yield from self._members(inner, first)
+
+    def _kind(self, at: int) -> int:
+        return (int(_two_words(self._data, at)[1]) >> 24) & 31
+
+    def _bytes(self, type_id: int) -> int:
+        """Return the size of a type, 0 for what has none."""
+        if not (at := self._strip(type_id)):
+            return 0
+        kind = self._kind(at)
+        if kind == _PTR:
+            return 8
+        if kind == _ARRAY:
+            of, _, count = _three_words(self._data, at + _HEADER_BYTES)
+            return int(count) * self._bytes(of)
+        return 0 if kind in (_FWD, _FUNC, _FUNC_PROTO) else int(_three_words(self._data, at)[2])
 
     def _strip(self, type_id: int) -> int:
         """Return the position of the type behind typedefs and qualifiers, 0 for void."""
@@ -147,11 +178,16 @@ class Btf:
     def _spell(self, type_id: int) -> str:
         stars = ""
         while type_id:
-            string, info, inner = _three_words(self._data, self._at[type_id])
-            kind = (info >> 24) & 31
+            at = self._at[type_id]
+            string, _, inner = _three_words(self._data, at)
+            kind = self._kind(at)
+            if kind == _INT:
+                encoding = (_word(self._data, at + _HEADER_BYTES)[0] >> 24) & 15
+                name = "bool" if encoding & _BOOL else f"{'s' if encoding & _SIGNED else 'u'}{8 * inner}"
+                return f"{name} {stars}".strip()
             if kind == _PTR:
                 stars += "*"
-            elif kind not in _TRANSPARENT or kind == _TYPEDEF:
+            elif kind not in _TRANSPARENT:
                 prefix = {_STRUCT: "struct ", _UNION: "union "}.get(kind, "")
                 return f"{prefix}{self._name(string)} {stars}".strip()
             type_id = inner

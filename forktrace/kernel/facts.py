@@ -1,0 +1,277 @@
+"""What the probes must know of the kernel that runs: where members lie, numbers, what it has and what not. By its BTF.
+
+The probes' object has a place for each fact (kernel.bpf.h); the loader puts the values in. A wrong one would pass the verifier
+and give wrong rows, so of every member that a probe reads its size is compared with what the probe reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from forktrace.kernel.btf import Btf, Member
+from forktrace.kernel.machine import Machine
+
+# struct and prefix -> its members, which the probes name PREFIX_MEMBER, with the bytes that they read of them; without a number
+# only the address of the member is used.
+MEMBERS: Final[Mapping[str, str]] = {
+    "task_struct task": "pid:4 tgid:4 real_parent:8 children sibling group_leader:8 thread_pid:8 start_boottime:8 exit_code:4 "
+    "exit_signal:4 exit_state:4 flags:4 mm:8 stack:8 utime:8 stime:8 comm:16 signal:8 sighand:8 files:8 pid_links",
+    "signal_struct signal": "live:4 flags:4 group_exit_code:4 pids utime:8 stime:8 maxrss:8 sum_sched_runtime:8",
+    "sighand_struct sighand": "action",
+    "sigaction sigaction": "sa_handler:8 sa_flags:8",
+    "mm_struct mm": "arg_start:8 arg_end:8 exe_file:8 start_code:8",
+    "file file": "f_inode:8 f_path",
+    "inode inode": "i_ino:8 i_sb:8 i_size:8",
+    "super_block super_block": "s_dev:4",
+    "path path": "dentry:8",
+    "dentry dentry": "d_name",
+    "qstr qstr": "name:8",
+    "files_struct files_struct": "fdt:8",
+    "fdtable fdtable": "fd:8 max_fds:4",
+    "linux_binprm linux_binprm": "filename:8",
+    "pid pid": "level:4 numbers tasks",
+    "upid upid": "nr:4 ns:8",
+    "pid_namespace pid_namespace": "child_reaper:8 ns pid_allocated:4",
+    "ns_common ns_common": "inum:4",
+}
+SIZES: Final = ("upid", "k_sigaction", "pt_regs")
+CALLS: Final = ("CLONE", "FORK", "VFORK", "CLONE3", "WAIT4", "WAITID", "MMAP", "EXIT_GROUP")
+BIT_FIELDS: Final = ("is_child_subreaper", "has_child_subreaper")
+
+# raw tracepoint -> the arguments that the probes rely on; a kernel may hand over more. Of numbers the size counts.
+TRACEPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "task_newtask": ("struct task_struct *", "u64"),
+    "sched_process_exec": ("struct task_struct *", "s32", "struct linux_binprm *"),
+    "sched_process_exit": ("struct task_struct *",),
+    "signal_generate": ("s32", "struct kernel_siginfo *", "struct task_struct *", "s32", "s32"),
+    "sched_process_free": ("struct task_struct *",),
+}
+STACKS: Final = "STACKS"  # whether stacks are wanted: a fact of the recording, not of the kernel
+# The same of io_uring_complete: the later kernels hand over the whole completion, those before its result among others.
+IO_URING: Final = ("struct io_ring_ctx *", "void *", "struct io_uring_cqe *")
+IO_URING_RESULT: Final = ("void *", "void *", "u64", "s32")
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What some kernels have and others lack, without which a recording goes on.
+
+    The fact HAS_`name` is 1 if all its members are there.
+    """
+
+    name: str
+    lack: str  # what is missing then, for a user
+    members: Mapping[str, str]
+    sizes: tuple[str, ...] = ()
+
+
+ABILITIES: Final = (
+    Ability(
+        "CGROUPS",
+        "control groups of processes",
+        {
+            "task_struct task": "cgroups:8",
+            "css_set css_set": "dfl_cgrp:8",
+            "cgroup cgroup": "kn:8",
+            "kernfs_node kernfs_node": "id:8",
+        },
+    ),
+    Ability(
+        "TASK_LIMIT",
+        "RLIMIT_NPROC as the limit that a failed fork met",
+        {"task_struct task": "cred:8", "signal_struct signal": "rlim"},
+        ("rlimit",),
+    ),
+    Ability(
+        "PIDS_CGROUP",
+        "pids.max as the limit that a failed fork met",
+        {
+            "task_struct task": "cgroups:8",
+            "css_set css_set": "subsys",
+            "pids_cgroup pids_cgroup": "counter:8 limit:8",
+            "cgroup_subsys_state css": "parent:8",
+        },
+    ),
+    Ability(
+        "PID_NAMESPACE_PID_MAX",
+        "pid_max of PID namespaces as the limit that a failed fork met",
+        {"pid_namespace pid_namespace": "pid_max:4"},
+    ),
+    Ability(
+        "IO_URING_WAITID",
+        "reaps through io_uring",
+        {
+            "io_kiocb io_kiocb": "opcode:1 cmd",
+            "io_waitid io_waitid": "which:4 upid:4 options:4 info",
+            "waitid_info waitid_info": "pid:4 status:4 cause:4",
+        },
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The values of the facts by their names in the probes, and what is missing.
+
+    Attributes:
+        values: of every fact that this kernel has; 0 for those of an ability that it lacks
+        missing: fact -> why it has no value
+        tracepoints: raw tracepoint -> why no probe can be attached to it
+        lacks: what a recording on this kernel will not have, in words
+        task_iterator: the number of BPF's task iterator among the types of the kernel
+    """
+
+    values: Mapping[str, int]
+    missing: Mapping[str, str]
+    tracepoints: Mapping[str, str]
+    lacks: tuple[str, ...]
+    task_iterator: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All facts, the same on every kernel, in the order of their numbers."""
+        return tuple(sorted({*self.values, *self.missing, STACKS}))
+
+
+def facts_of(btf: Btf, machine: Machine) -> Facts:
+    """Return what the probes must know of the kernel with the types `btf`."""
+    members = _Members(btf)
+    for name in MEMBERS:
+        members.take(name, MEMBERS[name])
+    for size in SIZES:
+        members.take_size(size)
+    members.take_path("task_sum_exec_runtime", "task_struct", ("se", "sum_exec_runtime"), (8,))
+    state = "__state" if "__state" in btf.members("task_struct") else "state"  # renamed in Linux 5.14, when it became an int
+    members.take_path("task_state", "task_struct", (state,), (4, 8))
+    members.take_path("task_thread_pointer", "task_struct", ("thread", *machine.thread_pointer), (8,))
+    for name in BIT_FIELDS:
+        members.take_bit(f"signal_{name}", "signal_struct", name)
+    for role, (member, place) in machine.registers.items():
+        members.take_path(f"REG_{role}", "pt_regs", (member,), () if place else (4, 8), 8 * place)
+    known = [_Members(btf).take_all(ability) for ability in ABILITIES]
+    values = {name: value for one in known for name, value in one.values.items()} | members.values
+    waitid = btf.enumerator("io_uring_op", "IORING_OP_WAITID")
+    pids = btf.enumerator("cgroup_subsys_id", "pids_cgrp_id")
+    has = {ability.name: not one.missing for ability, one in zip(ABILITIES, known, strict=True)}
+    has["PIDS_CGROUP"] &= pids is not None
+    completion = btf.tracepoint("io_uring_complete")
+    io_uring_result = alike(completion, IO_URING_RESULT)
+    has["IO_URING_WAITID"] &= waitid is not None and (io_uring_result or alike(completion, IO_URING))
+    counter = _task_counter(btf)
+    has["TASK_LIMIT"] &= counter is not None
+    victim = btf.tracepoint("mark_victim")
+    has_victim_task = victim is not None and "struct task_struct *" in victim
+    group_dead = "bool" in (btf.tracepoint("sched_process_exit") or ())
+    values |= {f"HAS_{name}": int(so) for name, so in has.items()}
+    values |= {f"SYSCALL_{name}": machine.calls.get(name, -1) for name in CALLS}
+    values |= {
+        "STACK_BYTES": machine.stack_bytes,
+        "THREAD_POINTER_SPAN": machine.thread_pointer_span,
+        "INIT_PID_NS": 0xEFFFFFFC,  # include/linux/proc_ns.h
+        **dict(zip(("cred_counts", "counts_tasks", "COUNTS_OF_USER"), counter or (0, 0, 0), strict=True)),
+        "PIDS_CGROUP_ID": pids or 0,
+        "IORING_OP_WAITID": waitid or 0,
+        "IO_URING_HAS_RESULT": int(io_uring_result),
+        "EXIT_HAS_GROUP_DEAD": int(group_dead),
+        "HAS_MARK_VICTIM": int(victim is not None),
+        "MARK_VICTIM_HAS_TASK": int(has_victim_task),
+    }
+    lacks = [ability.lack for ability in ABILITIES if not has[ability.name]]
+    lacks += [] if victim is not None else ["kills by the OOM killer (they look like SIGKILL of the kernel)"]
+    lacks += [] if group_dead else ["stacks at a crash (since Linux 6.16)"]
+    return Facts(values, members.missing, _tracepoints(btf), tuple(lacks), btf.function("bpf_iter_task"))
+
+
+def _task_counter(btf: Btf) -> tuple[int, int, int] | None:
+    """Return where struct cred points to what counts a user's tasks against RLIMIT_NPROC, where in that, and if it is the user.
+
+    Since 5.14 it is struct ucounts ("Reimplement RLIMIT_NPROC on top of ucounts"), in an array of its own since 6.0.
+    """
+    cred, ucounts = btf.members("cred"), btf.members("ucounts")
+    for member, enum in (("rlimit", "rlimit_type"), ("ucount", "ucount_type")):
+        place = btf.enumerator(enum, "UCOUNT_RLIMIT_NPROC")
+        if "ucounts" in cred and member in ucounts and place is not None:
+            return cred["ucounts"].offset, ucounts[member].offset + 8 * place, 0
+    user = btf.members("user_struct")
+    if "user" in cred and "processes" in user and user["processes"].bytes == 4:
+        return cred["user"].offset, user["processes"].offset, 1
+    return None
+
+
+def _tracepoints(btf: Btf) -> dict[str, str]:
+    """Return what is wrong with the tracepoints, by their names."""
+    wrong = {}
+    for name, wanted in TRACEPOINTS.items():
+        found = btf.tracepoint(name)
+        if found is None:
+            wrong[name] = f"tracepoint {name} is missing"
+        elif not alike(found, wanted):
+            wrong[name] = f"tracepoint {name} hands over ({', '.join(found)}), not ({', '.join(wanted)})"
+    return wrong
+
+
+def alike(found: tuple[str, ...] | None, wanted: tuple[str, ...]) -> bool:
+    """Whether a tracepoint hands over what is wanted, and perhaps more; of numbers the size counts."""
+    if found is None or len(found) < len(wanted):
+        return False
+    return all(one == other or (one[:1] in "us" and one[1:] == other[1:]) for one, other in zip(found, wanted, strict=False))
+
+
+class _Members:
+    """Looks members up one by one, and keeps in mind what was wrong."""
+
+    def __init__(self, btf: Btf) -> None:
+        self._btf = btf
+        self.values: dict[str, int] = {}
+        self.missing: dict[str, str] = {}
+
+    def take_all(self, ability: Ability) -> _Members:
+        for name, words in ability.members.items():
+            self.take(name, words)
+        for size in ability.sizes:
+            self.take_size(size)
+        if self.missing:
+            self.values |= dict.fromkeys(self.missing, 0)
+        return self
+
+    def take(self, name: str, words: str) -> None:
+        """Take the members that `words` names, each with the bytes that are read of it."""
+        struct, prefix = name.split()
+        for word in words.split():
+            member, _, size = word.partition(":")
+            self.take_path(f"{prefix}_{member}", struct, (member,), (int(size),) if size else ())
+
+    def take_path(self, fact: str, struct: str, path: tuple[str, ...], sizes: tuple[int, ...], further: int = 0) -> None:
+        """Take where the member lies that `path` leads to; `sizes`: those that it may have."""
+        offset, spelled, found = further, f"struct {struct}", Member(0, 0, 0, 0)
+        types = self._btf.members(struct)
+        for place, name in enumerate(path):
+            if name not in types:
+                self.missing[fact] = f"{spelled} has no {name}"
+                return
+            found = types[name]
+            offset += found.offset
+            spelled += f".{name}" if place else f" member {name}"
+            types = self._btf.members_at(found.type)
+        if found.bits or (sizes and found.bytes not in sizes):
+            self.missing[fact] = (
+                f"{spelled} has {found.bits or found.bytes} {'bits' if found.bits else 'bytes'}, not {sizes[0]}"
+            )
+            return
+        self.values[fact] = offset
+
+    def take_bit(self, fact: str, struct: str, name: str) -> None:
+        """Take the byte and the bit of a flag: a bit-field, or (since 7.0 or thereabouts) a bool."""
+        found = self._btf.members(struct).get(name)
+        if found is None or (found.bits != 1 and (found.bits, found.bytes) != (0, 1)):
+            self.missing |= dict.fromkeys((fact, f"{fact}_bit"), f"struct {struct} has no flag {name}")
+            return
+        self.values |= {fact: found.offset, f"{fact}_bit": found.bit}
+
+    def take_size(self, struct: str) -> None:
+        if not (size := self._btf.size(struct)):
+            self.missing[f"{struct}_sizeof"] = f"struct {struct} is missing"
+            return
+        self.values[f"{struct}_sizeof"] = size

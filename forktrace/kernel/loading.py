@@ -1,0 +1,272 @@
+"""Loads the compiled probes into the kernel that runs, and attaches them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from forktrace.errors import ForktraceError, MachineLacks
+from forktrace.kernel import bpf
+from forktrace.kernel.btf import Btf
+from forktrace.kernel.compile import QUESTION_BYTES, compile_probes, digest_of
+from forktrace.kernel.facts import STACKS, Facts, facts_of
+from forktrace.kernel.layout import probe_directory
+from forktrace.kernel.linking import link, missing_facts
+from forktrace.kernel.machine import this_machine
+from forktrace.kernel.objects import MapSpec, ProbesObject, read_object
+from forktrace.kernel.tracefs import mount_tracefs, tracepoint_number
+
+TASKS: Final = "on_task"
+LEAST_PROCESSES: Final = 4096
+MOST_PROCESSES: Final = 65536
+_SHARE_OF_MEMORY: Final = 64  # at most so large a part of it, for what is kept of processes,
+_BYTES_A_PROCESS: Final = 600  # with what the kernel needs for each entry
+_DESCRIPTORS_MOST: Final = 64
+_THREADS: Final = 2
+
+
+class Hook(NamedTuple):
+    """Where a program runs.
+
+    Attributes:
+        program: its name
+        kind: of program
+        tracepoints: those that it is attached to; of system calls those that this processor has
+        needs: the fact that must not be 0, else it is left out
+    """
+
+    program: str
+    kind: int
+    tracepoints: tuple[str, ...]
+    needs: str = ""
+
+
+_WAITS: Final = ("sys_exit_wait4", "sys_exit_waitid")
+_FORKS: Final = ("sys_exit_clone", "sys_exit_clone3", "sys_exit_fork", "sys_exit_vfork")
+HOOKS: Final = (
+    Hook("on_fork", bpf.RAW_TRACEPOINT, ("task_newtask",)),
+    Hook("on_exec", bpf.RAW_TRACEPOINT, ("sched_process_exec",)),
+    Hook("on_exit", bpf.RAW_TRACEPOINT, ("sched_process_exit",)),
+    Hook("on_signal", bpf.RAW_TRACEPOINT, ("signal_generate",)),
+    Hook("on_free", bpf.RAW_TRACEPOINT, ("sched_process_free",)),
+    Hook("on_oom", bpf.RAW_TRACEPOINT, ("mark_victim",), "HAS_MARK_VICTIM"),
+    Hook("on_io_uring", bpf.RAW_TRACEPOINT, ("io_uring_complete",), "HAS_IO_URING_WAITID"),
+    Hook("on_call", bpf.TRACEPOINT, (*_WAITS, *_FORKS)),
+    Hook("on_call", bpf.TRACEPOINT, ("sys_enter_exit_group",), STACKS),
+    Hook("on_mmap", bpf.TRACEPOINT, ("sys_exit_mmap",), STACKS),
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Probes that run.
+
+    Attributes:
+        descriptors: of maps by their names, and of what keeps programs attached
+        entries: of each map, how many it has room for
+        lacks: what this kernel cannot give, in words
+    """
+
+    descriptors: Mapping[str, int]
+    entries: Mapping[str, int]
+    lacks: tuple[str, ...] = ()
+
+
+def find_object(facts: Sequence[str], folder: Path | None = None) -> ProbesObject:
+    """Return the compiled probes that lie beside the sources, if they were made of these; else as bcc compiles them now."""
+    folder = folder or probe_directory()
+    found = read_object(folder)
+    return found if found and found.digest == digest_of(folder, facts) else compile_probes(facts, folder)
+
+
+def load_elsewhere(ring_bytes: int, *, stacks: bool, attach: bool, meanwhile: Callable[[], None]) -> Loaded:
+    """Load and attach in a child process, beside it run `meanwhile`; return what it made.
+
+    bcc, where it is needed, takes 150 MB; and a tracefs that is mounted for the child alone is gone with it.
+
+    Raises:
+        MachineLacks: as `Probes`; a file has the whole of it.
+    """
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir("/")  # clang asks for the working directory, which may be gone
+            _load_and_send(its, ring_bytes, stacks, attach)
+        finally:
+            os._exit(0)
+    its.close()
+    meanwhile()
+    message, descriptors, _, _ = socket.recv_fds(ours, 1 << 16, _DESCRIPTORS_MOST)
+    ours.close()
+    _, status = os.waitpid(pid, 0)
+    said = json.loads(message or "{}")
+    if "names" not in said:
+        reason = said.get("error") or f"what loads them ended with status {os.waitstatus_to_exitcode(status)}"
+        kept = f"; the whole of it: {_keep(descriptors[0])}" if descriptors else ""
+        raise MachineLacks(f"the probes cannot be loaded: {reason}{kept}", said.get("hint", "forktrace doctor"))
+    return Loaded(dict(zip(said["names"], descriptors, strict=True)), said["entries"], tuple(said["lacks"]))
+
+
+def _keep(log: int) -> str:
+    """Write what a descriptor holds to a file of the user's; return its name."""
+    with open(log, "rb") as file, tempfile.NamedTemporaryFile(prefix="forktrace-", suffix=".log", delete=False) as kept:
+        file.seek(0)
+        kept.write(file.read())
+    return kept.name
+
+
+def _load_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach: bool) -> None:
+    try:
+        loaded = load(ring_bytes, stacks=stacks, attach=attach)
+    except ForktraceError as error:
+        channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
+        return
+    except Exception as error:
+        log = os.memfd_create("log")
+        verifier = getattr(error, "log", "")
+        os.write(log, f"{traceback.format_exc()}\n{verifier}".encode())
+        last = verifier.strip().splitlines()[-2:]
+        what = "; ".join([f"{type(error).__name__}: {error}", *last])
+        socket.send_fds(channel, [json.dumps({"error": what}).encode()], [log])
+        return
+    said = {"names": list(loaded.descriptors), "entries": loaded.entries, "lacks": loaded.lacks}
+    socket.send_fds(channel, [json.dumps(said).encode()], list(loaded.descriptors.values()))
+
+
+def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False) -> Loaded:
+    """Load and attach the probes; with `attach` also load the one that passes over all tasks.
+
+    Where the verifier of a kernel does not like the walk of stacks, they are loaded without it.
+
+    Raises:
+        MachineLacks: this kernel, or this process, cannot.
+        bpf.Refused: the verifier does not like them.
+    """
+    facts = facts_of(Btf(), this_machine())
+    probes = find_object(facts.names)
+    bpf.unlimit_memory()
+    try:
+        return _load(probes, facts, ring_bytes, stacks, attach)
+    except bpf.Refused as error:
+        if not stacks or not error.log:
+            raise
+        loaded = _load(probes, facts, ring_bytes, False, attach)
+        return Loaded(loaded.descriptors, loaded.entries, (*loaded.lacks, "Python stacks (the kernel refuses the walk)"))
+
+
+def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, attach: bool) -> Loaded:
+    values = {**facts.values, STACKS: int(stacks)}
+    hooks = [hook for hook in HOOKS if values.get(hook.needs, 1)]
+    names = [*{hook.program for hook in hooks}, *([TASKS] if attach else [])]
+    _check(probes, facts, hooks, names)
+    entries = entries_of(probes.maps, ring_bytes, attach)
+    with contextlib.ExitStack() as undo:
+        maps = {spec.name: _kept(undo, bpf.create_map(spec, entries[spec.name])) for spec in probes.maps}
+        with ThreadPoolExecutor(_THREADS) as pool:  # the kernel verifies several at once
+            made = {
+                name: pool.submit(bpf.load_program, link(probes, name, values, maps), **_kind(name, facts))
+                for name in sorted(names, key=lambda name: len(probes.functions[name]), reverse=True)
+            }
+        programs = {name: _kept(undo, future.result()[0]) for name, future in made.items()}
+        links = {f"{number} {name}": _kept(undo, one) for number, (name, one) in enumerate(_attached(hooks, programs))}
+        kept = maps | links | ({TASKS: programs[TASKS]} if attach else {})
+        undo.pop_all()
+    for name, descriptor in programs.items():
+        if name not in kept:
+            os.close(descriptor)
+    return Loaded(kept, entries, facts.lacks)
+
+
+def _kind(program: str, facts: Facts) -> dict[str, Any]:
+    """Return how a program is loaded: what bpf.load_program has to know of it."""
+    if program == TASKS:
+        return {"kind": bpf.TRACING, "attach_kind": bpf.TRACE_ITERATOR, "attach_to": facts.task_iterator}
+    return {"kind": next(hook.kind for hook in HOOKS if hook.program == program)}
+
+
+def verified(probes: ProbesObject, facts: Facts, **switched: int) -> dict[str, int]:
+    """Return how many instructions the verifier looks at for each program. Facts are as `switched` says, else this kernel's.
+
+    Nothing is attached. A fact that this kernel has not is 0.
+
+    Raises:
+        bpf.Refused: it does not like one.
+    """
+    bpf.unlimit_memory()
+    values = {**dict.fromkeys(probes.facts, 0), **facts.values, STACKS: 1, **switched}
+    with contextlib.ExitStack() as undo:
+        maps = {spec.name: _kept(undo, bpf.create_map(spec, min(spec.entries, LEAST_PROCESSES))) for spec in probes.maps}
+        found = {}
+        for name in (*dict.fromkeys(hook.program for hook in HOOKS), TASKS):
+            program, said = bpf.load_program(link(probes, name, values, maps), statistics=True, **_kind(name, facts))
+            os.close(program)
+            found[name] = int(said.partition("processed ")[2].split()[0])
+        return found
+
+
+def _kept(undo: contextlib.ExitStack, descriptor: int) -> int:
+    undo.callback(os.close, descriptor)
+    return descriptor
+
+
+def _check(probes: ProbesObject, facts: Facts, hooks: Sequence[Hook], programs: Sequence[str]) -> None:
+    """Make sure that this kernel has what the programs need.
+
+    Raises:
+        MachineLacks: it has not; says what, and which program needs it.
+    """
+    for hook in hooks:
+        for tracepoint in hook.tracepoints:
+            if reason := facts.tracepoints.get(tracepoint):
+                _refuse(hook.program, reason)
+    for program in programs:
+        for reason in missing_facts(probes, program, facts).values():
+            _refuse(program, reason)
+    if TASKS in programs and not facts.task_iterator:
+        _refuse(TASKS, "there is no iterator over tasks")
+
+
+def _refuse(program: str, reason: str) -> None:
+    raise MachineLacks(
+        f"this kernel is not one forktrace knows: {reason}, which {program} needs",
+        "please report it with the output of uname -r",
+    )
+
+
+def entries_of(maps: Sequence[MapSpec], ring_bytes: int, attach: bool) -> dict[str, int]:
+    """Return how many entries each map gets: of processes as many as the machine may have, and its memory holds."""
+    most = _most_processes()
+    sizes = {"followed": most, "numbers": 2 * most, "ring": ring_bytes, "questions": QUESTION_BYTES, "mapped": most}
+    sizes |= {} if attach else {"mapped": 1, "wanted": 1}
+    return {spec.name: sizes.get(spec.name, spec.entries) for spec in maps}
+
+
+def _most_processes() -> int:
+    threads = int(Path("/proc/sys/kernel/threads-max").read_text())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(LEAST_PROCESSES, min(MOST_PROCESSES, threads, memory // _SHARE_OF_MEMORY // _BYTES_A_PROCESS))
+
+
+def _attached(hooks: Sequence[Hook], programs: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """Attach the programs; yield the name of each tracepoint with what keeps the program there."""
+    if any(hook.kind == bpf.TRACEPOINT for hook in hooks):
+        mount_tracefs()
+    processor = min(os.sched_getaffinity(0))
+    for hook in hooks:
+        for tracepoint in hook.tracepoints:
+            if hook.kind == bpf.RAW_TRACEPOINT:
+                yield tracepoint, bpf.attach_raw_tracepoint(programs[hook.program], tracepoint)
+            elif number := tracepoint_number("syscalls", tracepoint):
+                yield tracepoint, bpf.attach_tracepoint(programs[hook.program], number, processor)
+            elif tracepoint not in _FORKS:
+                _refuse(hook.program, f"tracepoint {tracepoint} is missing")

@@ -1,0 +1,150 @@
+"""The probes, loaded and attached: what the recorder tells them, and what it reads of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from forktrace.kernel.bpf_maps import Map, Records, Ring, TaskIterator
+from forktrace.kernel.layout import layouts
+from forktrace.kernel.loading import TASKS, load_elsewhere
+from forktrace.trace.events import KINDS
+
+RING_BYTES: Final = 16 << 20
+
+# The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
+EVENTS: Final = KINDS[:10]
+RING_KINDS: Final = (*EVENTS, "stack", "code")
+LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number", "unknown file")
+
+
+class Probes:
+    """The probes, attached; nothing is followed before `follow`.
+
+    A process of its own loads them, hands over the descriptors, and is gone; `meanwhile` runs beside it.
+
+    Attributes:
+        lacks: what this kernel cannot give, in words
+
+    Raises:
+        MachineLacks: BTF, a tracepoint, a member or the right to load BPF programs is missing.
+    """
+
+    def __init__(
+        self,
+        ring_bytes: int = RING_BYTES,
+        *,
+        stacks: bool = True,
+        attach: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        types = layouts()  # read now: it may be that the user cannot read these files
+        loaded = load_elsewhere(ring_bytes, stacks=stacks, attach=attach, meanwhile=meanwhile)
+        self._descriptors, self.lacks = loaded.descriptors, loaded.lacks
+
+        def table(name: str, key: Any, value: Any) -> Map:
+            return Map(self._descriptors[name], key, value, loaded.entries[name])
+
+        self._settings = table("settings", "<u4", types["settings"])
+        self._losses = table("losses", "<u4", "<u8")
+        self._followed = table("followed", "<u8", types["process"])
+        self._wait_totals = table("wait_totals", types["wait_place"], "<u8")
+        self._ring = Ring(self._descriptors["ring"], loaded.entries["ring"])
+        self._questions = Ring(self._descriptors["questions"], loaded.entries["questions"])
+        self._question = np.dtype([("header", "<u8"), ("question", types["question"])])
+        self._interpreters = table("interpreters", "<u8", types["interpreter"])
+        self._sent = [table(name, "<u8", "u1") for name in ("sent_codes", "sent_stacks")]
+        if attach:
+            self._attaching = table("attaching", "<u4", types["attaching"])
+            self._wanted = table("wanted", "<u4", "u1")
+            self._mapped = table("mapped", "<u4", types["mapping"])
+            self._tasks = TaskIterator(self._descriptors[TASKS])
+
+    def wake_up(self) -> int:
+        """Return the descriptor that is readable while there are questions."""
+        return self._descriptors["questions"]
+
+    def questions(self) -> Iterable[Any]:
+        """Return what the probes have asked about files since the last call, as `struct question`."""
+        asked = self._questions.read()
+        return np.frombuffer(asked, self._question)["question"] if asked else ()
+
+    def describe(self, file: int, fields: Mapping[str, int]) -> None:
+        """Answer what `file` is: the fields of `struct interpreter`, none for a file that is no interpreter."""
+        names = self._interpreters.value_type.names or ()
+        self._interpreters.set(file, tuple(fields.get(name, 0) for name in names))
+
+    def forget_files(self, files: Iterable[int]) -> None:
+        """Ask again about these files when they are met."""
+        for file in files:
+            self._interpreters.delete(file)
+
+    def forget_stacks(self, codes: Iterable[int], stacks: Iterable[int]) -> None:
+        """Send these code objects and stacks again when they are met."""
+        for sent, keys in zip(self._sent, (codes, stacks), strict=False):
+            for key in keys:
+                sent.delete(key)
+
+    def follow(self, pid: int, pid_ns: int) -> None:
+        """Follow process `pid` of the PID namespace with inode number `pid_ns` from its next exec on."""
+        self._settings.set(0, ((pid_ns, pid), 0, 0))
+
+    def want(self, pids: Iterable[int], never: Iterable[int]) -> None:
+        """Let passes follow these processes and what descends from them, except for `never`; all by their numbers here."""
+        for pid in never:
+            self._wanted.set(pid, 0)
+        for pid in pids:
+            self._wanted.set(pid, 1)
+
+    def say_mapped(self, pid: int, library: int, start: int) -> None:
+        """Tell the next pass that process `pid` has mapped the file `library` (by the probes' file_key) at `start`."""
+        self._mapped.set(pid, (library, start))
+
+    def pass_tasks(self) -> tuple[int, int]:
+        """Look at all tasks; return how many processes are followed since, and how many could not be told."""
+        self._attaching.set(0, (1, 0, 0, 0))
+        self._tasks.run()
+        _, found = self._attaching.items()
+        return int(found[0]["added"]), int(found[0]["pending"])
+
+    def attached(self) -> None:
+        """End the attaching, and forget what passes were told."""
+        self._attaching.set(0, (0, 0, 0, 0))
+        for told in (self._wanted, self._mapped):
+            for pid in told.items()[0].tolist():
+                told.delete(pid)
+
+    def read(self) -> bytes:
+        """Return the records that have come since the last call, as they lie in the ring."""
+        return self._ring.read()
+
+    def losses(self) -> dict[str, int]:
+        """Return how much of what could not be delivered so far."""
+        _, counts = self._losses.items()
+        return dict(zip(LOSSES, counts.tolist(), strict=True))
+
+    def following(self) -> Records:
+        """Return the entries (`struct process`) of the followed processes that are not reaped; `exit_ns` 0: it runs."""
+        _, entries = self._followed.items()
+        open_ones: Records = entries[entries["reaped"] == 0]
+        return open_ones
+
+    def wait_totals(self) -> tuple[Records, Records]:
+        """Return the places (`struct wait_place`) where wait calls brought no child, and how often."""
+        return self._wait_totals.items()
+
+    def forget(self, place: Records) -> None:
+        """Remove a place whose process is gone."""
+        self._wait_totals.delete(place)
+
+    def close(self) -> None:
+        """Detach the probes."""
+        self._ring.close()
+        self._questions.close()
+        if TASKS in self._descriptors:
+            self._tasks.close()
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Sees: a new program that runs in a followed process, and the one exec by which the target begins to be followed.
+ */
+
+/* Whether the process of a task is the target, at its first exec since it was named. */
+static __always_inline int is_target(u64 task)
+{
+    int zero = 0;
+    struct settings *known = settings.lookup(&zero);
+    if (!known || !known->target.nr)
+        return 0;
+    u64 pid = thread_pid_of(task);
+    struct number own = innermost(pid);
+    if (own.nr != known->target.nr || own.ns != known->target.ns)
+        return 0;
+    known->target.nr = 0;
+    READ(known->level, pid + pid_level);
+    return 1;
+}
+
+/* Report the exec of the task work->number, which had the tid work->result. */
+u64 shared_report_exec(u64 slot)
+{
+    u32 key_of_record = slot;
+    struct work *work = work_of(slot);
+    struct exec_record *record = execs.lookup(&key_of_record);
+    if (!work || !record)
+        return 0;
+    u64 task = work->number, signal = signal_of(task), mm = 0, from = 0, to = 0;
+    struct process *process = followed.lookup(&signal);
+    if (!process)
+        return 0;
+    u32 old_tid = work->result, tid = 0;
+    begin(&record->head, EXEC, process, 0);
+    READ(tid, task + task_pid);
+    name_process(&record->head.by, task);
+    record->head.by.tid = tid == old_tid ? process->pid : recorder_level() ? 0 : old_tid;
+    record->cgroup_id = cgroup_of(task);
+    bpf_probe_read_kernel(record->comm, COMM_BYTES, (void *)(task + task_comm));
+    bpf_probe_read_kernel_str(record->file, FILE_BYTES, (void *)work->stack);
+    READ(mm, task + task_mm);
+    note_program(process, signal, mm);
+    process->exit_known = 0;
+    u64 program = process->program;
+    if (STACKS && !interpreters.lookup(&program))
+        ask_about(program, process->pid, 0);
+    READ(from, mm + mm_arg_start);
+    READ(to, mm + mm_arg_end);
+    u64 bytes = to - from;
+    record->argv_bytes = bytes;
+    if (bytes > ARGV_BYTES - 1)
+        bytes = ARGV_BYTES - 1;
+    bytes &= ARGV_BYTES - 1; /* for older verifiers, which forget the comparison */
+    if (read_user(record->argv, bytes, (void *)from))
+        record->argv_bytes = bytes = 0;
+    if (ring.ringbuf_output(record, sizeof(struct exec_record) - ARGV_BYTES + bytes, NO_WAKEUP))
+        lose(EXEC);
+    return 0;
+}
+
+/* current is the thread that called exec, now the leader and the only thread. The old image is gone, the new has not run. */
+int on_exec(struct raw_context *context)
+{
+    u64 task = context->args[0], signal = signal_of(task), file = 0;
+    int is_new = !followed.lookup(&signal);
+    if (is_new && !is_target(task))
+        return 0;
+    u64 slot = claim();
+    struct work *work = work_of(slot);
+    if (slot == SLOTS || !work) {
+        lose(EXEC);
+        return 0;
+    }
+    if (is_new)
+        join_in(work, slot, task, TARGET);
+    READ(file, context->args[2] + linux_binprm_filename);
+    work->number = task;
+    work->result = (u32)context->args[1];
+    work->stack = file;
+    report_exec(slot);
+    give_back(work);
+    return 0;
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Sees: the notification of a followed process's parent, which makes it a zombie; and the signals that kill or stop a followed process.
+ */
+#define SIGNAL_FRAMES 128
+#define CLD_EXITED 1
+#define CLD_DUMPED 3
+
+/* A parent is told that a followed process died. current is the last thread of that process; or its dying parent, handing it over;
+ * or its tracer, passing it on to the real parent. */
+static __always_inline void report_zombie(struct process *process, u64 target, u32 number, u64 current)
+{
+    note_parent(process, target);
+    u64 now = bpf_ktime_get_boot_ns();
+    if (!process->zombie_ns)
+        process->zombie_ns = now;
+    process->told_ns = now;
+    process->handed_ns = 0;
+    struct zombie_record *record = ring.ringbuf_reserve(sizeof(struct zombie_record));
+    if (!record) {
+        lose(ZOMBIE);
+        return;
+    }
+    begin(&record->head, ZOMBIE, process, 0);
+    record->head.time_ns = now;
+    name_thread(&record->head.by, current);
+    record->parent = process->parent_name;
+    record->signal = number;
+    record->disposition = process->disposition;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+}
+
+/* The signals whose default action is neither to kill nor to stop: SIGCHLD, SIGCONT, SIGURG, SIGWINCH. */
+#define HARMLESS ((1ULL << 17) | (1ULL << 18) | (1ULL << 23) | (1ULL << 28))
+/* Those that ask a process to end: reported although it has a handler, which may well end it. SIGHUP INT QUIT ABRT TERM. */
+#define REQUESTS ((1ULL << 1) | (1ULL << 2) | (1ULL << 3) | (1ULL << 6) | (1ULL << 15))
+/* SIGKILL and SIGSTOP: no handler can be. */
+#define ABSOLUTE ((1ULL << 9) | (1ULL << 19))
+
+/* `info` is 0 for a plain kill by current, 1 for the kernel, else a siginfo. current is the sender only of what a process sends:
+ * timers and asynchronous I/O run as whoever happens to be there. */
+static __always_inline u8 sender_kind(u64 info, u32 number, u64 current)
+{
+    u32 flags = 0;
+    s32 code = 0;
+    READ(flags, current + task_flags);
+    if (info > 1)
+        READ(code, info + 8);
+    if (info == 0 && flags & PF_EXITING)
+        return BY_PDEATHSIG;
+    if (info == 1 && flags & PF_EXITING && number == 9)
+        return BY_PIDNS;
+    if (info == 0 || (info > 1 && (code == 0 || code == -1 || code == -6)))
+        return BY_PROCESS;
+    return BY_KERNEL;
+}
+
+/* Whether a signal is one that kills or stops a process with this disposition, or asks it to end. */
+static __always_inline int matters(u32 number, u8 disposition)
+{
+    u64 bit = number < 64 ? 1ULL << number : 0;
+    if (HARMLESS & bit)
+        return 0;
+    return ABSOLUTE & bit || !(disposition == IGNORED || (disposition == HANDLER && !(REQUESTS & bit)));
+}
+
+/* Report that the signal in work->sent reaches a followed process; current sends it, or is a bystander. */
+u64 shared_report_signal(u64 slot)
+{
+    struct work *work = work_of(slot);
+    if (!work)
+        return 0;
+    u64 current = bpf_get_current_task(), signal = signal_of(work->sent.target);
+    struct process *receiver = followed.lookup(&signal);
+    struct signal_record *record = receiver ? ring.ringbuf_reserve(sizeof(struct signal_record)) : 0;
+    if (!receiver)
+        return 0;
+    if (!record) {
+        lose(SIGNAL);
+        return 0;
+    }
+    u8 sent_by = sender_kind(work->sent.info, work->sent.number, current);
+    begin(&record->head, SIGNAL, receiver, work);
+    record->signal = work->sent.number;
+    record->disposition = work->sent.disposition;
+    record->sent_by = sent_by;
+    if (sent_by == BY_PROCESS || sent_by == BY_PDEATHSIG)
+        name_thread(&record->head.by, current);
+    else
+        nobody(&record->head.by);
+    ring.ringbuf_submit(record, NO_WAKEUP);
+    return 0;
+}
+
+enum report { NO_REPORT, WITHOUT_STACK, WITH_STACK };
+
+/* Whether and how the signal in work->sent is reported. A signal that the receiver ignores is not, nor one to the dead. A sender's stack is
+ * taken where current is inside its kill call. */
+u64 shared_choose_report(u64 slot)
+{
+    struct work *work = work_of(slot);
+    if (!work)
+        return 0;
+    u64 current = bpf_get_current_task(), target = work->sent.target, signal = signal_of(target), own = signal_of(current);
+    u64 info = work->sent.info;
+    u32 number = work->sent.number, result = work->sent.result;
+    struct process *receiver = followed.lookup(&signal);
+    if (!receiver || receiver->exit_ns || (result != 0 && result != 4))
+        return NO_REPORT;
+    u8 disposition = disposition_of(target, number);
+    work->sent.disposition = disposition;
+    if (!matters(number, disposition))
+        return NO_REPORT;
+    return info > 1 && followed.lookup(&own) && sender_kind(info, number, current) == BY_PROCESS ? WITH_STACK : WITHOUT_STACK;
+}
+
+/* Report the zombie, if the signal in work->sent tells a parent of a death; returns whether it does. A tracer may be told first, which is
+ * no parent; and a process may send itself any siginfo, of whoever's child. */
+u64 shared_report_death(u64 slot)
+{
+    struct work *work = work_of(slot);
+    if (!work)
+        return 0;
+    u64 current = bpf_get_current_task(), target = work->sent.target, info = work->sent.info, signal = 0, parent = 0;
+    u32 number = work->sent.number;
+    s32 code = 0, pid = 0;
+    if (info <= 1)
+        return 0;
+    READ(code, info + 8);
+    READ(pid, info + 16);
+    if (code < CLD_EXITED || code > CLD_DUMPED || signal_of(current) == signal_of(target))
+        return 0;
+    struct process *child = find(innermost(thread_pid_of(target)).ns, pid, &signal);
+    if (!child || !child->exit_ns || (number != SIGCHLD && number != child->exit_signal))
+        return 0;
+    READ(parent, leader_of(signal) + task_real_parent);
+    if (signal_of(parent) != signal_of(target))
+        return 0;
+    report_zombie(child, target, number, current);
+    return 1;
+}
+
+/* Runs under the target's sighand lock, interrupts off, so a sender's stack is walked for a few microseconds only; current may be a
+ * bystander, but not when a process sent the signal: then it is inside its kill call. */
+int on_signal(struct raw_context *context)
+{
+    u64 target = context->args[2], signal = signal_of(target), own = signal_of(bpf_get_current_task());
+    if (!followed.lookup(&own) && !followed.lookup(&signal))
+        return 0;
+    u64 slot = claim();
+    struct work *work = work_of(slot);
+    if (slot == SLOTS || !work) {
+        lose((u32)context->args[0] == SIGCHLD ? ZOMBIE : SIGNAL);
+        return 0;
+    }
+    work->sent.number = context->args[0];
+    work->sent.info = context->args[1];
+    work->sent.target = target;
+    work->sent.result = context->args[4];
+    if (!report_death(slot)) {
+        u64 report = choose_report(slot);
+        work->most = SIGNAL_FRAMES;
+        if (report == WITH_STACK)
+            take_stack(slot);
+        else
+            no_stack(work);
+        if (report != NO_REPORT)
+            report_signal(slot);
+    }
+    give_back(work);
+    return 0;
+}
+
+/* Runs as the task that needed memory, after the SIGKILL of the victim. Newer kernels hand over the task,
+ * older ones its global pid. */
+int on_oom(struct raw_context *context)
+{
+    u64 victim = context->args[0], signal = 0;
+    struct process *process;
+    if (MARK_VICTIM_HAS_TASK) {
+        signal = signal_of(victim);
+        process = followed.lookup(&signal);
+    } else {
+        process = find(INIT_PID_NS, victim, &signal);
+    }
+    if (!process)
+        return 0;
+    struct signal_record *record = ring.ringbuf_reserve(sizeof(struct signal_record));
+    if (!record) {
+        lose(OOM);
+        return 0;
+    }
+    begin(&record->head, OOM, process, 0);
+    nobody(&record->head.by);
+    record->signal = 9;
+    record->disposition = DEFAULT;
+    record->sent_by = BY_OOM;
+    ring.ringbuf_submit(record, NO_WAKEUP);
+    return 0;
+}

@@ -1,0 +1,89 @@
+"""The compiled probes, in the kernel that runs: the verifier takes them, whatever a kernel lacks, and has little to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from forktrace.kernel.btf import Btf
+from forktrace.kernel.facts import Facts, facts_of
+from forktrace.kernel.layout import probe_directory
+from forktrace.kernel.loading import verified
+from forktrace.kernel.machine import this_machine
+from forktrace.kernel.objects import ProbesObject, from_bytes, instructions, read_object
+
+pytestmark = pytest.mark.root
+
+INSTRUCTIONS_MOST = 60_000  # that the verifier looks at for one program; the kernel's own limit is a million
+ALL_MOST = 150_000
+NEWEST_OP = 0xDF  # of the first version of BPF: byte swaps; later ones (jumps over 32 bits, atomics) not every kernel has
+SWITCHES = (
+    *("EXIT_HAS_GROUP_DEAD", "MARK_VICTIM_HAS_TASK", "IO_URING_HAS_RESULT", "COUNTS_OF_USER", "STACKS", "HAS_CGROUPS"),
+    *("HAS_TASK_LIMIT", "HAS_PIDS_CGROUP", "HAS_PID_NAMESPACE_PID_MAX", "HAS_IO_URING_WAITID", "HAS_MARK_VICTIM"),
+)
+COMPILE = """
+import sys
+from forktrace.kernel.compile import compile_probes
+sys.stdout.buffer.write(compile_probes(sys.argv[1:]).to_bytes())
+"""
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    """What this kernel is like."""
+    return facts_of(Btf(), this_machine())
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ProbesObject:
+    """The object that lies beside the sources."""
+    found = read_object(probe_directory())
+    assert found is not None, "make object"
+    return found
+
+
+def test_it_is_what_is_compiled_here(shipped: ProbesObject) -> None:
+    """bcc makes the same object of the sources; another version of bcc one with the same maps, facts and programs."""
+    line = [sys.executable, "-c", COMPILE, *shipped.facts]
+    done = subprocess.run(line, capture_output=True, check=True, cwd=probe_directory().parent)
+    made = from_bytes(done.stdout)
+    if made.made_by == shipped.made_by:
+        assert made == shipped
+    assert (made.maps, made.facts, list(made.functions)) == (shipped.maps, shipped.facts, list(shipped.functions))
+    for name in made.functions:
+        assert {place.what for place in made.places(name)} == {place.what for place in shipped.places(name)}, name
+
+
+def test_all_switches_are_known(shipped: ProbesObject) -> None:
+    """What a kernel may have or not is the subject of the tests below."""
+    assert {fact for fact in shipped.facts if "_HAS_" in fact or fact.startswith("HAS_")} <= set(SWITCHES) <= set(shipped.facts)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_kind_of_kernel(shipped: ProbesObject, facts: Facts, switch: str, value: int) -> None:
+    """The verifier takes every program of a kernel that has, or has not, one of these things."""
+    assert verified(shipped, facts, **{switch: value})
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_kernel_without_anything(shipped: ProbesObject, facts: Facts, value: int) -> None:
+    """And of one that has none of them, or all."""
+    assert verified(shipped, facts, **dict.fromkeys(SWITCHES, value))
+
+
+def test_the_verifier_has_little_to_do(shipped: ProbesObject, facts: Facts) -> None:
+    """Functions are verified once, not at each call: a twentieth of what one program may take."""
+    found = verified(shipped, facts)
+    assert max(found.values()) <= INSTRUCTIONS_MOST, found
+    assert sum(found.values()) <= ALL_MOST, found
+
+
+def test_instructions_that_every_kernel_knows(shipped: ProbesObject) -> None:
+    """None of those that BPF has got since its first version (Documentation/bpf/standardization/instruction-set.rst)."""
+    for name, code in shipped.functions.items():
+        ops = set(instructions(code)["op"].tolist())
+        assert not {op for op in ops if op & 7 == 6}, f"{name}: jumps over 32 bits"
+        assert max(ops) <= NEWEST_OP, name
