@@ -227,5 +227,8 @@ struct interpreter {
     u32 text_ascii;   /* where the characters are, if they are ASCII */
     u32 text_compact; /* ... if they are not */
     u32 bytes_data;
-    u32 returns; /* main returns after SystemExit too, without Py_Exit */
+    u32 head_bytes;  /* what every object begins with: 16, in a free-threaded build 32 */
+    u32 frame_copy;  /* free-threaded: which copy of the bytecode a frame runs, */
+    u32 code_copies; /* and where a code object has the list of them; 0: there is one */
+    u32 returns;     /* main returns after SystemExit too, without Py_Exit */
 };

@@ -41,6 +41,7 @@ u64 shared_report_exec(u64 slot)
     bpf_probe_read_kernel_str(record->file, FILE_BYTES, (void *)work->stack);
     READ(mm, task + task_mm);
     note_program(process, signal, mm);
+    process->switches = switches_of(task);
     process->exit_known = 0;
     u64 program = process->program;
     if (STACKS && !interpreters.lookup(&program))

@@ -102,10 +102,11 @@ static __always_inline void report_exit(struct process *process, u64 task, u64 l
 }
 
 /* Whose code called exit_group, by the return addresses on the user's stack: os._exit lies in the interpreter and libc's _exit keeps
- * nothing there; of exit(3) Py_Exit is a caller further up, where SystemExit passes it. 256 bytes can always be read. */
+ * nothing there; of exit(3) Py_Exit is a caller further up, where SystemExit passes it. 256 bytes can always be read. arm64 has the
+ * innermost return address in a register. */
 static __always_inline u8 exit_from(u64 regs, struct process *process, struct work *work)
 {
-    u64 pointer = 0, *words = work->block;
+    u64 pointer = 0, caller = 0, *words = work->block;
     struct interpreter *python = interpreter_of(process);
     if (!python || !python->version)
         return NONE;
@@ -116,7 +117,10 @@ static __always_inline u8 exit_from(u64 regs, struct process *process, struct wo
     u64 library = process->library;
     struct interpreter *mapped = interpreters.lookup(&library);
     u64 base = mapped && mapped->version ? process->library_start - python->first_page : process->program_code - python->first_code;
-    if (words[0] - base >= python->text && words[0] - base < python->text_end)
+    caller = words[0];
+    if (HAS_LINK_REGISTER)
+        READ(caller, regs + REG_LINK);
+    if (caller - base >= python->text && caller - base < python->text_end)
         return INTERPRETER;
 #pragma nounroll
     for (int i = 0; i < 32; i++)

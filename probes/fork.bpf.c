@@ -53,6 +53,7 @@ static __always_inline void note_numbers(struct work *work, u64 task, u64 signal
     fresh->disposition = NONE;
     fresh->exit_from = NONE;
     fresh->exit_stack_status = NONE;
+    fresh->switches = FOR_EVER;
 }
 
 static __always_inline void report_fork(u64 task, struct process *child, u64 by, u64 flags, u8 origin, u8 call, struct work *work)

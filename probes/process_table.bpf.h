@@ -33,6 +33,7 @@ struct process {
     u64 program_code;
     u64 library; /* the libpython that it mapped, 0: none, and where that begins */
     u64 library_start;
+    u64 switches; /* of its thread when it became this program, see thread_pointer; FOR_EVER: it has run since */
     struct image images[IMAGES]; /* its own, and those that it is a copy of, through one fork and through two */
     u64 exit_stack;
     u32 exit_stack_status;
@@ -153,6 +154,15 @@ static __always_inline struct number innermost(u64 pid)
     READ(ns, pid + pid_numbers + level * upid_sizeof + upid_ns);
     READ(number.ns, ns + pid_namespace_ns + ns_common_inum);
     return number;
+}
+
+/* How often a task has given up its processor. */
+static __always_inline u64 switches_of(u64 task)
+{
+    u64 voluntary = 0, involuntary = 0;
+    READ(voluntary, task + task_nvcsw);
+    READ(involuntary, task + task_nivcsw);
+    return voluntary + involuntary;
 }
 
 static __always_inline u64 thread_pid_of(u64 task)

@@ -65,7 +65,7 @@ static __always_inline u64 mixed_last(struct work *work, u32 slot, u64 mixed, u6
     return mixed_block(work, slot, mixed, address + ((bytes - BLOCK_BYTES) & less(BLOCK_BYTES, bytes)), bytes);
 }
 
-/* What a str has behind the 16 bytes that every object begins with. The object is longer in every version. */
+/* What a str has behind the bytes that every object begins with. The object is longer in every version. */
 struct text_head {
     u64 length;
     u64 hash;
@@ -92,7 +92,7 @@ static __always_inline struct text text_of(u64 object, struct text_head *head, s
 static __always_inline struct text text_at(struct work *work, u64 object)
 {
     struct text_head head = {};
-    work->unreadable |= !!READ_USER(head, object + 16);
+    work->unreadable |= !!READ_USER(head, object + work->python.head_bytes);
     return text_of(object, &head, &work->python);
 }
 
@@ -100,9 +100,10 @@ static __always_inline struct text text_at(struct work *work, u64 object)
  * or nobody's. */
 static __always_inline u64 read_object(struct work *work, u64 object, u64 most)
 {
-    u64 bytes = 4096 - ((object + 16) & 4095), little = less(bytes, sizeof(struct text_head)), much = less(most, bytes);
+    object += work->python.head_bytes;
+    u64 bytes = 4096 - (object & 4095), little = less(bytes, sizeof(struct text_head)), much = less(most, bytes);
     bytes = (sizeof(struct text_head) & little) | (most & much) | (bytes & ~little & ~much);
-    work->unreadable |= !!read_user(work->block, bytes & 255, (void *)(object + 16));
+    work->unreadable |= !!read_user(work->block, bytes & 255, (void *)object);
     return bytes;
 }
 
@@ -132,7 +133,7 @@ static __always_inline u64 mix_text(struct work *work, u32 slot, u64 mixed, u64 
     struct text text = text_of(object, (struct text_head *)work->block, &work->python);
     u64 bytes = text.characters * text.width;
     mixed = mix(mixed, bytes);
-    u64 here = mix_read(work, &mixed, text.address - object - 16, bytes, got, most - 24);
+    u64 here = mix_read(work, &mixed, text.address - object - work->python.head_bytes, bytes, got, most - 24);
     if (bytes <= here)
         return mixed;
     mixed = mixed_block(work, slot, mixed, text.address + here, bytes - here);
@@ -145,7 +146,7 @@ static __always_inline u64 mix_lines(struct work *work, u32 slot, u64 mixed, u64
     u64 data = work->python.bytes_data, address = object + data;
     u64 got = read_object(work, object, BLOCK_BYTES), bytes = work->block[0];
     mixed = mix(mixed, bytes);
-    u64 here = mix_read(work, &mixed, data - 16, bytes, got, BLOCK_BYTES - 16);
+    u64 here = mix_read(work, &mixed, data - work->python.head_bytes, bytes, got, BLOCK_BYTES - 16);
     if (bytes <= here)
         return mixed;
     address += here;
@@ -211,7 +212,7 @@ u64 shared_send_code(u64 slot)
     record->path_width = text.width;
     path_bytes = copy(work, record->data + name_bytes, PATH_BYTES, text.address, text.characters * text.width) & (PATH_BYTES - 1);
     record->path_bytes = path_bytes;
-    work->unreadable |= !!READ_USER(bytes, lines + 16);
+    work->unreadable |= !!READ_USER(bytes, lines + work->python.head_bytes);
     record->lines_whole = bytes;
     lines_bytes = copy(work, record->data + name_bytes + path_bytes, LINES_BYTES, lines + work->python.bytes_data, bytes);
     lines_bytes &= LINES_BYTES - 1;

@@ -90,9 +90,28 @@ static __always_inline int find_runtime(struct work *work, struct process *proce
 
 /* Whether a thread state belongs to the current thread: by its pthread_self, which is the thread pointer itself, or (arm64) a little
  * below it, in a struct that no other thread has that near. */
-static __always_inline int is_own(struct work *work, u64 id)
+static __always_inline int is_own(struct work *work, u64 thread, u64 id)
 {
-    return work->own - id < THREAD_POINTER_SPAN;
+    u64 next = 0;
+    if (work->own)
+        return work->own - id < THREAD_POINTER_SPAN;
+    work->failed |= READ_USER(next, thread + work->python.thread_next);
+    return !work->interpreter && !next && !work->failed; /* new ones are put first, of threads and of interpreters */
+}
+
+/* The thread pointer of current, a thread of `process`. x86-64 keeps it where the kernel knows it. arm64 keeps it in a register, which
+ * the kernel saves when the thread gives up its processor: until then the first thread of a program has what was there before it. Then,
+ * and where it gave it up before the C library had set it, it is 0. */
+static __always_inline u64 thread_pointer(struct process *process)
+{
+    u64 task = bpf_get_current_task(), pointer = 0;
+    u32 tid = 0, tgid = 0;
+    READ(pointer, task + task_thread_pointer);
+    READ(tid, task + task_pid);
+    READ(tgid, task + task_tgid);
+    if (THREAD_POINTER_IS_SAVED && tid == tgid && (!pointer || switches_of(task) == process->switches))
+        return 0;
+    return pointer ? pointer : FOR_EVER; /* which no thread has */
 }
 
 /* Look at one more thing in the lists of interpreters and of their threads; 0: the search is over. This thread need not hold the
@@ -121,7 +140,7 @@ static __always_inline int look_at_thread(struct work *work)
         return 1;
     }
     work->failed |= READ_USER(id, thread + python->thread_id);
-    if (is_own(work, id)) {
+    if (is_own(work, thread, id)) {
         s64 failed = READ_USER(frame, thread + python->thread_frame);
         if (!failed && python->has_cframe)
             failed = READ_USER(frame, frame + python->cframe_frame);
@@ -157,11 +176,9 @@ u64 shared_look_at_threads(u64 slot)
     return 1;
 }
 
-static __always_inline void find_frame(struct work *work, u64 slot)
+static __always_inline void find_frame(struct work *work, u64 slot, struct process *process)
 {
-    u64 own = 0;
-    READ(own, bpf_get_current_task() + task_thread_pointer);
-    work->own = own;
+    work->own = thread_pointer(process);
     work->interpreter = work->thread = 0;
     work->rounds = work->faults = work->was_met = 0;
     work->failed = 0;
@@ -223,6 +240,14 @@ static __always_inline int again(struct work *work)
     return 0;
 }
 
+/* In a free-threaded build each thread runs a copy of the bytecode of its own: the one with number `copy`, of which the first is the
+ * code object's (struct _PyCodeArray: a size, then addresses). */
+static __always_inline int find_copy(struct interpreter *python, u64 code, u32 copy, u64 *bytecode)
+{
+    u64 copies = 0;
+    return !READ_USER(copies, code + python->code_copies) && !READ_USER(*bytecode, copies + 8 + 8ULL * copy);
+}
+
 /* Read the next frame, and go to its caller; 0: there is none. */
 u64 shared_walk_frame(u64 slot)
 {
@@ -247,9 +272,12 @@ u64 shared_walk_frame(u64 slot)
         return 1;
     }
     u64 code = word_at(work->frame_data, python->frame_code) & ~7ULL; /* from 3.14 on the lowest bits are a tag */
-    u64 instruction = word_at(work->frame_data, python->frame_instruction);
+    u64 instruction = word_at(work->frame_data, python->frame_instruction), bytecode = code + python->code_instructions;
+    u32 copy = word_at(work->frame_data, python->frame_copy);
+    if (python->code_copies && copy && !find_copy(python, code, copy, &bytecode))
+        return again(work);
     instruction &= python->instruction_is_pointer | 0xffffffff;
-    instruction -= (code + python->code_instructions) & python->instruction_is_pointer;
+    instruction -= bytecode & python->instruction_is_pointer;
     if (code != work->code && !see_code(work, slot, code)) /* else it called itself */
         return again(work);
     if (work->handles) {
@@ -327,7 +355,7 @@ u64 shared_take_stack(u64 slot)
     work->most_faults = second_of(work) == process->gave_up ? FEW_FAULTS : FAULTS;
     work->handles = disposition_of(bpf_get_current_task(), SIGCHLD) == HANDLER;
     work->stack_status = STACK_LOST; /* until it is found */
-    find_frame(work, slot);
+    find_frame(work, slot, process);
     if (work->frame) {
 #pragma nounroll
         for (int i = 0; i < FRAME_CALLS; i++)

@@ -59,7 +59,7 @@ struct work {
     u64 number; /* what is handed to the function that reports the event: of a system call its number and what came of it */
     s64 result;
     /* the walk to the innermost frame */
-    u64 own;     /* what Python knows this thread by */
+    u64 own;     /* what Python knows this thread by; 0: it is the first thread, whose state is the last */
     u64 runtime; /* address of _PyRuntime */
     u64 interpreter;
     u64 thread;

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from recorded import MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, kill_with
+from recorded import BUILT, MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, kill_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}
@@ -40,6 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test-kafka` and others ask for what nothing else needs."""
     parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
     parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
+    how = "boot other kernels: all tests on all of them, or with `smoke` what CI does"
+    parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
     parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
 
 
@@ -49,6 +51,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("Apache Kafka is not asked for: make test-kafka")
     if item.get_closest_marker("witness") and not item.config.getoption("--witness"):
         pytest.skip("all of CPython's tests are not asked for: make test-witness")
+    if item.get_closest_marker("kernels") and not item.config.getoption("--kernels"):
+        pytest.skip("other kernels are not asked for: make test-kernels")
     if item.get_closest_marker("root") and os.geteuid() != 0 and not os.environ.get("CI"):
         pytest.skip("records real processes: needs root (sudo make test)")
 
@@ -67,6 +71,8 @@ def workload(open_folder: Path) -> Callable[[str], str]:
     """Compile tests/workloads/NAME.c once and return the path of the program or library."""
 
     def build(name: str) -> str:
+        if built := os.environ.get(BUILT):
+            return str(Path(built) / name)
         program = open_folder / name
         if not program.exists():
             options = OPTIONS.get(name, ("-pthread",))

@@ -17,7 +17,8 @@ from forktrace.kernel.machine import Machine
 # only the address of the member is used.
 MEMBERS: Final[Mapping[str, str]] = {
     "task_struct task": "pid:4 tgid:4 real_parent:8 children sibling group_leader:8 thread_pid:8 start_boottime:8 exit_code:4 "
-    "exit_signal:4 exit_state:4 flags:4 mm:8 stack:8 utime:8 stime:8 comm:16 signal:8 sighand:8 files:8 pid_links",
+    "exit_signal:4 exit_state:4 flags:4 mm:8 stack:8 utime:8 stime:8 nvcsw:8 nivcsw:8 comm:16 signal:8 sighand:8 files:8 "
+    "pid_links",
     "signal_struct signal": "live:4 flags:4 group_exit_code:4 pids utime:8 stime:8 maxrss:8 sum_sched_runtime:8",
     "sighand_struct sighand": "action",
     "sigaction sigaction": "sa_handler:8 sa_flags:8",
@@ -151,7 +152,7 @@ def facts_of(btf: Btf, machine: Machine) -> Facts:
     for role, (member, place) in machine.registers.items():
         members.take_path(f"REG_{role}", "pt_regs", (member,), () if place else (4, 8), 8 * place)
     known = [_Members(btf).take_all(ability) for ability in ABILITIES]
-    values = {name: value for one in known for name, value in one.values.items()} | members.values
+    values = {name: value for one in known for name, value in one.values.items()} | {"REG_LINK": 0} | members.values
     waitid = btf.enumerator("io_uring_op", "IORING_OP_WAITID")
     pids = btf.enumerator("cgroup_subsys_id", "pids_cgrp_id")
     has = {ability.name: not one.missing for ability, one in zip(ABILITIES, known, strict=True)}
@@ -168,7 +169,9 @@ def facts_of(btf: Btf, machine: Machine) -> Facts:
     values |= {f"SYSCALL_{name}": machine.calls.get(name, -1) for name in CALLS}
     values |= {
         "STACK_BYTES": machine.stack_bytes,
+        "HAS_LINK_REGISTER": int("LINK" in machine.registers),
         "THREAD_POINTER_SPAN": machine.thread_pointer_span,
+        "THREAD_POINTER_IS_SAVED": int(machine.thread_pointer_is_saved),
         "INIT_PID_NS": 0xEFFFFFFC,  # include/linux/proc_ns.h
         **dict(zip(("cred_counts", "counts_tasks", "COUNTS_OF_USER"), counter or (0, 0, 0), strict=True)),
         "PIDS_CGROUP_ID": pids or 0,

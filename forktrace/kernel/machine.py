@@ -18,9 +18,10 @@ class Machine:
     Attributes:
         calls: numbers of system calls; one that it has not is missing
         registers: role -> the member of struct pt_regs, and the place in it where that is an array. ARG0 is the first
-            argument as it was at the entry, also at the exit
+            argument as it was at the entry, also at the exit; LINK, where there is one, holds the innermost return address
         thread_pointer: the members from struct thread_struct to the thread pointer
         thread_pointer_span: pthread_self is less than so many bytes below the thread pointer
+        thread_pointer_is_saved: the kernel knows it only from when the thread last gave up its processor
         headers: directory of its C headers
     """
 
@@ -28,6 +29,7 @@ class Machine:
     registers: Mapping[str, tuple[str, int]]
     thread_pointer: tuple[str, ...]
     thread_pointer_span: int
+    thread_pointer_is_saved: bool
     headers: str
 
     @property
@@ -52,6 +54,7 @@ MACHINES: Final[Mapping[str, Machine]] = {
         },
         thread_pointer=("fsbase",),
         thread_pointer_span=1,
+        thread_pointer_is_saved=False,
         headers="/usr/include/x86_64-linux-gnu",
     ),
     # At the exit from a call x0 is its result. glibc's struct pthread lies right below the thread pointer, and is shorter.
@@ -67,9 +70,11 @@ MACHINES: Final[Mapping[str, Machine]] = {
             "ARG4": ("regs", 4),
             "ARG5": ("regs", 5),
             "SP": ("sp", 0),
+            "LINK": ("regs", 30),
         },
         thread_pointer=("uw", "tp_value"),
         thread_pointer_span=4096,
+        thread_pointer_is_saved=True,
         headers="/usr/include/aarch64-linux-gnu",
     ),
 }

@@ -24,7 +24,13 @@ _WAITING: Final = {
         74 fsync file, 75 fdatasync file, 128 rt_sigtimedwait signal, 130 rt_sigsuspend -, 202 futex futex,
         208 io_getevents -, 219 restart_syscall -, 220 semtimedop -, 230 clock_nanosleep clock, 232 epoll_wait epoll,
         247 waitid waitid, 257 openat -, 270 pselect6 pselect, 271 ppoll ppoll, 281 epoll_pwait epoll, 288 accept4 file,
-        426 io_uring_enter file, 441 epoll_pwait2 epoll2"""
+        426 io_uring_enter file, 441 epoll_pwait2 epoll2""",
+    "aarch64": """4 io_getevents -, 22 epoll_pwait epoll, 25 fcntl file, 32 flock file, 56 openat -, 63 read file,
+        64 write file, 65 readv file, 66 writev file, 67 pread64 file, 68 pwrite64 file, 72 pselect6 pselect, 73 ppoll ppoll,
+        82 fsync file, 83 fdatasync file, 95 waitid waitid, 98 futex futex, 101 nanosleep sleep, 115 clock_nanosleep clock,
+        128 restart_syscall -, 133 rt_sigsuspend -, 137 rt_sigtimedwait signal, 188 msgrcv -, 192 semtimedop -,
+        202 accept file, 203 connect file, 206 sendto file, 207 recvfrom file, 211 sendmsg file, 212 recvmsg file,
+        242 accept4 file, 260 wait4 wait4, 426 io_uring_enter file, 441 epoll_pwait2 epoll2""",
 }
 _ENDLESS: Final = ("-", "file", "wait4", "waitid")  # these take no timeout
 _OPTIONS: Final = (

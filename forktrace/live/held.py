@@ -1,7 +1,7 @@
 """The children that multiprocessing of a running program holds in its set `_children`, read from the program's memory.
 
 It is the set that `Process.start()` sweeps: of a zombie that is in it is known what will reap it, though nothing happens now.
-Layouts: CPython's Include/cpython/dictobject.h, setobject.h, object.h and internal/pycore_dict.h of 3.6 to 3.13.
+Layouts: CPython's Include/cpython/dictobject.h, setobject.h, object.h and internal/pycore_dict.h of 3.6 to 3.15.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Final
 from forktrace.live.memory import Memory, Unreadable
 from forktrace.live.remote import Python, Reader
 
-OLDEST, NEWEST = (3, 6), (3, 13)  # before, the set is elsewhere; what comes after was not looked at
+OLDEST, NEWEST = (3, 6), (3, 15)  # before, the set is elsewhere; what comes after was not looked at
 MOST_ENTRIES: Final = 1 << 16  # of a dict or a set
 _TRIES: Final = 5
 _MODULE_DICT, _DICT_KEYS, _DICT_VALUES = 16, 32, 40
 _SET_MASK, _SET_TABLE = 32, 40
 _TYPE, _TYPE_SIZE, _TYPE_FLAGS, _TYPE_DICT_OFFSET = 8, 32, 168, 288
-_CACHED_KEYS: Final = {11: 872, 12: 880, 13: 880}  # of a class, by minor version
+_CACHED_KEYS: Final = {11: 872, 12: 880, 13: 880, 14: 880, 15: 888}  # of a class, by minor version
 _HAS_DICT: Final = 1 << 4  # Py_TPFLAGS_MANAGED_DICT
 _GENERAL: Final = 0  # enum of dk_kind: entries with a hash
 
@@ -30,7 +30,7 @@ def multiprocessing_children(memory: Memory, python: Python) -> frozenset[int] |
     A child is among them from its start until something of multiprocessing has waited for it.
     """
     version = (python.fields["version"] >> 8, python.fields["version"] & 0xFF)
-    if not OLDEST <= version <= NEWEST:
+    if not OLDEST <= version <= NEWEST or python.fields.get("code_copies"):  # free-threaded builds keep attributes elsewhere
         return None
     before: frozenset[int] | None = None
     for _ in range(_TRIES):
@@ -116,7 +116,7 @@ class _Objects:
         values, table = self._memory.unpack("<QQ", thing - 32)
         if self._minor == 12:
             values, table = (table + 1, 0) if table & 1 else (0, table)
-        elif self._minor == 13:
+        elif self._minor >= 13:
             values = 0 if table else thing + self._memory.word(kind + _TYPE_SIZE) + 8
         if values:
             return self._pairs(self._memory.word(kind + _CACHED_KEYS[self._minor]), values)

@@ -49,10 +49,10 @@ text_width              1    0    0    0    0    0    0    0
 text_ascii             36   48   48   48   48   48   48   40
 text_compact           36   72   72   72   72   72   72   56
 bytes_data             36   32   32   32   32   32   32   32
+head_bytes             16   16   16   16   16   16   16   16
 """
 
-# The structs of _Py_DebugOffsets up to the last that is needed, with their members in order; those of a later version than the
-# last listed are tried as that one's.
+# The structs of _Py_DebugOffsets up to the last that is needed, with their members in order.
 _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
     (3, 13): """
         runtime: size finalizing interpreters_head
@@ -88,13 +88,34 @@ _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
         long: size lv_tag ob_digit
         bytes: size ob_size ob_sval
         unicode: size state length asciiobject_size""",
+    (3, 15): """
+        runtime: size finalizing interpreters_head
+        interpreter: size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil gil gil_enabled
+            gil_locked gil_holder code_object_generation tlbc_generation
+        thread: size prev next interp current_frame base_frame last_profiled_frame last_profiled_frame_seq thread_id
+            native_thread_id datastack_chunk status holds_gil gil_requested current_exception exc_state
+        stack_item: exc_value
+        frame: size previous executable instr_ptr localsplus owner stackpointer tlbc_index
+        code: size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds co_code_adaptive
+            co_tlbc
+        object: size ob_type
+        type: size tp_name tp_repr tp_flags tp_basicsize tp_dictoffset
+        heap_type: size ht_cached_keys
+        tuple: size ob_item ob_size
+        list: size ob_item ob_size
+        set: size used table mask
+        dict: size ma_keys ma_values
+        float: size ob_fval
+        long: size lv_tag ob_digit
+        bytes: size ob_size ob_sval
+        unicode: size state length asciiobject_size""",
 }
 
 _COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject has so much more than PyASCIIObject: utf8_length, utf8
 _U64: Final = (1 << 64) - 1
 _FAR: Final = 1 << 20  # no struct of an interpreter is as large
 _MAGIC: Final = b"xdebugpy"
-_NEWEST: Final = (3, 14)  # whose code objects were looked at
+NEWEST: Final = max(_DEBUG_OFFSETS)
 
 
 def _tabled() -> dict[Version, dict[str, int]]:
@@ -138,6 +159,8 @@ def describe(descriptor: int, name: str) -> Interpreter | None:
 def _described(elf: Elf, name: str) -> Interpreter:
     version, runtime = _version(elf, name), elf.dynamic_symbol("_PyRuntime")
     number = (version[0], version[1])
+    if number > NEWEST:
+        raise Unsupported(f"Python {number[0]}.{number[1]} is newer than this forktrace, which knows {NEWEST[0]}.{NEWEST[1]}")
     if number >= (3, 13):
         if runtime is None:
             raise Unsupported("it has no _PyRuntime")
@@ -182,19 +205,17 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
     magic, _, free_threaded = struct.unpack_from("<8sQQ", data)
     if magic != _MAGIC:
         raise Unsupported("its _PyRuntime does not begin with _Py_DebugOffsets")
-    if free_threaded:
-        raise Unsupported("it is a free-threaded build")
-    known = max(one for one in _DEBUG_OFFSETS if one <= version)
+    if free_threaded and version < (3, 14):  # it does not say where a thread's own copy of the bytecode is
+        raise Unsupported("it is a free-threaded build of a version before 3.14")
     offsets, at, of = {}, 24, ""
-    for word in _DEBUG_OFFSETS[known].split():
+    for word in _DEBUG_OFFSETS[version].split():
         if word.endswith(":"):
             of = word[:-1]
             continue
         (offsets[f"{of}.{word}"],) = struct.unpack_from("<Q", data, at)
         at += 8
-    code_version = (
-        offsets["code.firstlineno"] + 24 if version <= _NEWEST else 0
-    )  # not among them: co_version, Include/cpython/code.h
+    code_version = offsets["code.firstlineno"] + 24  # not among them: co_version, Include/cpython/code.h
+    head = offsets["object.size"]
     return _checked(
         {
             "runtime_interpreters": offsets["runtime.interpreters_head"],
@@ -210,7 +231,7 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "frame_instruction": offsets["frame.instr_ptr"],
             "frame_owner": offsets["frame.owner"],
             "frame_locals": offsets["frame.localsplus"],
-            "frame_of_object": 24,
+            "frame_of_object": head + 8,
             "int_digit": offsets["long.ob_digit"],
             "tuple_items": offsets["tuple.ob_item"],
             "code_first_line": offsets["code.firstlineno"],
@@ -223,6 +244,9 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "text_ascii": offsets["unicode.asciiobject_size"],
             "text_compact": offsets["unicode.asciiobject_size"] + _COMPACT_BYTES,
             "bytes_data": offsets["bytes.ob_sval"],
+            "head_bytes": head,
+            "frame_copy": offsets["frame.tlbc_index"] if free_threaded else 0,
+            "code_copies": offsets["code.co_tlbc"] if free_threaded else 0,
         },
         offsets,
     )
@@ -230,12 +254,14 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
 
 def _checked(fields: dict[str, int], offsets: Mapping[str, int]) -> dict[str, int]:
     """What the probes take for granted: an unknown order of _Py_DebugOffsets shows here."""
+    head = fields["head_bytes"]
+    places = offsets["bytes.ob_size"], offsets["bytes.ob_sval"], offsets["unicode.length"], offsets["unicode.state"]
     holds = (
-        (offsets["bytes.ob_size"], offsets["bytes.ob_sval"], offsets["unicode.length"], offsets["unicode.state"])
-        == (16, 32, 16, 32),
+        head in (16, 32),
+        places == (head, head + 16, head, head + 16),
         all(fields[name] < 120 for name in fields if name.startswith("frame_")),
         all(32 <= fields[name] <= 152 for name in ("code_first_line", "code_path", "code_name", "code_lines")),
-        fields["text_ascii"] in (40, 48),
+        fields["text_ascii"] - head in (24, 32),
         all(value < _FAR for value in fields.values()),
     )
     if not all(holds):

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from forktrace.kernel.machine import MACHINES, this_machine
 from forktrace.live.elf import Elf
 from forktrace.live.memory import Memory, Unreadable
 from forktrace.live.pythons import Unsupported, describe, library_folders
@@ -37,7 +38,6 @@ _CODE_BYTES: Final = 160  # of a code object: all that is needed of it lies with
 _OWNED_BY_C: Final = 3  # from 3.12 on: frames that stand for a call from C
 _PTHREAD_BYTES: Final = 4096  # glibc's struct pthread is smaller, and two of them are further apart
 _HEAD_BYTES: Final = 1024  # of a file, to be found again in memory
-_GET_ROBUST_LIST: Final = {"x86_64": 274}
 _PF_X: Final = 1
 _U64: Final = (1 << 64) - 1
 
@@ -264,7 +264,7 @@ class Reader:
         code = _word_of(data, at["frame_code"]) & ~7  # from 3.14 on the lowest bits are a tag
         instruction = _word_of(data, at["frame_instruction"])
         if at["instruction_is_pointer"]:
-            instruction -= code + at["code_instructions"]
+            instruction -= self._bytecode(code, data)
         if code not in codes:
             codes[code] = self._code(code)
         one = codes[code]
@@ -272,19 +272,26 @@ class Reader:
             return _Seen(frame, code, None)
         return _Seen(frame, code, Frame(one.path, one.line(instruction & 0xFFFFFFFF), one.name))
 
+    def _bytecode(self, code: int, frame: bytes) -> int:
+        """Where the bytecode is that a frame runs: in the code object, or (free-threaded) a copy that the thread has."""
+        copy = _word_of(frame, self._at["frame_copy"]) & 0xFFFFFFFF if self._at["code_copies"] else 0
+        if copy:
+            return self._memory.word(self._memory.word(code + self._at["code_copies"]) + 8 + 8 * copy)
+        return code + self._at["code_instructions"]
+
     def _code(self, code: int) -> Code:
         at = self._at
         data = self._memory.read(code, _CODE_BYTES)
         (first_line,) = struct.unpack_from("<i", data, at["code_first_line"])
         path, name = (self.text(_word_of(data, at[field])) for field in ("code_path", "code_name"))
         lines = _word_of(data, at["code_lines"])
-        size = self._memory.word(lines + 16)
+        size = self._memory.word(lines + at["head_bytes"])
         table = self._memory.read(lines + at["bytes_data"], min(size, MOST_LINES))
         return Code(path, name, first_line, table, at["version"], size > MOST_LINES)
 
     def text(self, text: int) -> str:
-        """Read a str, in Python 2 a bytes object: its length at 16, its state at 32. Of a long one the beginning."""
-        length, state = self._memory.unpack("<Q8xI", text + 16)
+        """Read a str, in Python 2 a bytes object: its length, hash and state behind the head. Of a long one the beginning."""
+        length, state = self._memory.unpack("<Q8xI", text + self._at["head_bytes"])
         kind = state >> 2  # below are two bits for interning
         width = kind & self._at["text_width_mask"] | self._at["text_width"]
         start = text + self._at["text_ascii" if kind >> 4 & 1 else "text_compact"]
@@ -322,8 +329,10 @@ def _texts(seen: list[_Seen]) -> tuple[Frame, ...]:
 def _robust_list(tid: int) -> int:
     """Return an address within the struct that pthread_self of a thread points to; 0: there is none, or it may not be asked."""
     head, size = ctypes.c_uint64(), ctypes.c_size_t()
-    number = _GET_ROBUST_LIST.get(platform.machine())
-    if number is None or _libc.syscall(number, tid, ctypes.byref(head), ctypes.byref(size)):
+    if platform.machine() not in MACHINES:
+        return 0
+    number = this_machine().calls["GET_ROBUST_LIST"]
+    if _libc.syscall(number, tid, ctypes.byref(head), ctypes.byref(size)):
         return 0
     return head.value
 

@@ -86,22 +86,37 @@ def debug_offsets(version: int, free_threaded: int = 0) -> bytes:
     for word in order:
         of = word[:-1] if word.endswith(":") else of
         names += [] if word.endswith(":") else [f"{of}.{word}"]
-    fits = {"bytes.ob_size": 16, "bytes.ob_sval": 32, "unicode.length": 16, "unicode.state": 32, "unicode.asciiobject_size": 40}
-    fits |= {name: 64 for name in names if name.startswith(("code.", "frame."))} | {"frame.owner": 70, "thread.thread_id": 152}
+    head = 32 if free_threaded else 16
+    fits = {"object.size": head, "bytes.ob_size": head, "bytes.ob_sval": head + 16, "unicode.length": head}
+    fits |= {"unicode.state": head + 16, "unicode.asciiobject_size": head + 24, "frame.tlbc_index": 72, "code.co_tlbc": 144}
+    fits |= (
+        {name: 64 for name in names if name.startswith(("code.", "frame."))}
+        | {"frame.owner": 70, "thread.thread_id": 152}
+        | fits
+    )
     for place, name in enumerate(names):
         words[place] = fits.get(name, 8)
     return b"xdebugpy" + struct.pack("<QQ", version << 16, free_threaded) + struct.pack("<128Q", *words)
 
 
-@pytest.mark.parametrize("version", [0x30D, 0x30E])
+@pytest.mark.parametrize("version", [0x30D, 0x30E, 0x30F])
 def test_an_interpreter_says_its_own_offsets(version: int) -> None:
     """From 3.13 on they are read from the file."""
     fields = pythons._from_debug_offsets(debug_offsets(version), (version >> 8, version & 0xFF))
     assert (fields["thread_id"], fields["frame_owner"], fields["text_compact"]) == (152, 70, 56)
+    assert (fields["head_bytes"], fields["frame_of_object"], fields["code_copies"]) == (16, 24, 0)
+
+
+@pytest.mark.parametrize("version", [0x30E, 0x30F])
+def test_a_free_threaded_build(version: int) -> None:
+    """Its objects have a longer head, and each thread has a copy of the bytecode."""
+    fields = pythons._from_debug_offsets(debug_offsets(version, 1), (version >> 8, version & 0xFF))
+    assert (fields["head_bytes"], fields["frame_of_object"], fields["bytes_data"], fields["text_compact"]) == (32, 40, 48, 72)
+    assert (fields["frame_copy"], fields["code_copies"]) == (72, 144)
 
 
 def test_an_unknown_order_is_refused() -> None:
-    """A 3.15 whose _Py_DebugOffsets have another order, a free-threaded build, and something else altogether."""
+    """One whose _Py_DebugOffsets have another order, a free-threaded build of 3.13, and something else altogether."""
     with pytest.raises(Unsupported, match="order"):
         pythons._from_debug_offsets(debug_offsets(0x30D), (3, 15))
     with pytest.raises(Unsupported, match="free-threaded"):

@@ -25,7 +25,7 @@ static void by_fork(const char *name)
         pid_t pid = plain_fork();
         if (!pid)
             _exit(10 + i);
-        reap(name, "fork", pid, getpid());
+        reap(name, FORK_CALL, pid, getpid());
     }
 }
 
@@ -36,7 +36,7 @@ static void by_vfork(const char *name)
         pid_t pid = vfork();
         if (!pid)
             _exit(20 + i);
-        reap(name, "vfork", pid, getpid());
+        reap(name, VFORK_CALL, pid, getpid());
     }
 }
 

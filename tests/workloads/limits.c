@@ -37,7 +37,7 @@ static void until_full(const char *name, const char *limit, int count)
     child(41, gate);
     child(42, gate);
     for (int i = 0; i < count; i++)
-        must(syscall(SYS_fork) == -1 && errno == EAGAIN, "a fork that fails");
+        must(try_plain_fork() == -1 && errno == EAGAIN, "a fork that fails");
     close(gate[0]);
     close(gate[1]);
     while (wait4(-1, NULL, 0, NULL) > 0)

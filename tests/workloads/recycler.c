@@ -22,7 +22,7 @@ int main(int count, char **arguments)
             random = random * 1103515245 + 12345;
             int code = random >> 16 & 0xff, status;
             long long before_ns = now_ns();
-            pid_t pid = syscall(SYS_fork);
+            pid_t pid = try_plain_fork();
             if (!pid)
                 _exit(code);
             if (pid < 0 || wait4(i % 2 ? pid : -1, &status, 0, NULL) != pid || WEXITSTATUS(status) != code)

@@ -31,7 +31,7 @@ static void in_thread(void *(*run)(void *), intptr_t value)
 
 static void report(const char *name, unsigned long long start)
 {
-    say("'case': '%s', 'pid': %d, 'ppid': %d, 'forker_pid': %d, 'forker_tid': %d, 'fork_call': 'fork', 'starttime': %llu, "
+    say("'case': '%s', 'pid': %d, 'ppid': %d, 'forker_pid': %d, 'forker_tid': %d, 'fork_call': '" FORK_CALL "', 'starttime': %llu, "
         "'reaper_pid': %d, 'reaper_tid': %d, 'reap_call': 'wait4', 'reap_target': 'pid', %s",
         name, forked, getpid(), getpid(), forker_tid, start, getpid(), waiter_tid, ending(wait_status));
 }

@@ -122,10 +122,27 @@ UNUSED static pid_t outer_pid(void)
     return atoi(text);
 }
 
-/* The plain system call: glibc's fork() is a clone. */
+#ifdef SYS_fork
+#define FORK_CALL "fork"
+#define VFORK_CALL "vfork"
+#else
+#define FORK_CALL "clone"
+#define VFORK_CALL "clone"
+#endif
+
+/* The plain system call, as glibc's fork() is a clone; where there is none (arm64), the plainest clone. */
+UNUSED static pid_t try_plain_fork(void)
+{
+#ifdef SYS_fork
+    return syscall(SYS_fork);
+#else
+    return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+#endif
+}
+
 UNUSED static pid_t plain_fork(void)
 {
-    pid_t pid = syscall(SYS_fork);
+    pid_t pid = try_plain_fork();
     if (pid < 0)
         die("fork");
     return pid;
