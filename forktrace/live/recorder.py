@@ -89,6 +89,7 @@ class Recorder:
         order, descriptors = self._channel.take(1)
         if not order:
             return
+        order["header"]["lacks"] = list(self._probes.lacks)
         reader = self._prepare(order)
         if order["truncate"]:
             os.ftruncate(descriptors[0], 0)

@@ -61,6 +61,8 @@ def doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
         how = f"{'forward' if step_ns > 0 else 'back'} by {duration(abs(step_ns) / 1e6)}"
         yield Text(f"The clock was set {how} during the recording: times of day go on as at its start.")
     yield from _balance(recording.balance())
+    if lacks := recording.header.get("lacks"):
+        yield Text(f"Linux {printable(recording.header['kernel'])} does not give: {printable('; '.join(lacks))}.")
 
 
 def _balance(balance: Balance) -> Iterator[Text]:

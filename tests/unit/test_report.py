@@ -167,6 +167,14 @@ def test_a_clock_that_was_set(step_ns: int, words: str | None) -> None:
     assert words in doubts if words else "clock" not in doubts
 
 
+def test_what_the_kernel_does_not_give() -> None:
+    """A kernel that lacks something is named with it, at the end; one that lacks nothing is not."""
+    lacks = ["stacks at a crash", "reaps through io_uring"]
+    said = " ".join(text(recording(target(), ev.exit_(9 * MS, 100), lacks=lacks)).split())
+    assert "does not give: stacks at a crash; reaps through io_uring." in said
+    assert "does not give" not in text(recording(target(), ev.exit_(9 * MS, 100), lacks=[]))
+
+
 def test_balance_is_only_shown_when_it_does_not_hold() -> None:
     """A sum that does not come out is told; one that does is not."""
     rows = [target(), *child(500, 10, 20)]

@@ -329,6 +329,14 @@ def test_a_header_that_cannot_be(tmp_path: Path, json: bytes, words: str) -> Non
         read_bytes(tmp_path, foreign(stream.SCHEMA.with_metadata({"forktrace": json})))
 
 
+def test_what_a_header_may_leave_out(tmp_path: Path) -> None:
+    """What a kernel lacked is not in older traces; where it is, it is a list of words."""
+    assert read_bytes(tmp_path, written(lacks=["stacks"])).header["lacks"] == ["stacks"]
+    assert "lacks" not in read_bytes(tmp_path, written()).header
+    with pytest.raises(TraceError, match="the header's lacks is 7"):
+        read_bytes(tmp_path, written(lacks=7))
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
