@@ -267,6 +267,17 @@ def _attached(hooks: Sequence[Hook], programs: Mapping[str, int]) -> Iterator[tu
             if hook.kind == bpf.RAW_TRACEPOINT:
                 yield tracepoint, bpf.attach_raw_tracepoint(programs[hook.program], tracepoint)
             elif number := tracepoint_number("syscalls", tracepoint):
-                yield tracepoint, bpf.attach_tracepoint(programs[hook.program], number, processor)
+                yield tracepoint, _attach_tracepoint(programs[hook.program], number, processor)
             elif tracepoint not in _FORKS:
                 _refuse(hook.program, f"tracepoint {tracepoint} is missing")
+
+
+def _attach_tracepoint(program: int, number: int, processor: int) -> int:
+    try:
+        return bpf.attach_tracepoint(program, number, processor)
+    except PermissionError as error:
+        level = Path("/proc/sys/kernel/perf_event_paranoid").read_text().strip()
+        raise MachineLacks(
+            "perf_event_open(2) is refused",
+            f"with kernel.perf_event_paranoid={level} it takes CAP_SYS_ADMIN; or sysctl kernel.perf_event_paranoid=2",
+        ) from error

@@ -29,6 +29,8 @@ MOUNTING: Final = "CAP_SYS_ADMIN"  # of tracefs, where it is not mounted
 # directory. CAP_BPF: for maps, on kernels before "bpf: refine kernel.unprivileged_bpf_disabled behaviour" (5.19).
 RECORDING: Final = ("CAP_BPF", "CAP_SYS_PTRACE", "CAP_CHECKPOINT_RESTORE", "CAP_DAC_READ_SEARCH")
 NEEDED: Final = (*ARMING, *(name for name in RECORDING if name not in ARMING))
+PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
+_TOO_PARANOID: Final = 3  # from here on, which Debian's kernels begin with, perf_event_open(2) takes CAP_SYS_ADMIN
 
 NOBODYS: Final = 4_294_967_293  # a user number that nobody gives out
 
@@ -45,7 +47,16 @@ def missing(status: str | None = None) -> list[str]:
     """
     has = effective(status if status is not None else Path("/proc/self/status").read_text())
     once = ("CAP_BPF", "CAP_PERFMON", "CAP_CHECKPOINT_RESTORE") if MOUNTING in has else ()
-    return [name for name in NEEDED if name not in has and name not in once]
+    return [name for name in needed() if name not in has and name not in once]
+
+
+def needed() -> tuple[str, ...]:
+    """Return the capabilities that recording needs on this machine: NEEDED, and where perf events are closed, another one."""
+    try:
+        is_closed = int(PARANOID.read_text()) >= _TOO_PARANOID
+    except (OSError, ValueError):
+        is_closed = False
+    return (*NEEDED, MOUNTING) if is_closed else NEEDED
 
 
 def effective(status: str) -> set[str]:
