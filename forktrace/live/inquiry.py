@@ -29,6 +29,7 @@ from forktrace.trace.stacks import Frame
 MOST_THREADS: Final = 500
 _ANSWER_S: Final = 1.5  # of the time to answer, for closing the recording and reading it
 _SOURCES_S: Final = 2.0  # how long the text of lines is waited for
+_BEGINNING_S: Final = 60.0  # how long the probes are waited for, on a very busy machine
 _CLOSING_S: Final = 5.0  # a trace that is not closed by then is read as it is
 _PR_SET_PDEATHSIG: Final = 1
 _MOST_GENERATIONS: Final = 1000
@@ -195,14 +196,18 @@ def _as_here(call: Call | None, numbers: Mapping[int, int] | None) -> Call | Non
 def watch(inquirer: Inquirer, seconds: float) -> Watched:
     """Look again and again for `seconds`, or until Ctrl-C, or until the process has ended.
 
-    Where this has the rights, what happens meanwhile is recorded too: its forks and waits. Nothing is written to a disk.
+    Where this has the rights, what happens meanwhile is recorded too: its forks and waits. Nothing is written to a disk. The
+    time counts from when that has begun.
     """
-    begin = time.monotonic()
-    deadline = begin + seconds - min(_ANSWER_S, seconds / 5)
     recording = Recording(inquirer.pid) if os.geteuid() == 0 or not capabilities.missing() else None
     looks: list[Inquiry] = []
     is_gone = False
+    begin = time.monotonic()
     with contextlib.suppress(KeyboardInterrupt):
+        if recording:
+            recording.wait_until_begun(_BEGINNING_S)
+        begin = time.monotonic()
+        deadline = begin + seconds - min(_ANSWER_S, seconds / 5)
         while not is_gone and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, LOOK_EVERY_S))
             seen = inquirer.look()
@@ -238,15 +243,21 @@ class Recording:
         os.dup2(self._words, 2)
         attach(Chosen((pid,)), output="-", force=True, duration_s=None, quiet=True)
 
+    def wait_until_begun(self, seconds: float) -> None:
+        """Wait until it has begun, or failed; no longer than so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not self._has_begun() and not self._has_ended() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def stop(self) -> tuple[str | None, str]:
         """End the recording; return the name of the trace, or None, and why there is none.
 
-        It answers no signal as long as it compiles the probes, so it is killed if it has not begun. The kernel then removes
+        It answers no signal as long as it loads the probes, so it is killed if it has not begun. The kernel then removes
         what was loaded; the program that was to be recorded was not touched.
         """
         deadline = time.monotonic() + _CLOSING_S
         failed = self._has_ended()
-        begun = os.fstat(self._trace).st_size > 0
+        begun = self._has_begun()
         if begun and not failed:
             os.kill(self._recorder, signal.SIGTERM)
             while not self._has_ended() and time.monotonic() < deadline:
@@ -260,6 +271,9 @@ class Recording:
             return f"/proc/self/fd/{self._trace}", ""
         words = os.pread(self._words, 1 << 16, 0).decode(errors="replace").strip()
         return None, words.splitlines()[-1] if failed and words else "the probes were not ready in time"
+
+    def _has_begun(self) -> bool:
+        return os.fstat(self._trace).st_size > 0
 
     def _has_ended(self) -> bool:
         self._ended = self._ended or os.waitpid(self._recorder, os.WNOHANG)[0] != 0

@@ -149,9 +149,9 @@ def test_a_parent_that_is_not_python(workload: Callable[[str], Path]) -> None:
     code = "for i in 1 2 3; do true & done; exec sleep 1000"
     with subprocess.Popen(["sh", "-c", code]) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        wait_until(lambda: len(children.read_text().split()) == 3, "it has three children")
-        wait_until(lambda: "nanosleep" in Path(f"/proc/{process.pid}/wchan").read_text(), "it sleeps")
         try:
+            wait_until(lambda: len(children.read_text().split()) == 3, "it has three children")
+            wait_until(lambda: "(sleep) S" in Path(f"/proc/{process.pid}/stat").read_text(), "it sleeps")
             said = asked(process.pid, "-d", "1")
         finally:
             process.kill()
