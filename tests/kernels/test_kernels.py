@@ -1,0 +1,145 @@
+"""The kernels, processors and Pythons of other machines: each is booted in QEMU, and tests of tests/kernel are run there.
+
+A case is one test function on one kernel: it holds if all that it is parametrized with held there. Each machine boots once, two
+at a time; what it printed is in .cache/kernels/log. With --kernels all tests of CHOSEN are run on all KERNELS; with
+--kernels=smoke those of SMOKE on BOOTED_BY_CI.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from image import CACHE, PROJECT, PYTHON, Kernel
+from machine import Done, compiled, run
+
+KERNELS = (
+    *(Kernel(series) for series in ("5.10", "6.1", "6.12", "newest")),
+    *(Kernel(series, "arm64") for series in ("6.1", "6.12", "newest")),
+    Kernel("6.12", flavour="rt"),
+    Kernel("6.1", flavour="generic"),
+)
+BOOTED_BY_CI = (*KERNELS[:4], KERNELS[5])
+MACHINES_AT_ONCE = 2
+SECONDS = 3000
+
+# Files of tests/kernel, or single tests in them.
+SMOKE = (
+    *("test_endings.py", "test_families.py", "test_threads.py", "test_calls.py", "test_wait_calls.py", "test_limits.py"),
+    *("test_loading.py::test_the_verifier_has_little_to_do", "test_crowds.py"),
+)
+CHOSEN = (
+    *(*SMOKE, "test_loading.py::test_each_kind_of_kernel", "test_namespaces.py", "test_libraries.py", "test_python_stacks.py"),
+    *("test_attach.py", "test_privileges.py", "test_forgers.py", "test_unseen_releases.py", "test_lost_events.py"),
+    *("test_scene_start.py", "test_scene_pid1.py", "test_demo.py::test_kafka", "test_why_now.py"),
+)
+OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}  # as in tests/conftest.py
+
+
+def functions(chosen: Sequence[str]) -> Iterator[str]:
+    """Yield the tests that are chosen, as `file::function`."""
+    for one in chosen:
+        file, _, function = one.partition("::")
+        tree = ast.parse((PROJECT / "tests/kernel" / file).read_text())
+        names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+        yield from (f"{file}::{name}" for name in names if function in ("", name))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one case of a test."""
+
+    name: str
+    state: str  # passed, failed, skipped
+    text: str
+
+
+class Machines:
+    """The machines, each booted once."""
+
+    def __init__(self, chosen: Sequence[str]) -> None:
+        self._chosen = chosen
+        self._pool = ThreadPoolExecutor(MACHINES_AT_ONCE)
+        self._booted: dict[Kernel, Future[Done]] = {}
+
+    def boot(self, kernels: Sequence[Kernel]) -> None:
+        """Begin with these, in this order."""
+        for kernel in kernels:
+            self._booted.setdefault(kernel, self._pool.submit(self._run, kernel))
+
+    def _run(self, kernel: Kernel) -> Done:
+        workloads = {
+            path.stem: (path, OPTIONS.get(path.stem, ("-pthread",))) for path in (PROJECT / "tests/workloads").glob("*.c")
+        }
+        tests = " ".join(f"tests/kernel/{one}" for one in self._chosen)
+        pytest_line = f"{PYTHON} -m pytest -p no:cacheprovider -q --junitxml=/host/out/report.xml {tests}"
+        script = f"export CI=1 FORKTRACE_TEST_PROGRAMS=/host/programs\n{pytest_line}\n"
+        done = run(kernel, script, seconds=SECONDS, programs=compiled(kernel.architecture, workloads))
+        log = CACHE / "log"
+        log.mkdir(exist_ok=True)
+        (log / f"{kernel}.txt").write_text(f"{done.release}, {done.seconds:.0f} s\n{done.console}")
+        (log / f"{kernel}.xml").write_bytes(done.out.get("report.xml", b""))
+        return done
+
+    def outcomes(self, kernel: Kernel, test: str) -> list[Outcome]:
+        """Return what came of a test on a kernel, case by case."""
+        done = self._booted[kernel].result()
+        assert "report.xml" in done.out, (
+            f"{done.release} did not get through its tests in {done.seconds:.0f} s:\n{done.console[-3000:]}"
+        )
+        file, _, function = test.partition("::")
+        return [
+            one
+            for one in _outcomes(done.out["report.xml"])
+            if one.name.partition("[")[0] == f"tests.kernel.{file.removesuffix('.py')}.{function}"
+        ]
+
+
+def _outcomes(report: bytes) -> Iterator[Outcome]:
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        said = {child.tag: f"{child.get('message')}\n{child.text}" for child in case}
+        bad = said.get("failure") or said.get("error")
+        state = "failed" if bad else "skipped" if "skipped" in said else "passed"
+        yield Outcome(name, state, bad or said.get("skipped", ""))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a case of each test on each kernel."""
+    asked = metafunc.config.getoption("--kernels")
+    if asked is None:
+        metafunc.parametrize(("kernel", "test"), [(None, None)], ids=["not-asked-for"])
+        return
+    smoke = asked == "smoke"
+    kernels, tests = (BOOTED_BY_CI, SMOKE) if smoke else (KERNELS, CHOSEN)
+    if only := os.environ.get("KERNELS"):
+        kernels = tuple(kernel for kernel in KERNELS if str(kernel) in only.split())
+    cases = [(kernel, test) for kernel in kernels for test in functions(tests)]
+    metafunc.parametrize(("kernel", "test"), cases, ids=[f"{kernel}-{test}" for kernel, test in cases])
+
+
+@pytest.fixture(scope="session")
+def machines(request: pytest.FixtureRequest) -> Machines:
+    """The machines, all of them on their way."""
+    smoke = request.config.getoption("--kernels") == "smoke"
+    made = Machines(SMOKE if smoke else CHOSEN)
+    made.boot(
+        list(dict.fromkeys(item.callspec.params["kernel"] for item in request.session.items if hasattr(item, "callspec")))
+    )
+    return made
+
+
+@pytest.mark.kernels
+def test_on(machines: Machines, kernel: Kernel, test: str) -> None:
+    """All cases of the test held on that kernel, and there was one."""
+    found = machines.outcomes(kernel, test)
+    failed = [f"{one.name}: {one.text}" for one in found if one.state == "failed"]
+    assert not failed, f"{len(failed)} of {len(found)}:\n" + "\n".join(failed)
+    if found and all(one.state == "skipped" for one in found):
+        pytest.skip(found[0].text.partition("\n")[0])
+    assert found, "it was not run there"
