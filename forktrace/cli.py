@@ -482,20 +482,27 @@ def _show(trace: str, picture: str, force: bool) -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Check what recording needs of this machine.
+    """Check what recording needs of this machine, and try it.
 
-    One line for each requirement; a failure names the command that mends it.
+    One line for each requirement; a failure names the command that mends it. With the rights to record the probes are loaded
+    one by one, and a child is recorded from its fork to its reap. The last line is the verdict.
 
     \b
-    Example:
+    Examples:
         forktrace doctor
+        sudo forktrace doctor
     """
     from forktrace.errors import MachineLacks
-    from forktrace.live.doctor import examine
+    from forktrace.live.doctor import examine, try_out, verdict
 
-    findings = list(examine())
-    for finding in findings:
-        click.echo(finding.line())
+    findings = []
+    for look in (examine, try_out):
+        for finding in look():
+            findings.append(finding)
+            click.echo(finding.line())
+        if not all(finding.good for finding in findings):
+            break
+    click.echo(verdict(findings))
     if not all(finding.good for finding in findings):
         sys.exit(MachineLacks.exit_status)
 

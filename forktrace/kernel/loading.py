@@ -194,24 +194,32 @@ def _kind(program: str, facts: Facts) -> dict[str, Any]:
     return {"kind": next(hook.kind for hook in HOOKS if hook.program == program)}
 
 
-def verified(probes: ProbesObject, facts: Facts, **switched: int) -> dict[str, int]:
-    """Return how many instructions the verifier looks at for each program. Facts are as `switched` says, else this kernel's.
+def programs_of(facts: Facts) -> dict[str, tuple[str, ...]]:
+    """Return the programs that a kernel has a use for, each with its tracepoints: none for the pass over all tasks."""
+    found: dict[str, tuple[str, ...]] = {}
+    for hook in HOOKS:
+        if {**facts.values, STACKS: 1}.get(hook.needs, 1):
+            found[hook.program] = (*found.get(hook.program, ()), *hook.tracepoints)
+    return found | {TASKS: ()}
 
-    Nothing is attached. A fact that this kernel has not is 0.
+
+def verify(probes: ProbesObject, facts: Facts, name: str, **switched: int) -> int:
+    """Return how many instructions the verifier looks at in a program. Facts are as `switched` says, else this kernel's.
+
+    Nothing is attached.
 
     Raises:
-        bpf.Refused: it does not like one.
+        MachineLacks: it needs what this kernel has not.
+        bpf.Refused: the verifier does not like it.
     """
     bpf.unlimit_memory()
-    values = {**dict.fromkeys(probes.facts, 0), **facts.values, STACKS: 1, **switched}
+    values = {**facts.values, STACKS: 1, **switched}
     with contextlib.ExitStack() as undo:
-        maps = {spec.name: _kept(undo, bpf.create_map(spec, min(spec.entries, LEAST_PROCESSES))) for spec in probes.maps}
-        found = {}
-        for name in (*dict.fromkeys(hook.program for hook in HOOKS), TASKS):
-            program, said = bpf.load_program(link(probes, name, values, maps), statistics=True, **_kind(name, facts))
-            os.close(program)
-            found[name] = int(said.partition("processed ")[2].split()[0])
-        return found
+        few = {spec.name: min(spec.entries, LEAST_PROCESSES) for spec in probes.maps}
+        maps = {spec.name: _kept(undo, bpf.create_map(spec, few[spec.name])) for spec in probes.maps}
+        program, said = bpf.load_program(link(probes, name, values, maps), statistics=True, **_kind(name, facts))
+        os.close(program)
+        return int(said.partition("processed ")[2].split()[0])
 
 
 def _kept(undo: contextlib.ExitStack, descriptor: int) -> int:

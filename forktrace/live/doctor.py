@@ -1,4 +1,4 @@
-"""What recording needs of this machine, checked one by one, with the command that mends what is missing."""
+"""What recording needs of this machine, checked one by one, with the command that mends what is missing; then it is tried."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from forktrace.errors import MachineLacks, PermissionMissing
+from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing
 from forktrace.kernel import bccloader
-from forktrace.live import capabilities, elevation
+from forktrace.kernel.compile import digest_of
+from forktrace.kernel.layout import probe_directory
+from forktrace.kernel.machine import MACHINES
+from forktrace.kernel.objects import ProbesObject, read_object
+from forktrace.live import capabilities, elevation, trial
 
 _SECURE_PATH: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # Debian's sudoers
 _OLDEST_KERNEL: Final = (5, 8)  # the BPF ring buffer
@@ -40,15 +44,40 @@ def examine(root: Path = Path("/")) -> Iterator[Finding]:
     yield _btf(root / "sys/kernel/btf/vmlinux")
     yield _tracefs(root)
     yield _lockdown(root / "sys/kernel/security/lockdown")
-    yield _bcc()
-    yield _headers(root / "usr/include/linux/types.h")
+    yield from _probes(root, probe_directory())
     yield _sudo(Path(sys.executable).parent / "forktrace")
 
 
+def try_out() -> Iterator[Finding]:
+    """Yield what came of trying it: program by program, then of a recording. Nothing where this process may not record."""
+    if os.geteuid() != 0 and capabilities.missing():
+        return
+    try:
+        tried = [*trial.try_programs()]
+        tried += [trial.try_recording()] if all(one.good for one in tried) else []
+    except (ForktraceError, OSError) as error:
+        tried = [trial.Tried(False, "probes", str(error))]
+    for one in tried:
+        yield Finding(one.good, one.name, one.found)
+
+
+def verdict(findings: list[Finding]) -> str:
+    """Return the last line: whether forktrace can record here, and what keeps it from that."""
+    bad = [finding.name for finding in findings if not finding.good]
+    if bad:
+        return f"forktrace cannot record here: {', '.join(dict.fromkeys(bad))}"
+    if any(finding.name == "recording" for finding in findings):
+        return "forktrace can record here"
+    return 'forktrace has what it needs, and was not tried, which takes root: sudo "$(command -v forktrace)" doctor'
+
+
 def _architecture(machine: str) -> Finding:
-    if machine == "x86_64":
+    if machine in MACHINES:
         return Finding(True, "architecture", machine)
-    return Finding(False, "architecture", f"{machine}: forktrace records on x86_64 only", "record there; reports work anywhere")
+    known = " and ".join(MACHINES)
+    return Finding(
+        False, "architecture", f"{machine}: forktrace records on {known} only", "record there; reports work anywhere"
+    )
 
 
 def _kernel(release: str) -> Finding:
@@ -119,6 +148,25 @@ def _lockdown(path: Path) -> Finding:
     return Finding(
         False, "lockdown", "confidentiality forbids BPF to read memory", "boot with lockdown=integrity, no command can"
     )
+
+
+def _probes(root: Path, folder: Path) -> Iterator[Finding]:
+    """The compiled probes; where they are not of these sources, what it takes to compile them."""
+    try:
+        found = read_object(folder)
+    except ForktraceError as error:
+        yield Finding(False, "probes", str(error), error.hint)
+        return
+    if found and _is_of(found, folder):
+        yield Finding(True, "probes", f"compiled by {found.made_by}, for every kernel")
+        return
+    yield Finding(True, "probes", "changed since they were compiled: each recording compiles them, for seconds")
+    yield _bcc()
+    yield _headers(root / "usr/include/linux/types.h")
+
+
+def _is_of(found: ProbesObject, folder: Path) -> bool:
+    return found.digest == digest_of(folder, found.facts)
 
 
 def _bcc() -> Finding:

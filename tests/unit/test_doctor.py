@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from recorded import forktrace_command
 
 from forktrace.cli import cli
 from forktrace.errors import MachineLacks
 from forktrace.kernel import bccloader
-from forktrace.live import doctor, elevation
+from forktrace.kernel.layout import probe_directory
+from forktrace.kernel.objects import OBJECT
+from forktrace.live import doctor, elevation, trial
 from forktrace.live.doctor import Finding
 
 ROOT_STATUS = "Name:\tpython3\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n"
@@ -77,7 +82,8 @@ def test_a_good_machine_has_nothing_to_mend(tmp_path: Path, packages: Path) -> N
     findings = examine(tmp_path)
     assert all(finding.good for finding in findings.values())
     assert findings["lockdown"].found == "integrity"
-    assert findings["bcc"].found == f"0.99 in {packages / 'bcc'}"
+    assert findings["probes"].found.startswith("compiled by bcc")
+    assert "bcc" not in findings, "it is not needed"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,6 @@ def test_a_good_machine_has_nothing_to_mend(tmp_path: Path, packages: Path) -> N
         ("tracefs", {"proc/mounts": "", "proc/filesystems": "nodev\tproc\n"}, "CONFIG_TRACING"),
         ("tracefs", {"proc/mounts": "", "proc/self/status": CAPABLE_STATUS}, "sudo mount -t tracefs"),
         ("lockdown", {"sys/kernel/security/lockdown": "none integrity [confidentiality]"}, "lockdown=integrity"),
-        ("headers", {"usr/include/linux/types.h": None}, "sudo apt-get install -y linux-libc-dev"),
     ],
 )
 def test_what_is_missing_is_named_with_its_cure(
@@ -151,10 +156,92 @@ def test_code_of_others(tmp_path: Path, packages: Path, monkeypatch: pytest.Monk
     assert str(program) in finding.found
 
 
-def test_only_x86_64_records() -> None:
-    """Another processor is named."""
-    assert not doctor._architecture("aarch64").good
-    assert "aarch64" in doctor._architecture("aarch64").line()
+def test_which_processors_record() -> None:
+    """Two do; another one is named."""
+    assert doctor._architecture("x86_64").good
+    assert doctor._architecture("aarch64").good
+    assert not doctor._architecture("riscv64").good
+    assert "riscv64: forktrace records on x86_64 and aarch64 only" in doctor._architecture("riscv64").line()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_probes_that_are_to_be_compiled(
+    tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """Who has changed the probes needs bcc and the C headers; who has not needs neither."""
+    folder = tmp_path / "probes"
+    shutil.copytree(probe_directory(), folder)
+    with (folder / "events.h").open("a") as file:
+        file.write("/* changed */\n")
+    monkeypatch.setattr(doctor, "probe_directory", lambda: folder)
+    if is_there:
+        put_bcc(packages)
+    findings = examine(tmp_path / "root", **{} if is_there else {"usr/include/linux/types.h": None})
+    assert findings["probes"].good
+    assert findings["probes"].found.startswith("changed since they were compiled")
+    assert [findings[name].good for name in ("bcc", "headers")] == [is_there, is_there]
+    if is_there:
+        assert findings["bcc"].found == f"0.99 in {packages / 'bcc'}"
+    else:
+        assert findings["headers"].mend == "sudo apt-get install -y linux-libc-dev"
+
+
+def test_damaged_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged object is a failure, with what mends it."""
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / OBJECT).write_bytes(b"damaged")
+    monkeypatch.setattr(doctor, "probe_directory", lambda: tmp_path / "probes")
+    finding = examine(tmp_path / "root")["probes"]
+    assert (finding.good, finding.mend) == (False, "make object")
+
+
+ROWS = [
+    {"kind": "fork", "pid": 5, "origin": "target", "stack": None},
+    {"kind": "fork", "pid": 6, "origin": "forked", "stack": "<string>:2 <module>"},
+    {"kind": "exit", "pid": 6, "origin": None, "stack": None},
+    {"kind": "zombie", "pid": 6, "origin": None, "stack": None},
+    {"kind": "reap", "pid": 6, "origin": None, "stack": "<string>:4 <module>"},
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "good", "words"),
+    [
+        (ROWS, True, "fork, exit, zombie and reap of a child came, with the Python lines"),
+        (ROWS[:1], False, "of one fork 0 came"),
+        (ROWS[:3], False, "did not come: zombie, reap"),
+        ([*ROWS[:4], ROWS[4] | {"stack": None}], False, "no Python line of its reap"),
+        ([ROWS[0], ROWS[1] | {"stack": "<string>:9 <module>"}, *ROWS[2:]], False, "no Python line of its fork"),
+    ],
+)
+def test_what_came_of_a_recording(rows: list[dict[str, object]], good: bool, words: str) -> None:
+    """A child of which something is missing is a failure that names it."""
+    tried = trial.judge(rows)
+    assert (tried.good, words in tried.found) == (good, True)
+
+
+@pytest.mark.parametrize(
+    ("names", "bad", "words"),
+    [
+        (["kernel", "recording"], None, "forktrace can record here"),
+        (["kernel"], None, "was not tried, which takes root"),
+        (["kernel", "on_fork"], "on_fork", "forktrace cannot record here: on_fork"),
+    ],
+)
+def test_the_verdict(names: list[str], bad: str | None, words: str) -> None:
+    """The last line says whether forktrace can record, and what keeps it from that."""
+    assert words in doctor.verdict([Finding(name != bad, name, "") for name in names])
+
+
+@pytest.mark.root
+def test_it_is_tried_out() -> None:
+    """As root each program is loaded, and a child is recorded from its fork to its reap."""
+    done = subprocess.run(forktrace_command("doctor"), capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[-1]) == (0, "forktrace can record here"), done.stdout
+    for program in ("on_fork", "on_exec", "on_exit", "on_signal", "on_free", "on_call", "on_mmap", "on_task"):
+        assert any(line.split()[:2] == ["ok", program] and "instructions verified" in line for line in lines), program
+    assert lines[-2].endswith("with the Python lines of fork and reap")
 
 
 def test_a_virtual_environment_gets_the_line_for_sudo(tmp_path: Path) -> None:
@@ -171,13 +258,16 @@ def test_a_virtual_environment_gets_the_line_for_sudo(tmp_path: Path) -> None:
 
 
 def test_the_command_ends_with_78(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`forktrace doctor` prints one line each; any failure is status 78."""
+    """`forktrace doctor` prints one line each; any failure is status 78, and then nothing is tried."""
     good, bad = Finding(True, "kernel", "6.18"), Finding(False, "BTF", "missing", "do this")
+    tried = Finding(True, "recording", "came")
+    monkeypatch.setattr(doctor, "try_out", lambda: iter([tried]))
     monkeypatch.setattr(doctor, "examine", lambda: iter([good, bad]))
     done = CliRunner().invoke(cli, ["doctor"])
-    assert (done.exit_code, done.stdout.splitlines()) == (78, [good.line(), bad.line()])
+    assert (done.exit_code, done.stdout.splitlines()[:-1]) == (78, [good.line(), bad.line()])
     monkeypatch.setattr(doctor, "examine", lambda: iter([good]))
-    assert CliRunner().invoke(cli, ["doctor"]).exit_code == 0
+    done = CliRunner().invoke(cli, ["doctor"])
+    assert (done.exit_code, done.stdout.splitlines()[:-1]) == (0, [good.line(), tried.line()])
 
 
 def test_no_bcc_at_all(packages: Path) -> None:
@@ -219,11 +309,3 @@ def test_a_broken_bcc_is_one_line(packages: Path, source: str) -> None:
         bccloader.load_bcc()
     (place / "__init__.py").write_text("from .libbcc import BPF\n# mended\n")
     assert bccloader.load_bcc().BPF
-
-
-@pytest.mark.root
-def test_this_machine_has_what_recording_needs() -> None:
-    """Where the tests record, the doctor has nothing to say."""
-    done = CliRunner().invoke(cli, ["doctor"])
-    assert done.exit_code == 0, done.stdout
-    assert len(done.stdout.splitlines()) == 9
