@@ -3,20 +3,14 @@
  * Sees: a new program that runs in a followed process, and the one exec by which the target begins to be followed.
  */
 
-/* Whether the process of a task is the target, at its first exec since it was named. */
-static __always_inline int is_target(u64 task)
+/* Take aim: `task` is the target, and what is seen of others is seen from its PID namespace, the recorder's. */
+static __always_inline void begin_with_target(u64 task)
 {
     int zero = 0;
     struct settings *known = settings.lookup(&zero);
-    if (!known || !known->target.nr)
-        return 0;
-    u64 pid = thread_pid_of(task);
-    struct number own = innermost(pid);
-    if (own.nr != known->target.nr || own.ns != known->target.ns)
-        return 0;
-    known->target.nr = 0;
-    READ(known->level, pid + pid_level);
-    return 1;
+    if (known)
+        READ(known->level, thread_pid_of(task) + pid_level);
+    forget_target();
 }
 
 /* Report the exec of the task work->number, which had the tid work->result. */
@@ -65,8 +59,11 @@ int on_exec(struct raw_context *context)
 {
     u64 task = context->args[0], signal = signal_of(task), file = 0;
     int is_new = !followed.lookup(&signal);
-    if (is_new && !is_target(task))
-        return 0;
+    if (is_new) {
+        if (!is_target(task))
+            return 0;
+        begin_with_target(task);
+    }
     u64 slot = claim();
     struct work *work = work_of(slot);
     if (slot == SLOTS || !work) {

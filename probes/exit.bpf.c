@@ -279,8 +279,11 @@ int on_exit(struct raw_context *context)
             return 0;
         note_end(task);
         pass_all_children(task, is_attaching() ? ATTACHED : NONE);
-    } else if (goes_to_followed(task)) {
-        pass_all_children(task, ADOPTED);
+        return 0;
     }
+    if (is_target(task)) /* its number may be another's soon */
+        forget_target();
+    if (goes_to_followed(task))
+        pass_all_children(task, ADOPTED);
     return 0;
 }

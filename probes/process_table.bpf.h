@@ -3,6 +3,7 @@
  * Who is followed: the table of processes, their numbers in each PID namespace, and how a process is named in a record.
  */
 #define IMAGES 3
+#define TICK_NS 10000000 /* of a clock of 100 Hz, USER_HZ on every processor that forktrace knows */
 #define FOR_EVER 0xffffffffffffffffULL
 
 struct number {
@@ -73,7 +74,8 @@ BPF_HASH(numbers, struct number, struct owners, NUMBERS);
 BPF_TABLE("lru_hash", struct number, struct owners, takers, 4096);
 
 struct settings {
-    struct number target; /* follow this process from its next exec on; nr 0: nobody yet */
+    struct number target; /* follow this process from its next exec on; nr 0: nobody yet, or it has ended */
+    u64 target_start;     /* its start in ticks of TICK_NS, as /proc has it */
     u32 level;            /* of the recorder's PID namespace, learnt from the target's */
     u32 pad;
 };
@@ -178,6 +180,25 @@ static __always_inline u64 start_of(u64 task)
     READ(leader, task + task_group_leader);
     READ(start_ns, leader + task_start_boottime);
     return start_ns;
+}
+
+/* Whether the process of a task is the target, which has not come to its exec yet. */
+static __always_inline int is_target(u64 task)
+{
+    int zero = 0;
+    struct settings *known = settings.lookup(&zero);
+    if (!known || !known->target.nr)
+        return 0;
+    struct number own = innermost(thread_pid_of(task));
+    return own.nr == known->target.nr && own.ns == known->target.ns && start_of(task) / TICK_NS == known->target_start;
+}
+
+static __always_inline void forget_target(void)
+{
+    int zero = 0;
+    struct settings *known = settings.lookup(&zero);
+    if (known)
+        known->target.nr = 0;
 }
 
 /* The process of a task, followed or not. */

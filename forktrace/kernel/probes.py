@@ -88,9 +88,12 @@ class Probes:
             for key in keys:
                 sent.delete(key)
 
-    def follow(self, pid: int, pid_ns: int) -> None:
-        """Follow process `pid` of the PID namespace with inode number `pid_ns` from its next exec on."""
-        self._settings.set(0, ((pid_ns, pid), 0, 0))
+    def follow(self, pid: int, pid_ns: int, start_ticks: int) -> None:
+        """Follow process `pid` of the PID namespace with inode number `pid_ns` from its next exec on; 0: nobody.
+
+        `start_ticks` is its start as /proc/PID/stat has it. The probes forget it when it ends before that.
+        """
+        self._settings.set(0, ((pid_ns, pid), start_ticks, 0, 0))
 
     def want(self, pids: Iterable[int], never: Iterable[int]) -> None:
         """Let passes follow these processes and what descends from them, except for `never`; all by their numbers here."""

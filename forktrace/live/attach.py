@@ -5,19 +5,21 @@ The attached processes are never signalled, and nothing waits for them: whatever
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import select
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from forktrace.errors import UsageError
 from forktrace.live.elevation import RecorderProcess
 from forktrace.live.launch import begin, check_output, default_name, merged, opened
+from forktrace.live.orders import Attaching, Order
 from forktrace.live.procfs import Proc, cgroup_pids, mounts
 from forktrace.live.user import User, as_user, invoking_user
 
@@ -66,16 +68,15 @@ def attach(
     if not to_stdout:
         as_user(who, check_output, path, force)
     target_user = user_of(main, proc)
-    recorder = RecorderProcess(target_user, quiet=quiet)
-    try:
-        recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
-        with opened(path, who, force) as trace:
+    with contextlib.ExitStack() as recording:
+        with opened(path, who, force) as trace:  # a pipe has its reader before there is a recorder, which waits for nobody
+            recorder = RecorderProcess(target_user, quiet=quiet)
+            recording.callback(recorder.close)
+            recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
             order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
             _stop_on_signals(recorder)
-            begin(recorder, order, trace, max_size)
+            begin(recorder, replace(order, max_size=max_size), trace)
         _until_done(recorder, duration_s)
-    finally:
-        recorder.close()
     if not to_stdout:
         merged(path, who)
 
@@ -172,35 +173,17 @@ def user_of(pid: int, proc: Proc) -> User:
     return User(name, uid, gid, groups, {})
 
 
-def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Sequence[str], source: bool) -> dict[str, Any]:
+def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Sequence[str], source: bool) -> Order:
     from forktrace.live.header import header
 
     main, proc = chosen.pids[0], Proc()
-    files = {files_of(pid, proc) for pid in chosen.pids}
-    are_known = len(files) == 1 and None not in next(iter(files))  # else a name means several files, or nobody knows which
     facts = header(command, main, user) | {"own": list(own), "attached": list(chosen.pids)}
-    return {
-        "attach": {"pids": list(chosen.pids), "never": [os.getpid()], "cgroup": chosen.cgroup, "remarks": list(chosen.remarks)},
-        "path": path,
-        "header": facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
-        "program": None,
-        "search": "",
-        "source": source and are_known,
-        "files": elsewhere(main, proc),
-    }
-
-
-def files_of(pid: int | str, proc: Proc) -> tuple[str | None, str | None]:
-    """Return what decides which file a name is to a process: its mount namespace and its root, None for what is hidden."""
-    return proc.link(f"{pid}/ns/mnt"), proc.link(f"{pid}/root")
-
-
-def elsewhere(pid: int, proc: Proc) -> tuple[int, int] | None:
-    """Return the process and its mount namespace, where a name means another file to it than here."""
-    namespace, root = files_of(pid, proc)
-    if namespace is None or (namespace, root) == files_of("self", proc):
-        return None
-    return pid, int(namespace.partition("[")[2].rstrip("]"))
+    return Order(
+        path=path,
+        header=facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
+        attach=Attaching(chosen.pids, (os.getpid(),), chosen.cgroup, chosen.remarks),
+        source=source,
+    )
 
 
 def _stop_on_signals(recorder: RecorderProcess) -> None:

@@ -1,24 +1,34 @@
 """What the launcher and the recorder say to one another: one JSON object a message, over a socket that keeps them apart.
 
-The launcher says `arm` (with stacks or without, to attach or not, the target's PATH, whether words and the live line are
-wanted), the recorder `armed`; then it is handed the order and the open trace, and says `ready`. It is told `ended` when the
-target was reaped and `stop` when the user has had enough, has `words` and `live` lines for the user now and then, and says
-`done` at the end, or `error` with a message when it cannot go on. Whoever finds the other end closed is done.
+The launcher sends `Arming`, the recorder says `armed`; then it is handed the `Order` and the open trace, and says `ready`. It
+is told `ended` when the target was reaped and `stop` when the user has had enough, has `words` and `live` lines for the user
+now and then, and says `done` at the end, or `error` with a message when it cannot go on. Whoever finds the other end closed is
+done.
+
+The launcher may be anybody's, and need not read: the recorder never waits for it (`waits` False).
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 import termios
+import time
+from collections import deque
 from typing import Any, Final
+
+from forktrace.errors import ForktraceError
 
 MESSAGE_BYTES: Final = 1 << 17
 ORDER_BYTES: Final = 64 << 20  # the longest command line is 6 MiB, and what is quoted six times as long
+UNSENT_MOST: Final = 100  # messages that are kept for one who does not read
+_DESCRIPTORS_MOST: Final = 16
 
 Message = dict[str, Any]
 
@@ -29,10 +39,12 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Channel:
-    """One end."""
+    """One end. With `waits` a message that finds no room is waited for, without it is sent by the next `flush`."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, *, waits: bool = True) -> None:
         self._end = end
+        self._flags = 0 if waits else socket.MSG_DONTWAIT
+        self._unsent: deque[bytes] = deque(maxlen=UNSENT_MOST)
 
     def fileno(self) -> int:
         """Return what to wait for: readable when `hear` would not have to wait."""
@@ -49,20 +61,44 @@ class Channel:
 
     def say(self, what: str, **more: Any) -> None:
         """Send a message; whether the other end is still there shows elsewhere."""
-        with contextlib.suppress(OSError):
-            self._end.send(json.dumps({"say": what, **more}).encode())
+        self._unsent.append(json.dumps({"say": what, **more}).encode())
+        self.flush()
+
+    def flush(self, seconds: float = 0.0) -> None:
+        """Send what could not be sent; where the other end does not read, try so long."""
+        deadline = time.monotonic() + seconds
+        while self._unsent:
+            try:
+                self._end.send(self._unsent[0], self._flags)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return
+                select.select([], [self._end], [], 0.05)
+                continue
+            except OSError:
+                self._unsent.clear()
+                return
+            self._unsent.popleft()
 
     def is_read(self) -> bool:
         """Return whether the other end has read all that was said: one that has been stopped must not stop this one."""
-        return not struct.unpack("i", fcntl.ioctl(self._end, termios.TIOCOUTQ, bytes(4)))[0]
+        return not self._unsent and not struct.unpack("i", fcntl.ioctl(self._end, termios.TIOCOUTQ, bytes(4)))[0]
 
-    def hear(self) -> Message:
-        """Wait for a message and return it, an empty one when the other end is closed."""
-        try:
-            message = self._end.recv(MESSAGE_BYTES)
-        except ConnectionError:
-            message = b""
-        return json.loads(message) if message else {}
+    def hear(self, seconds: float | None = None) -> Message:
+        """Wait for a message and return it, an empty one when the other end is closed.
+
+        Raises:
+            ForktraceError: none came within so many seconds, or what came is none.
+        """
+        self._wait(seconds)
+        with contextlib.suppress(ConnectionError):
+            data = self._end.recv(MESSAGE_BYTES)
+            return _parsed(data) if data else {}
+        return {}
+
+    def _wait(self, seconds: float | None) -> None:
+        if seconds is not None and not select.select([self._end], [], [], seconds)[0]:
+            raise ForktraceError(f"the launcher said nothing for {seconds:g} s", "use forktrace record")
 
     def hand(self, order: Message, descriptors: list[int]) -> None:
         """Send an order of any length, and descriptors."""
@@ -74,10 +110,47 @@ class Channel:
         finally:
             os.close(written)
 
-    def take(self, most: int) -> tuple[Message, list[int]]:
-        """Wait for an order and return it with its descriptors, at most `most`; nothing when the other end is closed."""
-        message, descriptors, _, _ = socket.recv_fds(self._end, 64, 1 + most)
-        if not message or not descriptors:
+    def take(self, count: int, seconds: float) -> tuple[Message, list[int]]:
+        """Wait for an order that comes with `count` descriptors, and return both; nothing when the other end is closed.
+
+        Raises:
+            ForktraceError: none came within so many seconds, or something else did.
+        """
+        self._wait(seconds)
+        try:
+            message, ancillary, flags, _ = self._end.recvmsg(64, socket.CMSG_SPACE(4 * _DESCRIPTORS_MOST))
+        except ConnectionError:
             return {}, []
-        with open(descriptors[0], "rb") as file:
-            return json.loads(os.pread(file.fileno(), ORDER_BYTES, 0)), descriptors[1:]
+        descriptors = _descriptors(ancillary)
+        if not message and not descriptors:
+            return {}, []
+        if flags & socket.MSG_CTRUNC or len(descriptors) != 1 + count:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise ForktraceError(
+                f"this is no launcher of this forktrace: an order with {len(descriptors)} descriptors", "use forktrace record"
+            )
+        try:
+            return _parsed(os.pread(descriptors[0], ORDER_BYTES, 0)), descriptors[1:]
+        except OSError as error:
+            raise ForktraceError(f"the launcher's order cannot be read: {error.strerror}", "use forktrace record") from error
+        finally:
+            os.close(descriptors[0])
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
+
+
+def _parsed(data: bytes) -> Message:
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict):
+        raise ForktraceError("this is no launcher of this forktrace: what it says is no JSON object", "use forktrace record")
+    return message

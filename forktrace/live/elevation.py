@@ -22,6 +22,7 @@ from forktrace.errors import ForktraceError, PermissionMissing
 from forktrace.live import capabilities
 from forktrace.live.channel import Channel, Message, pair
 from forktrace.live.line import LiveLine
+from forktrace.live.orders import Arming, encoded
 from forktrace.live.user import User
 
 SUDO: Final = ("/usr/bin/sudo", "/usr/local/bin/sudo", "/bin/sudo", "/run/wrappers/bin/sudo")  # never the one on a PATH
@@ -59,7 +60,7 @@ class RecorderProcess:
         return self.channel.fileno()
 
     def arm(self, *, stacks: bool, path: str, attach: bool = False) -> None:
-        """Have it compile and load the probes, and wait until it has; `path` is the target's PATH, `attach`: it runs already.
+        """Have it load the probes, and wait until it has; `path` is the target's PATH, `attach`: it runs already.
 
         Raises:
             ForktraceError: what it failed at; PermissionMissing, sudo did not let it start.
@@ -67,7 +68,8 @@ class RecorderProcess:
         live = not self._line.silent and (
             attach or not os.isatty(1)
         )  # it would erase the prompts of a target on the same terminal
-        self.channel.say("arm", stacks=stacks, attach=attach, path=path[: 1 << 14], words=not self._quiet, live=live)
+        arming = Arming(stacks=stacks, attach=attach, path=path[: 1 << 14], words=not self._quiet, live=live)
+        self.channel.say("arm", **encoded(arming))
         self.wait_for("armed")
         self._line.clear()
         self._is_armed = True
@@ -121,8 +123,7 @@ def _fork(who: User, ours: socket.socket, its: socket.socket) -> int:
             ours.close()
             from forktrace.live.recorder import serve
 
-            serve(Channel(its), who)
-            status = 0
+            status = serve(Channel(its, waits=False), who)
         except Exception:  # a defect: without its trace nobody could mend it
             traceback.print_exc()
         finally:

@@ -15,10 +15,12 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
+
+from forktrace.live.capabilities import in_effect
 
 BLOCKED_S: Final = 3.0  # as long it may sleep over one request,
 BUSY_S: Final = 15.0  # and as long work on it
@@ -36,12 +38,16 @@ Answers = list[tuple[Any, Any]]
 class Helper:
     """Calls `work(request)` in a process of its own, one request after the other; requests and answers are JSON values.
 
+    That process has the descriptors `kept`, and no others of this one.
+
     Attributes:
         lost: how many helpers did not come back
+        refused: why the kernel made no process for it, the last time; None: it never refused
     """
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
+    def __init__(self, work: Callable[[Any], Any], kept: Iterable[int] = ()) -> None:
         self._work = work
+        self._kept = tuple(kept)
         self._ours, self._its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._waiting: deque[tuple[Any, bytes]] = deque()  # requests, and as they are sent
         self._pid = 0
@@ -49,6 +55,16 @@ class Helper:
         self._number = 0  # of the request that is worked on
         self._since: float | None = None  # when it was handed over; None: there is none
         self.lost = 0
+        self.refused: str | None = None
+
+    def start(self) -> bool:
+        """Start the process, unless it runs; False: the kernel makes none, as where a limit on processes is met."""
+        if not self._pid:
+            try:
+                self._pid = self._start()
+            except OSError as error:
+                self.refused = error.strerror or str(error)
+        return self._pid != 0
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is an answer."""
@@ -60,14 +76,18 @@ class Helper:
         return not self._waiting
 
     def ask(self, request: Any) -> bool:
-        """Have `request` worked on, after those before it; False: that cannot be, it is too large, or they are too many."""
+        """Have `request` worked on, after those before it; False: that cannot be.
+
+        It is too large, or they are too many, or there can be no process for it.
+        """
         self._number += 1
         message = json.dumps([self._number, request]).encode()
         if len(self._waiting) >= WAITING_MOST or len(message) > MESSAGE_MOST or self.lost >= LOST_MOST:
             return False
         self._waiting.append((request, message))
-        if self._since is None:
-            self._hand_over()
+        if self._since is None and not self._hand_over():
+            self._waiting.pop()
+            return False
         return True
 
     def take(self) -> Answers:
@@ -86,8 +106,8 @@ class Helper:
             if self.lost >= LOST_MOST:
                 done += [(request, None) for request, _ in self._waiting]
                 self._waiting.clear()
-            if self._waiting:
-                self._hand_over()
+            while self._waiting and not self._hand_over():
+                done.append((self._waiting.popleft()[0], None))
         return done
 
     def wait(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> Answers:
@@ -110,10 +130,12 @@ class Helper:
         self._ours.close()
         self._its.close()
 
-    def _hand_over(self) -> None:
-        self._pid = self._pid or self._start()
+    def _hand_over(self) -> bool:
+        if not self.start():
+            return False
         self._since = time.monotonic()
         self._ours.send(self._waiting[0][1])
+        return True
 
     def _answer(self) -> Any:
         """The answer to the present request, None when it has not come; what a lost helper said late is dropped."""
@@ -132,7 +154,8 @@ class Helper:
         if lasted_s > BUSY_S:
             return True
         try:
-            state = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[0]
+            with in_effect():  # /proc may be mounted such that it hides the processes of others (hidepid)
+                state = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return True
         return state in "ZX" or (lasted_s > BLOCKED_S and state != "R")
@@ -169,9 +192,9 @@ class Helper:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):  # a reader of our output need not wait for it
             os.dup2(nowhere, descriptor)
-        kept = self._its.fileno()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, 1 << 16)
+        kept = sorted({2, self._its.fileno(), *self._kept})
+        for last, following in zip(kept, [*kept[1:], 1 << 16], strict=True):
+            os.closerange(last + 1, following)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + MEMORY_MOST
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

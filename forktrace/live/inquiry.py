@@ -14,13 +14,13 @@ from functools import partial
 from typing import Final
 
 from forktrace.live import capabilities
-from forktrace.live.attach import Chosen, attach, elsewhere, files_of, process_meant, user_of
+from forktrace.live.attach import Chosen, attach, process_meant, user_of
 from forktrace.live.calls import call_of
 from forktrace.live.held import multiprocessing_children
 from forktrace.live.memory import MOST_S, Memory
 from forktrace.live.procfs import Proc
 from forktrace.live.remote import NoPython, Python, Reader, ThreadStack, find_python
-from forktrace.live.sources import Elsewhere, Sources
+from forktrace.live.sources import Sources, files_of
 from forktrace.live.user import as_user
 from forktrace.live.zombies import Watcher
 from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
@@ -64,8 +64,8 @@ class Inquirer:
         self.pid = process_meant(asked, self._proc)
         self._watcher = Watcher(self._proc)
         who, folder = partial(as_user, user_of(self.pid, self._proc)), self._proc.link(f"{self.pid}/cwd") or "/"
-        files, are_known = elsewhere(self.pid, self._proc), None not in files_of(self.pid, self._proc)
-        self._sources = Sources(who, folder, Elsewhere(*files) if files else None) if are_known else None
+        are_known, files = files_of([self.pid], {}, with_all_rights=True)
+        self._sources = Sources(who, folder, files) if are_known else None
         self._texts: dict[tuple[str, int], str] = {}
 
     def __enter__(self) -> Inquirer:

@@ -15,12 +15,14 @@ import signal
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from forktrace.errors import CommandError, ForktraceError, UsageError
 from forktrace.live.capabilities import become_ordinary
 from forktrace.live.elevation import PYTHON_IGNORES, RecorderProcess
+from forktrace.live.orders import Order, encoded
 from forktrace.live.user import User, as_user, become, invoking_user, named_user
 
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -52,23 +54,20 @@ def record(
     to_stdout = output == "-"
     if output is not None and not to_stdout:
         as_user(who, check_output, output, force)
-    recorder = RecorderProcess(who, quiet=quiet)
-    try:
-        recorder.arm(stacks=stacks, path=who.environment.get("PATH", os.defpath) if stacks else "")
-        held = Held(command, who, stdout=2 if to_stdout else 1)
-        try:
+    with contextlib.ExitStack() as recording:
+        with contextlib.ExitStack() as beginning:  # a pipe has its reader before there is a recorder, which waits for nobody
+            trace = beginning.enter_context(opened(output, who, force)) if output else None
+            recorder = RecorderProcess(who, quiet=quiet)
+            recording.callback(recorder.close)
+            recorder.arm(stacks=stacks, path=who.environment.get("PATH", os.defpath) if stacks else "")
+            held = beginning.enter_context(Held(command, who, stdout=2 if to_stdout else 1))
             path = output or default_name(command, held.pid)
-            with opened(path, who, force) as trace:
-                order = _order(held, path, command, who, own=own, source=source and stacks)
-                begin(recorder, order, trace, max_size)
-                watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
-                held.release()
-        except BaseException:
-            held.abandon()
-            raise
+            trace = beginning.enter_context(opened(path, who, force)) if trace is None else trace
+            order = _order(held, path, command, who, own=own, source=source and stacks)
+            begin(recorder, replace(order, max_size=max_size), trace)
+            watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
+            held.release()
         status = watch.until_done(duration_s)
-    finally:
-        recorder.close()
     if not to_stdout:
         merged(path, who)
     return status
@@ -124,7 +123,8 @@ def default_name(command: Sequence[str], pid: int) -> str:
 class Held:
     """The target, forked and with its user's rights, waiting for `release` before it runs the command.
 
-    Its standard output is the descriptor `stdout`: another than 1 where the trace itself goes there.
+    As a context it ends with an error, if it still waits. Its standard output is the descriptor `stdout`: another than 1 where
+    the trace itself goes there.
     """
 
     def __init__(self, command: Sequence[str], who: User, stdout: int = 1) -> None:
@@ -173,8 +173,12 @@ class Held:
             reason = "command not found" if missing else os.strerror(number)
             raise CommandError(f"{self._command}: {reason}", 127 if missing else 126)
 
-    def abandon(self) -> None:
-        """End it, if it still waits, and reap it."""
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            return
         if self._go >= 0:
             os.close(self._go)
         with contextlib.suppress(ChildProcessError):
@@ -223,28 +227,27 @@ def opened(path: str, who: User, force: bool) -> Iterator[int]:
         os.close(descriptor)
 
 
-def begin(recorder: RecorderProcess, order: dict[str, Any], trace: int, max_size: int | None) -> None:
+def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
     """Hand the recorder its order and the trace, a descriptor; return when it records."""
     about = os.fstat(trace)
-    is_file = order["path"] != "-" and stat.S_ISREG(about.st_mode)
-    sizes = {"is_file": is_file, "truncate": is_file and about.st_size > 0, "max_size": max_size}
-    recorder.channel.hand(order | sizes, [trace])
+    is_file = order.path != "-" and stat.S_ISREG(about.st_mode)
+    recorder.channel.hand(encoded(replace(order, is_file=is_file, truncate=is_file and about.st_size > 0)), [trace])
     recorder.wait_for("ready")
 
 
-def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> dict[str, Any]:
+def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> Order:
     """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
     from forktrace.live.header import header
 
     search = who.environment.get("PATH", os.defpath)
-    return {
-        "pid": held.pid,
-        "path": path,
-        "header": header(list(command), held.pid, who.name) | {"own": list(own)},
-        "program": as_user(who, partial(shutil.which, path=search), command[0]),
-        "search": search,
-        "source": source,
-    }
+    return Order(
+        path=path,
+        header=header(list(command), held.pid, who.name) | {"own": list(own)},
+        pid=held.pid,
+        program=as_user(who, partial(shutil.which, path=search), command[0]),
+        search=search,
+        source=source,
+    )
 
 
 class Watch:

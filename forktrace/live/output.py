@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Mapping
+from io import RawIOBase
+from typing import Any, Final
 
 from forktrace.errors import ForktraceError
+from forktrace.live.orders import Order
 from forktrace.trace import events
 from forktrace.trace.batches import Column, batch, batch_of, part
 from forktrace.trace.stream import Full, Writer
+
+_LOOK_EVERY_MS: Final = 20
+
+
+class PatientSink(RawIOBase):
+    """Writes to a pipe, a terminal or a device whose reader may stall, and gives up when `goes_on(since)` says so.
+
+    `since` is when it last took something (time.monotonic). The descriptor's flags are left alone, as others have it too: what
+    poll(2) says has room takes PIPE_BUF bytes without waiting.
+    """
+
+    def __init__(self, descriptor: int, goes_on: Callable[[float], bool]) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._goes_on = goes_on
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write some of it, at least a byte.
+
+        Raises:
+            OSError: nobody takes it, any more or in time.
+        """
+        since, poll = time.monotonic(), select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while not poll.poll(_LOOK_EVERY_MS):
+            if not self._goes_on(since):
+                raise OSError(errno.ETIMEDOUT, "its reader does not read")
+        return os.write(self._descriptor, memoryview(data)[: select.PIPE_BUF])
 
 
 class Output:
@@ -24,13 +65,13 @@ class Output:
         Full: the trace would exceed the size that the order allows. Only `close` may follow.
     """
 
-    def __init__(self, sink: BinaryIO, order: Mapping[str, Any], counts: Counter[str]) -> None:
-        self._writer = Writer(sink, order["header"], order["max_size"])
-        self._sink = sink.fileno() if order["is_file"] else None
+    def __init__(self, sink: RawIOBase, order: Order, counts: Counter[str]) -> None:
+        self._writer = Writer(sink, order.header, order.max_size)
+        self._sink = sink.fileno() if order.is_file else None
         self._had_name = os.fstat(sink.fileno()).st_nlink > 0
-        self._path = order["path"]
+        self._path = order.path
         self._counts = counts
-        self.until_ns: int = order["header"]["start_ns"]
+        self.until_ns: int = order.header["start_ns"]
 
     def write(self, rows: Iterable[events.Row]) -> None:
         """Write a batch of rows that are no events of the kernel's, if there are any."""

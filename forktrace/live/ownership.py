@@ -5,7 +5,7 @@ A process is asked for by its number, and that may have a new owner soon: what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from forktrace.errors import PermissionMissing
@@ -41,6 +41,22 @@ class Ownership:
         mine = {pid: start for pid, start in here.items() if self._is_mine(pid)}
         self._starts = mine
         return list(mine)
+
+    @property
+    def starts(self) -> Mapping[int, int]:
+        """The starts of the processes that were allowed last, by number, in clock ticks; nothing where all are allowed."""
+        return self._starts
+
+    def start_of(self, pid: int) -> int:
+        """Return the start of a process that was allowed, in clock ticks.
+
+        Raises:
+            PermissionMissing: it is gone.
+        """
+        stat = self._proc.stat(pid)
+        if stat is None or self._starts.get(pid, stat.start_ticks) != stat.start_ticks:
+            raise PermissionMissing(f"process {pid} is gone", "record once more")
+        return stat.start_ticks
 
     def _is_mine(self, pid: int) -> bool:
         """Whether all its numbers are the user's: real, effective, saved, for files."""

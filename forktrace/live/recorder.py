@@ -12,19 +12,24 @@ import select
 import shlex
 import signal
 import time
+from collections.abc import Sequence
 from functools import partial
+from io import RawIOBase
 from typing import TYPE_CHECKING, Final
 
-from forktrace.errors import ForktraceError, UsageError
+from forktrace.errors import ForktraceError, PermissionMissing, UsageError
+from forktrace.live import limits
 from forktrace.live.capabilities import become_recorder
-from forktrace.live.channel import Channel, Message
+from forktrace.live.channel import Channel
 from forktrace.live.line import Progress
+from forktrace.live.orders import Arming, Order, decoded
 from forktrace.live.ownership import Ownership
 from forktrace.live.procfs import read_comm
 from forktrace.live.user import User, as_user
 from forktrace.trace.words import count, printable, size
 
 if TYPE_CHECKING:
+    from forktrace.live.helper import Helper
     from forktrace.live.joining import Joining
     from forktrace.live.sources import Sources
 
@@ -32,41 +37,52 @@ READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = (
     0.15  # with the wait before and the time that it takes, no 200 ms are lost with a recorder that is killed
 )
+ORDER_S: Final = 10.0  # how long an order is waited for: until there is one, rights are held for nothing
+STALLED_S: Final = 2.0  # how long a reader of the output is waited for that reads nothing, after an order to stop
+PARTING_S: Final = 5.0  # how long a launcher is waited for that does not listen, at the end
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 # Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
 NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
 
 
-def serve(channel: Channel, who: User, only_of: int | None = None) -> None:
+def serve(channel: Channel, who: User, only_of: int | None = None) -> int:
     """Record as told over `channel`, until the last followed process is gone or `stop` comes. The process ends with this.
 
     `who` owns the trace, and files are read with that user's rights. `only_of`: whose processes alone may be recorded.
+    Returns the exit status.
     """
     for number in NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(PermissionError):  # sudo has seen to it already
         os.setsid()
     try:
-        if order := channel.hear():
-            Recorder(channel, who, only_of, order).run()
+        limits.raise_all()
+        if order := channel.hear(ORDER_S):
+            Recorder(channel, who, only_of, decoded(Arming, order)).run()
+        return 0
     except ForktraceError as error:
         channel.say("error", message=str(error), hint=error.hint, status=error.exit_status)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        channel.say("error", message=f"the recorder cannot go on: {what}", hint=limits.hint(error), status=1)
+    channel.flush(PARTING_S)
+    return 1
 
 
 class Recorder:
     """One recording."""
 
-    def __init__(self, channel: Channel, who: User, only_of: int | None, asked: Message) -> None:
+    def __init__(self, channel: Channel, who: User, only_of: int | None, asked: Arming) -> None:
         self._channel = channel
         self._who = who
+        self._is_trusted = only_of is None
         self._ownership = Ownership(only_of)
-        self._with_stacks: bool = asked["stacks"]
-        self._attach: bool = asked["attach"]
-        self._search: str = asked["path"]
-        self._words: bool = asked["words"]
-        self._progress = Progress() if asked["live"] else None
+        self._asked = asked
+        self._progress = Progress() if asked.live else None
         self._target = -1
         self._ended_at: float | None = None
+        self._stopped_at: float | None = None  # when there was an order to stop
+        self._helpers: list[Helper] = []
         self._full: int | None = None  # the size that was reached
         self._joining: Joining | None = None
 
@@ -76,83 +92,124 @@ class Recorder:
         from forktrace.kernel.probes import Probes  # all now: it may be that the user cannot read these files
         from forktrace.live.intake import Intake
         from forktrace.live.joining import Joining
-        from forktrace.live.output import Output
+        from forktrace.live.output import Output, PatientSink
         from forktrace.live.registry import Registry
         from forktrace.trace import stream
 
         self._registry = Registry()
-        self._probes = Probes(stacks=self._with_stacks, attach=self._attach, meanwhile=self._meanwhile)
-        if self._attach:
+        self._probes = Probes(stacks=self._asked.stacks, attach=self._asked.attach, meanwhile=self._meanwhile)
+        if self._asked.attach:
             self._joining = Joining(self._probes, self._registry)
         self._intake = Intake(self._probes, self._registry, self._joining)
         self._channel.say("armed")
-        order, descriptors = self._channel.take(1)
-        if not order:
+        message, descriptors = self._channel.take(1, ORDER_S)
+        if not message:
             return
-        order["header"]["lacks"] = list(self._probes.lacks)
+        order = decoded(Order, message)
+        order.header["lacks"] = list(self._probes.lacks)
         reader = self._prepare(order)
-        if order["truncate"]:
+        if order.truncate:
             os.ftruncate(descriptors[0], 0)
-        with open(descriptors[0], "wb", buffering=0) as sink:
+        with open(descriptors[0], "wb", buffering=0) as file:
+            sink: RawIOBase = file if order.is_file else PatientSink(descriptors[0], self._is_waited_for)
             try:
                 self._output = Output(sink, order, self._intake.counts)
                 self._intake.begin(self._output, reader)
                 self._begin(order)
             except stream.Full:
-                raise UsageError(f"--max-size: {order['max_size']:,} bytes do not hold the beginning of this trace") from None
+                raise UsageError(f"--max-size: {order.max_size:,} bytes do not hold the beginning of this trace") from None
             self._channel.say("ready")
             try:
                 self._follow()
                 self._intake.write_rest()
             except stream.Full:
-                self._full = order["max_size"]
+                self._full = order.max_size
             self._intake.write_end(self._full)
         self._say_closing(order)
         self._channel.say("done")
+        self._channel.flush(PARTING_S)
+
+    def _is_waited_for(self, since: float) -> bool:
+        """Whether the reader of the output, which has taken nothing since then, is to be waited for any longer.
+
+        What happens meanwhile is taken in. After an order to stop only a reader that goes on reading is waited for.
+        """
+        self._intake.drain()
+        self._channel.flush()
+        self._hear()
+        return self._stopped_at is None or time.monotonic() < max(self._stopped_at, since) + STALLED_S
 
     def _meanwhile(self) -> None:
         become_recorder(self._who)
-        self._registry.expect_on(self._search)
+        self._registry.expect_on(self._asked.path)
 
-    def _prepare(self, order: Message) -> Sources | None:
-        """Learn what is known of the target before it starts; return what reads its source lines, if anything is to."""
-        from forktrace.live.sources import Elsewhere, Sources
+    def _prepare(self, order: Order) -> Sources | None:
+        """Learn what is known of the target before it starts; return what reads its source lines, if anything is to.
 
-        if order["program"]:
-            self._registry.expect(os.path.join(order["header"]["cwd"], order["program"]), order["search"])
+        The files of another process are read only of those that are recorded, and for somebody who is not root only with that
+        user's rights.
+        """
+        from forktrace.live.sources import Sources, files_of
+
+        if order.program:
+            self._registry.expect(os.path.join(order.header["cwd"], order.program), order.search)
         self._intake.tell()
-        files = Elsewhere(*order["files"]) if order.get("files") else None
-        reader = Sources(partial(as_user, self._who), order["header"]["cwd"], files) if order["source"] else None
+        are_known, files = order.source, None
+        if order.attach and order.source:
+            pids = self._ownership.allowed(order.attach.pids)
+            are_known, files = files_of(pids, self._ownership.starts, with_all_rights=self._is_trusted)
+        reader = Sources(partial(as_user, self._who), order.header["cwd"], files) if are_known else None
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
         self._poll.register(self._registry.helper, select.EPOLLIN)
         if reader:
+            reader.helper.start()  # now: when the target has filled a limit on processes, it is too late
             self._poll.register(reader.helper, select.EPOLLIN)
+        self._helpers = [self._registry.helper, *([reader.helper] if reader else [])]
         return reader
 
-    def _begin(self, order: Message) -> None:
-        if not self._attach:
-            self._aim(order["pid"])
+    def _begin(self, order: Order) -> None:
+        asked = order.attach
+        if asked is None or self._joining is None:
+            self._aim(order.pid)
             return
-        asked = order["attach"]
-        for remark in asked["remarks"]:
+        for remark in asked.remarks:
             self._say(remark)
-        assert self._joining
-        pids = self._ownership.allowed(asked["pids"])
-        if not asked["cgroup"] or not pids:
-            self._ownership.require(asked["pids"])
-        self._join(self._joining.join(pids, asked["never"], asked["cgroup"]))
+        pids = self._ownership.allowed(asked.pids)
+        if not asked.cgroup or not pids:
+            self._ownership.require(asked.pids)
+        self._join(self._joining.join(pids, asked.never, asked.cgroup))
         if not self._intake.counts:
-            raise ForktraceError("what was to be attached to has ended meanwhile", "forktrace ps shows who has zombies now")
+            raise ForktraceError(*self._why_nobody(asked.pids))
         zombies = f", {count(self._intake.zombies(), 'zombie')} among them" if self._intake.zombies() else ""
         self._say(f"attached to {count(self._intake.counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
 
+    @staticmethod
+    def _why_nobody(pids: Sequence[int]) -> tuple[str, str]:
+        """Return why none of these processes could be followed, and what to do."""
+        here = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+        if not here:
+            return "the process ended before forktrace could attach", "forktrace ps shows who has zombies now"
+        return f"the kernel shows process {here[0]} to no probe, so it cannot be recorded", "record the process that it started"
+
     def _aim(self, pid: int) -> None:
-        """Follow the process from its next exec on."""
-        self._target = os.pidfd_open(pid)
+        """Follow the process from its next exec on: that very one, which the probes are told by its start too.
+
+        They forget it as soon as it has ended, so whoever gets its number later is not taken for it.
+
+        Raises:
+            PermissionMissing: it is not the user's, or gone.
+        """
+        try:
+            self._target = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise PermissionMissing(f"process {pid} is gone", "record once more") from None
         self._ownership.require([pid])
-        self._probes.follow(pid, self._intake.pid_ns)
+        self._probes.follow(pid, self._intake.pid_ns, self._ownership.start_of(pid))
+        if select.select([self._target], [], [], 0)[0]:  # it ended before the probes were told, and they did not see it
+            self._probes.follow(0, self._intake.pid_ns, 0)
+            raise PermissionMissing(f"process {pid} is gone", "record once more")
         self._poll.register(self._target, select.EPOLLIN)
 
     def _take_aim_back(self) -> None:
@@ -161,7 +218,7 @@ class Recorder:
         self._intake.drain()
         self._intake.write()
         if not self._intake.counts["fork"]:
-            self._probes.follow(0, self._intake.pid_ns)
+            self._probes.follow(0, self._intake.pid_ns, 0)
 
     def _join(self, pending: int) -> None:
         """Write who is followed since, with their stacks known from now on."""
@@ -177,11 +234,11 @@ class Recorder:
         next_write = time.monotonic() + WRITE_EVERY_S
         alone_since: float | None = None
         while True:
-            order = self._order()
-            if order == "stop":
+            had_ended = self._ended_at is not None
+            self._wait_for_order()
+            if self._stopped_at is not None:
                 return
-            if order == "ended":
-                self._ended_at = time.monotonic()
+            if self._ended_at is not None and not had_ended:
                 self._say_survivors()
             self._intake.drain()
             if self._joining and (new := self._joining.newcomers()):
@@ -206,17 +263,27 @@ class Recorder:
         over = not self._joining.goes_on() if self._joining else self._ended_at is not None
         return over and self._intake.running() <= 0
 
-    def _order(self) -> str | None:
-        """Wait a moment for an order; a channel that was closed means that nobody is there to give one: stop."""
+    def _wait_for_order(self) -> None:
+        """Wait a moment for an order."""
+        self._channel.flush()
         ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
         if self._target in ready:
             self._take_aim_back()
-        if self._channel.fileno() not in ready:
-            return None
-        return str(self._channel.hear().get("say", "stop"))
+        if self._channel.fileno() in ready:
+            self._hear()
+
+    def _hear(self) -> None:
+        """Take an order, if there is one; a channel that was closed means that nobody is there to give one: stop."""
+        if not select.select([self._channel], [], [], 0)[0]:
+            return
+        said = self._channel.hear().get("say", "stop")
+        if said == "stop" and self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+        elif said == "ended" and self._ended_at is None:
+            self._ended_at = time.monotonic()
 
     def _say(self, text: str) -> None:
-        if self._words:
+        if self._asked.words:
             self._channel.say("words", text=text)
 
     def _show_progress(self) -> None:
@@ -236,19 +303,21 @@ class Recorder:
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 
-    def _say_closing(self, order: Message) -> None:
-        counts, path = self._intake.counts, "standard output" if order["path"] == "-" else order["path"]
+    def _say_closing(self, order: Order) -> None:
+        counts, path = self._intake.counts, "standard output" if order.path == "-" else order.path
         if not counts:  # the command could not be started, which is said elsewhere
             return
         if worst := self._intake.worst_zombie():
             self._say(worst)
         if self._full:
-            runs_on = "; what was recorded runs on" if self._attach else "" if self._ended_at else "; the command runs on"
+            runs_on = "; what was recorded runs on" if self._asked.attach else "" if self._ended_at else "; the command runs on"
             self._say(f"the trace is full (--max-size {size(self._full)}), the recording ended{runs_on}")
         lost = sum(self._intake.lost.values())
         self._say(f"{sum(counts.values()):,} events of {count(counts['fork'], 'process')}, {lost:,} lost: {path}")
         if lost:
             kinds = ", ".join(f"{number:,} {what}" for what, number in self._intake.lost.items() if number)
             self._say(f"events were lost: {kinds}; the report marks what they may have touched")
-        if order["is_file"]:
+        for refused in filter(None, (helper.refused for helper in self._helpers)):
+            self._say(f"no process could be made to look at files ({refused}): interpreters and source lines may be missing")
+        if order.is_file:
             self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(path)}")

@@ -186,16 +186,13 @@ def _file(name: str) -> Iterator[Examined]:
 
 
 def _asked_about(file: int, pid: int, mapped: int) -> Iterator[Examined]:
-    with in_effect():
-        yield from _file_of(file, pid, mapped)
-
-
-def _file_of(file: int, pid: int, mapped: int) -> Iterator[Examined]:
+    """What runs in another's process is opened with all rights; where its library lies is looked up with the user's alone."""
     for _ in range(_TRIES):
         try:
-            link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
-            name = os.readlink(link)
-            descriptor = open_regular(link)
+            with in_effect():
+                link = _mapped_file(pid, mapped) if mapped else f"/proc/{pid}/exe"
+                name = os.readlink(link)
+                descriptor = open_regular(link)
         except OSError:  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks
             continue
         with open(descriptor, "rb"):

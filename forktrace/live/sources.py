@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -26,10 +27,47 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Elsewhere(NamedTuple):
-    """The files of a process in a mount namespace of its own, as of a container: its number, and that of the namespace."""
+    """The files of a process to which a name means another file than here, as in a container.
 
-    pid: int
-    namespace: int
+    Attributes:
+        process: a descriptor of its directory in /proc, which stays that process's, whoever gets its number
+        with_all_rights: whether they are reached with all rights that this process has, or with those of the user alone
+    """
+
+    process: int
+    with_all_rights: bool
+
+
+def files_of(pids: Sequence[int], starts: Mapping[int, int], *, with_all_rights: bool) -> tuple[bool, Elsewhere | None]:
+    """Return whether a name means one and the same file to all of these processes, and the one of them whose files those are.
+
+    None: to them it means the same file as here. `starts` has the start of each (clock ticks), where it was looked up before:
+    one that has a number by now that was another's is nobody's.
+    """
+    rights = in_effect() if with_all_rights else contextlib.nullcontext()
+    with contextlib.ExitStack() as undo, rights:
+        found: dict[tuple[str, str], int] = {}
+        for pid in pids:
+            try:
+                process = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                undo.callback(os.close, process)
+                if starts.get(pid, start := _start_of(process)) != start:
+                    return False, None
+                found.setdefault((os.readlink("ns/mnt", dir_fd=process), os.readlink("root", dir_fd=process)), process)
+            except OSError:  # it is gone, or not for us to look at
+                return False, None
+        if len(found) != 1:
+            return False, None
+        ((where, process),) = found.items()
+        if where == (os.readlink("/proc/self/ns/mnt"), os.readlink("/proc/self/root")):
+            return True, None
+        return True, Elsewhere(os.dup(process), with_all_rights)
+
+
+def _start_of(process: int) -> int:
+    """Return the start of a process (clock ticks), by its directory in /proc."""
+    with open(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process), errors="replace") as file:
+        return int(file.read().rpartition(")")[2].split()[19])
 
 
 class Sources:
@@ -40,7 +78,8 @@ class Sources:
     """
 
     def __init__(self, as_user: Callable[..., Any], folder: str, files: Elsewhere | None = None) -> None:
-        self.helper = Helper(lambda request: lines_of(as_user, folder, files, *request))
+        kept = () if files is None else (files.process,)
+        self.helper = Helper(lambda request: lines_of(as_user, folder, files, *request), kept)
         self._seen: set[tuple[str, int]] = set()
 
     def ask(self, frames: Iterable[Frame], libraries: Iterable[str]) -> None:
@@ -94,17 +133,10 @@ def _root_of(files: Elsewhere) -> int:
     """Return a descriptor of the root of a process.
 
     Raises:
-        OSError: it is gone, or another process has its number.
+        OSError: it is gone, or not for the user to look at.
     """
-    with in_effect():
-        root = os.open(f"/proc/{files.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if os.stat(f"/proc/{files.pid}/ns/mnt").st_ino != files.namespace:
-                raise OSError(f"{files.pid} is another process now")
-        except OSError:
-            os.close(root)
-            raise
-    return root
+    with in_effect() if files.with_all_rights else contextlib.nullcontext():
+        return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=files.process)
 
 
 def read_regular(path: str, root: int | None = None) -> bytes:

@@ -43,7 +43,7 @@ def main() -> None:
 
     who = sudo_caller({})
     try:
-        channel = Channel(socket.socket(fileno=os.dup(0)))
+        channel = Channel(socket.socket(fileno=os.dup(0)), waits=False)
         maker = channel.peer_uid()
     except OSError as error:
         sys.exit(f"forktrace: stdin is no socket of forktrace: {error.strerror} (does sudo log its input?)")
@@ -51,7 +51,7 @@ def main() -> None:
         sys.exit(f"forktrace: the socket is of user {maker}, and sudo was called by user {who.uid}")
     for number in (0, 1):  # nothing that a library prints shall be taken for a message
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    serve(channel, who, only_of=who.uid or None)
+    sys.exit(serve(channel, who, only_of=who.uid or None))
 
 
 if __name__ == "__main__":

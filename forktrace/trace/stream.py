@@ -71,7 +71,7 @@ class Writer:
             nothing is written after that: every further `write` raises again, and `close` does nothing.
     """
 
-    def __init__(self, sink: BinaryIO, header: Mapping[str, Any], most: int | None = None) -> None:
+    def __init__(self, sink: BinaryIO | io.RawIOBase, header: Mapping[str, Any], most: int | None = None) -> None:
         self.rows = 0
         self.batches = 0
         self.bytes_written = 0

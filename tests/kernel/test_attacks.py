@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import socket
 import stat
 import subprocess
@@ -145,28 +147,37 @@ def test_rights_come_back(who: User) -> None:
     assert (os.geteuid(), os.getegid(), os.getgroups()) == before
 
 
-# A launcher of the person's own making; prints what the recorder says to each order, and its own number first.
+FORKS_ON = "import os, time\nwhile True:\n    time.sleep(0.02)\n    os.fork() or os._exit(0)\n    os.wait()\n"
+
+# A launcher of the person's own making; prints what the recorder says to each order, and its own number first. With `deaf` in
+# its order it hears nothing of the answer: it has filled the socket, and says the number of its target.
 CLIENT = """
-import json, os, signal, subprocess, sys
+import json, os, signal, socket, subprocess, sys
 from forktrace.live.channel import Channel, pair
 from forktrace.live.elevation import recorder_command
 from forktrace.live.header import header
+from forktrace.live.orders import Order, encoded
 print(os.getpid(), flush=True)
 order = json.loads(sys.argv[1])
 ours, its = pair()
 recorder = subprocess.Popen(["/usr/bin/sudo", "-n", "--", *recorder_command()], stdin=its, stdout=its)
-its.close()
 channel = Channel(ours)
-channel.say("arm", stacks=False, attach="attach" in order, path="", words=False, live=False)
+channel.say("arm", stacks="attach" in order, attach="attach" in order, path="", words=False, live=False)
 print(channel.hear(), channel.hear(), flush=True)
 held = os.fork()
 if not held:
     signal.pause()
 trace = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
-whole = {"pid": held, "path": "x", "header": header(["x"], held, "x"), "program": None, "search": "", "source": True,
-    "is_file": True, "truncate": False, "max_size": None} | order
-channel.hand(whole, [trace])
-print(channel.hear(), held, flush=True)
+whole = encoded(Order(path="x", header=header(["x"], held, "x"), source=True, is_file=True))
+if "deaf" in order:
+    try:
+        while True:
+            its.send(b"{}" * 1000, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        pass
+its.close()
+channel.hand(whole | ({} if "attach" in order else {"pid": held}) | order, [trace])
+print("" if "deaf" in order else channel.hear(), held, flush=True)
 sys.stdin.readline()
 os.kill(held, signal.SIGKILL)
 os.waitpid(held, 0)
@@ -256,20 +267,106 @@ def test_a_control_group_of_ones_own_making(person: Person, client: Callable[[di
     assert forktrace.read(trace).lifecycles()["pid"].tolist() == [own.pid]
 
 
+@contextmanager
+def with_other_files(place: Path, lines: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of root's that has other files in `place` than everybody else: `secret.py`, which all may read."""
+    file = place / "secret.py"
+    script = f"mount -t tmpfs x {place} && printf '{lines}' > {file} && chmod 644 {file} && exec sleep 600"
+    with of_roots(f"exec unshare --mount sh -c {shlex.quote(script)}") as roots:
+        wait_until(lambda: Path(f"/proc/{roots.pid}/comm").read_text() == "sleep\n", "root's process is there")
+        yield roots
+
+
+@pytest.mark.parametrize("named", ["files", "pids"])
+def test_files_of_other_processes(
+    named: str, person: Person, in_venv: str, client: Callable[[dict[str, object]], Client]
+) -> None:
+    """A launcher names a process of root's as one whose files are read: no line comes from there."""
+    place, trace, program = person.home / "elsewhere", person.home / "client-0.arrows", person.home / "forks.py"
+    place.mkdir()
+    trace.unlink(missing_ok=True)
+    program.write_text(f"import sys\nexec(compile({FORKS_ON!r}, sys.argv[1] + '/secret.py', 'exec'))\n")
+    python = str(Path(in_venv).with_name("python"))
+    with (
+        with_other_files(place, f"{SECRET}\\n" * 9) as roots,
+        subprocess.Popen(person.command([python, str(program), str(place)])) as own,
+    ):
+        try:
+            wait_until(lambda: Path(f"/proc/{own.pid}/task/{own.pid}/children").read_text(), "the person's program forks")
+            asked = {"pids": [own.pid, *([roots.pid] if named == "pids" else [])], "never": [], "cgroup": "/", "remarks": []}
+            namespace = os.stat(f"/proc/{roots.pid}/ns/mnt").st_ino
+            made = client({"attach": asked} | ({"files": [roots.pid, namespace]} if named == "files" else {}))
+            assert "ready" in made.line()
+            wait_until(lambda: trace.read_bytes().count(b"secret.py") > 0, "its line is known")
+            made.process.communicate("\n\n", timeout=PATIENCE_S)
+        finally:
+            own.kill()
+            place.rmdir()
+    assert "secret.py:4 <module>" in set(forktrace.read(trace).lifecycles()["fork_site"].dropna())
+    assert SECRET.encode() not in trace.read_bytes()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_closed_directory_holds(is_there: bool, person: Person, in_venv: str, open_place: Path) -> None:
+    """An interpreter whose library seems to lie there: the trace says the same, whether there is such a file or not."""
+    closed, home, trace = (
+        open_place / f"closed-{is_there}",
+        person.home / f"interpreter-{is_there}",
+        person.home / "closed.arrows",
+    )
+    closed.mkdir(mode=0o700)
+    if is_there:
+        (closed / "os.py").touch(0o644)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    (home / "bin").mkdir(parents=True)
+    (home / "lib").mkdir()
+    (home / "lib" / version).symlink_to(closed)
+    shutil.copy(os.path.realpath(sys.executable), home / "bin" / version)
+    where = f"PYTHONHOME={sys.base_prefix}", f"LD_LIBRARY_PATH={sys.base_prefix}/lib"
+    line = ["env", *where, str(home / "bin" / version), "-c", "import os\nos.fork() or os._exit(0)\nos.wait()"]
+    with person.may("ALL"):
+        done = person.run([in_venv, "record", "-q", "--force", "-o", str(trace), "--", *line])
+    assert done.returncode == 0, done.stderr
+    recording = forktrace.read(trace)
+    assert recording.lifecycles()["fork_site"].tolist()[1] == "<string>:2 <module>"
+    runtimes = recording.trace.table.to_pandas().query("kind == 'runtime'").to_string()
+    assert str(home / "bin" / version) in runtimes or "libpython" in runtimes
+    assert str(home / "lib") not in runtimes
+
+
+def recorder_knows(pid: int) -> bool:
+    """Whether a recorder holds a descriptor of this process, which is the first that it does to follow it."""
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if PROGRAM.name.encode() not in line.read_bytes():
+                continue
+            if any(f"Pid:\t{pid}\n" in info.read_text() for info in (line.parent / "fdinfo").iterdir()):
+                return True
+        except OSError:
+            continue
+    return False
+
+
 NEXT = "import os, sys\nos.execv('/bin/sh', ['sh', '-c', 'exit 9'])"
 
 
-def test_the_next_process_of_that_number(person: Person, client: Callable[[dict[str, object]], Client]) -> None:
-    """A target that ends before its exec, whose number then is a process of root's: that one is not followed."""
+@pytest.mark.parametrize("order", [{}, {"deaf": True}], ids=["listening", "deaf"])
+def test_the_next_process_of_that_number(
+    order: dict[str, object], person: Person, client: Callable[[dict[str, object]], Client]
+) -> None:
+    """A target that ends before its exec, whose number then is a process of root's: that one is not followed.
+
+    Not either while the recorder has something to say that nobody takes.
+    """
     trace = person.home / "client-0.arrows"
     trace.unlink(missing_ok=True)
-    made = client({})
+    made = client(order)
     said = made.line()
-    assert "ready" in said
+    assert "ready" in said or order
     held = int(said.split()[-1])
+    wait_until(lambda: recorder_knows(held), "the recorder aims")
     made.go_on()
     wait_until(lambda: not Path(f"/proc/{held}").exists(), "the target is reaped")
-    time.sleep(0.5)  # the recorder has heard of it
     for _ in range(500):  # others fork too
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(held - 1))
         with subprocess.Popen([sys.executable, "-c", NEXT]) as roots:

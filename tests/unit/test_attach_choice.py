@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from forktrace.errors import UsageError
-from forktrace.live import attach
 from forktrace.live.attach import Chosen, choose, choose_cgroup
 from forktrace.live.procfs import Proc
 
@@ -92,17 +91,3 @@ def test_control_groups(proc: Proc, tmp_path: Path) -> None:
         choose_cgroup("/a b", proc)
     with pytest.raises(UsageError, match="there is no control group /other"):
         choose_cgroup("/other", proc)
-
-
-def test_whose_files_the_source_lines_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a container that all processes are in; of several a name means several files, and none is read. None either
-    where it is hidden."""
-    monkeypatch.setattr(attach, "files_of", lambda pid, proc: (f"mnt:[{1 if pid == 'self' else pid}]", "/"))
-    pid = os.getpid()
-    for pids, source, files in (((pid,), True, (pid, pid)), ((pid, pid + 1), False, (pid, pid))):
-        order = attach._order(attach.Chosen(pids), ["python"], "run.arrows", "alice", own=[], source=True)
-        assert (order["source"], order["files"]) == (source, files)
-    monkeypatch.setattr(attach, "files_of", lambda pid, proc: ("mnt:[1]", "/"))
-    assert attach._order(attach.Chosen((pid,)), ["python"], "run.arrows", "alice", own=[], source=True)["files"] is None
-    monkeypatch.setattr(attach, "files_of", lambda pid, proc: (None, None))
-    assert not attach._order(attach.Chosen((pid,)), ["python"], "run.arrows", "alice", own=[], source=True)["source"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from forktrace.live.registry import INTERPRETERS_MOST, OTHERS_MOST, Registry
-from forktrace.live.sources import Elsewhere, Sources, lines_of, read_regular
+from forktrace.live.sources import Elsewhere, Sources, files_of, lines_of, read_regular
 from forktrace.trace.stacks import Frame
 
 PATIENCE_S = 60
@@ -74,9 +75,64 @@ def test_no_link_leads_out_of_a_root(tmp_path: Path) -> None:
 
 def test_files_of_a_process_that_is_gone() -> None:
     """A number that is another's by now has no lines: nothing is read where it is not known whose it would be."""
-    own = os.stat("/proc/self/ns/mnt").st_ino
-    assert lines_of(lambda read, *names: read(*names), "/", Elsewhere(os.getpid(), own), __file__, [1])[0][0] == 1
-    assert lines_of(lambda read, *names: read(*names), "/", Elsewhere(os.getpid(), own + 1), __file__, [1]) == []
+    with subprocess.Popen(["sleep", "600"]) as process:
+        there = os.open(f"/proc/{process.pid}", os.O_PATH)
+        try:
+            files = Elsewhere(there, with_all_rights=False)
+            assert lines_of(lambda read, *names: read(*names), "/", files, __file__, [1])[0][0] == 1
+        finally:
+            process.kill()
+    files = Elsewhere(os.dup(there), with_all_rights=False)  # another number: what was read is remembered
+    assert lines_of(lambda read, *names: read(*names), "/", files, __file__, [1]) == []
+    for descriptor in (there, files.process):
+        os.close(descriptor)
+
+
+@pytest.fixture
+def processes() -> Iterator[list[int]]:
+    """The numbers of two processes that run."""
+    with subprocess.Popen(["sleep", "600"]) as first, subprocess.Popen(["sleep", "600"]) as second:
+        yield [first.pid, second.pid]
+        first.kill()
+        second.kill()
+
+
+def test_whose_files_are_read(processes: list[int]) -> None:
+    """Those from here where a name means the same to all; none of a number that has become another's, or is nobody's."""
+    starts = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) for pid in processes}
+    for rights in (False, True):
+        assert files_of(processes, starts, with_all_rights=rights) == (True, None)
+        assert files_of(processes, {}, with_all_rights=rights) == (True, None)
+        assert files_of(processes, starts | {processes[1]: starts[processes[1]] + 1}, with_all_rights=rights) == (False, None)
+        assert files_of([*processes, 1 << 22], starts, with_all_rights=rights) == (False, None)
+    assert files_of([], starts, with_all_rights=False) == (False, None)
+
+
+@pytest.mark.root
+def test_whose_files_are_read_elsewhere(tmp_path: Path) -> None:
+    """Those of the one root that all have, by a descriptor of a process; of two roots none."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    started = [
+        subprocess.Popen([sys.executable, "-c", f"import os, time; os.chroot({str(tmp_path / name)!r}); print(1, flush=True); "
+                          "time.sleep(600)"], stdout=subprocess.PIPE)
+        for name in ("one", "one", "two")
+    ]  # fmt: skip
+    try:
+        for each in started:
+            assert each.stdout
+            each.stdout.readline()
+        pids = [each.pid for each in started]
+        assert files_of(pids, {}, with_all_rights=True) == (False, None)
+        known, files = files_of(pids[:2], {}, with_all_rights=True)
+        assert known
+        assert files
+        assert os.readlink("root", dir_fd=files.process) == str(tmp_path / "one")
+        os.close(files.process)
+    finally:
+        for each in started:
+            each.kill()
+            each.communicate()
 
 
 def test_source_lines_are_read_once(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""What the recorder takes from a launcher that may be anybody's, and what it does when that one does not read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from forktrace.errors import ForktraceError
+from forktrace.live.channel import UNSENT_MOST, Channel, pair
+from forktrace.live.header import header
+from forktrace.live.orders import Arming, Attaching, Order, decoded, encoded
+from forktrace.live.recorder import serve
+from forktrace.live.user import User
+
+ARMING = Arming(stacks=True, attach=False, path="/bin", words=True, live=False)
+ATTACHING = Attaching((1, 2), (3,), None, ("one",))
+SERVED_S = 5.0
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The launcher's end and the recorder's."""
+    launchers, recorders = pair()
+    with launchers, recorders:
+        yield launchers, recorders
+
+
+def order() -> Order:
+    """An order as a launcher gives it."""
+    return Order(path="run.arrows", header=header(["x"], os.getpid(), "alice"), pid=os.getpid())
+
+
+def test_orders_arrive_as_they_were() -> None:
+    """What was encoded is decoded, with what lies in it."""
+    attaching = dataclasses.replace(order(), pid=0, attach=ATTACHING, max_size=5)
+    for made in (ARMING, order(), attaching):
+        assert decoded(type(made), json.loads(json.dumps(encoded(made)))) == made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"path": 1}, "order.path is 1"),
+        ({"pid": "1"}, "order.pid is '1'"),
+        ({"pid": True}, "order.pid is True"),
+        ({"pid": 1 << 70}, "order.pid is"),
+        ({"pid": 0}, "neither a target nor what to attach to"),
+        ({"attach": encoded(order())}, "order.attach has no pids"),
+        ({"attach": {"pids": "12", "never": [], "cgroup": None, "remarks": []}}, "order.attach.pids is no list"),
+        ({"attach": {"pids": ["1"], "never": [], "cgroup": None, "remarks": []}}, "order.attach.pids is '1'"),
+        ({"attach": []}, "order.attach is no object"),
+        ({"header": []}, "order.header is"),
+        ({"header": {}}, "header"),
+        ({"max_size": "1"}, "order.max_size is '1'"),
+        ({"is_file": 1}, "order.is_file is 1"),
+    ],
+)
+def test_wrong_orders(change: dict[str, Any], said: str) -> None:
+    """Each is refused in a line that says what is wrong."""
+    with pytest.raises(ForktraceError, match=said) as refused:
+        decoded(Order, encoded(order()) | change)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("message", [None, [], 1, "arm", {}])
+def test_no_orders(message: object) -> None:
+    """What is no object, or has nothing in it, is none."""
+    with pytest.raises(ForktraceError, match="no launcher of this forktrace"):
+        decoded(Arming, message)
+
+
+def test_who_does_not_read_is_not_waited_for(ends: tuple[socket.socket, socket.socket]) -> None:
+    """The recorder goes on, keeps the last of what it had to say, and says it as soon as it is read."""
+    launchers, recorders = ends
+    channel = Channel(recorders, waits=False)
+    for number in range(10 * UNSENT_MOST):
+        channel.say("words", text=f"{number} {'x' * 10_000}")
+    launchers.setblocking(False)
+    heard = []
+    while True:
+        try:
+            heard.append(json.loads(launchers.recv(1 << 17))["text"].split()[0])
+        except BlockingIOError:
+            if not channel._unsent:
+                break
+        channel.flush()
+    assert len(heard) > UNSENT_MOST
+    assert heard[-1] == str(10 * UNSENT_MOST - 1)
+
+
+def test_descriptors_that_were_not_asked_for(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Fewer, more, and so many that the kernel cuts them off: each is refused, and none stays open."""
+    launchers, recorders = ends
+    before = set(os.listdir("/proc/self/fd"))
+    with open(os.devnull) as null:
+        for count in (1, 3, 100):
+            socket.send_fds(launchers, [b"{}"], [null.fileno()] * count)
+            with pytest.raises(ForktraceError, match="no launcher of this forktrace"):
+                Channel(recorders, waits=False).take(1, SERVED_S)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_order_that_cannot_be_read(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Its first descriptor is no file that can be read from."""
+    launchers, recorders = ends
+    with open(os.devnull, "w") as null:
+        socket.send_fds(launchers, [b"{}"], [null.fileno(), null.fileno()])
+        with pytest.raises(ForktraceError, match="order cannot be read"):
+            Channel(recorders, waits=False).take(1, SERVED_S)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"{", b"[]", b"null", b"\xff", b'{"say": "arm"}', b'{"say": "arm", "stacks": 1}', b"[" * 5000]
+)
+def test_a_wrong_launcher_is_told_in_a_line(sent: bytes) -> None:
+    """Whatever the first message is: an answer in one line, and the recorder ends with 1."""
+    launchers, recorders = pair()
+    who = User("alice", os.getuid(), os.getgid(), (), {})
+    with launchers:
+        launchers.send(sent)
+        if (pid := os.fork()) == 0:
+            os._exit(serve(Channel(recorders, waits=False), who))
+        recorders.close()
+        said = json.loads(launchers.recv(1 << 17))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert (said["say"], said["hint"]) == ("error", "use forktrace record")
+    assert "no launcher of this forktrace" in said["message"]
+
+
+def test_a_launcher_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not waited for without end: rights are held meanwhile."""
+    from forktrace.live import recorder
+
+    monkeypatch.setattr(recorder, "ORDER_S", 0.1)
+    launchers, recorders = pair()
+    with launchers:
+        if (pid := os.fork()) == 0:
+            os._exit(serve(Channel(recorders, waits=False), User("alice", os.getuid(), os.getgid(), (), {})))
+        recorders.close()
+        said = json.loads(launchers.recv(1 << 17))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert said["message"] == "the launcher said nothing for 0.1 s"
