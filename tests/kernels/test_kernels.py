@@ -36,7 +36,7 @@ SMOKE = (
 CHOSEN = (
     *(*SMOKE, "test_loading.py::test_each_kind_of_kernel", "test_namespaces.py", "test_libraries.py", "test_python_stacks.py"),
     *("test_attach.py", "test_privileges.py", "test_forgers.py", "test_unseen_releases.py", "test_lost_events.py"),
-    *("test_scene_start.py", "test_scene_pid1.py", "test_demo.py::test_kafka", "test_why_now.py"),
+    *("test_scene_start.py", "test_scene_pid1.py", "test_demo.py::test_one_child_per_message", "test_why_now.py"),
 )
 OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}  # as in tests/conftest.py
 
