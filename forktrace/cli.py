@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
 import click
 
 from forktrace import __version__
-from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
+from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError, in_words
 from forktrace.scenes import SCENES
 from forktrace.trace.words import printable
 
@@ -175,6 +175,12 @@ def record(
     except ForktraceError as error:
         error.exit_status = _RECORD_FAILED
         raise
+    except OSError as error:
+        from forktrace.kernel import limits
+
+        failed = ForktraceError(f"this cannot be recorded: {in_words(error)}", limits.hint(error))
+        failed.exit_status = _RECORD_FAILED
+        raise failed from error
 
 
 @cli.command()
@@ -642,8 +648,8 @@ def _complain_of(error: ForktraceError | _ReaderLeft | OSError) -> int:
         return _READER_LEFT
     if isinstance(error, ForktraceError):
         return _complain(str(error), error.hint, error.exit_status)
-    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-    return _complain(what, "", (PermissionMissing if isinstance(error, PermissionError) else ForktraceError).exit_status)
+    kind = PermissionMissing if isinstance(error, PermissionError) else ForktraceError
+    return _complain(in_words(error), "", kind.exit_status)
 
 
 def _complain(message: str, hint: str, status: int) -> int:

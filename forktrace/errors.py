@@ -44,3 +44,8 @@ class CommandError(ForktraceError):
     def __init__(self, message: str, exit_status: int, hint: str = "") -> None:
         super().__init__(message, hint)
         self.exit_status = exit_status
+
+
+def in_words(error: OSError) -> str:
+    """Return what the kernel refused, in a line."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)

@@ -8,14 +8,17 @@ import os
 import socket
 import tempfile
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from threading import Thread
+from typing import Any, Final, NamedTuple, TypeVar
 
 from forktrace.errors import ForktraceError, MachineLacks
-from forktrace.kernel import bpf
+from forktrace.kernel import bpf, limits
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.compile import QUESTION_BYTES, compile_probes, digest_of
 from forktrace.kernel.facts import STACKS, Facts, facts_of
@@ -32,6 +35,8 @@ _SHARE_OF_MEMORY: Final = 64  # at most so large a part of it, for what is kept 
 _BYTES_A_PROCESS: Final = 600  # with what the kernel needs for each entry
 _DESCRIPTORS_MOST: Final = 64
 _THREADS: Final = 2
+
+_Result = TypeVar("_Result")
 
 
 class Hook(NamedTuple):
@@ -136,11 +141,13 @@ def _load_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach
         verifier = getattr(error, "log", "")
         os.write(log, f"{traceback.format_exc()}\n{verifier}".encode())
         last = verifier.strip().splitlines()[-2:]
-        what = "; ".join([f"{type(error).__name__}: {error}", *last])
-        socket.send_fds(channel, [json.dumps({"error": what}).encode()], [log])
+        said = {"error": "; ".join([f"{type(error).__name__}: {error}", *last])}
+        if isinstance(error, (OSError, MemoryError)) and (hint := limits.hint(error)):
+            said["hint"] = hint
+        socket.send_fds(channel, [json.dumps(said).encode()], [log])
         return
-    said = {"names": list(loaded.descriptors), "entries": loaded.entries, "lacks": loaded.lacks}
-    socket.send_fds(channel, [json.dumps(said).encode()], list(loaded.descriptors.values()))
+    news = {"names": list(loaded.descriptors), "entries": loaded.entries, "lacks": loaded.lacks}
+    socket.send_fds(channel, [json.dumps(news).encode()], list(loaded.descriptors.values()))
 
 
 def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False) -> Loaded:
@@ -172,12 +179,10 @@ def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, att
     entries = entries_of(probes.maps, ring_bytes, attach)
     with contextlib.ExitStack() as undo:
         maps = {spec.name: _kept(undo, bpf.create_map(spec, entries[spec.name])) for spec in probes.maps}
-        with ThreadPoolExecutor(_THREADS) as pool:  # the kernel verifies several at once
-            made = {
-                name: pool.submit(bpf.load_program, link(probes, name, values, maps), **_kind(name, facts))
-                for name in sorted(names, key=lambda name: len(probes.functions[name]), reverse=True)
-            }
-        programs = {name: _kept(undo, future.result()[0]) for name, future in made.items()}
+        longest = sorted(names, key=lambda name: len(probes.functions[name]), reverse=True)
+        linked = {name: link(probes, name, values, maps) for name in longest}
+        loads = [partial(bpf.load_program, linked[name], **_kind(name, facts)) for name in longest]
+        programs = {name: _kept(undo, loaded()[0]) for name, loaded in zip(longest, _at_once(loads), strict=True)}
         links = {f"{number} {name}": _kept(undo, one) for number, (name, one) in enumerate(_attached(hooks, programs))}
         kept = maps | links | ({TASKS: programs[TASKS]} if attach else {})
         undo.pop_all()
@@ -185,6 +190,34 @@ def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, att
         if name not in kept:
             os.close(descriptor)
     return Loaded(kept, entries, facts.lacks)
+
+
+def _at_once(calls: Sequence[Callable[[], _Result]]) -> list[Callable[[], _Result]]:
+    """Make these calls, several at once as far as threads can be started; return what has the result of each, or raises it."""
+    done: dict[int, Callable[[], _Result]] = {}
+    waiting = deque(enumerate(calls))
+
+    def work() -> None:
+        while waiting:
+            with contextlib.suppress(IndexError):  # another thread has taken the last
+                number, call = waiting.popleft()
+                future: Future[_Result] = Future()
+                try:
+                    future.set_result(call())
+                except Exception as error:
+                    future.set_exception(error)
+                done[number] = future.result
+
+    threads = []
+    for _ in range(_THREADS - 1):
+        with contextlib.suppress(RuntimeError):
+            threads.append(Thread(target=work))
+            threads[-1].start()
+    work()
+    for thread in threads:
+        if thread.ident:
+            thread.join()
+    return [done[number] for number in range(len(calls))]
 
 
 def _kind(program: str, facts: Facts) -> dict[str, Any]:

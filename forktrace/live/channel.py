@@ -131,7 +131,7 @@ class Channel:
                 f"this is no launcher of this forktrace: an order with {len(descriptors)} descriptors", "use forktrace record"
             )
         try:
-            return _parsed(os.pread(descriptors[0], ORDER_BYTES, 0)), descriptors[1:]
+            return _parsed(os.pread(descriptors[0], min(ORDER_BYTES, os.fstat(descriptors[0]).st_size), 0)), descriptors[1:]
         except OSError as error:
             raise ForktraceError(f"the launcher's order cannot be read: {error.strerror}", "use forktrace record") from error
         finally:

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.probes import Probes
+from forktrace.live.capabilities import in_effect
 from forktrace.live.closing import Closing, identity, unseen_reap, vanished
 from forktrace.live.header import clock_offset_ns
 from forktrace.live.joining import Joining
 from forktrace.live.output import Output
 from forktrace.live.places import Places
-from forktrace.live.procfs import Proc, kernel_boottime_ns, read_argv, read_cgroup
+from forktrace.live.procfs import Proc, kernel_boottime_ns
 from forktrace.live.records import columns_of, in_parts, pieces, split
 from forktrace.live.registry import Registry
 from forktrace.live.sources import Sources
@@ -54,6 +55,7 @@ class Intake:
         self.counts: Counter[str] = Counter()
         self.lost: dict[str, int] = {}
         self.unfollowed = 0
+        self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
         self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
 
     def begin(self, output: Output, sources: Sources | None) -> None:
@@ -127,7 +129,7 @@ class Intake:
             self.tell()
         if self._joining and "exit" in records:
             self._joining.estimate(records["exit"])
-        columns, rows = columns_of(records, self._cgroup, read_argv, self.pid_ns, self._stacks)
+        columns, rows = columns_of(records, self._cgroup, self._proc.argv_text, self.pid_ns, self._stacks)
         self._output.write(findings)
         for part in in_parts(columns, rows):
             self._output.write_events(*part)
@@ -188,14 +190,14 @@ class Intake:
     def _cgroup(self, number: int, pid: int) -> str | None:
         """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
         if self._cgroups.get(number) is None:
-            self._cgroups[number] = read_cgroup(pid, number)
+            self._cgroups[number] = self._proc.cgroup(pid, number)
         return self._cgroups[number]
 
     def write_rest(self) -> None:
         """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
         # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
         self._still_at = kernel_boottime_ns(), self._probes.following()
-        gone = vanished(self._still_at[1], Proc())
+        gone = vanished(self._still_at[1], self._proc)
         self.drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self.write()

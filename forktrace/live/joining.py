@@ -12,6 +12,7 @@ import numpy as np
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.probes import Probes
+from forktrace.live.capabilities import in_effect
 from forktrace.live.closing import identity
 from forktrace.live.procfs import Proc, Stat, TaskClocks, cgroup_pids
 from forktrace.live.records import MOMENTS
@@ -29,7 +30,7 @@ class Joining:
     def __init__(self, probes: Probes, registry: Registry, proc: Proc | None = None) -> None:
         self._probes = probes
         self._registry = registry
-        self._proc = proc or Proc()
+        self._proc = proc or Proc(rights=in_effect)
         self._clocks = TaskClocks(self._proc)
         self._cgroup: str | None = None
         self._never: list[int] = []

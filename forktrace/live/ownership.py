@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from forktrace.errors import PermissionMissing
+from forktrace.live.capabilities import in_effect
 from forktrace.live.procfs import TICK_NS, Proc
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Ownership:
 
     def __init__(self, uid: int | None, proc: Proc | None = None) -> None:
         self._uid = uid
-        self._proc = proc or Proc()
+        self._proc = proc or Proc(rights=in_effect)
         self._starts: dict[int, int] = {}  # of the processes that were allowed last, in clock ticks
 
     def require(self, pids: Iterable[int]) -> None:

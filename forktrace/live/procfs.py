@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -66,10 +68,11 @@ class Stat(NamedTuple):
 
 
 class Proc:
-    """The processes below `root`, which tests set to a tree of their own."""
+    """The processes below `root`, which tests set to a tree of their own; files are opened within `rights`."""
 
-    def __init__(self, root: str = "/proc") -> None:
+    def __init__(self, root: str = "/proc", rights: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.root = root
+        self._rights = rights
 
     def pids(self) -> list[int]:
         """Return the numbers of all processes that are listed, this one among them.
@@ -130,6 +133,38 @@ class Proc:
         text = self.read(f"{pid}/cmdline")
         return tuple(text.removesuffix("\0").split("\0")) if text else None
 
+    def comm(self, pid: int) -> str:
+        """Return the name of a process, `?` when it is gone."""
+        return (self.read(f"{pid}/comm") or "?").rstrip("\n")
+
+    def argv_text(self, pid: int) -> str | None:
+        """Return the arguments of a process with NUL between them, as many as an exec row has; None: it is gone or has none."""
+        try:
+            read = self._bytes(f"{pid}/cmdline", ARGV_BYTES) or b""
+        except PermissionError:
+            return None
+        return read.removesuffix(b"\0").decode("utf-8", "backslashreplace") or None
+
+    def cgroup(self, pid: int, identity: int) -> str | None:
+        """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none.
+
+        The number may have another owner by now, and the process another group: where that can be seen, the group is the one
+        with the inode number `identity`, or none.
+        """
+        try:
+            lines = (self._bytes(f"{pid}/cgroup") or b"").splitlines()
+        except PermissionError:
+            return None
+        path = next((line[3:] for line in lines if line.startswith(b"0::")), b"")
+        for mount in CGROUP2 if path else ():
+            try:
+                number = os.stat(mount.encode() + path).st_ino if os.path.exists(f"{mount}/cgroup.controllers") else identity
+            except OSError:  # it is gone, or outside of our own group
+                continue
+            if number != identity:
+                return None
+        return path.decode("utf-8", "backslashreplace") or None
+
     def may_see_status(self, pid: int) -> bool:
         """Whether /proc/PID/stat tells the exit status: the kernel asks the same right for it as for the link `exe`."""
         try:
@@ -167,14 +202,23 @@ class Proc:
             return None
 
     def _read(self, name: str) -> str | None:
-        """The text; None when it or the process is gone, for which the kernel has several errors.
+        """The text; None when it or the process is gone.
+
+        Raises:
+            PermissionError: it is not for this user.
+        """
+        read = self._bytes(name)
+        return None if read is None else read.decode(errors="backslashreplace")
+
+    def _bytes(self, name: str, most: int = -1) -> bytes | None:
+        """So many bytes at the most; None when the file or the process is gone, for which the kernel has several errors.
 
         Raises:
             PermissionError: it is not for this user.
         """
         try:
-            with open(f"{self.root}/{name}", "rb", buffering=0) as file:
-                return file.readall().decode(errors="backslashreplace")
+            with self._rights(), open(f"{self.root}/{name}", "rb", buffering=0) as file:
+                return file.read(most)
         except PermissionError:
             raise
         except OSError:
@@ -253,41 +297,3 @@ def cgroup_pids(place: str) -> list[int]:
             except OSError:  # the group is gone, or holds threads only
                 continue
     return [pid for pid in found if pid]  # 0: outside of this PID namespace
-
-
-def read_comm(pid: int) -> str:
-    """Return the name of a process, `?` when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").rstrip("\n")
-    except OSError:
-        return "?"
-
-
-def read_argv(pid: int) -> str | None:
-    """Return the arguments of a process with NUL between them, as many as an exec row has; None when it is gone or has none."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read(ARGV_BYTES).removesuffix(b"\0").decode("utf-8", "backslashreplace") or None
-    except OSError:
-        return None
-
-
-def read_cgroup(pid: int, identity: int) -> str | None:
-    """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none.
-
-    The number may have another owner by now, and the process another group: where that can be seen, the group is the one with
-    the inode number `identity`, or none.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return None
-    path = next((line[3:] for line in lines if line.startswith("0::")), None)
-    for mount in CGROUP2 if path else ():
-        try:
-            number = os.stat(f"{mount}{path}").st_ino if os.path.exists(f"{mount}/cgroup.controllers") else identity
-        except OSError:  # it is gone, or outside of our own group
-            continue
-        if number != identity:
-            return None
-    return path and os.fsencode(path).decode("utf-8", "backslashreplace")

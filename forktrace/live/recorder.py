@@ -17,14 +17,14 @@ from functools import partial
 from io import RawIOBase
 from typing import TYPE_CHECKING, Final
 
-from forktrace.errors import ForktraceError, PermissionMissing, UsageError
-from forktrace.live import limits
-from forktrace.live.capabilities import become_recorder
+from forktrace.errors import ForktraceError, PermissionMissing, UsageError, in_words
+from forktrace.kernel import limits
+from forktrace.live.capabilities import become_recorder, in_effect
 from forktrace.live.channel import Channel
 from forktrace.live.line import Progress
 from forktrace.live.orders import Arming, Order, decoded
 from forktrace.live.ownership import Ownership
-from forktrace.live.procfs import read_comm
+from forktrace.live.procfs import Proc
 from forktrace.live.user import User, as_user
 from forktrace.trace.words import count, printable, size
 
@@ -57,14 +57,16 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> int:
         os.setsid()
     try:
         limits.raise_all()
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's, which nothing here uses: there may be no room for another
         if order := channel.hear(ORDER_S):
             Recorder(channel, who, only_of, decoded(Arming, order)).run()
         return 0
     except ForktraceError as error:
         channel.say("error", message=str(error), hint=error.hint, status=error.exit_status)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-        channel.say("error", message=f"the recorder cannot go on: {what}", hint=limits.hint(error), status=1)
+        channel.say("error", message=f"the recorder cannot go on: {in_words(error)}", hint=limits.hint(error), status=1)
+    except MemoryError as error:
+        channel.say("error", message="the recorder has no memory to go on", hint=limits.hint(error), status=1)
     channel.flush(PARTING_S)
     return 1
 
@@ -106,8 +108,8 @@ class Recorder:
         if not message:
             return
         order = decoded(Order, message)
-        order.header["lacks"] = list(self._probes.lacks)
         reader = self._prepare(order)
+        order.header["lacks"] = [*self._probes.lacks, *self._refused()]
         if order.truncate:
             os.ftruncate(descriptors[0], 0)
         with open(descriptors[0], "wb", buffering=0) as file:
@@ -188,7 +190,8 @@ class Recorder:
     @staticmethod
     def _why_nobody(pids: Sequence[int]) -> tuple[str, str]:
         """Return why none of these processes could be followed, and what to do."""
-        here = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+        proc = Proc(rights=in_effect)
+        here = [pid for pid in pids if proc.stat(pid)]
         if not here:
             return "the process ended before forktrace could attach", "forktrace ps shows who has zombies now"
         return f"the kernel shows process {here[0]} to no probe, so it cannot be recorded", "record the process that it started"
@@ -282,6 +285,11 @@ class Recorder:
         elif said == "ended" and self._ended_at is None:
             self._ended_at = time.monotonic()
 
+    def _refused(self) -> list[str]:
+        """What the recording lacks since there could be no process for it, in words."""
+        lacking = zip(("Python stacks", "source lines"), self._helpers, strict=False)
+        return [f"{what} (no process could be started for them: {one.refused})" for what, one in lacking if one.refused]
+
     def _say(self, text: str) -> None:
         if self._asked.words:
             self._channel.say("words", text=text)
@@ -299,7 +307,8 @@ class Recorder:
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            names = ", ".join(f"{pid} {printable(read_comm(pid))}" for pid in running[:5])
+            proc = Proc(rights=in_effect)
+            names = ", ".join(f"{pid} {printable(proc.comm(pid))}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 
@@ -317,7 +326,7 @@ class Recorder:
         if lost:
             kinds = ", ".join(f"{number:,} {what}" for what, number in self._intake.lost.items() if number)
             self._say(f"events were lost: {kinds}; the report marks what they may have touched")
-        for refused in filter(None, (helper.refused for helper in self._helpers)):
-            self._say(f"no process could be made to look at files ({refused}): interpreters and source lines may be missing")
+        for refused in self._refused():
+            self._say(f"missing: {refused}")
         if order.is_file:
             self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(path)}")

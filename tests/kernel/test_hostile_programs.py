@@ -30,7 +30,7 @@ from recorded import (
 )
 
 import forktrace
-from forktrace.live.procfs import CGROUP2, read_cgroup
+from forktrace.live.procfs import CGROUP2, Proc
 
 pytestmark = pytest.mark.root
 
@@ -217,17 +217,17 @@ def test_an_ordinary_user_does_not_reach_the_recorder(record: Callable[..., Reco
 def test_a_group_is_the_one_that_was_meant() -> None:
     """The group of a process that has got another's number, or has moved, is not taken for the one that was recorded."""
     mount = next((one for one in CGROUP2 if Path(one, "cgroup.controllers").exists()), None)
-    own = read_cgroup(os.getpid(), os.stat(mount).st_ino if mount else 0)
+    own = Proc().cgroup(os.getpid(), os.stat(mount).st_ino if mount else 0)
     if mount is None or own != "/":
         pytest.skip("needs cgroup v2, and its root as the group of this test")
     group = Path(mount, f"forktrace-test-{os.getpid()}")
     group.mkdir()
     try:
-        assert read_cgroup(os.getpid(), group.stat().st_ino) is None
+        assert Proc().cgroup(os.getpid(), group.stat().st_ino) is None
         with subprocess.Popen(["sleep", "1000"]) as other:
             (group / "cgroup.procs").write_text(str(other.pid))
-            assert read_cgroup(other.pid, group.stat().st_ino) == f"/{group.name}"
-            assert read_cgroup(other.pid, os.stat(mount).st_ino) is None
+            assert Proc().cgroup(other.pid, group.stat().st_ino) == f"/{group.name}"
+            assert Proc().cgroup(other.pid, os.stat(mount).st_ino) is None
             other.kill()
     finally:
         wait_until(lambda: not (group / "cgroup.procs").read_text(), "an empty group")

@@ -19,8 +19,8 @@ _NEEDED: Final = {
 _BY_ERROR: Final = {
     errno.EMFILE: ("RLIMIT_NOFILE",),
     errno.ENOMEM: ("RLIMIT_AS", "RLIMIT_DATA"),
-    errno.EAGAIN: ("RLIMIT_NPROC",),
 }
+_FULL: Final = "no process can be started here: pids.max of the control group is met, or RLIMIT_NPROC (ulimit -u)"
 
 
 def raise_all() -> None:
@@ -37,14 +37,14 @@ def raise_all() -> None:
 
 
 def hint(error: OSError | MemoryError) -> str:
-    """Return which limit may be the reason of an error, and what to do; nothing: it is none of a limit."""
+    """Return which limit may be the reason of an error, and what sets it; nothing: it is none of a limit."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno or 0
     for name in _BY_ERROR.get(number, ()):
         limit, wanted, option = _NEEDED[name]
         soft, _ = resource.getrlimit(limit)
         if not _is_enough(soft, wanted):
             return f"{name} is {soft:,} here: ulimit {option} sets it"
-    return ""
+    return _FULL if number == errno.EAGAIN else ""
 
 
 def _is_enough(has: int, wanted: int) -> bool:
