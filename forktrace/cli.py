@@ -487,7 +487,8 @@ def _show(trace: str, picture: str, force: bool) -> None:
 
 
 @cli.command()
-def doctor() -> None:
+@click.option("--sudoers", is_flag=True, help="Print the rule by which you may record without a password, and nothing else.")
+def doctor(sudoers: bool) -> None:
     """Check what recording needs of this machine, and try it.
 
     One line for each requirement; a failure names the command that mends it. With the rights to record the probes are loaded
@@ -497,7 +498,14 @@ def doctor() -> None:
     Examples:
         forktrace doctor
         sudo forktrace doctor
+        forktrace doctor --sudoers | sudo tee /etc/sudoers.d/forktrace
     """
+    if sudoers:
+        from forktrace.live.elevation import sudoers_rule
+        from forktrace.live.user import invoking_user
+
+        click.echo(sudoers_rule(invoking_user().name), nl=False)
+        return
     from forktrace.errors import MachineLacks
     from forktrace.live.doctor import examine, try_out, verdict
 

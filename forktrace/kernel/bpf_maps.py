@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import struct
+import time
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,8 @@ Records = npt.NDArray[np.void]
 LONGEST: Final = 32 << 10  # bytes of a record, at the most
 BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
+
+_BUSY_S: Final = 1.0
 
 # enum bpf_cmd; batches since Linux 5.6, iterators since 5.8
 _UPDATE, _DELETE, _LOOKUP_BATCH, _LINK_CREATE, _ITER_CREATE = 2, 3, 24, 28, 33
@@ -50,10 +53,9 @@ class Map:
         size, place = len(self._keys), ctypes.addressof(position)
         struct.pack_into("<QQQQIIQQ", attributes, 0, 0, place, keys, values, size, self._descriptor, 0, 0)
         try:
-            call(_LOOKUP_BATCH, attributes)
+            attributes = _patiently(_LOOKUP_BATCH, attributes)
         except OSError as error:
-            if error.errno != errno.ENOENT:  # that was all
-                raise ForktraceError(f"a BPF map cannot be read: {error.strerror}") from error
+            raise ForktraceError(f"a BPF map cannot be read: {error.strerror}") from error
         (found,) = struct.unpack_from("<I", attributes, 32)
         return self._keys[:found].copy(), self._values[:found].copy()
 
@@ -70,10 +72,30 @@ class Map:
         wanted = np.array(key, self._keys.dtype)
         attributes = bytearray(struct.pack("<IIQQQ", self._descriptor, 0, wanted.ctypes.data, value_address, 0))
         try:
-            call(command, attributes)
+            _patiently(command, attributes)
         except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise ForktraceError(f"a BPF map cannot be written: {error.strerror}") from error
+            raise ForktraceError(f"a BPF map cannot be written: {error.strerror}") from error
+
+
+def _patiently(command: int, attributes: bytearray) -> bytearray:
+    """Call bpf(2), and once more while it says EBUSY: a probe has just then interrupted itself on a bucket of the hash.
+
+    The kernel's kernel/bpf/hashtab.c, `htab_lock_bucket`. Returns what the kernel has made of the attributes.
+
+    Raises:
+        OSError: it refuses, or is busy for a second.
+    """
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        made = bytearray(attributes)
+        try:
+            call(command, made)
+            return made
+        except OSError as error:
+            if error.errno == errno.ENOENT:  # that was all; or there is no such entry
+                return made
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
 
 
 class TaskIterator:

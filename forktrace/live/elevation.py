@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,7 +15,7 @@ import socket
 import stat
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -149,6 +150,16 @@ def recorder_command() -> list[str]:
     return [os.path.abspath(sys.executable), "-I", "-B", str(PROGRAM.resolve())]
 
 
+def sudoers_rule(name: str) -> str:
+    """Return a file for /etc/sudoers.d by which `name` may start the recorder, and nothing else (sudoers(5))."""
+    words = [re.sub(r"([\\,:=\s*?\[\]!])", r"\\\1", word) for word in recorder_command()]
+    lines = ["# forktrace: who may start the recorder without a password. To install it:"]
+    lines += [f"#   {shlex.join(own_command())} doctor --sudoers | sudo tee /etc/sudoers.d/forktrace"]
+    if found := next(_of_others([0]), None):
+        lines += [f"# Not only root can change {found}: whoever can is root by this rule."]
+    return "\n".join([*lines, f"{name} ALL=(root) NOPASSWD: {' '.join(words)}", ""])
+
+
 def find_sudo() -> str | None:
     """Return the path of sudo, which must be root's and set-user-ID; None when there is none."""
     for path in SUDO:
@@ -165,16 +176,20 @@ def check_code() -> None:
     Raises:
         PermissionMissing: somebody else can.
     """
-    if found := next(_of_others([sys.executable, os.path.realpath(sys.executable), str(PROGRAM.resolve())]), None):
+    if found := next(_of_others((0, os.getuid())), None):
         raise PermissionMissing(f"root would run code that others can change: {found}", "use a forktrace of root's or yours")
 
 
-def _of_others(files: Iterable[str]) -> Iterator[str]:
-    """Yield what belongs neither to root nor to this user, or may be changed by everybody: the files, and where they lie."""
-    for path in {each for file in files for each in (Path(file).absolute(), *Path(file).absolute().parents)}:
+def _of_others(owners: Sequence[int]) -> Iterator[str]:
+    """Yield what belongs to none of `owners` (user numbers), or may be changed by everybody, of the files that root would run.
+
+    And of the directories that they lie in, the outermost first.
+    """
+    files = [Path(each).absolute() for each in (sys.executable, os.path.realpath(sys.executable), PROGRAM.resolve())]
+    for path in dict.fromkeys(each for file in files for each in (*reversed(file.parents), file)):
         about = path.lstat()
         for_all = about.st_mode & stat.S_IWOTH and not stat.S_ISLNK(about.st_mode) and not about.st_mode & stat.S_ISVTX
-        if for_all or about.st_uid not in (0, os.getuid()):
+        if for_all or about.st_uid not in owners:
             yield str(path)
 
 

@@ -103,6 +103,24 @@ def test_the_target_is_the_persons_own(kind: str, tty: str, person: Person, open
     assert not [path for path in person.home.rglob("*") if path.lstat().st_uid != person.uid]
 
 
+def test_the_rule_that_doctor_prints(person: Person, in_venv: str) -> None:
+    """Installed as it is printed, it lets the person record without a password, and do nothing else as root."""
+    printed = person.run([in_venv, "doctor", "--sudoers"])
+    assert printed.returncode == 0, printed.stderr
+    assert "whoever can is root by this rule" in printed.stdout
+    rule, trace = Path("/etc/sudoers.d", person.name), person.home / "by-rule.arrows"
+    rule.write_text(printed.stdout)
+    rule.chmod(0o440)
+    try:
+        subprocess.run(["visudo", "-c", "-q", "-f", str(rule)], check=True)
+        done = person.run([in_venv, "record", "-o", str(trace), "--", "/bin/true"])
+        assert done.returncode == 0, done.stderr
+        assert closed(trace, person).lifecycles()["comm"].tolist() == ["true"]
+        assert person.run(["/usr/bin/sudo", "-n", "/bin/true"]).returncode != 0
+    finally:
+        rule.unlink()
+
+
 CAUGHT = "stty -a; read line; echo got $line; trap 'echo caught; exit 5' INT; echo it is up; while :; do sleep 0.1; done"
 
 

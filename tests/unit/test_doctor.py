@@ -150,6 +150,7 @@ def test_code_of_others(tmp_path: Path, packages: Path, monkeypatch: pytest.Monk
     program.touch(mode=0o666)
     program.chmod(0o666)
     monkeypatch.setattr(elevation, "PROGRAM", program)
+    monkeypatch.setattr(sys, "executable", "/bin/sh")  # root's, wherever these tests are
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     finding = examine(tmp_path)["sudo"]
     assert not finding.good

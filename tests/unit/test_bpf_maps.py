@@ -1,0 +1,54 @@
+"""What comes of a map when the kernel is busy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+import numpy as np
+import pytest
+
+from forktrace.errors import ForktraceError
+from forktrace.kernel import bpf_maps
+from forktrace.kernel.bpf_maps import Map
+
+FOUND, ROOM = 2, 4
+
+
+class Kernel:
+    """Says these errors first, one a call, and then what bpf(2) says when a batch has come to the end of a map."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def call(self, command: int, attributes: bytearray) -> int:
+        """As `bpf.call`."""
+        self.calls += 1
+        is_batch = len(attributes) > 32
+        if is_batch:
+            assert struct.unpack_from("<I", attributes, 32) == (ROOM,), "it begins with all its room"
+            struct.pack_into("<I", attributes, 32, 1 if self.errors else FOUND)
+        if self.errors:
+            raise OSError(number := self.errors.pop(0), os.strerror(number))
+        raise OSError(errno.ENOENT, "that was all")
+
+
+def test_a_busy_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map that is busy is asked again, from the beginning; writing to it too."""
+    for act in (lambda one: one.items(), lambda one: one.set(1, 2), lambda one: one.delete(1)):
+        kernel = Kernel(errno.EBUSY, errno.EBUSY, errno.EBUSY)
+        monkeypatch.setattr(bpf_maps, "call", kernel.call)
+        found = act(Map(0, np.dtype("<u4"), np.dtype("<u4"), ROOM))
+        assert kernel.calls == 4
+        assert found is None or [len(each) for each in found] == [FOUND, FOUND]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY])
+def test_a_refusal(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another error, or a map that stays busy, is said in a line."""
+    monkeypatch.setattr(bpf_maps, "_BUSY_S", -1.0)
+    monkeypatch.setattr(bpf_maps, "call", Kernel(number).call)
+    with pytest.raises(ForktraceError, match="a BPF map cannot be read"):
+        Map(0, np.dtype("<u4"), np.dtype("<u4"), ROOM).items()
