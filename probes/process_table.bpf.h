@@ -75,7 +75,7 @@ BPF_TABLE("lru_hash", struct number, struct owners, takers, 4096);
 
 struct settings {
     struct number target; /* follow this process from its next exec on; nr 0: nobody yet, or it has ended */
-    u64 target_start;     /* its start in ticks of TICK_NS, as /proc has it */
+    u64 target_start;     /* the beginning of the tick of TICK_NS in which it started: /proc tells no more */
     u32 level;            /* of the recorder's PID namespace, learnt from the target's */
     u32 pad;
 };
@@ -190,7 +190,7 @@ static __always_inline int is_target(u64 task)
     if (!known || !known->target.nr)
         return 0;
     struct number own = innermost(thread_pid_of(task));
-    return own.nr == known->target.nr && own.ns == known->target.ns && start_of(task) / TICK_NS == known->target_start;
+    return own.nr == known->target.nr && own.ns == known->target.ns && start_of(task) - known->target_start < TICK_NS;
 }
 
 static __always_inline void forget_target(void)

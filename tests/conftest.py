@@ -18,6 +18,7 @@ from recorded import BUILT, MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, fo
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}
 SCREEN = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+SUDO = ("SUDO_COMMAND", "SUDO_GID", "SUDO_UID", "SUDO_USER", "SUDO_HOME")  # sudo make test: what is started is root's own
 
 # Examples may take as long as a busy machine needs; in CI they are the same ones each time.
 slow_machine = [HealthCheck.too_slow]
@@ -26,13 +27,16 @@ settings.load_profile("any-machine")
 
 
 def pytest_configure() -> None:
-    """Begin as a program in a terminal does, whatever started the tests: no signal ignored or blocked, no wish for a screen."""
+    """Begin as a program in a terminal does, whatever started the tests: no signal ignored or blocked, no wish for a screen.
+
+    And nobody called sudo.
+    """
     ours = (signal.SIGPIPE, signal.SIGXFSZ)  # which every Python ignores
     for number in signal.valid_signals() - set(ours):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for name in SCREEN:
+    for name in (*SCREEN, *SUDO):
         os.environ.pop(name, None)
 
 
@@ -84,9 +88,8 @@ def workload(open_folder: Path) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """The environment of a recording: this one, without a trace of sudo; forktrace is found where these tests are."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
-    return plain | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
+    """The environment of a recording: this one; forktrace is found where these tests are."""
+    return dict(os.environ) | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
 
 
 @pytest.fixture(scope="session")

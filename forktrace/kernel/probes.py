@@ -88,12 +88,13 @@ class Probes:
             for key in keys:
                 sent.delete(key)
 
-    def follow(self, pid: int, pid_ns: int, start_ticks: int) -> None:
+    def follow(self, pid: int, pid_ns: int, since_ns: int) -> None:
         """Follow process `pid` of the PID namespace with inode number `pid_ns` from its next exec on; 0: nobody.
 
-        `start_ticks` is its start as /proc/PID/stat has it. The probes forget it when it ends before that.
+        It started within the clock tick that begins at `since_ns` (the kernel's CLOCK_BOOTTIME). The probes forget it when it
+        ends before that.
         """
-        self._settings.set(0, ((pid_ns, pid), start_ticks, 0, 0))
+        self._settings.set(0, ((pid_ns, pid), since_ns, 0, 0))
 
     def want(self, pids: Iterable[int], never: Iterable[int]) -> None:
         """Let passes follow these processes and what descends from them, except for `never`; all by their numbers here."""

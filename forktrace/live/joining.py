@@ -14,7 +14,7 @@ from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.probes import Probes
 from forktrace.live.capabilities import in_effect
 from forktrace.live.closing import identity
-from forktrace.live.procfs import Proc, Stat, TaskClocks, cgroup_pids
+from forktrace.live.procfs import Proc, Stat, TaskClocks, cgroup_pids, time_namespace_ns
 from forktrace.live.records import MOMENTS
 from forktrace.live.registry import Registry, library_of
 from forktrace.trace.events import FOUND_DEAD
@@ -98,7 +98,9 @@ class Joining:
             guess_ns = None if ran_ms is None else self._clocks.boottime_ns(stat.processor, ran_ms)
             if guess_ns is not None:
                 head = exits["head"][index]
-                exits["head"]["time_ns"][index] = np.clip(guess_ns, head["process"]["start_ns"], head["time_ns"])
+                exits["head"]["time_ns"][index] = np.clip(
+                    guess_ns - time_namespace_ns(), head["process"]["start_ns"], head["time_ns"]
+                )
                 exits["moment"][index] = ESTIMATED
         for index in late:
             head = exits["head"][index]

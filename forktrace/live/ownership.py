@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forktrace.errors import PermissionMissing
 from forktrace.live.capabilities import in_effect
-from forktrace.live.procfs import TICK_NS, Proc
+from forktrace.live.procfs import TICK_NS, Proc, ticks_of, time_namespace_ns
 
 if TYPE_CHECKING:
     from forktrace.kernel.bpf_maps import Records
@@ -49,7 +49,7 @@ class Ownership:
         return self._starts
 
     def start_of(self, pid: int) -> int:
-        """Return the start of a process that was allowed, in clock ticks.
+        """Return when the clock tick began in which a process started that was allowed (the kernel's CLOCK_BOOTTIME, ns).
 
         Raises:
             PermissionMissing: it is gone.
@@ -57,7 +57,7 @@ class Ownership:
         stat = self._proc.stat(pid)
         if stat is None or self._starts.get(pid, stat.start_ticks) != stat.start_ticks:
             raise PermissionMissing(f"process {pid} is gone", "record once more")
-        return stat.start_ticks
+        return stat.start_ticks * TICK_NS - time_namespace_ns()
 
     def _is_mine(self, pid: int) -> bool:
         """Whether all its numbers are the user's: real, effective, saved, for files."""
@@ -70,5 +70,5 @@ class Ownership:
             PermissionMissing: one that was allowed has ended, and its number is another's.
         """
         for pid, start_ns in following[["pid", "start_ns"]].tolist() if self._starts else ():
-            if self._starts.get(pid, start_ns // TICK_NS) != start_ns // TICK_NS:
+            if self._starts.get(pid, ticks_of(start_ns)) != ticks_of(start_ns):
                 raise PermissionMissing(f"process {pid} has ended, and its number is another's now")

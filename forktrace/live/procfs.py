@@ -49,6 +49,11 @@ def time_namespace_ns() -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
+def ticks_of(start_ns: int) -> int:
+    """Return the start of a process (the kernel's CLOCK_BOOTTIME) as /proc shows it in this time namespace, in clock ticks."""
+    return (start_ns + time_namespace_ns()) // TICK_NS
+
+
 class Stat(NamedTuple):
     """Of /proc/PID/stat: what `forktrace ps` needs."""
 
@@ -108,13 +113,13 @@ class Proc:
         )
 
     def one(self, pid: int, start_ns: int) -> Stat | None:
-        """Return the state of the process that began at `start_ns` (CLOCK_BOOTTIME); None when it is gone.
+        """Return the state of the process that began at `start_ns` (the kernel's CLOCK_BOOTTIME); None when it is gone.
 
         Raises:
             PermissionError: it, or another one with its number, is there, and not for this user to see.
         """
         found = self.stat(pid)
-        return found if found and found.start_ticks == start_ns // TICK_NS else None
+        return found if found and found.start_ticks == ticks_of(start_ns) else None
 
     def status(self, pid: int, tid: int | None = None) -> dict[str, str]:
         """Return the lines of /proc/PID/status, or of one thread's; empty when it is gone."""

@@ -29,6 +29,7 @@ from recorded import (
     wait_until,
 )
 
+import forktrace
 from forktrace.trace.words import count
 
 pytestmark = pytest.mark.root
@@ -60,7 +61,8 @@ for number in range(attaches):
     while os.path.getsize(log) < size + 24 * 200:
         time.sleep(0.001)
     process.communicate()
-    time.sleep(0.1)  # until the last descendants are gone
+    while len(probes.following()):  # until the last descendants are gone
+        time.sleep(0.001)
     records, _ = split(probes.read())
     who = lambda part: [[int(one["pid"]), int(one["start_ns"])] for one in part["head"]["process"]]
     found = {kind: who(part) for kind, part in records.items()}
@@ -278,13 +280,14 @@ def group() -> Iterator[Path]:
 
 def test_a_control_group(tmp_path: Path, environment: Mapping[str, str], group: Path) -> None:
     """The processes of a group are recorded, and those that come to it later, until the group is removed."""
+    path = tmp_path / "run.arrows"
     with consumers(sys.executable) as (first,):
         (group / "cgroup.procs").write_text(str(first.pid))
-        attached = Attached(tmp_path / "run.arrows", environment, "--cgroup", f"/{group.name}")
+        attached = Attached(path, environment, "--cgroup", f"/{group.name}")
         children = [first.tell("start")["pid"]]
     with consumers(sys.executable) as (later,):
         (group / "cgroup.procs").write_text(str(later.pid))
-        time.sleep(2)  # four times what it takes to be seen
+        wait_until(lambda: later.pid in forktrace.read(path).lifecycles()["pid"].tolist(), "it is seen")
         children.append(later.tell("start")["pid"])
     wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
     group.rmdir()

@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,6 +252,7 @@ def test_a_control_group_of_ones_own_making(person: Person, client: Callable[[di
     with (
         of_roots("while :; do /bin/true; sleep 0.05; done") as roots,
         subprocess.Popen(person.command(["sleep", "600"])) as own,
+        subprocess.Popen(person.command(["sleep", "600"])) as later,
     ):
         (fake / "cgroup.procs").write_text(f"{own.pid}\n{roots.pid}\n")
         try:
@@ -260,11 +260,14 @@ def test_a_control_group_of_ones_own_making(person: Person, client: Callable[[di
             wait_until(lambda: Path(f"/proc/{own.pid}/comm").read_text() == "sleep\n", "it is the person's")
             made = client({"attach": asked})
             assert "ready" in made.line()
-            time.sleep(1.5)  # it looks twice a second
+            wait_until(lambda: Path(f"/proc/{later.pid}/comm").read_text() == "sleep\n", "so is this one")
+            (fake / "cgroup.procs").write_text(f"{own.pid}\n{roots.pid}\n{later.pid}\n")
+            wait_until(lambda: len(forktrace.read(trace).lifecycles()) > 1, "it looks at the group again")
             made.process.communicate("\n\n", timeout=PATIENCE_S)
         finally:
             own.kill()
-    assert forktrace.read(trace).lifecycles()["pid"].tolist() == [own.pid]
+            later.kill()
+    assert forktrace.read(trace).lifecycles()["pid"].tolist() == [own.pid, later.pid]
 
 
 @contextmanager

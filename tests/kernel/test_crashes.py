@@ -12,6 +12,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -158,9 +159,25 @@ def warm(environment: Mapping[str, str]) -> Iterator[Warm]:
         assert server.wait() == 0
 
 
+class Lateness(threading.Thread):
+    """How much later than they asked for a thread that sleeps is woken: on a busy machine all are, the recorder too."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most_ms = 0.0
+        self.start()
+
+    def run(self) -> None:
+        """Sleep 20 ms, again and again."""
+        while True:
+            began = time.monotonic()
+            time.sleep(0.02)
+            self.most_ms = max(self.most_ms, (time.monotonic() - began) * 1e3 - 20)
+
+
 def test_a_killed_recorder(warm: Warm, new_round: Callable[[], Round], pytestconfig: pytest.Config) -> None:
     """At whatever moment: the trace is read up to some 200 ms before, without a gap; the target goes on, undisturbed."""
-    lacks = []
+    lacks, lateness, late = [], Lateness(), 0.0
     for number in range(pytestconfig.getoption("--crashes")):
         one, moment = new_round(), random.Random(number).uniform(0, STORM_S)
         warm.record(one)
@@ -169,6 +186,7 @@ def test_a_killed_recorder(warm: Warm, new_round: Callable[[], Round], pytestcon
         time.sleep(moment)
         killed_ns = warm.kill("recorder")
         warm.finish()
+        late, lateness.most_ms = max(late, lateness.most_ms), 0.0
         if not one.ran():  # there was no target yet
             assert not one.trace.exists()
             continue
@@ -178,7 +196,7 @@ def test_a_killed_recorder(warm: Warm, new_round: Callable[[], Round], pytestcon
     spread = [round(value) for value in sorted(lacks)]
     print(f"{len(lacks)} recorders killed under a storm; ms that each trace lacks: {spread}")
     assert len(lacks) >= pytestconfig.getoption("--crashes") // 4
-    assert statistics.median(lacks) < MEDIAN_LACK_MS, spread
+    assert statistics.median(lacks) < MEDIAN_LACK_MS + 3 * late, (spread, late)
 
 
 def test_a_killed_launcher(warm: Warm, new_round: Callable[[], Round]) -> None:
@@ -337,6 +355,31 @@ def test_nothing_is_left(
 
 
 CLOCKED = "import time; print(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())"
+
+
+ZOMBIES = """
+import os, time
+os.fork() or os._exit(0)
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+def test_zombies_in_a_time_namespace(environment: Mapping[str, str], open_folder: Path) -> None:
+    """A zombie that is there to the end of a recording, which /proc shows by another start, is one to its end."""
+    path, mark = open_folder / f"{uuid.uuid4()}.arrows", str(uuid.uuid4())
+    line = forktrace_command("record", "-q", "-d", "2", "-o", str(path), "--", sys.executable, "-c", ZOMBIES)
+    apart = ["unshare", "--time", "--boottime", "5000000", "--fork", *line]
+    marked = dict(environment) | {MARK: mark}
+    with (open_folder / mark).open("w+") as said:  # no pipe: the program, which goes on, would hold it open
+        subprocess.run(apart, env=marked, stdout=subprocess.DEVNULL, stderr=said, check=False, timeout=PATIENCE_S)
+        said.seek(0)
+        stderr = said.read()
+    for pid in processes_with(f"{MARK}={mark}"):
+        os.kill(pid, signal.SIGKILL)
+    if "unshare" in stderr:
+        pytest.skip(f"no time namespaces here: {stderr.strip()}")
+    assert forktrace.read(path).lifecycles()["state"].tolist() == ["running", "zombie"]
 
 
 def test_in_a_time_namespace(environment: Mapping[str, str], open_folder: Path) -> None:

@@ -20,8 +20,8 @@ probes = Probes(stacks=False)
 os.close(next(probes._descriptors.pop(name) for name in list(probes._descriptors) if name.endswith(" sched_process_free")))
 loop = f"i=0; while [ $i -lt {CHILDREN} ]; do /bin/true followed; i=$((i+1)); done"
 shell = subprocess.Popen(["sh", "-c", "read start; exec sh -c '%s'" % loop], stdin=subprocess.PIPE)
-start_ticks = int(open(f"/proc/{shell.pid}/stat").read().rpartition(")")[2].split()[19])
-probes.follow(shell.pid, os.stat("/proc/self/ns/pid").st_ino, start_ticks)
+start_ns = int(open(f"/proc/{shell.pid}/stat").read().rpartition(")")[2].split()[19]) * 10_000_000
+probes.follow(shell.pid, os.stat("/proc/self/ns/pid").st_ino, start_ns)
 shell.communicate(b"start\\n")
 time.sleep(1)  # until the last of them is released
 before = len(probes.read())

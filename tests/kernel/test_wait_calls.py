@@ -85,6 +85,9 @@ def test_interrupted_waits(suite: Recorded) -> None:
 def test_io_uring(suite: Recorded) -> None:
     """A reap by io_uring's waitid, without a wait system call, is seen with its reaper."""
     lines = suite.of("io_uring", "uring")
+    if not lines:
+        assert any("io_uring" in lack for lack in suite.recording.header["lacks"])
+        pytest.skip("this kernel's io_uring has no waitid")
     assert len(lines) == 3
     suite.assert_agrees(lines)
 

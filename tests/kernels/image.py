@@ -27,6 +27,7 @@ CACHE = PROJECT / ".cache" / "kernels"
 GUEST_INIT = Path(__file__).with_name("guest_init")
 PYTHON = f"python3.{sys.version_info.minor}"  # that of forktrace: the one that compiles its modules here
 OTHER_PYTHONS = ("3.9", "3.11", "3.13", "3.14", "3.15")  # recorded; those of Debian's suites, of which each has one or two
+OLD_LIBRARIES = {"3.9": ("libffi7", "libssl1.1")}  # which no newer suite has
 WHEELS = {"amd64": "x86_64", "arm64": "aarch64"}
 MANYLINUX = ("2_28", "2_27", "2_26", "2_24", "2_17")  # glibc of the wheels; pip takes each by its very name
 PACKAGES = (
@@ -92,7 +93,7 @@ def boot_files(kernel: Kernel) -> Boot:
     if not names:
         raise LookupError(f"Debian has no kernel {kernel} any more: put its package into {CACHE}/packages (CONTRIBUTING.md)")
     release = names[-1].split("-", 2)[2]
-    wanted = [name for name in (names[-1], f"linux-modules-{release}") if name in archive.names(re.escape(name))]
+    wanted = archive.names(rf"linux-(?:image|binary|modules)-{re.escape(release)}")
     packages = archive.fetch(archive.exactly(wanted))
     folder = CACHE / "boot" / f"{release}-{_digest(packages, [GUEST_INIT])}"
     if not folder.exists():
@@ -167,7 +168,7 @@ def root_image(architecture: str) -> Path:
 
 def _python_parts(version: str) -> tuple[str, ...]:
     name = f"python{version}"
-    return name, f"{name}-minimal", f"lib{name}-minimal", f"lib{name}-stdlib"
+    return name, f"{name}-minimal", f"lib{name}-minimal", f"lib{name}-stdlib", *OLD_LIBRARIES.get(version, ())
 
 
 def _requirements() -> list[str]:

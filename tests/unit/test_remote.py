@@ -93,7 +93,7 @@ def test_a_child_of_a_thread() -> None:
     """After a fork the thread that forked is the main one, by another number."""
     code = "import os, threading, time\ndef child():\n    if os.fork() == 0:\n        print(os.getpid(), flush=True)\n"
     code += "        time.sleep(1000)\n    os.wait()\nthreading.Thread(target=child).start()"
-    with running(sys.executable, "-c", code) as (pid, lines):
+    with running(sys.executable, "-W", "ignore", "-c", code) as (pid, lines):  # 3.12 and later warn of such a fork
         child = int(next(lines))
         until_asleep(child)
         try:
@@ -143,7 +143,7 @@ def test_a_file_that_was_replaced(tmp_path: Path) -> None:
         mappings = [one for one in remote.mappings_of(pid) if one.file == str(program)]
         with open(DEBIAN, "rb") as file:
             assert remote._load_bias(file.fileno(), memory, mappings) >= 0
-        with open(PYTHONS[max(PYTHONS.keys() - {"debian"})], "rb") as file, pytest.raises(Unsupported):
+        with open("/bin/sh", "rb") as file, pytest.raises(Unsupported):
             remote._load_bias(file.fileno(), memory, mappings)
         memory.close()
 

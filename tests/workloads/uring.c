@@ -38,6 +38,10 @@ static void waitids(const char *name)
         must(syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) == 1, "io_uring_enter");
         unsigned *head = (void *)(complete + params.cq_off.head), mask = *(unsigned *)(complete + params.cq_off.ring_mask);
         struct io_uring_cqe *result = (struct io_uring_cqe *)(complete + params.cq_off.cqes) + (*head & mask);
+        if (result->res == -EINVAL) { /* the kernel does not know this operation */
+            must(wait4(pid, NULL, 0, NULL) == pid, "wait4");
+            return;
+        }
         errno = -result->res;
         must(result->res == 0 && info.si_pid == pid, "waitid");
         __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
