@@ -27,6 +27,7 @@ BY_WAIT = ("wait4", "waitid", "io_uring", "kernel", "unseen")
 WORKLOADS = Path(__file__).parent / "workloads"
 DEBIAN = "/usr/bin/python3"
 BUILT = "FORKTRACE_TEST_PROGRAMS"  # names where the workloads are compiled already: on a machine without a compiler
+TESTED_PYTHONS = "FORKTRACE_TEST_PYTHONS"  # names those of `interpreters` that are tested, on a slow machine; nothing: all
 MARK = "FORKTRACE_TEST_RUN"  # in the environment of everything that a recording starts
 PATIENCE_S = 100  # for what takes seconds: the machine may be slow and busy, and a failure need not come soon
 CLOCKS_NS = 50_000  # the clock of BPF may lag behind that of a process by microseconds (forktrace/analysis/log.py)
@@ -55,7 +56,9 @@ def interpreters() -> dict[str, str]:
     found = {path.parts[-3]: str(path) for path in sorted(pyenv_versions().glob("*/bin/python"))}
     others = [path for path in sorted(Path("/usr/bin").glob("python3.?*")) if re.fullmatch(r"python3\.\d+", path.name)]
     found |= {one.name.removeprefix("python"): str(one) for one in others if one.name != os.path.realpath(DEBIAN)[9:]}
-    return found | ({"debian": DEBIAN} if Path(DEBIAN).exists() else {})
+    found |= {"debian": DEBIAN} if Path(DEBIAN).exists() else {}
+    wanted = os.environ.get(TESTED_PYTHONS, "").split() or found
+    return {name: path for name, path in found.items() if name in wanted}
 
 
 def python3s() -> dict[tuple[int, ...], str]:

@@ -1,15 +1,17 @@
 """The kernels, processors and Pythons of other machines: each is booted in QEMU, and tests of tests/kernel are run there.
 
 A case is one test function on one kernel: it holds if all that it is parametrized with held there. Each machine boots once, two
-at a time; what it printed is in .cache/kernels/log. With --kernels all tests of CHOSEN are run on all KERNELS; with
---kernels=smoke those of SMOKE on BOOTED_BY_CI.
+at a time; what it printed is in .cache/kernels/log. With --kernels the tests of CHOSEN are run on each of KERNELS, and those of
+SMOKE on each of FLAVOURS; with --kernels=smoke those of SMOKE on BOOTED_BY_CI. KERNELS in the environment names some of them.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,14 +19,16 @@ from dataclasses import dataclass
 import pytest
 from image import CACHE, PROJECT, PYTHON, Kernel
 from machine import Done, compiled, run
+from recorded import BUILT, TESTED_PYTHONS
 
 KERNELS = (
     *(Kernel(series) for series in ("5.10", "6.1", "6.12", "newest")),
     *(Kernel(series, "arm64") for series in ("6.1", "6.12", "newest")),
-    Kernel("6.12", flavour="rt"),
-    Kernel("6.1", flavour="generic"),
 )
+FLAVOURS = (Kernel("6.12", flavour="rt"), Kernel("6.1", flavour="generic"))
 BOOTED_BY_CI = (*KERNELS[:4], KERNELS[5])
+EVERY_PYTHON = KERNELS[2]  # on the others programs run under Debian's and one more
+PYTHONS = "debian 3.15"
 MACHINES_AT_ONCE = 2
 SECONDS = 3000
 
@@ -39,6 +43,11 @@ CHOSEN = (
     *("test_scene_start.py", "test_scene_pid1.py", "test_demo.py::test_one_child_per_message", "test_why_now.py"),
 )
 OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}  # as in tests/conftest.py
+
+
+def chosen_for(kernel: Kernel, *, smoke: bool) -> Sequence[str]:
+    """Return what is run on a kernel."""
+    return SMOKE if smoke or kernel in FLAVOURS else CHOSEN
 
 
 def functions(chosen: Sequence[str]) -> Iterator[str]:
@@ -62,8 +71,8 @@ class Outcome:
 class Machines:
     """The machines, each booted once."""
 
-    def __init__(self, chosen: Sequence[str]) -> None:
-        self._chosen = chosen
+    def __init__(self, *, smoke: bool) -> None:
+        self._smoke = smoke
         self._pool = ThreadPoolExecutor(MACHINES_AT_ONCE)
         self._booted: dict[Kernel, Future[Done]] = {}
 
@@ -76,15 +85,35 @@ class Machines:
         workloads = {
             path.stem: (path, OPTIONS.get(path.stem, ("-pthread",))) for path in (PROJECT / "tests/workloads").glob("*.c")
         }
-        tests = " ".join(f"tests/kernel/{one}" for one in self._chosen)
+        tests = " ".join(f"tests/kernel/{one}" for one in chosen_for(kernel, smoke=self._smoke))
         pytest_line = f"{PYTHON} -m pytest -p no:cacheprovider -q --junitxml=/host/out/report.xml {tests}"
-        script = f"export CI=1 FORKTRACE_TEST_PROGRAMS=/host/programs\n{pytest_line}\n"
+        pythons = "" if kernel == EVERY_PYTHON and not self._smoke else PYTHONS
+        script = f"export CI=1 {BUILT}=/host/programs {TESTED_PYTHONS}='{pythons}'\n"
+        script += f"{PYTHON} tests/kernels/loading.py >/host/out/loading.json\n{pytest_line}\n"
         done = run(kernel, script, seconds=SECONDS, programs=compiled(kernel.architecture, workloads))
         log = CACHE / "log"
         log.mkdir(exist_ok=True)
         (log / f"{kernel}.txt").write_text(f"{done.release}, {done.seconds:.0f} s\n{done.console}")
         (log / f"{kernel}.xml").write_bytes(done.out.get("report.xml", b""))
         return done
+
+    def table(self) -> Iterator[str]:
+        """Yield the lines of a table in Markdown with what came of each machine, for docs/limits.md."""
+        yield "| kernel | processor | largest program | all programs | s to load | tests passed | min |"
+        yield "|---|---|---|---|---|---|---|"
+        for kernel, machine in self._booted.items():
+            if not machine.done() or machine.exception():
+                continue
+            done = machine.result()
+            loading = json.loads(done.out.get("loading.json") or b"{}")
+            verified = loading.get("verified", {"?": 0})
+            largest = max(verified, key=verified.__getitem__)
+            states = Counter(one.state for one in _outcomes(done.out.get("report.xml", b"<none/>")))
+            held = f"{states['passed']} of {states['passed'] + states['failed']}"
+            yield (
+                f"| {done.release} | {kernel.architecture} | {largest}, {verified[largest]:,} | {sum(verified.values()):,} "
+                f"| {loading.get('seconds', 0):.2f} | {held} | {done.seconds / 60:.0f} |"
+            )
 
     def outcomes(self, kernel: Kernel, test: str) -> list[Outcome]:
         """Return what came of a test on a kernel, case by case."""
@@ -116,22 +145,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("kernel", "test"), [(None, None)], ids=["not-asked-for"])
         return
     smoke = asked == "smoke"
-    kernels, tests = (BOOTED_BY_CI, SMOKE) if smoke else (KERNELS, CHOSEN)
+    kernels = BOOTED_BY_CI if smoke else KERNELS + FLAVOURS
     if only := os.environ.get("KERNELS"):
-        kernels = tuple(kernel for kernel in KERNELS if str(kernel) in only.split())
-    cases = [(kernel, test) for kernel in kernels for test in functions(tests)]
+        kernels = tuple(kernel for kernel in KERNELS + FLAVOURS if str(kernel) in only.split())
+    cases = [(kernel, test) for kernel in kernels for test in functions(chosen_for(kernel, smoke=smoke))]
     metafunc.parametrize(("kernel", "test"), cases, ids=[f"{kernel}-{test}" for kernel, test in cases])
 
 
 @pytest.fixture(scope="session")
-def machines(request: pytest.FixtureRequest) -> Machines:
-    """The machines, all of them on their way."""
-    smoke = request.config.getoption("--kernels") == "smoke"
-    made = Machines(SMOKE if smoke else CHOSEN)
+def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
+    """The machines, all of them on their way; what came of them is in .cache/kernels/log/table.md."""
+    made = Machines(smoke=request.config.getoption("--kernels") == "smoke")
     made.boot(
         list(dict.fromkeys(item.callspec.params["kernel"] for item in request.session.items if hasattr(item, "callspec")))
     )
-    return made
+    yield made
+    (CACHE / "log" / "table.md").write_text("\n".join(made.table()) + "\n")
 
 
 @pytest.mark.kernels
