@@ -2,36 +2,51 @@
 
 # Debian's and Ubuntu's own Python, for which python3-bpfcc is built; another only where that one is too old.
 PYTHON := $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
-PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev gcc libc6-dev procps strace sudo ca-certificates
+DEMO_PACKAGES := python3 python3-venv procps sudo ca-certificates
+PACKAGES := $(DEMO_PACKAGES) python3-bpfcc linux-libc-dev gcc libc6-dev strace
 JAVA_PACKAGES := maven default-jre-headless
+KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm seabios zstd e2fsprogs debian-archive-keyring gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
 COUNT := 10000
 SEED := 1
+KERNEL := 6.12-amd64
+RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-kafka test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-kafka test-kernels kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: .venv/.installed ## install what is missing: distribution packages, then .venv
+setup: .venv/.installed ## install what is missing: distribution packages, then .venv, with all that tests and notebooks need
 
 system:
-	@missing=$$(for package in $(PACKAGES); do \
+	@command -v dpkg-query >/dev/null || { echo "this Makefile knows Debian and Ubuntu only. \
+	Fedora: sudo dnf install python3 sudo procps-ng; Arch: sudo pacman -S python sudo procps-ng; \
+	then: python3 -m venv .venv && .venv/bin/pip install '.[kafka]' && .venv/bin/forktrace demo" >&2; exit 1; }; \
+	missing=$$(for package in $(PACKAGES); do \
 	    dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -q '^installed$$' || echo $$package; done); \
 	if [ -n "$$missing" ]; then \
-	    command -v apt-get >/dev/null || { echo "forktrace needs, by the names of Debian: $$missing" >&2; exit 1; }; \
+	    [ -z "$(SUDO)" ] || command -v sudo >/dev/null || { echo "there is no sudo: as root type apt-get install -y" $$missing >&2; exit 1; }; \
 	    set -ex; \
 	    $(SUDO) apt-get update -q; \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
 	fi
 
+.venv/.demo: pyproject.toml
+	@$(MAKE) --no-print-directory system PACKAGES='$(DEMO_PACKAGES)'
+	$(PYTHON) -m venv .venv
+	@echo "installing what the demo needs into .venv: about 115 MB are downloaded"
+	$(PIP) install -e '.[kafka]'
+	@touch $@
+
 .venv/.installed: pyproject.toml | system
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
+	$(PIP) install --quiet -e '.[dev]'
+	@touch .venv/.demo $@
 
-demo: setup ## record the Kafka consumer, print the report, draw the timeline
+demo: .venv/.demo ## record the Kafka consumer, print the report, draw the timeline; installs no more than that takes
 	$(SUDO) $(BIN)/forktrace demo
 
 test: setup lint ## everything that CI checks; what records needs root (sudo make test)
@@ -40,6 +55,14 @@ test: setup lint ## everything that CI checks; what records needs root (sudo mak
 test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root
 	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'
 	$(BIN)/python -m pytest tests/kafka --kafka
+
+test-kernels: setup ## tests on other kernels and processors, booted in QEMU: an hour; make test-kernels SET=smoke: ten minutes
+	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'
+	$(BIN)/python -m pytest tests/kernels --kernels=$(or $(SET),all)
+
+kernel: setup ## run a command on another kernel: make kernel KERNEL=6.1-amd64 RUN='forktrace doctor'
+	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'
+	$(BIN)/python tests/kernels/machine.py $(KERNEL) "$(RUN)"
 
 fuzz: setup ## send damaged and hostile traces through every command: make fuzz COUNT=10000 SEED=1
 	$(BIN)/python tests/fuzz.py --count $(COUNT) --seed $(SEED)

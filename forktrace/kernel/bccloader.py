@@ -27,6 +27,7 @@ PLACES: Final = tuple(
         f"/usr/local/lib/{_VERSION}/site-packages/bcc",
     )
 )
+USR: Final = Path("/usr")
 
 
 def load_bcc() -> ModuleType:
@@ -57,8 +58,14 @@ def absence() -> str:
 
 def find_bcc() -> Path | None:
     """Return the directory of the real bcc: one of the distributions' places, else wherever Python would find it."""
-    candidates = [*PLACES, *filter(None, [_importable()])]
+    candidates = [*PLACES, *_for_other_pythons(), *filter(None, [_importable()])]
     return next(filter(is_real, candidates), None)
+
+
+def _for_other_pythons() -> list[Path]:
+    """Those that root has put beside another version of Python, as RHEL 9 and Amazon Linux do: bcc is Python and ctypes."""
+    found = sorted(USR.glob("lib*/python3*/*-packages/bcc"), reverse=True)
+    return [place for place in found if place.stat().st_uid == 0]
 
 
 def find_namesake() -> Path | None:

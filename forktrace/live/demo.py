@@ -38,7 +38,9 @@ def check_modules(scene: Scene) -> None:
     """
     if has_modules(scene):
         return
-    install = shlex.join([sys.executable, "-m", "pip", "install", *scene.packages])
+    has_pip = importlib.util.find_spec("pip")
+    pip = [sys.executable, "-m", "pip", "install"] if has_pip else ["uv", "pip", "install", "--python", sys.executable]
+    install = shlex.join([*pip, *scene.packages])
     raise MachineLacks(f"scene {scene.name} needs {' and '.join(scene.packages)}", hint=install)
 
 

@@ -194,5 +194,7 @@ def _sudo(program: Path) -> Finding:
         return Finding(False, "sudo", str(error), error.hint)
     if not program.exists() or str(program.parent) in _SECURE_PATH or Path("/usr/local/bin/forktrace").exists():
         return Finding(True, "sudo", "finds forktrace")
-    link = f"sudo ln -s {shlex.quote(str(program))} /usr/local/bin/"
-    return Finding(True, "sudo", f"does not search {program.parent}", f'sudo "$(command -v forktrace)" works, or once: {link}')
+    works = 'sudo "$(command -v forktrace)" works'
+    if "/.cache/" not in str(program):  # else it may be gone tomorrow (uvx)
+        works += f", or once: sudo ln -s {shlex.quote(str(program))} /usr/local/bin/"
+    return Finding(True, "sudo", f"does not search {program.parent}", works)

@@ -42,6 +42,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.setattr(sys, "path", [str(folder)])
     monkeypatch.setattr(bccloader, "PLACES", ())
+    monkeypatch.setattr(bccloader, "USR", tmp_path)
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "bcc"}
     for name in before:
         monkeypatch.delitem(sys.modules, name)
@@ -256,6 +257,10 @@ def test_a_virtual_environment_gets_the_line_for_sudo(tmp_path: Path) -> None:
     assert finding.good
     assert f"sudo ln -s '{program}' /usr/local/bin/" in finding.line()
     assert doctor._sudo(Path("/usr/bin/ls")).mend == ""
+    cached = tmp_path / ".cache/uv/forktrace"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert doctor._sudo(cached).mend == 'sudo "$(command -v forktrace)" works'
 
 
 def test_the_command_ends_with_78(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +274,20 @@ def test_the_command_ends_with_78(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: iter([good]))
     done = CliRunner().invoke(cli, ["doctor"])
     assert (done.exit_code, done.stdout.splitlines()[:-1]) == (0, [good.line(), tried.line()])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "folder", ["lib/python3.9/site-packages", "lib64/python3.9/site-packages", "lib/python3/dist-packages"]
+)
+def test_a_bcc_beside_another_python(packages: Path, tmp_path: Path, folder: str) -> None:
+    """It is found, if root has put it there."""
+    (tmp_path / folder).mkdir(parents=True)
+    place = put_bcc(tmp_path / folder)
+    os.chown(place, 1, 1)
+    assert bccloader.find_bcc() is None
+    os.chown(place, 0, 0)
+    assert bccloader.find_bcc() == place
 
 
 def test_no_bcc_at_all(packages: Path) -> None:

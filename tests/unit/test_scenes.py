@@ -44,12 +44,14 @@ def test_every_scene_is_found_by_its_name() -> None:
     assert all(path.is_file() for path in PROGRAMS)
 
 
-def test_missing_module_names_the_command_that_installs_it() -> None:
-    """Without the extra the error is one line, with the pip command of this interpreter."""
+@pytest.mark.parametrize(("has_pip", "pip"), [(True, "{0} -m pip install"), (False, "uv pip install --python {0}")])
+def test_missing_module_names_the_command_that_installs_it(has_pip: bool, pip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra the error is one line, with the pip command of this interpreter, or uv's where it has no pip."""
     lacking = scene("kafka")._replace(modules=("kafka", "no_such_module_of_anybody"))
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: has_pip if name == "pip" else None)
     with pytest.raises(MachineLacks, match="scene kafka needs kafka-python and confluent-kafka") as error:
         demo.check_modules(lacking)
-    assert error.value.hint == f"{sys.executable} -m pip install kafka-python confluent-kafka"
+    assert error.value.hint == f"{pip.format(sys.executable)} kafka-python confluent-kafka"
 
 
 def test_demo_without_the_extra_ends_with_78(tmp_path: Path) -> None:

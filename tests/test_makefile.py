@@ -1,0 +1,46 @@
+"""What `make` says where it cannot install."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ("make", "sh", "id", "sed", "expand", "grep", "python3", "env", "echo")
+
+
+def made(folder: Path, target: str, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Make a target where there are no other programs than TOOLS and these shell scripts."""
+    place = folder / "bin"
+    place.mkdir()
+    for name in TOOLS:
+        if (found := shutil.which(name)) and name not in programs:
+            (place / name).symlink_to(found)
+    for name, script in programs.items():
+        (place / name).write_text(f"#!/bin/sh\n{script}\n")
+        (place / name).chmod(0o755)
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "pyproject.toml").touch()
+    line = ["make", "--no-print-directory", target, f"SHELL={shutil.which('sh')}"]
+    return subprocess.run(line, cwd=folder, env={"PATH": str(place)}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("target", ["demo", "setup"])
+def test_another_distribution(tmp_path: Path, target: str) -> None:
+    """Where there is no dpkg, the words are of Fedora and Arch, and of pip."""
+    done = made(tmp_path, target)
+    assert done.returncode != 0
+    for word in ("Fedora: sudo dnf install", "Arch: sudo pacman -S", "pip install '.[kafka]'"):
+        assert word in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_neither_root_nor_sudo(tmp_path: Path) -> None:
+    """One line says what to type as root."""
+    done = made(tmp_path, "demo", id="echo 1000", **{"dpkg-query": "exit 1"})
+    assert done.returncode != 0
+    assert "there is no sudo: as root type apt-get install -y python3 python3-venv" in done.stderr
+    assert not (tmp_path / ".venv").exists()
