@@ -192,9 +192,14 @@ def test_the_changelog_is_open() -> None:
 
 
 def test_licence_and_project_agree() -> None:
-    """The licence that pyproject.toml names is the one in LICENSE."""
+    """The licences that pyproject.toml names are those in LICENSE and in the probes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert (ROOT / "LICENSE").read_text().startswith(f"{project['license']} License")
+    text = (ROOT / "LICENSE").read_text()
+    assert text.startswith("MIT License")
+    assert "dual licensed MIT OR GPL-2.0" in text
+    assert project["license"] == "MIT AND (MIT OR GPL-2.0-only)"
+    for source in (ROOT / "probes").glob("*.[ch]"):
+        assert source.read_text().startswith("/* SPDX-License-Identifier: MIT OR GPL-2.0"), source
 
 
 def test_make_targets_have_help() -> None:
