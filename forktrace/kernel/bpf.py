@@ -12,7 +12,7 @@ import mmap
 import os
 import resource
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from forktrace.kernel.linking import Program
@@ -28,6 +28,7 @@ _NAME_BYTES: Final = 15
 _ATTRIBUTE_BYTES: Final = 120  # what the oldest kernel knows of union bpf_attr
 _PERF_TYPE_TRACEPOINT, _PERF_ATTRIBUTE_BYTES, _PERF_FLAG_FD_CLOEXEC = 2, 112, 8
 _PERF_SET_BPF, _PERF_ENABLE = 0x40042408, 0x2400
+_IO_URING_SETUP, _IO_URING_REGISTER, _REGISTER_FILES, _URING_PARAMETERS_BYTES = 425, 427, 2, 120  # on every processor
 # Kinds of BTF, as `kind << 24`; a function says by `vlen` whether it is global, and so verified by itself.
 _INT, _FUNC, _FUNC_PROTO = 1 << 24, 12 << 24, 13 << 24
 _STATIC, _GLOBAL = 0, 1
@@ -155,6 +156,20 @@ def attach_tracepoint(program: int, number: int, processor: int) -> int:
         os.close(event)
         raise
     return event
+
+
+def close_after_end(descriptors: Sequence[int]) -> None:
+    """Have these closed when this process has ended, by a thread of the kernel's, so that nobody waits for it.
+
+    The last descriptor of a tracepoint waits until every processor has left the probes, some 60 ms for each. An io_uring may
+    hold files (io_uring_register(2)), and gives them back in the background (kernel: io_uring/io_uring.c, io_ring_exit_work).
+    Where there may be none, as in many containers, they are closed as ever, by the end of this process.
+    """
+    parameters = (ctypes.c_char * _URING_PARAMETERS_BYTES)()
+    ring = int(_libc.syscall(_IO_URING_SETUP, 1, ctypes.byref(parameters)))
+    if ring >= 0:
+        files = (ctypes.c_int * len(descriptors))(*descriptors)
+        _libc.syscall(_IO_URING_REGISTER, ring, _REGISTER_FILES, ctypes.byref(files), len(descriptors))
 
 
 def _padded(attributes: bytes, length: int = _ATTRIBUTE_BYTES) -> bytearray:

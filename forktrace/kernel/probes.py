@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from forktrace.kernel import bpf
 from forktrace.kernel.bpf_maps import Map, Records, Ring, TaskIterator
 from forktrace.kernel.layout import layouts
 from forktrace.kernel.loading import TASKS, load_elsewhere
@@ -145,7 +146,8 @@ class Probes:
         self._wait_totals.delete(place)
 
     def close(self) -> None:
-        """Detach the probes."""
+        """Detach the probes, as soon as this process has ended."""
+        bpf.close_after_end(list(self._descriptors.values()))
         self._ring.close()
         self._questions.close()
         if TASKS in self._descriptors:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, forktrace_comm
 from terminal import Terminal
 
 import forktrace
+from forktrace.kernel import bpf
 
 pytestmark = pytest.mark.root
 
@@ -85,6 +87,31 @@ def test_a_device(null: Path, options: list[str], environment: Mapping[str, str]
     assert done.returncode == 3
     assert re.fullmatch(rf"(.*zombie.*\n)?forktrace: \d+ events of 1 process, 0 lost: {null}\n", done.stderr)
     assert stat.filemode(null.stat().st_mode) == "crw-rw-rw-"
+
+
+def bpf_programs() -> set[int]:
+    """The numbers of all BPF programs that the kernel has (bpf(2), BPF_PROG_GET_NEXT_ID)."""
+    found, last = set[int](), 0
+    while True:
+        attributes = bytearray(struct.pack("<III", last, 0, 0).ljust(16, b"\0"))
+        try:
+            bpf.call(11, attributes)
+        except FileNotFoundError:
+            return found
+        (last,) = struct.unpack_from("<I", attributes, 4)
+        found.add(last)
+
+
+@pytest.mark.parametrize("has_io_uring", [True, False])
+def test_no_program_stays_in_the_kernel(
+    has_io_uring: bool, open_folder: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel is left to detach the probes behind the recorder's back, where it can, and does."""
+    before, line = bpf_programs(), ["record", "-q", "-o", str(open_folder / f"{uuid.uuid4()}.arrows"), "--", "/bin/true"]
+    without = "from forktrace.kernel import bpf; bpf._IO_URING_SETUP = -1; from forktrace.cli import main; main()"
+    command = forktrace_command(*line) if has_io_uring else [sys.executable, "-c", without, *line]
+    subprocess.run(command, env=environment, timeout=PATIENCE_S, check=True)
+    wait_until(lambda: not bpf_programs() - before, "the programs are gone")
 
 
 def test_a_pipe(open_folder: Path, environment: Mapping[str, str]) -> None:
