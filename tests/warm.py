@@ -10,11 +10,11 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
 
 # All that a recording needs is imported here, not in every child.
 from forktrace import cli
-from forktrace.kernel import probes
+from forktrace.kernel import loading, probes
 from forktrace.live import attach, joining, launch, output, places, recorder, records, sources, stacks  # noqa: F401
 
 FREED_S = 5  # that the kernel takes to free the last process, which is an event of its own
@@ -22,13 +22,14 @@ FREED_S = 5  # that the kernel takes to free the last process, which is an event
 
 def main() -> None:
     """Serve."""
-    warm = probes.Probes()
+    warm = probes.Probes(loading.Loading())
 
-    def compiled(*, meanwhile: Any, **_: Any) -> probes.Probes:
+    def loaded(_: object, meanwhile: Callable[[], None]) -> probes.Probes:
         meanwhile()
         return warm
 
-    probes.Probes = compiled  # type: ignore[assignment, misc]
+    loading.Loading = lambda **_: None  # type: ignore[assignment, misc]
+    probes.Probes = loaded  # type: ignore[assignment, misc]
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.kernel import bpf, limits
 from forktrace.kernel.btf import Btf
-from forktrace.kernel.compile import QUESTION_BYTES, compile_probes, digest_of
+from forktrace.kernel.compile import QUESTION_BYTES, RING_BYTES, compile_probes, digest_of
 from forktrace.kernel.facts import STACKS, Facts, facts_of
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.linking import link, missing_facts
@@ -93,33 +93,38 @@ def find_object(facts: Sequence[str], folder: Path | None = None) -> ProbesObjec
     return found if found and found.digest == digest_of(folder, facts) else compile_probes(facts, folder)
 
 
-def load_elsewhere(ring_bytes: int, *, stacks: bool, attach: bool, meanwhile: Callable[[], None]) -> Loaded:
-    """Load and attach in a child process, beside it run `meanwhile`; return what it made.
+class Loading:
+    """The probes on their way: a child process loads and attaches them, and is gone.
 
     bcc, where it is needed, takes 150 MB; and a tracefs that is mounted for the child alone is gone with it.
-
-    Raises:
-        MachineLacks: as `Probes`; a file has the whole of it.
     """
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.chdir("/")  # clang asks for the working directory, which may be gone
-            _load_and_send(its, ring_bytes, stacks, attach)
-        finally:
-            os._exit(0)
-    its.close()
-    meanwhile()
-    message, descriptors, _, _ = socket.recv_fds(ours, 1 << 16, _DESCRIPTORS_MOST)
-    ours.close()
-    _, status = os.waitpid(pid, 0)
-    said = json.loads(message or "{}")
-    if "names" not in said:
-        reason = said.get("error") or f"what loads them ended with status {os.waitstatus_to_exitcode(status)}"
-        kept = f"; the whole of it: {_keep(descriptors[0])}" if descriptors else ""
-        raise MachineLacks(f"the probes cannot be loaded: {reason}{kept}", said.get("hint", "forktrace doctor"))
-    return Loaded(dict(zip(said["names"], descriptors, strict=True)), said["entries"], tuple(said["lacks"]))
+
+    def __init__(self, ring_bytes: int = RING_BYTES, *, stacks: bool = True, attach: bool = False) -> None:
+        self._ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                os.chdir("/")  # clang asks for the working directory, which may be gone
+                _load_and_send(its, ring_bytes, stacks, attach)
+            finally:
+                os._exit(0)
+        its.close()
+
+    def wait(self) -> Loaded:
+        """Return what it made.
+
+        Raises:
+            MachineLacks: as `Probes`; a file has the whole of it.
+        """
+        message, descriptors, _, _ = socket.recv_fds(self._ours, 1 << 16, _DESCRIPTORS_MOST)
+        self._ours.close()
+        _, status = os.waitpid(self._pid, 0)
+        said = json.loads(message or "{}")
+        if "names" not in said:
+            reason = said.get("error") or f"what loads them ended with status {os.waitstatus_to_exitcode(status)}"
+            kept = f"; the whole of it: {_keep(descriptors[0])}" if descriptors else ""
+            raise MachineLacks(f"the probes cannot be loaded: {reason}{kept}", said.get("hint", "forktrace doctor"))
+        return Loaded(dict(zip(said["names"], descriptors, strict=True)), said["entries"], tuple(said["lacks"]))
 
 
 def _keep(log: int) -> str:

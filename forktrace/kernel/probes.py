@@ -11,10 +11,8 @@ import numpy as np
 from forktrace.kernel import bpf
 from forktrace.kernel.bpf_maps import Map, Records, Ring, TaskIterator
 from forktrace.kernel.layout import layouts
-from forktrace.kernel.loading import TASKS, load_elsewhere
+from forktrace.kernel.loading import TASKS, Loading
 from forktrace.trace.events import KINDS
-
-RING_BYTES: Final = 16 << 20
 
 # The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
 EVENTS: Final = KINDS[:10]
@@ -23,9 +21,7 @@ LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not a
 
 
 class Probes:
-    """The probes, attached; nothing is followed before `follow`.
-
-    A process of its own loads them, hands over the descriptors, and is gone; `meanwhile` runs beside it.
+    """The probes, attached; nothing is followed before `follow`. While they are loaded, `meanwhile` is called.
 
     Attributes:
         lacks: what this kernel cannot give, in words
@@ -34,16 +30,10 @@ class Probes:
         MachineLacks: BTF, a tracepoint, a member or the right to load BPF programs is missing.
     """
 
-    def __init__(
-        self,
-        ring_bytes: int = RING_BYTES,
-        *,
-        stacks: bool = True,
-        attach: bool = False,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, loading: Loading, meanwhile: Callable[[], None] = lambda: None) -> None:
         types = layouts()  # read now: it may be that the user cannot read these files
-        loaded = load_elsewhere(ring_bytes, stacks=stacks, attach=attach, meanwhile=meanwhile)
+        meanwhile()
+        loaded = loading.wait()
         self._descriptors, self.lacks = loaded.descriptors, loaded.lacks
 
         def table(name: str, key: Any, value: Any) -> Map:
@@ -58,7 +48,7 @@ class Probes:
         self._question = np.dtype([("header", "<u8"), ("question", types["question"])])
         self._interpreters = table("interpreters", "<u8", types["interpreter"])
         self._sent = [table(name, "<u8", "u1") for name in ("sent_codes", "sent_stacks")]
-        if attach:
+        if TASKS in self._descriptors:
             self._attaching = table("attaching", "<u4", types["attaching"])
             self._wanted = table("wanted", "<u4", "u1")
             self._mapped = table("mapped", "<u4", types["mapping"])

@@ -111,6 +111,9 @@ _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
         unicode: size state length asciiobject_size""",
 }
 
+_UNSAID: Final = (b"2.7.", *(b"3.%d." % minor for minor in range(6, 11)))  # versions that do not export Py_Version
+_VERSION: Final = re.compile(rb"(\d\.\d{1,2}\.\d{1,4})[+a-z0-9]{0,32}\0")
+_OF_A_LONGER_NUMBER: Final = frozenset(b"%d" % digit for digit in range(10)) | {b"."}
 _COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject has so much more than PyASCIIObject: utf8_length, utf8
 _U64: Final = (1 << 64) - 1
 _FAR: Final = 1 << 20  # no struct of an interpreter is as large
@@ -191,14 +194,27 @@ def _version(elf: Elf, name: str) -> tuple[int, ...]:
         (number,) = struct.unpack("<I", elf.bytes_at(said[0], 4))
         return number >> 24, number >> 16 & 0xFF, number >> 8 & 0xFF
     named = re.search(r"python(\d)\.(\d{1,2})", name, re.ASCII)
-    wanted = rb"%s\.%s" % (named[1].encode(), named[2].encode()) if named else rb"(?:2\.7|3\.(?:6|7|8|9|10))"
-    # Not always a string of its own: linkers let it share the end of a longer one, such as a path.
-    found = re.search(rb"(?<![0-9.])(" + wanted + rb"\.\d{1,4})[+a-z0-9]{0,32}\0", elf.constants())
+    series = [b"%s.%s." % (named[1].encode(), named[2].encode())] if named else _UNSAID
+    constants = elf.constants()
+    found = [match for one in series if (match := _version_in(constants, one))]
     if found:
-        return tuple(int(part) for part in found[1].split(b"."))
+        return tuple(int(part) for part in min(found, key=re.Match.start)[1].split(b"."))
     if named:
         return int(named[1]), int(named[2])
     raise Unsupported("its version cannot be told")
+
+
+def _version_in(constants: bytes, series: bytes) -> re.Match[bytes] | None:
+    """Return the first version such as `3.9.18` of the series `3.9.`, with a NUL behind it.
+
+    Not always a string of its own: linkers let it share the end of a longer one, such as a path.
+    """
+    at = constants.find(series)
+    while at >= 0:
+        if (match := _VERSION.match(constants, at)) and constants[max(at - 1, 0) : at] not in _OF_A_LONGER_NUMBER:
+            return match
+        at = constants.find(series, at + 1)
+    return None
 
 
 def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:

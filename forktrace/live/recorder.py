@@ -91,6 +91,9 @@ class Recorder:
     def run(self) -> None:
         """Arm, follow, record, close."""
         self._channel.say("live", text="loading probes")
+        from forktrace.kernel.loading import Loading
+
+        loading = Loading(stacks=self._asked.stacks, attach=self._asked.attach)  # beside it what follows is imported
         from forktrace.kernel.probes import Probes  # all now: it may be that the user cannot read these files
         from forktrace.live.intake import Intake
         from forktrace.live.joining import Joining
@@ -99,7 +102,7 @@ class Recorder:
         from forktrace.trace import stream
 
         self._registry = Registry()
-        self._probes = Probes(stacks=self._asked.stacks, attach=self._asked.attach, meanwhile=self._meanwhile)
+        self._probes = Probes(loading, self._meanwhile)
         if self._asked.attach:
             self._joining = Joining(self._probes, self._registry)
         self._intake = Intake(self._probes, self._registry, self._joining)

@@ -41,6 +41,7 @@ RECORD = np.dtype([("before_ns", "<i8"), ("after_ns", "<i8"), ("pid", "<i4"), ("
 # Attaches to one storm after another, as the recorder does it, and writes who is followed since.
 PROGRAM = """
 import os, subprocess, sys, time
+from forktrace.kernel.loading import Loading
 from forktrace.kernel.probes import Probes
 from forktrace.live.joining import Joining
 from forktrace.live.registry import Registry
@@ -49,7 +50,7 @@ from forktrace.live.procfs import boottime_ns
 import json
 
 storm, folder, attaches = sys.argv[1], sys.argv[2], int(sys.argv[3])
-probes = Probes(stacks=False, attach=True)
+probes = Probes(Loading(stacks=False, attach=True))
 for number in range(attaches):
     log = f"{folder}/{number}"
     process = subprocess.Popen([storm, log], stdin=subprocess.PIPE)

@@ -14,9 +14,10 @@ CHILDREN = 199
 # Follows a shell with its children, without the probe that sees releases. Then others come, which are not to be followed.
 PROGRAM = """
 import json, os, subprocess, time
+from forktrace.kernel.loading import Loading
 from forktrace.kernel.probes import Probes
 
-probes = Probes(stacks=False)
+probes = Probes(Loading(stacks=False))
 os.close(next(probes._descriptors.pop(name) for name in list(probes._descriptors) if name.endswith(" sched_process_free")))
 loop = f"i=0; while [ $i -lt {CHILDREN} ]; do /bin/true followed; i=$((i+1)); done"
 shell = subprocess.Popen(["sh", "-c", "read start; exec sh -c '%s'" % loop], stdin=subprocess.PIPE)
