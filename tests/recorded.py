@@ -53,7 +53,9 @@ def pyenv_versions() -> Path:
 
 def interpreters() -> dict[str, str]:
     """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`, `3.9` of another one that Debian has."""
-    found = {path.parts[-3]: str(path) for path in sorted(pyenv_versions().glob("*/bin/python"))}
+    pyenv = pyenv_versions()
+    of_pyenv = sorted(pyenv.glob("*/bin/python")) if os.access(pyenv, os.R_OK | os.X_OK) else []
+    found = {path.parts[-3]: str(path) for path in of_pyenv}
     others = [path for path in sorted(Path("/usr/bin").glob("python3.?*")) if re.fullmatch(r"python3\.\d+", path.name)]
     found |= {one.name.removeprefix("python"): str(one) for one in others if one.name != os.path.realpath(DEBIAN)[9:]}
     found |= {"debian": DEBIAN} if Path(DEBIAN).exists() else {}

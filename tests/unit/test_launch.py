@@ -47,8 +47,9 @@ def test_a_command_is_looked_for_in_the_users_path(tmp_path: Path) -> None:
     assert caught.value.exit_status == 127
 
 
-def test_named_user() -> None:
+def test_named_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """--user takes that user's numbers and home, by name or number, and nobody unknown."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     for word in ("nobody", "65534"):
         nobody = users.named_user(word)
         assert (nobody.name, nobody.uid, nobody.environment["USER"]) == ("nobody", 65534, "nobody")
@@ -65,6 +66,7 @@ def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) ->
     assert users.invoking_user().uid == 0
 
 
+@pytest.mark.root
 def test_under_sudo_the_user_is_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the environment that sudo was given and the caller's umask, also where the number has no name."""
     caller = ["/bin/sh", "-c", "umask 013; echo; cat; :"]
@@ -123,7 +125,7 @@ def test_ctrl_c_ends_a_held_target() -> None:
 
 def test_no_root_and_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Says at once what is missing."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() or 1000)
     monkeypatch.setattr(capabilities, "missing", lambda: ["CAP_BPF"])
     monkeypatch.setattr(elevation, "SUDO", ("/nonexistent/sudo", "/bin/true"))
     with pytest.raises(PermissionMissing, match="there is no sudo") as caught:
