@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -207,3 +208,21 @@ def test_make_targets_have_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     assert targets - {"system"} == set(re.findall(r"^([a-z]+):.* ## ", makefile, re.MULTILINE))
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/someone/forktrace"])
+def test_the_page_on_pypi(url: str) -> None:
+    """Its links and pictures lead into the repository that is set, to files that there are; without one there are none."""
+    build = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert build
+    assert build.loader
+    module = importlib.util.module_from_spec(build)
+    build.loader.exec_module(module)
+    page = module.with_addresses((ROOT / "README.md").read_text(), url)
+    targets = re.findall(r"\]\(([^)]+)\)", page)
+    assert bool(targets) == bool(url)
+    for target in targets:
+        path = re.sub(r"^(blob|raw)/main/", "", target.removeprefix(f"{url}/").partition("#")[0])
+        assert (ROOT / path).exists(), target
+    assert ("![" in page) == bool(url)
+    assert "[five capabilities]" not in page or url
