@@ -121,8 +121,9 @@ def unshared(*namespaces: str) -> list[str]:
 
 
 def in_namespaces(folder: Path) -> list[str]:
-    """PID, mount and user namespaces."""
-    return [*unshared("--user", "--map-root-user", *NAMESPACES), DEBIAN, str(WORKLOADS / "attached.py")]
+    """PID, mount and user namespaces. Their root may not go where only the owner of a checkout may."""
+    program = shutil.copy(WORKLOADS / "attached.py", folder)
+    return [*unshared("--user", "--map-root-user", *NAMESPACES), DEBIAN, str(program)]
 
 
 def in_runc(folder: Path) -> list[str]:
