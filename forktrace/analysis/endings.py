@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NONE, Flags, Ints, Log, last_rows, pick
+from forktrace.analysis.log import NONE, Flags, Ints, Log, distinct_of, last_rows, pick
 from forktrace.analysis.rules import EXIT_PATHS
 from forktrace.trace import events
 from forktrace.trace.waitstatus import Ending, decode
@@ -17,7 +17,7 @@ _SIGABRT: Final = 6
 
 def decoded(log: Log) -> tuple[Ints, Ints, Flags]:
     """The exit code and the killing signal of each process, NONE where there is none, and whether it dumped core."""
-    distinct, which = np.unique(log.at("status", log.exit_row), return_inverse=True)
+    distinct, which = distinct_of(log.at("status", log.exit_row))
     endings = [Ending(None, None, False) if status == NONE else decode(status) for status in distinct.tolist()]
     code = np.array([NONE if one.exit_code is None else one.exit_code for one in endings], np.int64)
     number = np.array([NONE if one.term_signal is None else one.term_signal for one in endings], np.int64)

@@ -21,6 +21,7 @@ from forktrace.analysis.log import (
     Log,
     category,
     chosen,
+    distinct_of,
     last_rows,
     nullable,
     pick,
@@ -297,6 +298,6 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     for bit, (so, _, harms) in enumerate(remarks):
         complete &= ~so if harms else True
         codes |= so.astype(np.int64) << bit
-    distinct, which = np.unique(codes, return_inverse=True)
+    distinct, which = distinct_of(codes)
     texts = ["; ".join(text for bit, (_, text, _) in enumerate(remarks) if code >> bit & 1) for code in distinct.tolist()]
     return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}

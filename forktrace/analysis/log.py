@@ -7,7 +7,7 @@ for "outside the recording" in every array of ids; the tables that leave the roo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -133,7 +133,9 @@ class Log:
 
     def is_kind(self, *kinds: str) -> Flags:
         """Return which rows are of one of these kinds."""
-        return np.isin(self.kind, [events.KINDS.index(kind) for kind in kinds])
+        wanted = np.zeros(len(events.KINDS) + 1, bool)  # the last is that of NONE
+        wanted[[events.KINDS.index(kind) for kind in kinds]] = True
+        return wanted[np.minimum(self.kind, len(events.KINDS))]
 
     def rows(self, *kinds: str) -> Ints:
         """Return the positions of the rows of these kinds, in time order."""
@@ -188,7 +190,7 @@ class Log:
     def _find_subjects(self) -> None:
         """Who each row is about. A reap comes when the number may be in use again, so it goes by the exits."""
         pid, start_ns = self.numbers("pid"), self.numbers("start_ns")
-        self.id = np.where(start_ns == NONE, self._started_by(pid, self.time_ns), self._exact(pid, start_ns))
+        self.id = self._named(pid, start_ns, lambda rows: self._started_by(pid[rows], self.time_ns[rows]))
         self.exit_row = first_rows(self.id, self.rows("exit"), self.count)
         exit_ns = pick(self.time_ns, self.exit_row, NEVER)
         exited = Latest(self.pid, exit_ns)
@@ -210,13 +212,26 @@ class Log:
     def _actors(self, role: str) -> Ints:
         """The process that has `role` in each row, which may be one outside that has the number of one long gone."""
         pid, start_ns = self.numbers(f"{role}_pid"), self.numbers(f"{role}_start_ns")
-        guess = self._started_by(pid, self.time_ns)
-        guess = np.where(pick(self.gone_ns, guess, NEVER) < self.time_ns, NONE, guess)
-        return np.where(start_ns == NONE, guess, self._exact(pid, start_ns))
+
+        def guess(rows: Ints) -> Ints:
+            found = self._started_by(pid[rows], self.time_ns[rows])
+            return np.where(pick(self.gone_ns, found, NEVER) < self.time_ns[rows], NONE, found)
+
+        return self._named(pid, start_ns, guess)
+
+    def _named(self, pid: Ints, start_ns: Ints, guess: Callable[[Ints], Ints]) -> Ints:
+        """The process of each number and start; `guess(rows)` says it for the rows that have a number alone."""
+        found = np.full(len(pid), NONE)
+        exact, others = np.flatnonzero(start_ns != NONE), np.flatnonzero((start_ns == NONE) & (pid != NONE))
+        found[exact] = self._exact(pid[exact], start_ns[exact])
+        found[others] = guess(others)
+        return found
 
     def _started_by(self, pid: Ints, time_ns: Ints) -> Ints:
         found = self._started.until(pid, time_ns)
-        return np.where(found == NONE, self._started.until(pid, time_ns + CLOCK_TOLERANCE_NS), found)
+        late = np.flatnonzero(found == NONE)
+        found[late] = self._started.until(pid[late], time_ns[late] + CLOCK_TOLERANCE_NS)
+        return found
 
     def _exact(self, pid: Ints, start_ns: Ints) -> Ints:
         found = self._started.until(pid, start_ns)
@@ -279,6 +294,15 @@ def first_of_each(*columns: Ints) -> Ints:
     for column in columns:
         changed[1:] |= column[order][1:] != column[order][:-1]
     return order[changed]
+
+
+def distinct_of(values: Ints) -> tuple[Ints, Ints]:
+    """Return the distinct integers in order, and which of them each value is: as np.unique, which sorts all of them."""
+    which, found = pd.factorize(values)
+    order = np.argsort(found)
+    place = np.empty(len(found), np.int64)
+    place[order] = np.arange(len(found))
+    return found[order], place[which]
 
 
 def nullable(values: Ints, missing: int = NONE) -> pd.arrays.IntegerArray:

@@ -43,6 +43,9 @@ class Doubts:
         execs = log.rows("exec")
         execs = execs[log.id[execs] != NONE]
         self._until_ns = lost_until(log, "exec")
+        self.touch: Flags = np.zeros(log.count, bool)
+        if self._until_ns == NONE:
+            return
         self._exec_ns, self._latest = log.time_ns[execs], Latest(log.id[execs], log.time_ns[execs])
         self._lived = np.append(log.fork_ns <= self._until_ns, False)  # the last place stands for NONE
         forker = pick(log.by_id, log.fork_row)
@@ -55,7 +58,7 @@ class Doubts:
         touch = self._about(np.arange(log.count), np.full(log.count, NEVER)) | self._about(forker, log.fork_ns)
         for row in (killer, reaper):
             touch |= self._about(pick(log.by_id, row), pick(log.time_ns, row))
-        self.touch: Flags = touch & ~lived_through_loss(log)
+        self.touch = touch & ~lived_through_loss(log)
 
     def _is_fresh(self, process: Ints, time_ns: Ints) -> Flags:
         """Whether what a process runs at a time was seen to start, after the last loss."""

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.log import NONE, Ints, Log, first_of_each, pick
+from forktrace.analysis.log import NONE, Ints, Log, distinct_of, first_of_each, pick
 from forktrace.analysis.options import option_names
 from forktrace.analysis.sites import Place, Sites, Stack
 from forktrace.errors import UsageError
@@ -304,6 +304,6 @@ class Readings:
 
 def each(function: Callable[[int], int], values: Ints) -> Ints:
     """Return what `function` says of each of `values`, asked once for each distinct one; NONE stays NONE."""
-    distinct, which = np.unique(values, return_inverse=True)
+    distinct, which = distinct_of(values)
     found = np.array([NONE if one == NONE else function(one) for one in distinct.tolist()], np.int64)
     return found[which]

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.log import NONE, Flags, Ints, Log, category, chosen, pick
+from forktrace.analysis.log import NONE, Flags, Ints, Log, category, chosen, distinct_of, pick
 from forktrace.analysis.programs import Entry, Programs, bootstrap_of, entry_of, program_rows
 from forktrace.trace import events
 from forktrace.trace.stacks import Frame, unfold
@@ -152,7 +152,7 @@ class Sites:
         """Return the sites of `rows` as indexes into the distinct ones, which come second; NONE: the row has no stack."""
         stack, entry = pick(self.code, rows), self._entry_at(process, pick(self._log.time_ns, rows))
         pair = np.where(stack == NONE, NONE, stack * len(self._owners) + entry + 1)
-        distinct, which = np.unique(pair, return_inverse=True)
+        distinct, which = distinct_of(pair)
         texts = [
             "" if one == NONE else self._site_text(one // len(self._owners), self._owners[one % len(self._owners)])
             for one in distinct.tolist()
@@ -231,8 +231,8 @@ class Sites:
         found = [named_package(entry, self.libraries) for entry in entries]
         rows = np.flatnonzero(self.code != NONE)
         entry = self._entry_at(self._acting(rows), self._log.time_ns[rows])
-        pairs = np.unique(np.stack([self.code[rows], entry])[:, entry != NONE], axis=1)
-        for stack, one in pairs.T.tolist():
+        pairs, _ = distinct_of((self.code[rows] * len(entries) + entry)[entry != NONE])
+        for stack, one in (divmod(pair, len(entries)) for pair in pairs.tolist()):
             if entries[one].script:
                 found[one] |= _called_package(entries[one].script, self.frames[stack], self.places(stack))
         return found

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from recorded import ROOT_IS_A_MOUNT, WORKLOADS, Line, Recorded, interpreters
+from recorded import BUILT, ROOT_IS_A_MOUNT, WORKLOADS, Line, Recorded, interpreters
 
 from forktrace.trace.stacks import Frame, fold
 
@@ -35,6 +35,7 @@ CASES = (
     *("many_lines", "libraries", "threads", "generations", "siblings", "programs", "endings", "imported", "other_version"),
     "no_stack",
 )
+FAULTS_MOST = 3  # of some thousands, on an emulated machine
 AWAY = ("for a moment", "for good", "in the same second", "in the next second")
 
 
@@ -43,6 +44,9 @@ class Witnessed:
 
     def __init__(self, recorded: Recorded) -> None:
         self.recorded = recorded
+        self.lacks_crashes = any("at a crash" in lack for lack in recorded.recording.header["lacks"])
+        self.is_emulated = BUILT in os.environ  # then a page may be away for longer than the walk waits
+        self.faults = 0
 
     @cached_property
     def rows(self) -> dict[tuple[str, int], list[Any]]:
@@ -64,6 +68,11 @@ class Witnessed:
             found = [row for row in found if row.result == 10]
         elif len(found) != 1:
             return [f"{about}: {len(found)} rows"]
+        if line["event"] == "exit" and self.lacks_crashes and int(found[0].status) & 0x7F:
+            return [] if pd.isna(found[0].stack) else [f"{about}: this kernel has no stacks at a crash, but {found[0].stack}"]
+        if self.is_emulated and all(row.stack_status == "read-fault" for row in found):
+            self.faults += 1
+            return [] if self.faults <= FAULTS_MOST else [f"{about}: {self.faults} read faults"]
         frames = [Frame(*frame) for frame in line["frames"]]
         limit = KILL_LIMIT if line["event"] == "kill" else LIMIT
         alike = [row for row in found if is_stack(row, frames, limit)]
@@ -162,6 +171,8 @@ def test_every_stack_of_a_python_program(matrix: Witnessed) -> None:
     forks = raw[(raw["kind"] == "fork") & (raw["stack_status"] != "not-python") & (raw["origin"] == "forked")]
     statuses = Counter(forks["stack_status"])
     assert statuses["no-thread-state"] == len(PYTHONS)
+    faults = statuses.pop("read-fault", 0)
+    assert faults <= (FAULTS_MOST if matrix.is_emulated else 0)
     assert set(statuses) == {"ok", "truncated", "no-thread-state"}
 
 

@@ -39,8 +39,14 @@ SMOKE = (
 )
 CHOSEN = (
     *(*SMOKE, "test_loading.py::test_each_kind_of_kernel", "test_namespaces.py", "test_libraries.py", "test_python_stacks.py"),
-    *("test_attach.py", "test_privileges.py", "test_forgers.py", "test_unseen_releases.py", "test_lost_events.py"),
-    *("test_scene_start.py", "test_scene_pid1.py", "test_demo.py::test_one_child_per_message", "test_why_now.py"),
+    *("test_attach.py", "test_forgers.py", "test_unseen_releases.py", "test_scene_start.py", "test_scene_pid1.py"),
+    *(
+        f"test_privileges.py::{one}"
+        for one in ("test_under_sudo", "test_attach_without_root", "test_the_recorder_is_the_person")
+    ),
+    *("test_privileges.py::test_exactly_these_capabilities", "test_demo.py::test_one_child_per_message"),
+    *(f"test_why_now.py::{one}" for one in ("test_a_consumer_that_goes_on", "test_a_join_of_another_child")),
+    "test_why_now.py::test_a_parent_that_is_not_python",
 )
 OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}  # as in tests/conftest.py
 
