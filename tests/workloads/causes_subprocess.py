@@ -114,7 +114,7 @@ def of_version_3():
     done = subprocess.run(["/bin/sh", "-c", "echo $$"], stdout=subprocess.PIPE)
     say("run", int(done.stdout), reap_cause="subprocess-wait", **MADE)
     try:
-        subprocess.run(["/bin/sh", "-c", "echo $$; exec sleep 60"], stdout=subprocess.PIPE, timeout=0.1)
+        subprocess.run(["/bin/sh", "-c", "echo $$; exec sleep 60"], stdout=subprocess.PIPE, timeout=0.6)
     except subprocess.TimeoutExpired as expired:
         values = {"term_signal": "SIGKILL", "killer_pid": os.getpid(), "exit_path": "signal", "created_by": "subprocess"}
         say("run(timeout)", int(expired.stdout), reap_cause="subprocess-wait", **values)
