@@ -208,7 +208,8 @@ def _lost(log: Log, rows: Ints) -> Iterator[str]:
 
 def _runtime(log: Log, rows: Ints) -> Iterator[str]:
     for file, found in zip(_texts(log, "file", rows), map(_object, _texts(log, "detail", rows)), strict=True):
-        yield " ".join(filter(None, ("Python", str(found.get("version") or ""), f"in {file}" if file else "")))
+        why = f"(not walked: {found['not_walked']})" if found.get("not_walked") else ""
+        yield " ".join(filter(None, ("Python", str(found.get("version") or ""), f"in {file}" if file else "", why)))
 
 
 def _source(log: Log, rows: Ints) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from dataclasses import replace
 from functools import cached_property
@@ -83,6 +85,18 @@ class Recording:
         offset = self._history.log.totals.get("clock_offset_ns")
         step = offset - self.header["clock_offset_ns"] if type(offset) is int else 0
         return step if abs(step) > _CLOCK_STEP_NS else 0
+
+    @property
+    def not_walked(self) -> list[tuple[str, str]]:
+        """The interpreters that were met and whose stacks are not walked: file, and why; sorted."""
+        log = self._history.log
+        rows = log.rows("runtime")
+        found = set()
+        for file, detail in zip(log.texts("file", rows), log.texts("detail", rows), strict=True):
+            with contextlib.suppress(ValueError, TypeError, RecursionError, AttributeError):
+                if why := json.loads(detail).get("not_walked"):
+                    found.add((str(file), str(why)))
+        return sorted(found)
 
     @property
     def start_ns(self) -> int:

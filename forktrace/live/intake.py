@@ -149,6 +149,7 @@ class Intake:
         met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
         self._named |= self._stacks.interpreters
         rows = [events.runtime(until_ns, one.file, one.version, one.libraries) for one in met]
+        rows += [events.runtime(until_ns, file, "", [], why) for file, why in self._registry.not_walked()]
         if self._sources:
             libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
             self._sources.ask(self._stacks.new_frames, libraries)

@@ -148,6 +148,8 @@ def describe(descriptor: int, name: str) -> Interpreter | None:
     Raises:
         Unsupported: there is one whose stacks cannot be walked.
     """
+    if re.match(r"(lib)?pypy", name):
+        raise Unsupported("it is PyPy")
     try:
         elf = Elf(descriptor)
         if elf.dynamic_symbol("Py_Exit") is None:

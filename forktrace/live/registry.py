@@ -50,7 +50,9 @@ class Registry:
         self.known: dict[int, Mapping[str, int]] = {}
         self.found: dict[int, Found] = {}
         self.helper = Helper(look)
-        self._unsupported: set[int] = set()
+        self._unsupported: dict[int, tuple[str, str]] = {}  # interpreters that are not walked -> name, why
+        self._met: dict[int, tuple[str, str]] = {}  # those of them that a process runs, and nobody was told yet
+        self._told: set[tuple[str, str]] = set()
         self._asked: set[tuple[int, int]] = set()
         self._looked_at: set[str] = set()
         self._news: dict[int, Mapping[str, int]] = {}
@@ -94,7 +96,10 @@ class Registry:
         if file in self.known:  # the probes have forgotten it
             self._news[file] = self.known[file]
             return
-        if file in self._unsupported or (file, pid) in self._asked:
+        if file in self._unsupported:
+            self._met[file] = self._unsupported[file]
+            return
+        if (file, pid) in self._asked:
             return
         if self.helper.ask(["question", file, pid, mapped]):
             self._asked.add((file, pid))
@@ -113,22 +118,35 @@ class Registry:
         forgotten, self._others = self._others[: -OTHERS_MOST // 2], self._others[-OTHERS_MOST // 2 :]
         return news, forgotten
 
+    def not_walked(self) -> list[tuple[str, str]]:
+        """Return the interpreters that processes were met in since the last call and that are not walked: file and why."""
+        met, self._met = self._met, {}
+        room = INTERPRETERS_MOST - len(self._told)
+        told = [one for one in dict.fromkeys(met.values()) if one not in self._told][:room]
+        self._told |= set(told)
+        return told
+
     def _note(self, answers: Answers) -> None:
         for request, examined in answers:
             if request[0] == "question":
                 self._asked.discard((request[1], request[2]))
                 if examined is None:  # whoever looks at it does not come back
-                    self._unsupported.add(request[1])
+                    self._unsupported[request[1]] = "?", "it could not be looked at"
             if len(self._unsupported) > FILES_MOST:
                 self._unsupported.clear()
             for file, kind, *about in examined or ():
                 self._learn(file, kind, about)
+            if request[0] == "question" and (unsupported := self._unsupported.get(request[1])):
+                self._met[request[1]] = unsupported
 
     def _learn(self, file: int, kind: str, about: list[Any]) -> None:
         if file in self.known or file in self._unsupported:
             return
-        if kind == "unsupported" or (kind == "python" and len(self.found) >= INTERPRETERS_MOST):
-            self._unsupported.add(file)  # its stacks stay without a runtime
+        if kind == "unsupported":
+            self._unsupported[file] = about[0], about[1]
+            return
+        if kind == "python" and len(self.found) >= INTERPRETERS_MOST:
+            self._unsupported[file] = about[1], "there are too many interpreters"
             return
         if len(self.known) > FILES_MOST:
             self.known = {one: fields for one, fields in self.known.items() if fields}
@@ -140,7 +158,7 @@ class Registry:
 
 
 # What the helper does. An examined file is its key and `python`, `other` or `unsupported`; of a `python` come then its fields,
-# its name, its version, and the folders of its standard library.
+# its name, its version, and the folders of its standard library, of one that is not supported its name and why.
 Examined = list[Any]
 
 
@@ -204,8 +222,10 @@ def _asked_about(file: int, pid: int, mapped: int) -> Iterator[Examined]:
 def _examined(file: int, descriptor: int, name: str, root: str) -> Examined:
     try:
         found = describe(descriptor, os.path.basename(name))
-    except (Unsupported, MemoryError):
-        return [file, "unsupported"]
+    except Unsupported as error:
+        return [file, "unsupported", name, str(error)]
+    except MemoryError:
+        return [file, "unsupported", name, "it is too large to be looked at"]
     if found is None:
         return [file, "other"]
     return [file, "python", dict(found.fields), name, found.version, library_folders(name, found.version, root)]

@@ -210,9 +210,12 @@ def waits(time_ns: int, count: int, *, pid: int | None = None, by: int | None = 
     return row | acting(by) | more
 
 
-def runtime(time_ns: int, file: str, version: str, libraries: list[str], **more: Any) -> Row:
-    """An interpreter was met: its shared library or executable, `3.11.7`, and where its standard library is."""
-    found = {"version": version, "libraries": libraries}
+def runtime(time_ns: int, file: str, version: str, libraries: list[str], not_walked: str = "", **more: Any) -> Row:
+    """An interpreter was met: its shared library or executable, `3.11.7`, and where its standard library is.
+
+    `not_walked`: why its stacks are not walked; then its version and library are not said.
+    """
+    found = {"version": version, "libraries": libraries} | ({"not_walked": not_walked} if not_walked else {})
     return {"kind": "runtime", "time_ns": time_ns, "file": file, "detail": json.dumps(found)} | more
 
 

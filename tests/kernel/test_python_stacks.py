@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -15,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from recorded import BUILT, ROOT_IS_A_MOUNT, WORKLOADS, Line, Recorded, interpreters
+from recorded import BUILT, DEBIAN, ROOT_IS_A_MOUNT, WORKLOADS, Line, Recorded, interpreters
 
 from forktrace.trace.stacks import Frame, fold
 
@@ -274,3 +275,14 @@ def test_memory_that_is_away(record: Callable[..., Recorded], workload: Callable
     for case in ("for a moment", "in the next second"):
         assert found[case]["ok"] >= found[case]["read-fault"], found
     assert found["in the same second"]["read-fault"] >= found["in the same second"]["ok"], found
+
+
+def test_an_interpreter_that_is_not_walked(record: Callable[..., Recorded], tmp_path: Path) -> None:
+    """The trace names it and says why its forks have no line."""
+    program = tmp_path / "pypy3.11"
+    shutil.copy(os.path.realpath(DEBIAN), program)
+    code = "import os\nos.fork() or os._exit(0)\nos.wait()"
+    recorded = record(["/usr/bin/env", f"PYTHONHOME={sys.base_prefix}", str(program), "-S", "-c", code])
+    assert recorded.returncode == 0, recorded.stderr
+    assert recorded.table["fork_stack_status"].tolist()[1] == "no-runtime"
+    assert recorded.recording.not_walked == [(str(program), "it is PyPy")]

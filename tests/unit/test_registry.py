@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from forktrace.live.pythons import Unsupported, describe
 from forktrace.live.registry import INTERPRETERS_MOST, OTHERS_MOST, Registry
 from forktrace.live.sources import Elsewhere, Sources, files_of, lines_of, read_regular
 from forktrace.trace.stacks import Frame
@@ -195,7 +196,8 @@ def test_files_one_after_the_other(tmp_path: Path, registry: Registry) -> None:
 
 def examined(registry: Registry, kind: str, *numbers: int) -> None:
     """Let the helper have found files of a kind."""
-    fields: list[object] = [{"version": 0x30B}, "/python", "3.11.7", []] if kind == "python" else []
+    said: dict[str, list[object]] = {"python": [{"version": 0x30B}, "/python", "3.11.7", []]}
+    fields = (said | {"unsupported": ["/usr/bin/python", "it is odd"]}).get(kind, [])
     registry._note([(["file", "/x"], [[number, kind, *fields] for number in numbers])])
 
 
@@ -220,6 +222,25 @@ def test_no_more_interpreters_than_there_is_room_for(registry: Registry) -> None
     news, forgotten = registry.take()
     assert (sorted(news), forgotten) == (list(range(INTERPRETERS_MOST)), [])
     assert len(registry.found) == INTERPRETERS_MOST
+
+
+def test_interpreters_that_are_not_walked(registry: Registry) -> None:
+    """Each that a process runs is told once, with the reason; none that only lies there."""
+    examined(registry, "unsupported", 1, 2)
+    assert registry.not_walked() == []
+    for _ in range(3):
+        registry.answer({"file": 1, "pid": 100, "mapped": 0})
+    assert registry.not_walked() == [("/usr/bin/python", "it is odd")]
+    registry.answer({"file": 1, "pid": 101, "mapped": 0})
+    assert registry.not_walked() == []
+
+
+@pytest.mark.parametrize("name", ["pypy3.11", "libpypy3.11-c.so"])
+def test_pypy(tmp_path: Path, name: str) -> None:
+    """It is told apart from what is no Python, by its name."""
+    shutil.copy("/bin/true", tmp_path / name)
+    with (tmp_path / name).open("rb") as file, pytest.raises(Unsupported, match="it is PyPy"):
+        describe(file.fileno(), name)
 
 
 def test_memory_is_bounded(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

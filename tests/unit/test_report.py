@@ -175,6 +175,17 @@ def test_what_the_kernel_does_not_give() -> None:
     assert "does not give" not in text(recording(target(), ev.exit_(9 * MS, 100), lacks=[]))
 
 
+def test_an_interpreter_that_is_not_walked() -> None:
+    """It is named, with the reason."""
+    met = (
+        ev.runtime(2 * MS, "/opt/pypy3.11", "", [], "it is PyPy"),
+        ev.runtime(3 * MS, "/usr/bin/python3", "3.11.2", ["/usr/lib"]),
+    )
+    said = text(recording(target(), *met, ev.exit_(9 * MS, 100)))
+    assert "The stacks of /opt/pypy3.11 are not walked: it is PyPy." in said
+    assert said.count("not walked") == 1
+
+
 def test_balance_is_only_shown_when_it_does_not_hold() -> None:
     """A sum that does not come out is told; one that does is not."""
     rows = [target(), *child(500, 10, 20)]

@@ -153,7 +153,7 @@ def test_a_running_process_has_no_why() -> None:
     [
         ({}, "by 100 python (recorded without stacks)"),
         ({"fork_stack_status": "not-python"}, "by 100 python (not a Python program)"),
-        ({"fork_stack_status": "no-runtime"}, "by 100 python (no line: its Python was not known yet)"),
+        ({"fork_stack_status": "no-runtime"}, "by 100 python (no line: its Python was not known yet, or is not walked)"),
         ({"fork_stack_status": "no-thread-state"}, "by 100 python (no line: its thread ran no Python code then)"),
         ({"fork_stack_status": "read-fault"}, "by 100 python (no line: the stack could not be read)"),
         ({"fork_stack_status": "lost"}, "by 100 python (no line: its stack was lost)"),
