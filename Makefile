@@ -14,7 +14,7 @@ SEED := 1
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-kafka test-kernels kernel test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-kafka test-kernels test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,10 @@ test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched throug
 test-kernels: setup ## tests on other kernels and processors, booted in QEMU: an hour; make test-kernels SET=smoke: ten minutes
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'
 	$(BIN)/python -m pytest tests/kernels --kernels=$(or $(SET),all)
+
+test-distributions: ## README's commands on fresh Debian systems, under sudo and sudo-rs; needs root
+	@$(MAKE) --no-print-directory system PACKAGES='debootstrap git python3'
+	$(SUDO) $(PYTHON) tests/distributions/try_out.py
 
 kernel: setup ## run a command on another kernel: make kernel KERNEL=6.1-amd64 RUN='forktrace doctor'
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from recorded import BUILT, MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, kill_with
+from recorded import BUILT, MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, interpreters, kill_with
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
 OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}
@@ -88,8 +88,9 @@ def workload(open_folder: Path) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """The environment of a recording: this one; forktrace is found where these tests are."""
-    return dict(os.environ) | {"PYTHONPATH": str(WORKLOADS.parent.parent)}
+    """The environment of a recording: this one; forktrace is found where these tests are, and expects their interpreters."""
+    folders = [os.environ.get("PATH", os.defpath), *dict.fromkeys(os.path.dirname(one) for one in interpreters().values())]
+    return dict(os.environ) | {"PYTHONPATH": str(WORKLOADS.parent.parent), "PATH": os.pathsep.join(folders)}
 
 
 @pytest.fixture(scope="session")

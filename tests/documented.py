@@ -35,6 +35,7 @@ NOT_RUN: Final = {
     "sudo forktrace demo kafka --bootstrap-servers ": "it needs a broker; make test-kafka brings one",
     "pip install ": "it changes the environment that runs the tests",
     "jupyter ": "it opens a browser; another test runs the notebooks",
+    "forktrace doctor --sudoers": "it names the places where forktrace lies",
     "make ": "make runs the tests, and some targets install what is missing",
 }
 UNTIL_CTRL_C: Final = ("forktrace ps --watch",)

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def small_cgroups() -> Iterator[list[str]]:
 def small_cgroup(controller: str, first: str, second: str, value: str) -> Path | None:
     """Make a cgroup whose limit (its file in version 1, in version 2) is `value`; None when that is not possible."""
     old = CGROUPS / controller
-    folder = (old if old.is_dir() else CGROUPS) / f"forktrace-test-{os.getpid()}-{controller}-{value}"
+    folder = (old if old.is_dir() else CGROUPS) / f"forktrace-test-{os.getpid()}-{controller}-{uuid.uuid4()}"
     folder.mkdir()
     limit = folder / (first if old.is_dir() else second)
     if not limit.exists():

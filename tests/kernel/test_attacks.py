@@ -148,6 +148,9 @@ def test_rights_come_back(who: User) -> None:
 
 FORKS_ON = "import os, time\nwhile True:\n    time.sleep(0.02)\n    os.fork() or os._exit(0)\n    os.wait()\n"
 
+# Until its interpreter is known, which nobody expects.
+FORKS_A_WHILE = "import os, time\nfor _ in range(200):\n    time.sleep(0.01)\n    os.fork() or os._exit(0)\n    os.wait()"
+
 # A launcher of the person's own making; prints what the recorder says to each order, and its own number first. With `deaf` in
 # its order it hears nothing of the answer: it has filled the socket, and says the number of its target.
 CLIENT = """
@@ -326,12 +329,12 @@ def test_what_a_closed_directory_holds(is_there: bool, person: Person, in_venv: 
     (home / "lib" / version).symlink_to(closed)
     shutil.copy(os.path.realpath(sys.executable), home / "bin" / version)
     where = f"PYTHONHOME={sys.base_prefix}", f"LD_LIBRARY_PATH={sys.base_prefix}/lib"
-    line = ["env", *where, str(home / "bin" / version), "-c", "import os\nos.fork() or os._exit(0)\nos.wait()"]
+    line = ["env", *where, str(home / "bin" / version), "-c", FORKS_A_WHILE]
     with person.may("ALL"):
         done = person.run([in_venv, "record", "-q", "--force", "-o", str(trace), "--", *line])
     assert done.returncode == 0, done.stderr
     recording = forktrace.read(trace)
-    assert recording.lifecycles()["fork_site"].tolist()[1] == "<string>:2 <module>"
+    assert "<string>:4 <module>" in set(recording.lifecycles()["fork_site"].dropna())
     runtimes = recording.trace.table.to_pandas().query("kind == 'runtime'").to_string()
     assert str(home / "bin" / version) in runtimes or "libpython" in runtimes
     assert str(home / "lib") not in runtimes

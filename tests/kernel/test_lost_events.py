@@ -20,9 +20,9 @@ pytestmark = pytest.mark.root
 SMALL_RING = """
 import sys
 from forktrace import cli
-from forktrace.kernel import probes
+from forktrace.kernel import loading
 from forktrace.live import recorder
-probes.Probes.__init__.__defaults__ = (8192,)
+loading.Loading.__init__.__defaults__ = (8192,)
 recorder.READ_EVERY_S = 0.2
 sys.argv[0] = "forktrace"
 cli.main()
