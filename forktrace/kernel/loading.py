@@ -122,17 +122,19 @@ class Loading:
         said = json.loads(message or "{}")
         if "names" not in said:
             reason = said.get("error") or f"what loads them ended with status {os.waitstatus_to_exitcode(status)}"
-            kept = f"; the whole of it: {_keep(descriptors[0])}" if descriptors else ""
+            kept = f"; the whole of it: {name}" if descriptors and (name := _keep(descriptors[0])) else ""
             raise MachineLacks(f"the probes cannot be loaded: {reason}{kept}", said.get("hint", "forktrace doctor"))
         return Loaded(dict(zip(said["names"], descriptors, strict=True)), said["entries"], tuple(said["lacks"]))
 
 
 def _keep(log: int) -> str:
-    """Write what a descriptor holds to a file of the user's; return its name."""
-    with open(log, "rb") as file, tempfile.NamedTemporaryFile(prefix="forktrace-", suffix=".log", delete=False) as kept:
-        file.seek(0)
-        kept.write(file.read())
-    return kept.name
+    """Write what a descriptor holds to a file of the user's; return its name, nothing where there is no place for it."""
+    with contextlib.suppress(OSError), open(log, "rb") as file:
+        with tempfile.NamedTemporaryFile(prefix="forktrace-", suffix=".log", delete=False) as kept:
+            file.seek(0)
+            kept.write(file.read())
+        return kept.name
+    return ""
 
 
 def _load_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach: bool) -> None:

@@ -50,6 +50,12 @@ def missing(status: str | None = None) -> list[str]:
     return [name for name in needed() if name not in has and name not in once]
 
 
+def remedy(lacking: Iterable[str]) -> str:
+    """Return what gives a process of root's the capabilities that it lacks, as in a container."""
+    add = " ".join(f"--cap-add {name.removeprefix('CAP_')}" for name in lacking)
+    return f"start the container with {add} (or --privileged)"
+
+
 def needed() -> tuple[str, ...]:
     """Return the capabilities that recording needs on this machine: NEEDED, and where perf events are closed, another one."""
     try:

@@ -99,8 +99,7 @@ def _rights(status: str) -> Finding:
         return Finding(False, "rights", f"not root, no sudo, and no {words}", "apt-get install -y sudo")
     if not lacking:
         return Finding(True, "rights", "root")
-    add = " ".join(f"--cap-add {name.removeprefix('CAP_')}" for name in lacking)
-    return Finding(False, "rights", f"root without {words}", f"start the container with {add} (or --privileged)")
+    return Finding(False, "rights", f"root without {words}", capabilities.remedy(lacking))
 
 
 def _line_of(status: str, key: str) -> str:

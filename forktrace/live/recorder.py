@@ -17,9 +17,9 @@ from functools import partial
 from io import RawIOBase
 from typing import TYPE_CHECKING, Final
 
-from forktrace.errors import ForktraceError, PermissionMissing, UsageError, in_words
+from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError, in_words
 from forktrace.kernel import limits
-from forktrace.live.capabilities import become_recorder, in_effect
+from forktrace.live.capabilities import become_recorder, in_effect, missing, remedy
 from forktrace.live.channel import Channel
 from forktrace.live.line import Progress
 from forktrace.live.orders import Arming, Order, decoded
@@ -102,7 +102,13 @@ class Recorder:
         from forktrace.trace import stream
 
         self._registry = Registry()
-        self._probes = Probes(loading, self._meanwhile)
+        lacking = missing()
+        try:
+            self._probes = Probes(loading, self._meanwhile)
+        except MachineLacks as error:
+            if lacking:
+                raise MachineLacks(f"{error}; {', '.join(lacking)} missing here", remedy(lacking)) from error
+            raise
         if self._asked.attach:
             self._joining = Joining(self._probes, self._registry)
         self._intake = Intake(self._probes, self._registry, self._joining)

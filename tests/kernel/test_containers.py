@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -264,3 +265,59 @@ def test_recorder_as_pid_1(tmp_path: Path, environment: Mapping[str, str]) -> No
     assert (orphans["outcome"] == "reaped").all()
     assert recorded.table.loc[orphans["id"], "reaper_pid"].tolist() == [1] * 3
     assert recorded.table.loc[orphans["id"], "zombie_ms"].max() < 1000
+
+
+FIVE = [f"CAP_{name}" for name in ("BPF", "PERFMON", "DAC_READ_SEARCH", "SYS_PTRACE", "CHECKPOINT_RESTORE")]
+FORKS = "import os\nos.fork() or os._exit(3)\nos.wait()"
+
+
+def in_a_pod(folder: Path, *, host_pid: bool, tracefs: bool, capabilities: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Record in a container of runc as in a pod: a root that is read-only, these capabilities, no sudo; /mnt is `out`."""
+    if not shutil.which("runc"):
+        pytest.skip("runc is not installed")
+    for name in ("root", "out"):
+        (folder / name).mkdir()
+    subprocess.run(["runc", "spec"], cwd=folder, check=True)
+    config = json.loads((folder / "config.json").read_text())
+    config["root"] = {"path": "root", "readonly": True}
+    program = [sys.executable, "-c", FORKS]
+    record = forktrace_command("record", "-q", "-o", "/mnt/run.arrows", "--", *program)
+    environment = [f"PYTHONPATH={WORKLOADS.parents[1]}", "PYTHONDONTWRITEBYTECODE=1", f"PATH={os.defpath}"]
+    config["process"] |= {"terminal": False, "args": record, "env": environment}
+    config["process"]["capabilities"] = {kind: list(capabilities) for kind in ("bounding", "effective", "permitted")}
+    config["mounts"].append({"destination": "/mnt", "source": str(folder / "out"), "type": "bind", "options": ["bind", "rw"]})
+    if tracefs:
+        place = "/sys/kernel/tracing"
+        config["mounts"].append({"destination": place, "source": "tracefs", "type": "tracefs", "options": ["ro"]})
+    spaces = config["linux"]["namespaces"]
+    config["linux"]["namespaces"] = [one for one in spaces if not (host_pid and one["type"] == "pid")]
+    (folder / "config.json").write_text(json.dumps(config))
+    script = f"mount --rbind / root && exec runc run --bundle . forktrace-test-{uuid.uuid4()}"
+    line = ["unshare", "--mount", "sh", "-ec", script]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+@pytest.mark.parametrize("host_pid", [True, False])
+def test_a_pod(tmp_path: Path, host_pid: bool) -> None:
+    """Five capabilities and tracefs are enough, with the PID namespace of the host and without."""
+    done = in_a_pod(tmp_path, host_pid=host_pid, tracefs=True, capabilities=FIVE)
+    assert done.returncode == 0, done.stderr
+    recorded = Recorded(tmp_path / "out/run.arrows", 0, "", "")
+    recorded.assert_balanced()
+    assert recorded.table["fork_site"].tolist()[1] == "<string>:2 <module>"
+
+
+@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+@pytest.mark.parametrize(
+    ("tracefs", "without", "word"),
+    [(False, None, "tracefs"), (True, "CAP_BPF", "CAP_BPF"), (True, "CAP_PERFMON", "CAP_PERFMON")],
+)
+def test_a_pod_that_lacks_something(tmp_path: Path, tracefs: bool, without: str | None, word: str) -> None:
+    """One line, and what to do, name the volume or the capability."""
+    capabilities = [one for one in FIVE if one != without]
+    done = in_a_pod(tmp_path, host_pid=False, tracefs=tracefs, capabilities=capabilities)
+    assert done.returncode == 125, done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert word in done.stderr
+    assert not (tmp_path / "out/run.arrows").exists()
