@@ -65,3 +65,10 @@ def test_a_child_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "load", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(MachineLacks, match="what loads them ended with status -9"):
         Loading().wait()
+
+
+@pytest.mark.parametrize(("number", "instructions"), [("39961", 39961), ("169+952+1070", 2191)])
+def test_what_the_verifier_says(number: str, instructions: int) -> None:
+    """In all, or function by function."""
+    said = f"verification time 1 usec\nstack depth 8\nprocessed {number} insns (limit 1000000) max_states_per_insn 4"
+    assert loading._instructions(said) == instructions
