@@ -101,12 +101,13 @@ class Channel:
             raise ForktraceError(f"the launcher said nothing for {seconds:g} s", "use forktrace record")
 
     def hand(self, order: Message, descriptors: list[int]) -> None:
-        """Send an order of any length, and descriptors."""
+        """Send an order of any length, and descriptors; whether the other end is still there shows elsewhere."""
         written = os.memfd_create("order")  # no message is large enough for the longest command line
         try:
             with open(written, "w", closefd=False) as file:
                 json.dump(order, file)
-            socket.send_fds(self._end, [b"{}"], [written, *descriptors])
+            with contextlib.suppress(ConnectionError):
+                socket.send_fds(self._end, [b"{}"], [written, *descriptors])
         finally:
             os.close(written)
 

@@ -146,3 +146,13 @@ def test_a_launcher_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         said = json.loads(launchers.recv(1 << 17))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert said["message"] == "the launcher said nothing for 0.1 s"
+
+
+def test_a_recorder_that_has_died(ends: tuple[socket.socket, socket.socket]) -> None:
+    """What is said to it is lost, and it answers nothing; that is for the launcher to see."""
+    launchers, recorders = ends
+    channel = Channel(launchers)
+    recorders.close()
+    channel.say("arm")
+    channel.hand(encoded(order()), [])
+    assert channel.hear() == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -10,10 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from click.testing import CliRunner
 
-from forktrace.errors import CommandError, PermissionMissing, UsageError
+from forktrace.cli import cli
+from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
 from forktrace.live import capabilities, elevation, launch
 from forktrace.live import user as users
+from forktrace.live.channel import Channel, pair
+from forktrace.live.orders import encoded
 
 PIPES: Final[dict[str, Any]] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
@@ -131,3 +136,42 @@ def test_no_root_and_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PermissionMissing, match="there is no sudo") as caught:
         launch.record(["true"], output=None, force=False, duration_s=None, quiet=True, user=None)
     assert caught.value.hint == "apt-get install sudo, or capabilities: CAP_BPF missing here"
+
+
+SAID = "this cannot be recorded: Resource temporarily unavailable"
+
+
+class Armed:
+    """A recorder that is ready at once."""
+
+    def __init__(self, who: object, *, quiet: bool) -> None:
+        self.pid, self.channel = 0, Channel(pair()[0])
+
+    def arm(self, **_: object) -> None:
+        """It is."""
+
+    def close(self) -> None:
+        """It has ended."""
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(launch, "RecorderProcess"), (os, "pipe"), (os, "memfd_create"), (os, "pidfd_open"), (Path, "read_text")],
+    ids=["the recorder, or sudo", "pipe", "memfd", "pidfd", "boot_id"],
+)
+def test_what_the_kernel_refuses(place: object, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever it is, before there is the command and after: a line, what may be the reason, and 125; no trace is left."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "RecorderProcess", Armed)
+    monkeypatch.setattr(launch, "begin", lambda recorder, order, trace: recorder.channel.hand(encoded(order), [trace]))
+    monkeypatch.setattr(place, name, refused)
+    done = CliRunner().invoke(cli, ["record", "-o", "run.arrows", "--", "true"])
+    monkeypatch.undo()
+    assert isinstance(done.exception, ForktraceError), done.exception
+    assert (done.exception.exit_status, str(done.exception)) == (125, SAID)
+    assert "pids.max" in done.exception.hint
+    assert not (tmp_path / "run.arrows").exists()
