@@ -9,8 +9,9 @@
 #define TASK_NEW 0x800
 #define EXIT_DEAD 0x10
 
-/* Number in the recorder's PID namespace -> 1: to be followed, and what descends from it; 0: never. User space sets and removes. */
-BPF_HASH(wanted, u32, u8, WANTED);
+/* Number in the recorder's PID namespace -> the beginning of the tick in which the process started that is to be followed, and what
+ * descends from it; 0: never. User space sets and removes; who is followed is removed at once, so that nobody inherits the number. */
+BPF_HASH(wanted, u32, u64, WANTED);
 
 /* Number -> the libpython that this process has mapped already. User space sets and removes. */
 BPF_HASH(mapped, u32, struct mapping, MAPPED);
@@ -65,11 +66,11 @@ int on_task(u64 *ctx)
     if (!process) {
         READ(known->level, thread_pid_of(bpf_get_current_task()) + pid_level);
         pid = number_at(number, known->level);
-        u8 *choice = wanted.lookup(&pid);
+        u64 *choice = wanted.lookup(&pid);
         READ(parent, task + task_real_parent);
         u64 parent_signal = signal_of(parent);
         READ(exit_state, task + task_exit_state);
-        if (exit_state == EXIT_DEAD || (choice ? !*choice : !followed.lookup(&parent_signal)))
+        if (exit_state == EXIT_DEAD || (choice && !*choice) || (!(choice && start_of(task) - *choice < TICK_NS) && !followed.lookup(&parent_signal)))
             return 0;
         if (state & TASK_NEW) {
             pass->pending++;
@@ -87,6 +88,8 @@ int on_task(u64 *ctx)
         if (!is_new || !process)
             return 0;
         pass->added++;
+        if (choice)
+            wanted.delete(&pid);
         u64 program = process->program;
         if (STACKS && program && !interpreters.lookup(&program))
             ask_about(program, process->pid, 0);

@@ -50,7 +50,7 @@ class Probes:
         self._sent = [table(name, "<u8", "u1") for name in ("sent_codes", "sent_stacks")]
         if TASKS in self._descriptors:
             self._attaching = table("attaching", "<u4", types["attaching"])
-            self._wanted = table("wanted", "<u4", "u1")
+            self._wanted = table("wanted", "<u4", "<u8")
             self._mapped = table("mapped", "<u4", types["mapping"])
             self._tasks = TaskIterator(self._descriptors[TASKS])
 
@@ -87,12 +87,15 @@ class Probes:
         """
         self._settings.set(0, ((pid_ns, pid), since_ns, 0, 0))
 
-    def want(self, pids: Iterable[int], never: Iterable[int]) -> None:
-        """Let passes follow these processes and what descends from them, except for `never`; all by their numbers here."""
+    def want(self, since_ns: Mapping[int, int], never: Iterable[int]) -> None:
+        """Let passes follow these processes and what descends from them, except for `never`; all by their numbers here.
+
+        `since_ns`: number -> when the clock tick began in which it started (the kernel's CLOCK_BOOTTIME).
+        """
         for pid in never:
             self._wanted.set(pid, 0)
-        for pid in pids:
-            self._wanted.set(pid, 1)
+        for pid, start_ns in since_ns.items():
+            self._wanted.set(pid, max(start_ns, 1))
 
     def say_mapped(self, pid: int, library: int, start: int) -> None:
         """Tell the next pass that process `pid` has mapped the file `library` (by the probes' file_key) at `start`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,7 +22,8 @@ import struct
 import termios
 import time
 from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from forktrace.errors import ForktraceError
 
@@ -31,6 +33,7 @@ UNSENT_MOST: Final = 100  # messages that are kept for one who does not read
 _DESCRIPTORS_MOST: Final = 16
 
 Message = dict[str, Any]
+_Received = TypeVar("_Received")
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -55,7 +58,14 @@ class Channel:
         self._end.close()
 
     def peer_uid(self) -> int:
-        """Return the number of the user who made the socket (SO_PEERCRED, unix(7))."""
+        """Return the number of the user who made the socket (SO_PEERCRED, unix(7)).
+
+        Raises:
+            OSError: it is no socket as `pair` makes them. Others can be connected anew, to somebody who trusts root's messages.
+        """
+        kind = tuple(self._end.getsockopt(socket.SOL_SOCKET, one) for one in (socket.SO_DOMAIN, socket.SO_TYPE))
+        if kind != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            raise OSError(errno.ESOCKTNOSUPPORT, os.strerror(errno.ESOCKTNOSUPPORT))
         _, uid, _ = struct.unpack("3i", self._end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return int(uid)
 
@@ -90,15 +100,36 @@ class Channel:
         Raises:
             ForktraceError: none came within so many seconds, or what came is none.
         """
-        self._wait(seconds)
-        with contextlib.suppress(ConnectionError):
-            data = self._end.recv(MESSAGE_BYTES)
-            return _parsed(data) if data else {}
-        return {}
+        data = self._received(lambda flags: self._end.recv(MESSAGE_BYTES, flags), seconds)
+        return _parsed(data) if data else {}
 
-    def _wait(self, seconds: float | None) -> None:
-        if seconds is not None and not select.select([self._end], [], [], seconds)[0]:
-            raise ForktraceError(f"the launcher said nothing for {seconds:g} s", "use forktrace record")
+    def heard(self) -> Message | None:
+        """Return the next message as `hear` does, without waiting; None: there is none.
+
+        Raises:
+            ForktraceError: what came is none.
+        """
+        try:
+            data = self._end.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return {}
+        return _parsed(data) if data else {}
+
+    def _received(self, receive: Callable[[int], _Received], seconds: float | None) -> _Received | None:
+        """What is received within so many seconds, None when the other end is closed. Somebody may hold a copy of this end, and
+        take what was there a moment ago."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            if deadline is not None and not select.select([self._end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise ForktraceError(f"the launcher said nothing for {seconds:g} s", "use forktrace record")
+            try:
+                return receive(0 if deadline is None else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                return None
 
     def hand(self, order: Message, descriptors: list[int]) -> None:
         """Send an order of any length, and descriptors; whether the other end is still there shows elsewhere."""
@@ -117,11 +148,11 @@ class Channel:
         Raises:
             ForktraceError: none came within so many seconds, or something else did.
         """
-        self._wait(seconds)
-        try:
-            message, ancillary, flags, _ = self._end.recvmsg(64, socket.CMSG_SPACE(4 * _DESCRIPTORS_MOST))
-        except ConnectionError:
+        room = socket.CMSG_SPACE(4 * _DESCRIPTORS_MOST)
+        received = self._received(lambda flags: self._end.recvmsg(64, room, flags), seconds)
+        if received is None:
             return {}, []
+        message, ancillary, flags, _ = received
         descriptors = _descriptors(ancillary)
         if not message and not descriptors:
             return {}, []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from forktrace.live.registry import Registry, library_of
 from forktrace.trace.events import FOUND_DEAD
 
 PASSES_S: Final = 2.0  # as long as some process is between life and death, at the most
+JOINING_S: Final = 20.0  # and as long in all: somebody may start new ones all the time
 CGROUP_EVERY_S: Final = 0.5
 AT_THE_LATEST, ESTIMATED = map(MOMENTS.index, FOUND_DEAD)
 
@@ -37,25 +38,28 @@ class Joining:
         self._next_look = 0.0
         self.ended_ns: dict[tuple[int, int], int] = {}  # (pid, start) of zombies that were there before -> since when
 
-    def join(self, pids: Iterable[int], never: Iterable[int], cgroup: str | None = None) -> int:
-        """Follow `pids` and what descends from them, except for `never`; return how many could not be told.
+    def join(self, since_ns: Mapping[int, int], never: Iterable[int], cgroup: str | None = None) -> int:
+        """Follow these processes (see `Probes.want`) and what descends from them, except for `never`.
+
+        Return how many could not be told.
 
         A process is looked at twice: the first pass follows it, then its memory map says where libpython is, and the second
         pass tells the probes.
         """
         self._cgroup, self._never = cgroup, [os.getpid(), *never]
-        self._probes.want(pids, self._never)
-        for pid in pids:
+        self._probes.want(since_ns, self._never)
+        for pid in since_ns:
             self._say_library(pid)
-        looked_at = set(pids)
-        deadline = time.monotonic() + PASSES_S
+        looked_at = set(since_ns)
+        began = time.monotonic()
         while True:
             added, pending = self._probes.pass_tasks()
             here = self._probes.following()
             unknown = set(here[(here["exit_ns"] == 0) & (here["library"] == 0)]["pid"].tolist()) - looked_at
             told = [pid for pid in unknown if self._say_library(pid)]
             looked_at |= unknown
-            if not (added or pending or told) or (not added and not told and time.monotonic() > deadline):
+            lasts_s = time.monotonic() - began
+            if not (added or pending or told) or (not added and not told and lasts_s > PASSES_S) or lasts_s > JOINING_S:
                 break
         self._probes.attached()
         return pending
@@ -79,9 +83,9 @@ class Joining:
         """Whether others may come: to a control group, as long as there is one."""
         return self._cgroup is not None and os.path.isdir(self._cgroup)
 
-    def more(self, pids: list[int]) -> int:
+    def more(self, since_ns: Mapping[int, int]) -> int:
         """Follow these too."""
-        return self.join(pids, self._never[1:], self._cgroup)
+        return self.join(since_ns, self._never[1:], self._cgroup)
 
     def estimate(self, exits: Records) -> None:
         """Of zombies that were there before, put the time at which they last ran in place of that at which they were met."""

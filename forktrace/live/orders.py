@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from forktrace.errors import ForktraceError, TraceError
+
+PID_MOST: Final = 1 << 22  # of any kernel (proc(5), pid_max)
+PIDS_MOST: Final = 16_000  # there is room for 16,384 in the probes
 
 _Order = TypeVar("_Order")
 
@@ -91,6 +95,11 @@ def decoded(kind: type[_Order], message: object) -> _Order:
     if isinstance(made, Order):
         if (made.attach is None) == (made.pid <= 0):
             raise _wrong("it names neither a target nor what to attach to, or both")
+        pids = [made.pid, *(made.attach.pids + made.attach.never if made.attach else ())]
+        if wrong := [pid for pid in pids if not 0 <= pid <= PID_MOST]:
+            raise _wrong(f"{wrong[0]} is the number of no process")
+        if len(pids) > PIDS_MOST:
+            raise _wrong(f"it names more than {PIDS_MOST:,} processes")
         from forktrace.trace import checks  # the launcher, which decodes nothing, is to stay small
 
         try:
@@ -128,6 +137,13 @@ def _value(kind: Any, value: object, name: str) -> Any:
         return _decoded(kind, value, name)
     if type(value) is not kind or (kind is int and not -1 <= value < 1 << 62):  # type: ignore[operator]
         raise _wrong(f"{name} is {value!r:.40}")
+    if isinstance(value, str):
+        try:
+            is_name = b"\0" not in os.fsencode(value)
+        except UnicodeEncodeError:
+            is_name = False
+        if not is_name:
+            raise _wrong(f"{name} is no text: {value!r:.40}")
     return value
 
 

@@ -292,6 +292,13 @@ def _unescaped(text: str) -> str:
     return text
 
 
+def is_control_group(place: str) -> bool:
+    """Return whether a directory is one of the kernel's control groups (cgroups(7)), by where it lies."""
+    real = os.path.realpath(place)
+    around = [mount for mount in mounts(Proc()) if Path(real).is_relative_to(mount.point)]
+    return bool(around) and max(around, key=lambda mount: len(mount.point.parts)).kind in ("cgroup", "cgroup2")
+
+
 def cgroup_pids(place: str) -> list[int]:
     """Return the processes of the control group whose directory is `place`, and of those in it."""
     found = []

@@ -11,8 +11,12 @@ import os
 import select
 import shlex
 import signal
+import socket
+import stat
 import time
+import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from io import RawIOBase
 from typing import TYPE_CHECKING, Final
@@ -24,7 +28,7 @@ from forktrace.live.channel import Channel
 from forktrace.live.line import Progress
 from forktrace.live.orders import Arming, Order, decoded
 from forktrace.live.ownership import Ownership
-from forktrace.live.procfs import Proc
+from forktrace.live.procfs import Proc, is_control_group
 from forktrace.live.user import User, as_user
 from forktrace.trace.words import count, printable, size
 
@@ -67,6 +71,10 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> int:
         channel.say("error", message=f"the recorder cannot go on: {in_words(error)}", hint=limits.hint(error), status=1)
     except MemoryError as error:
         channel.say("error", message="the recorder has no memory to go on", hint=limits.hint(error), status=1)
+    except Exception as error:  # a defect: where it is found, for who is to mend it
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}:{frame.lineno})"
+        channel.say("error", message=f"the recorder failed: {where}", hint="please report this", status=1)
     channel.flush(PARTING_S)
     return 1
 
@@ -119,10 +127,12 @@ class Recorder:
         order = decoded(Order, message)
         reader = self._prepare(order)
         order.header["lacks"] = [*self._probes.lacks, *self._refused()]
-        if order.truncate:
+        is_file = self._is_file(descriptors[0])
+        order = replace(order, is_file=order.is_file and is_file)
+        if order.truncate and is_file:
             os.ftruncate(descriptors[0], 0)
         with open(descriptors[0], "wb", buffering=0) as file:
-            sink: RawIOBase = file if order.is_file else PatientSink(descriptors[0], self._is_waited_for)
+            sink: RawIOBase = file if is_file else PatientSink(descriptors[0], self._is_waited_for)
             try:
                 self._output = Output(sink, order, self._intake.counts)
                 self._intake.begin(self._output, reader)
@@ -139,6 +149,20 @@ class Recorder:
         self._say_closing(order)
         self._channel.say("done")
         self._channel.flush(PARTING_S)
+
+    @staticmethod
+    def _is_file(trace: int) -> bool:
+        """Whether the trace is a regular file.
+
+        Raises:
+            UsageError: it is a socket that need not be connected to one end: whoever it is sent to then would see who sends.
+        """
+        mode = os.fstat(trace).st_mode
+        if stat.S_ISSOCK(mode):
+            with socket.socket(fileno=os.dup(trace)) as end:
+                if end.type != socket.SOCK_STREAM:
+                    raise UsageError("the trace is a socket without a connection", "name a file with -o")
+        return stat.S_ISREG(mode)
 
     def _is_waited_for(self, since: float) -> bool:
         """Whether the reader of the output, which has taken nothing since then, is to be waited for any longer.
@@ -187,10 +211,13 @@ class Recorder:
             return
         for remark in asked.remarks:
             self._say(remark)
+        cgroup = asked.cgroup and os.path.realpath(asked.cgroup)  # below where only the kernel makes names
+        if cgroup and not is_control_group(cgroup):
+            raise UsageError(f"{asked.cgroup} is no control group", "cat /proc/PID/cgroup names that of a process")
         pids = self._ownership.allowed(asked.pids)
-        if not asked.cgroup or not pids:
+        if not cgroup or not pids:
             self._ownership.require(asked.pids)
-        self._join(self._joining.join(pids, asked.never, asked.cgroup))
+        self._join(self._joining.join(self._ownership.since_ns(), asked.never, cgroup))
         if not self._intake.counts:
             raise ForktraceError(*self._why_nobody(asked.pids))
         zombies = f", {count(self._intake.zombies(), 'zombie')} among them" if self._intake.zombies() else ""
@@ -254,7 +281,8 @@ class Recorder:
                 self._say_survivors()
             self._intake.drain()
             if self._joining and (new := self._joining.newcomers()):
-                self._join(self._joining.more(self._ownership.allowed(new)))
+                self._ownership.allowed(new)
+                self._join(self._joining.more(self._ownership.since_ns()))
             now = time.monotonic()
             if now >= next_write:
                 self._output.check()
@@ -286,9 +314,10 @@ class Recorder:
 
     def _hear(self) -> None:
         """Take an order, if there is one; a channel that was closed means that nobody is there to give one: stop."""
-        if not select.select([self._channel], [], [], 0)[0]:
+        message = self._channel.heard()
+        if message is None:
             return
-        said = self._channel.hear().get("say", "stop")
+        said = message.get("say", "stop")
         if said == "stop" and self._stopped_at is None:
             self._stopped_at = time.monotonic()
         elif said == "ended" and self._ended_at is None:

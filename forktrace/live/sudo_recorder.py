@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import socket
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 SAFE_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -29,10 +30,17 @@ def load_forktrace() -> None:
     spec.loader.exec_module(module)
 
 
+def complain(text: str) -> NoReturn:
+    """Say what is wrong, unless nobody reads it, and end with 1."""
+    if select.select([], [2], [], 0)[1]:
+        os.write(2, f"forktrace: {text}\n".encode())
+    os._exit(1)
+
+
 def main() -> None:
     """Record for the user who called sudo, processes of that user alone, and no others'."""
     if os.geteuid() != 0 or "SUDO_UID" not in os.environ:
-        sys.exit("forktrace: `forktrace record` runs this through sudo")
+        complain("`forktrace record` runs this through sudo")
     kept = {name: os.environ[name] for name in ("SUDO_UID", "SUDO_GID") if name in os.environ}
     os.environ.clear()
     os.environ.update(kept, PATH=SAFE_PATH)
@@ -46,14 +54,17 @@ def main() -> None:
         channel = Channel(socket.socket(fileno=os.dup(0)), waits=False)
         maker = channel.peer_uid()
     except OSError as error:
-        sys.exit(f"forktrace: stdin is no socket of forktrace: {error.strerror} (does sudo log its input?)")
+        complain(f"stdin is no socket of forktrace: {error.strerror} (does sudo log its input?)")
     if maker != who.uid:
-        sys.exit(f"forktrace: the socket is of user {maker}, and sudo was called by user {who.uid}")
-    for number in (0, 1):  # nothing that a library prints shall be taken for a message
+        complain(f"the socket is of user {maker}, and sudo was called by user {who.uid}")
+    for number in (0, 1, 2):  # nothing that a library prints shall be taken for a message, or wait for a reader
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
     sys.exit(serve(channel, who, only_of=who.uid or None))
 
 
 if __name__ == "__main__":
-    load_forktrace()
-    main()
+    try:
+        load_forktrace()
+        main()
+    except MemoryError:
+        complain("there is no memory to begin with (ulimit -v)")

@@ -50,6 +50,9 @@ from forktrace.live.records import split
 from forktrace.live.procfs import boottime_ns
 import json
 
+def start_ns(pid):
+    return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[19]) * 10_000_000
+
 storm, folder, attaches = sys.argv[1], sys.argv[2], int(sys.argv[3])
 probes = Probes(Loading(stacks=False, attach=True))
 for number in range(attaches):
@@ -57,7 +60,7 @@ for number in range(attaches):
     process = subprocess.Popen([storm, log], stdin=subprocess.PIPE)
     while not os.path.exists(log) or os.path.getsize(log) < 24 * 100:
         time.sleep(0.001)
-    pending = Joining(probes, Registry()).join([process.pid], [])
+    pending = Joining(probes, Registry()).join({process.pid: start_ns(process.pid)}, [])
     joined_ns = boottime_ns()
     size = os.path.getsize(log)
     while os.path.getsize(log) < size + 24 * 200:
@@ -296,3 +299,28 @@ def test_a_control_group(tmp_path: Path, environment: Mapping[str, str], group: 
     recorded = attached.done()
     assert [recorded.row(pid).origin for pid in (first.pid, later.pid, *children)] == ["attached"] * 2 + ["forked"] * 2
     assert [recorded.row(pid).fork_site for pid in children] == ["attached.py:28 start"] * 2
+
+
+NUMBERS = """
+import json, subprocess
+from forktrace.kernel.loading import Loading
+from forktrace.kernel.probes import Probes
+
+probes = Probes(Loading(stacks=False, attach=True))
+process = subprocess.Popen(["sleep", "600"])
+start_ns = int(open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()[19]) * 10_000_000
+followed = []
+for since_ns in (start_ns - 10_000_000, start_ns + 10_000_000, start_ns):
+    probes.want({process.pid: since_ns}, [])
+    probes.pass_tasks()
+    followed.append(probes.following()["pid"].tolist() == [process.pid])
+keys, _ = probes._wanted.items()
+process.kill()
+print(json.dumps({"followed": followed, "wanted": keys.tolist()}))
+"""
+
+
+def test_a_number_is_not_enough(environment: Mapping[str, str]) -> None:
+    """A process is followed that has the number and the start; then the number is wanted no more, whoever gets it."""
+    done = subprocess.run([sys.executable, "-c", NUMBERS], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"followed": [False, False, True], "wanted": []}

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,8 @@ from forktrace.live.user import User, as_user
 pytestmark = pytest.mark.root
 
 SECRET = "FORKTRACE-SECRET"
+# Of the control groups, the one that all are in.
+GROUPS = next((one for one in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if os.path.exists(f"{one}/cgroup.procs")), None)
 
 
 @pytest.fixture
@@ -243,34 +245,42 @@ def of_roots(script: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[
 def test_only_own_processes(kind: str, client: Callable[[dict[str, object]], Client]) -> None:
     """An order that names a process of root's, and no other, is refused, whichever way."""
     with of_roots("exec sleep 600") as roots:
-        asked = {"pids": [roots.pid], "never": [], "cgroup": "/" if kind == "cgroup" else None, "remarks": []}
+        asked = {"pids": [roots.pid], "never": [], "cgroup": GROUPS if kind == "cgroup" else None, "remarks": []}
         said = client({"pid": roots.pid} if kind == "pid" else {"attach": asked}).line()
     assert f"process {roots.pid} is not yours" in said
 
 
 def test_a_control_group_of_ones_own_making(person: Person, client: Callable[[dict[str, object]], Client]) -> None:
-    """A directory that looks like a control group adds nobody else's processes, neither at once nor later."""
-    fake, trace = person.home / "fake", person.home / "client-0.arrows"
+    """A directory that looks like a control group is none: its files are the person's, and may keep who reads them."""
+    fake = person.home / "fake"
     fake.mkdir(exist_ok=True)
-    with (
-        of_roots("while :; do /bin/true; sleep 0.05; done") as roots,
-        subprocess.Popen(person.command(["sleep", "600"])) as own,
-        subprocess.Popen(person.command(["sleep", "600"])) as later,
-    ):
-        (fake / "cgroup.procs").write_text(f"{own.pid}\n{roots.pid}\n")
+    os.mkfifo(fake / "cgroup.procs")
+    for place in (str(fake), "/"):
+        asked = {"pids": [os.getpid()], "never": [], "cgroup": place, "remarks": []}
+        assert f"{place} is no control group" in client({"attach": asked}).line()
+
+
+WAS_ROOT = """
+import os, sys, time
+uid = int(sys.argv[1])
+os.setgroups([])
+os.setresgid(uid, uid, uid)
+os.setresuid(uid, uid, uid)
+print(flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_daemon_that_was_root(person: Person, client: Callable[[dict[str, object]], Client]) -> None:
+    """It is the person's by its numbers, but the kernel lets nobody but root look into it, and so does the recorder."""
+    with subprocess.Popen([sys.executable, "-c", WAS_ROOT, str(person.uid)], stdout=subprocess.PIPE) as daemon:
         try:
-            asked = {"pids": [own.pid, roots.pid], "never": [], "cgroup": str(fake), "remarks": []}
-            wait_until(lambda: Path(f"/proc/{own.pid}/comm").read_text() == "sleep\n", "it is the person's")
-            made = client({"attach": asked})
-            assert "ready" in made.line()
-            wait_until(lambda: Path(f"/proc/{later.pid}/comm").read_text() == "sleep\n", "so is this one")
-            (fake / "cgroup.procs").write_text(f"{own.pid}\n{roots.pid}\n{later.pid}\n")
-            wait_until(lambda: len(forktrace.read(trace).lifecycles()) > 1, "it looks at the group again")
-            made.process.communicate("\n\n", timeout=PATIENCE_S)
+            assert daemon.stdout
+            daemon.stdout.readline()
+            asked = {"pids": [daemon.pid], "never": [], "cgroup": None, "remarks": []}
+            assert f"process {daemon.pid} is not yours" in client({"attach": asked}).line()
         finally:
-            own.kill()
-            later.kill()
-    assert forktrace.read(trace).lifecycles()["pid"].tolist() == [own.pid, later.pid]
+            daemon.kill()
 
 
 @contextmanager
@@ -299,7 +309,12 @@ def test_files_of_other_processes(
     ):
         try:
             wait_until(lambda: Path(f"/proc/{own.pid}/task/{own.pid}/children").read_text(), "the person's program forks")
-            asked = {"pids": [own.pid, *([roots.pid] if named == "pids" else [])], "never": [], "cgroup": "/", "remarks": []}
+            asked = {
+                "pids": [own.pid, *([roots.pid] if named == "pids" else [])],
+                "never": [],
+                "cgroup": GROUPS if named == "pids" else None,
+                "remarks": [],
+            }
             namespace = os.stat(f"/proc/{roots.pid}/ns/mnt").st_ino
             made = client({"attach": asked} | ({"files": [roots.pid, namespace]} if named == "files" else {}))
             assert "ready" in made.line()
@@ -402,9 +417,28 @@ def test_whose_socket_it_is(person: Person, in_venv: str) -> None:
         said = run_recorder(person, python, its)
         assert f"the socket is of user 0, and sudo was called by user {person.uid}" in said
         assert "stdin is no socket of forktrace" in run_recorder(person, python, subprocess.DEVNULL)
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):  # a datagram socket can be connected anew, to a daemon of root's
+            one, other = socket.socketpair(socket.AF_UNIX, kind)
+            with one, other:
+                assert "stdin is no socket of forktrace" in run_recorder(person, python, other)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
     bare = subprocess.run([sys.executable, PROGRAM], env=plain, capture_output=True, text=True, check=False)
     assert (bare.returncode, "runs this through sudo" in bare.stderr) == (1, True)
+
+
+def test_who_does_not_read_what_is_wrong() -> None:
+    """Does not keep the recorder, which is root then."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    known = dict(os.environ) | {"SUDO_UID": "1", "SUDO_GID": "1"}
+    done = subprocess.run([sys.executable, PROGRAM], env=known, stdin=subprocess.DEVNULL, stderr=writer, timeout=PATIENCE_S)
+    assert done.returncode == 1
+    for end in (reader, writer):
+        os.close(end)
 
 
 def test_sudo_allows_the_recorder_alone(person: Person, in_venv: str) -> None:

@@ -20,6 +20,7 @@ from forktrace.live.user import User
 
 ARMING = Arming(stacks=True, attach=False, path="/bin", words=True, live=False)
 ATTACHING = Attaching((1, 2), (3,), None, ("one",))
+ATTACHED = json.loads(json.dumps(encoded(ATTACHING)))
 SERVED_S = 5.0
 
 
@@ -57,6 +58,11 @@ def test_orders_arrive_as_they_were() -> None:
         ({"attach": []}, "order.attach is no object"),
         ({"header": []}, "order.header is"),
         ({"header": {}}, "header"),
+        ({"pid": (1 << 22) + 1}, "is the number of no process"),
+        ({"pid": 0, "attach": ATTACHED | {"never": [-1]}}, "-1 is the number of no process"),
+        ({"pid": 0, "attach": ATTACHED | {"pids": [1] * 20_000}}, "more than 16,000 processes"),
+        ({"pid": 0, "attach": ATTACHED | {"cgroup": "/x\0y"}}, "order.attach.cgroup is no text"),
+        ({"search": "\ud800"}, "order.search is no text"),
         ({"max_size": "1"}, "order.max_size is '1'"),
         ({"is_file": 1}, "order.is_file is 1"),
     ],

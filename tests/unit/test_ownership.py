@@ -38,7 +38,8 @@ def following(*processes: tuple[int, int]) -> np.ndarray:
 def test_ones_own(proc: Proc) -> None:
     """A process is somebody's when all four of its user numbers are; one that is gone is nobody's."""
     assert Ownership(7, proc).allowed([11, 12, 13, 14, 15, 16]) == [11, 15]
-    assert Ownership(None, proc).allowed([11, 12, 16]) == [11, 12, 16]
+    assert Ownership(None, proc).allowed([11, 12, 16]) == [11, 12]
+    Ownership(None, proc).require([11, 12, 16])
     Ownership(7, proc).require([11, 15])
     for pid in (12, 13, 14, 16):
         with pytest.raises(PermissionMissing, match=f"process {pid} is not yours"):
