@@ -7,6 +7,7 @@ import numpy as np
 from forktrace.analysis.endings import killing_rows
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, Log, pick
+from forktrace.trace.events import NOT_RUN
 
 
 def lost_until(log: Log, *kinds: str) -> int:
@@ -19,7 +20,7 @@ def lost_until(log: Log, *kinds: str) -> int:
     rows = rows[log.numbers("count")[rows] != 0]
     if kinds:
         said = log.texts("detail", rows)
-        rows = rows[(said.isin(kinds) | said.isna()).to_numpy(bool)]
+        rows = rows[(said.isin([*kinds, NOT_RUN]) | said.isna()).to_numpy(bool)]
     return int(log.time_ns[rows].max(initial=NONE))
 
 

@@ -158,6 +158,15 @@ def attach_tracepoint(program: int, number: int, processor: int) -> int:
     return event
 
 
+def times_not_run(program: int) -> int:
+    """Return how often the kernel did not run a program, since it ran already on that processor, for a task that was put aside.
+
+    That may be where tracepoints can be preempted (since Linux 7.0 or so). The kernel's `recursion_misses`, since 5.12.
+    """
+    with open(f"/proc/self/fdinfo/{program}") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("recursion_misses:")), 0)
+
+
 def close_after_end(descriptors: Sequence[int]) -> None:
     """Have these closed when this process has ended, by a thread of the kernel's, so that nobody waits for it.
 

@@ -29,6 +29,7 @@ from forktrace.kernel.objects import MapSpec, ProbesObject, read_object
 from forktrace.kernel.tracefs import mount_tracefs, tracepoint_number
 
 TASKS: Final = "on_task"
+PROGRAM: Final = "program "  # before the names of programs among the descriptors
 LEAST_PROCESSES: Final = 4096
 MOST_PROCESSES: Final = 65536
 _SHARE_OF_MEMORY: Final = 64  # at most so large a part of it, for what is kept of processes,
@@ -191,11 +192,9 @@ def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, att
         loads = [partial(bpf.load_program, linked[name], **_kind(name, facts)) for name in longest]
         programs = {name: _kept(undo, loaded()[0]) for name, loaded in zip(longest, _at_once(loads), strict=True)}
         links = {f"{number} {name}": _kept(undo, one) for number, (name, one) in enumerate(_attached(hooks, programs))}
-        kept = maps | links | ({TASKS: programs[TASKS]} if attach else {})
+        counted = {f"{PROGRAM}{hook.program}": programs[hook.program] for hook in hooks}
+        kept = maps | links | counted | ({TASKS: programs[TASKS]} if attach else {})
         undo.pop_all()
-    for name, descriptor in programs.items():
-        if name not in kept:
-            os.close(descriptor)
     return Loaded(kept, entries, facts.lacks)
 
 

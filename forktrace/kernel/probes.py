@@ -11,8 +11,8 @@ import numpy as np
 from forktrace.kernel import bpf
 from forktrace.kernel.bpf_maps import Map, Records, Ring, TaskIterator
 from forktrace.kernel.layout import layouts
-from forktrace.kernel.loading import TASKS, Loading
-from forktrace.trace.events import KINDS
+from forktrace.kernel.loading import PROGRAM, TASKS, Loading
+from forktrace.trace.events import KINDS, NOT_RUN
 
 # The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
 EVENTS: Final = KINDS[:10]
@@ -39,6 +39,7 @@ class Probes:
         def table(name: str, key: Any, value: Any) -> Map:
             return Map(self._descriptors[name], key, value, loaded.entries[name])
 
+        self._programs = [one for name, one in self._descriptors.items() if name.startswith(PROGRAM)]
         self._settings = table("settings", "<u4", types["settings"])
         self._losses = table("losses", "<u4", "<u8")
         self._followed = table("followed", "<u8", types["process"])
@@ -122,7 +123,8 @@ class Probes:
     def losses(self) -> dict[str, int]:
         """Return how much of what could not be delivered so far."""
         _, counts = self._losses.items()
-        return dict(zip(LOSSES, counts.tolist(), strict=True))
+        lost = dict(zip(LOSSES, counts.tolist(), strict=True))
+        return lost | {NOT_RUN: sum(map(bpf.times_not_run, self._programs))}
 
     def following(self) -> Records:
         """Return the entries (`struct process`) of the followed processes that are not reaped; `exit_ns` 0: it runs."""

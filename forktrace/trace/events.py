@@ -45,6 +45,8 @@ SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
 EXITS: Final = ("interpreter", "py-exit", "other", "returned")
 # `detail` of the exit of a process that was a zombie before it was followed: what is known of its time.
 FOUND_DEAD: Final = ("found dead; time at the latest", "found dead; time estimated")
+# What may have been lost where the kernel did not run a probe: an event of any kind, of any process of the machine.
+NOT_RUN: Final = "probe not run"
 STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "truncated", "not-python", "lost")
 
 # What a column may hold: a width for integers, a tuple for the values of an enumeration, "text" for strings that repeat

@@ -9,6 +9,7 @@ import sys
 import pytest
 from recorded import BUILT
 
+from forktrace.kernel import bpf, loading
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.facts import Facts, facts_of
 from forktrace.kernel.layout import probe_directory
@@ -98,3 +99,13 @@ def test_instructions_that_every_kernel_knows(shipped: ProbesObject) -> None:
         ops = set(instructions(code)["op"].tolist())
         assert not {op for op in ops if op & 7 == 6}, f"{name}: jumps over 32 bits"
         assert max(ops) <= NEWEST_OP, name
+
+
+def test_each_probe_is_run() -> None:
+    """The kernel says of each program how often it was not run; here that is never."""
+    loaded = loading.load(1 << 20)
+    programs = {name: fd for name, fd in loaded.descriptors.items() if name.startswith(loading.PROGRAM)}
+    assert len(programs) >= 7
+    assert {name: bpf.times_not_run(descriptor) for name, descriptor in programs.items()} == dict.fromkeys(programs, 0)
+    for descriptor in loaded.descriptors.values():
+        os.close(descriptor)

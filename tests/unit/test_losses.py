@@ -206,3 +206,18 @@ def test_losses_of_a_recording(tmp_path: Path, scene: str) -> None:
         lossy = made_of(kept, still, trace.header, tmp_path / "lossy.arrows", lost)
         assert untruths(lossy, true) == []
         counted(lossy, true, lost)
+
+
+@pytest.mark.parametrize(("kind", "is_whole"), [(ev.NOT_RUN, False), ("exec", False), ("reap", True)])
+def test_a_probe_that_was_not_run(tmp_path: Path, kind: str, is_whole: bool) -> None:
+    """It may have been any event of anybody, an exec too: then it is not certain what a child runs that was forked after it."""
+    rows = [
+        ev.fork(0, 100, by=50, origin="target", comm="python", by_start_ns=None),
+        ev.fork(MS, 101, by=100, comm="python"),
+        ev.lost(2 * MS, 3, kind),
+        ev.fork(3 * MS, 102, by=100, comm="python"),
+    ]
+    still = {"at_ns": 4 * MS, "processes": [[100, 0, 0], [101, MS, 0], [102, 3 * MS, 0]]}
+    recording = made_of(rows, still, HEADER, tmp_path / "run.arrows", Counter({kind: 3}))
+    assert recording.lost() == {kind: 3}
+    assert recording.lifecycles()["complete"].tolist() == [False, False, is_whole]
