@@ -74,7 +74,8 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> int:
     except Exception as error:  # a defect: where it is found, for who is to mend it
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}:{frame.lineno})"
-        channel.say("error", message=f"the recorder failed: {where}", hint="please report this", status=1)
+        hint = limits.hint(MemoryError()) or "please report this"  # some libraries say it otherwise
+        channel.say("error", message=f"the recorder failed: {where}", hint=hint, status=1)
     channel.flush(PARTING_S)
     return 1
 
