@@ -56,7 +56,7 @@ test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched throug
 	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'
 	$(BIN)/python -m pytest tests/kafka --kafka
 
-test-kernels: setup ## tests on other kernels and processors, booted in QEMU: an hour; make test-kernels SET=smoke: ten minutes
+test-kernels: setup ## tests on other kernels and processors, booted in QEMU: 90 minutes; make test-kernels SET=smoke: ten
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'
 	$(BIN)/python -m pytest tests/kernels --kernels=$(or $(SET),all)
 

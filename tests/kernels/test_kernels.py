@@ -2,7 +2,7 @@
 
 A case is one test function on one kernel: it holds if all that it is parametrized with held there. Each machine boots once, two
 at a time; what it printed is in .cache/kernels/log. With --kernels the tests of CHOSEN are run on each of KERNELS, and those of
-SMOKE on each of FLAVOURS; with --kernels=smoke those of SMOKE on BOOTED_BY_CI. KERNELS in the environment names some of them.
+SMOKE on each of FLAVOURS; with --kernels=smoke those of SMOKE on BOOTED_FOR_SMOKE. KERNELS in the environment names some of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ KERNELS = (
     *(Kernel(series, "arm64") for series in ("6.1", "6.12", "newest")),
 )
 FLAVOURS = (Kernel("6.12", flavour="rt"), Kernel("6.1", flavour="generic"))
-BOOTED_BY_CI = (*KERNELS[:3], KERNELS[5])  # not the newest: 7.2 leaves probes out under load (docs/limits.md), and tests fail
+BOOTED_FOR_SMOKE = (
+    *KERNELS[:3],
+    KERNELS[5],
+)  # not the newest: 7.2 leaves probes out under load (docs/limits.md), and tests fail
 EVERY_PYTHON = KERNELS[2]  # on the others programs run under Debian's and one more
 PYTHONS = "debian 3.15"
 MACHINES_AT_ONCE = 2
@@ -152,7 +155,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("kernel", "test"), [(None, None)], ids=["not-asked-for"])
         return
     smoke = asked == "smoke"
-    kernels = BOOTED_BY_CI if smoke else KERNELS + FLAVOURS
+    kernels = BOOTED_FOR_SMOKE if smoke else KERNELS + FLAVOURS
     if only := os.environ.get("KERNELS"):
         kernels = tuple(kernel for kernel in KERNELS + FLAVOURS if str(kernel) in only.split())
     cases = [(kernel, test) for kernel in kernels for test in functions(chosen_for(kernel, smoke=smoke))]
