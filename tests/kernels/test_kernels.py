@@ -2,7 +2,8 @@
 
 A case is one test function on one kernel: it holds if all that it is parametrized with held there. Each machine boots once, two
 at a time; what it printed is in .cache/kernels/log. With --kernels the tests of CHOSEN are run on each of KERNELS, and those of
-SMOKE on each of FLAVOURS; with --kernels=smoke those of SMOKE on BOOTED_FOR_SMOKE. KERNELS in the environment names some of them.
+SMOKE on each of FLAVOURS; with --kernels=smoke those of SMOKE on BOOTED_FOR_SMOKE. KERNELS in the environment names some of
+them.
 """
 
 from __future__ import annotations
