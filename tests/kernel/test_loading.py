@@ -105,8 +105,8 @@ def test_instructions_that_every_kernel_knows(shipped: ProbesObject) -> None:
 RUN_EACH_TIME = """
 import json
 from forktrace.kernel import bpf, loading
-loaded = loading.load(1 << 20)
-print(json.dumps({name: bpf.times_not_run(one) for name, one in loaded.descriptors.items() if name.startswith(loading.PROGRAM)}))
+found = loading.load(1 << 20).descriptors
+print(json.dumps({name: bpf.times_not_run(found[name]) for name in found if name.startswith(loading.PROGRAM)}))
 """
 
 
