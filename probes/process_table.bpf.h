@@ -182,6 +182,12 @@ static __always_inline u64 start_of(u64 task)
     return start_ns;
 }
 
+/* Whether the process of a task started in the tick that begins then, as far as /proc tells. */
+static __always_inline int began_in(u64 task, u64 tick)
+{
+    return start_of(task) - tick < TICK_NS;
+}
+
 /* Whether the process of a task is the target, which has not come to its exec yet. */
 static __always_inline int is_target(u64 task)
 {
@@ -190,7 +196,7 @@ static __always_inline int is_target(u64 task)
     if (!known || !known->target.nr)
         return 0;
     struct number own = innermost(thread_pid_of(task));
-    return own.nr == known->target.nr && own.ns == known->target.ns && start_of(task) - known->target_start < TICK_NS;
+    return own.nr == known->target.nr && own.ns == known->target.ns && began_in(task, known->target_start);
 }
 
 static __always_inline void forget_target(void)

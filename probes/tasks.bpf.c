@@ -70,7 +70,8 @@ int on_task(u64 *ctx)
         READ(parent, task + task_real_parent);
         u64 parent_signal = signal_of(parent);
         READ(exit_state, task + task_exit_state);
-        if (exit_state == EXIT_DEAD || (choice && !*choice) || (!(choice && start_of(task) - *choice < TICK_NS) && !followed.lookup(&parent_signal)))
+        int is_never = choice && !*choice, is_named = choice && began_in(task, *choice);
+        if (exit_state == EXIT_DEAD || is_never || !(is_named || followed.lookup(&parent_signal)))
             return 0;
         if (state & TASK_NEW) {
             pass->pending++;

@@ -13,10 +13,20 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from recorded import BUILT, MARK, PATIENCE_S, WORKLOADS, Recorded, footprint, forktrace_command, interpreters, kill_with
+from recorded import (
+    BUILT,
+    MARK,
+    PATIENCE_S,
+    WORKLOADS,
+    Recorded,
+    compiler_options,
+    footprint,
+    forktrace_command,
+    interpreters,
+    kill_with,
+)
 
 GCC = ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered")
-OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}
 SCREEN = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 SUDO = ("SUDO_COMMAND", "SUDO_GID", "SUDO_UID", "SUDO_USER", "SUDO_HOME")  # sudo make test: what is started is root's own
 
@@ -79,8 +89,7 @@ def workload(open_folder: Path) -> Callable[[str], str]:
             return str(Path(built) / name)
         program = open_folder / name
         if not program.exists():
-            options = OPTIONS.get(name, ("-pthread",))
-            subprocess.run([*GCC, *options, "-o", program, WORKLOADS / f"{name}.c"], check=True)
+            subprocess.run([*GCC, *compiler_options(name), "-o", program, WORKLOADS / f"{name}.c"], check=True)
         return str(program)
 
     return build

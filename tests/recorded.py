@@ -28,6 +28,7 @@ WORKLOADS = Path(__file__).parent / "workloads"
 DEBIAN = "/usr/bin/python3"
 BUILT = "FORKTRACE_TEST_PROGRAMS"  # names where the workloads are compiled already: on a machine without a compiler
 TESTED_PYTHONS = "FORKTRACE_TEST_PYTHONS"  # names those of `interpreters` that are tested, on a slow machine; nothing: all
+MORE_OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}  # of the workloads in C
 MARK = "FORKTRACE_TEST_RUN"  # in the environment of everything that a recording starts
 PATIENCE_S = 100  # for what takes seconds: the machine may be slow and busy, and a failure need not come soon
 CLOCKS_NS = 50_000  # the clock of BPF may lag behind that of a process by microseconds (forktrace/analysis/log.py)
@@ -41,6 +42,11 @@ Line = dict[str, Any]
 def forktrace_command(*arguments: str) -> list[str]:
     """The command line of forktrace in this very Python."""
     return [sys.executable, "-m", "forktrace", *arguments]
+
+
+def compiler_options(workload: str) -> tuple[str, ...]:
+    """What a workload in C needs of its compiler."""
+    return MORE_OPTIONS.get(workload, ("-pthread",))
 
 
 def pyenv_versions() -> Path:

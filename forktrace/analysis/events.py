@@ -212,6 +212,13 @@ def _runtime(log: Log, rows: Ints) -> Iterator[str]:
         yield " ".join(filter(None, ("Python", str(found.get("version") or ""), f"in {file}" if file else "", why)))
 
 
+def not_walked(log: Log) -> list[tuple[str, str]]:
+    """Return the interpreters that were met and whose stacks are not walked: file, and why; sorted."""
+    rows = log.rows("runtime")
+    met = zip(_texts(log, "file", rows), map(_object, _texts(log, "detail", rows)), strict=True)
+    return sorted({(str(file), str(why)) for file, found in met if (why := found.get("not_walked"))})
+
+
 def _source(log: Log, rows: Ints) -> Iterator[str]:
     for file, (line,), text in zip(
         _texts(log, "file", rows), _integers(log, ("line",), rows), _texts(log, "detail", rows), strict=True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from dataclasses import replace
 from functools import cached_property
@@ -89,14 +87,7 @@ class Recording:
     @property
     def not_walked(self) -> list[tuple[str, str]]:
         """The interpreters that were met and whose stacks are not walked: file, and why; sorted."""
-        log = self._history.log
-        rows = log.rows("runtime")
-        found = set()
-        for file, detail in zip(log.texts("file", rows), log.texts("detail", rows), strict=True):
-            with contextlib.suppress(ValueError, TypeError, RecursionError, AttributeError):
-                if why := json.loads(detail).get("not_walked"):
-                    found.add((str(file), str(why)))
-        return sorted(found)
+        return events.not_walked(self._history.log)
 
     @property
     def start_ns(self) -> int:

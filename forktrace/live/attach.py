@@ -62,7 +62,7 @@ def attach(
     """
     proc, who = Proc(), invoking_user()
     main = chosen.pids[0]
-    command = list(proc.argv(main) or [(proc.read(f"{main}/comm") or "?").rstrip("\n")])
+    command = list(proc.argv(main) or [proc.comm(main)])
     path = output or default_name(command, main)
     to_stdout = path == "-"
     if not to_stdout:

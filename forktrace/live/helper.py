@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from forktrace.live.capabilities import in_effect
+from forktrace.live.procfs import Proc
 
 BLOCKED_S: Final = 3.0  # as long it may sleep over one request,
 BUSY_S: Final = 15.0  # and as long work on it
@@ -153,12 +154,10 @@ class Helper:
         lasted_s = time.monotonic() - (self._since or 0.0)
         if lasted_s > BUSY_S:
             return True
-        try:
-            with in_effect():  # /proc may be mounted such that it hides the processes of others (hidepid)
-                state = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        return state in "ZX" or (lasted_s > BLOCKED_S and state != "R")
+        with suppress(PermissionError):
+            if stat := Proc(rights=in_effect).stat(self._pid):
+                return stat.state in "ZX" or (lasted_s > BLOCKED_S and stat.state != "R")
+        return True
 
     def _end(self) -> None:
         if self._pid:

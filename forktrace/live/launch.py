@@ -229,9 +229,7 @@ def opened(path: str, who: User, force: bool) -> Iterator[int]:
 
 def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
     """Hand the recorder its order and the trace, a descriptor; return when it records."""
-    about = os.fstat(trace)
-    is_file = order.path != "-" and stat.S_ISREG(about.st_mode)
-    recorder.channel.hand(encoded(replace(order, is_file=is_file, truncate=is_file and about.st_size > 0)), [trace])
+    recorder.channel.hand(encoded(order), [trace])
     recorder.wait_for("ready")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from types import UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -63,7 +63,6 @@ class Order:
         attach: processes that run already; None: a target is
         program, search: the target's program, and the PATH by which its interpreter is found
         source: whether the text of source lines is wanted
-        is_file, truncate: the trace is a regular file, and has something in it
         max_size: of the trace in bytes; None: none
     """
 
@@ -74,10 +73,7 @@ class Order:
     program: str | None = None
     search: str = ""
     source: bool = False
-    is_file: bool = False
-    truncate: bool = False
     max_size: int | None = None
-    version: int = field(default=1)
 
 
 def encoded(order: Arming | Order) -> dict[str, Any]:

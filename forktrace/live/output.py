@@ -58,6 +58,8 @@ class PatientSink(RawIOBase):
 class Output:
     """Writes to `sink` as the `order` says; `counts` gets how many events of which kind were written.
 
+    `is_file`: `sink` is a file that is there for the trace, and should not vanish.
+
     Attributes:
         until_ns: all that was before is written (CLOCK_BOOTTIME)
 
@@ -65,9 +67,9 @@ class Output:
         Full: the trace would exceed the size that the order allows. Only `close` may follow.
     """
 
-    def __init__(self, sink: RawIOBase, order: Order, counts: Counter[str]) -> None:
+    def __init__(self, sink: RawIOBase, order: Order, counts: Counter[str], *, is_file: bool) -> None:
         self._writer = Writer(sink, order.header, order.max_size)
-        self._sink = sink.fileno() if order.is_file else None
+        self._sink = sink.fileno() if is_file else None
         self._had_name = os.fstat(sink.fileno()).st_nlink > 0
         self._path = order.path
         self._counts = counts

@@ -52,7 +52,16 @@ bytes_data             36   32   32   32   32   32   32   32
 head_bytes             16   16   16   16   16   16   16   16
 """
 
-# The structs of _Py_DebugOffsets up to the last that is needed, with their members in order.
+# The structs of _Py_DebugOffsets up to the last that is needed, with their members in order; those that are last since 3.14.
+_LAST: Final = """
+        tuple: size ob_item ob_size
+        list: size ob_item ob_size
+        set: size used table mask
+        dict: size ma_keys ma_values
+        float: size ob_fval
+        long: size lv_tag ob_digit
+        bytes: size ob_size ob_sval
+        unicode: size state length asciiobject_size"""
 _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
     (3, 13): """
         runtime: size finalizing interpreters_head
@@ -79,15 +88,8 @@ _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
         code: size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds co_code_adaptive
             co_tlbc
         object: size ob_type
-        type: size tp_name tp_repr tp_flags
-        tuple: size ob_item ob_size
-        list: size ob_item ob_size
-        set: size used table mask
-        dict: size ma_keys ma_values
-        float: size ob_fval
-        long: size lv_tag ob_digit
-        bytes: size ob_size ob_sval
-        unicode: size state length asciiobject_size""",
+        type: size tp_name tp_repr tp_flags"""
+    + _LAST,
     (3, 15): """
         runtime: size finalizing interpreters_head
         interpreter: size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil gil gil_enabled
@@ -100,15 +102,8 @@ _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
             co_tlbc
         object: size ob_type
         type: size tp_name tp_repr tp_flags tp_basicsize tp_dictoffset
-        heap_type: size ht_cached_keys
-        tuple: size ob_item ob_size
-        list: size ob_item ob_size
-        set: size used table mask
-        dict: size ma_keys ma_values
-        float: size ob_fval
-        long: size lv_tag ob_digit
-        bytes: size ob_size ob_sval
-        unicode: size state length asciiobject_size""",
+        heap_type: size ht_cached_keys"""
+    + _LAST,
 }
 
 _UNSAID: Final = (b"2.7.", *(b"3.%d." % minor for minor in range(6, 11)))  # versions that do not export Py_Version

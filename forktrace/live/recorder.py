@@ -16,7 +16,6 @@ import stat
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from io import RawIOBase
 from typing import TYPE_CHECKING, Final
@@ -65,19 +64,25 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> int:
         if order := channel.hear(ORDER_S):
             Recorder(channel, who, only_of, decoded(Arming, order)).run()
         return 0
-    except ForktraceError as error:
-        channel.say("error", message=str(error), hint=error.hint, status=error.exit_status)
-    except OSError as error:
-        channel.say("error", message=f"the recorder cannot go on: {in_words(error)}", hint=limits.hint(error), status=1)
-    except MemoryError as error:
-        channel.say("error", message="the recorder has no memory to go on", hint=limits.hint(error), status=1)
-    except Exception as error:  # a defect: where it is found, for who is to mend it
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}:{frame.lineno})"
-        hint = limits.hint(MemoryError()) or "please report this"  # some libraries say it otherwise
-        channel.say("error", message=f"the recorder failed: {where}", hint=hint, status=1)
+    except Exception as error:
+        failed = _failure(error)
+    channel.say("error", message=str(failed), hint=failed.hint, status=failed.exit_status)
     channel.flush(PARTING_S)
     return 1
+
+
+def _failure(error: Exception) -> ForktraceError:
+    """Return what ended the recorder as the user is to read it."""
+    if isinstance(error, ForktraceError):
+        return error
+    if isinstance(error, OSError):
+        return ForktraceError(f"the recorder cannot go on: {in_words(error)}", limits.hint(error))
+    if isinstance(error, MemoryError):
+        return ForktraceError("the recorder has no memory to go on", limits.hint(error))
+    frame = traceback.extract_tb(error.__traceback__)[-1]  # a defect: where it is found, for who is to mend it
+    where = f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}:{frame.lineno})"
+    # Some libraries say it otherwise that they have no memory.
+    return ForktraceError(f"the recorder failed: {where}", limits.hint(MemoryError()) or "please report this")
 
 
 class Recorder:
@@ -87,6 +92,7 @@ class Recorder:
         self._channel = channel
         self._who = who
         self._is_trusted = only_of is None
+        self._proc = Proc(rights=in_effect)
         self._ownership = Ownership(only_of)
         self._asked = asked
         self._progress = Progress() if asked.live else None
@@ -95,6 +101,7 @@ class Recorder:
         self._stopped_at: float | None = None  # when there was an order to stop
         self._helpers: list[Helper] = []
         self._full: int | None = None  # the size that was reached
+        self._is_file = False  # the trace is one, which can be read afterwards
         self._joining: Joining | None = None
 
     def run(self) -> None:
@@ -128,14 +135,14 @@ class Recorder:
         order = decoded(Order, message)
         reader = self._prepare(order)
         order.header["lacks"] = [*self._probes.lacks, *self._refused()]
-        is_file = self._is_file(descriptors[0])
-        order = replace(order, is_file=order.is_file and is_file)
-        if order.truncate and is_file:
+        is_regular = self._is_regular(descriptors[0])
+        self._is_file = is_regular and order.path != "-"
+        if self._is_file and os.fstat(descriptors[0]).st_size:
             os.ftruncate(descriptors[0], 0)
         with open(descriptors[0], "wb", buffering=0) as file:
-            sink: RawIOBase = file if is_file else PatientSink(descriptors[0], self._is_waited_for)
+            sink: RawIOBase = file if is_regular else PatientSink(descriptors[0], self._is_waited_for)
             try:
-                self._output = Output(sink, order, self._intake.counts)
+                self._output = Output(sink, order, self._intake.counts, is_file=self._is_file)
                 self._intake.begin(self._output, reader)
                 self._begin(order)
             except stream.Full:
@@ -152,7 +159,7 @@ class Recorder:
         self._channel.flush(PARTING_S)
 
     @staticmethod
-    def _is_file(trace: int) -> bool:
+    def _is_regular(trace: int) -> bool:
         """Whether the trace is a regular file.
 
         Raises:
@@ -215,8 +222,7 @@ class Recorder:
         cgroup = asked.cgroup and os.path.realpath(asked.cgroup)  # below where only the kernel makes names
         if cgroup and not is_control_group(cgroup):
             raise UsageError(f"{asked.cgroup} is no control group", "cat /proc/PID/cgroup names that of a process")
-        pids = self._ownership.allowed(asked.pids)
-        if not cgroup or not pids:
+        if not (cgroup and self._ownership.allowed(asked.pids)):
             self._ownership.require(asked.pids)
         self._join(self._joining.join(self._ownership.since_ns(), asked.never, cgroup))
         if not self._intake.counts:
@@ -224,11 +230,9 @@ class Recorder:
         zombies = f", {count(self._intake.zombies(), 'zombie')} among them" if self._intake.zombies() else ""
         self._say(f"attached to {count(self._intake.counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
 
-    @staticmethod
-    def _why_nobody(pids: Sequence[int]) -> tuple[str, str]:
+    def _why_nobody(self, pids: Sequence[int]) -> tuple[str, str]:
         """Return why none of these processes could be followed, and what to do."""
-        proc = Proc(rights=in_effect)
-        here = [pid for pid in pids if proc.stat(pid)]
+        here = [pid for pid in pids if self._proc.stat(pid)]
         if not here:
             return "the process ended before forktrace could attach", "forktrace ps shows who has zombies now"
         return f"the kernel shows process {here[0]} to no probe, so it cannot be recorded", "record the process that it started"
@@ -346,8 +350,7 @@ class Recorder:
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
-            proc = Proc(rights=in_effect)
-            names = ", ".join(f"{pid} {printable(proc.comm(pid))}" for pid in running[:5])
+            names = ", ".join(f"{pid} {printable(self._proc.comm(pid))}" for pid in running[:5])
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 
@@ -367,5 +370,5 @@ class Recorder:
             self._say(f"events were lost: {kinds}; the report marks what they may have touched")
         for refused in self._refused():
             self._say(f"missing: {refused}")
-        if order.is_file:
+        if self._is_file:
             self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(path)}")

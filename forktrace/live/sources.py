@@ -44,24 +44,30 @@ def files_of(pids: Sequence[int], starts: Mapping[int, int], *, with_all_rights:
     None: to them it means the same file as here. `starts` has the start of each (clock ticks), where it was looked up before:
     one that has a number by now that was another's is nobody's.
     """
-    rights = in_effect() if with_all_rights else contextlib.nullcontext()
-    with contextlib.ExitStack() as undo, rights:
+    with contextlib.ExitStack() as undo, _rights(with_all_rights):
         found: dict[tuple[str, str], int] = {}
         for pid in pids:
             try:
                 process = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                undo.callback(os.close, process)
+                known = undo.enter_context(contextlib.ExitStack())
+                known.callback(os.close, process)
                 if starts.get(pid, start := _start_of(process)) != start:
                     return False, None
-                found.setdefault((os.readlink("ns/mnt", dir_fd=process), os.readlink("root", dir_fd=process)), process)
+                where = os.readlink("ns/mnt", dir_fd=process), os.readlink("root", dir_fd=process)
             except OSError:  # it is gone, or not for us to look at
                 return False, None
+            if found.setdefault(where, process) != process:
+                known.close()  # one is enough: they may be more than a process may have open
         if len(found) != 1:
             return False, None
         ((where, process),) = found.items()
         if where == (os.readlink("/proc/self/ns/mnt"), os.readlink("/proc/self/root")):
             return True, None
         return True, Elsewhere(os.dup(process), with_all_rights)
+
+
+def _rights(with_all: bool) -> contextlib.AbstractContextManager[None]:
+    return in_effect() if with_all else contextlib.nullcontext()
 
 
 def _start_of(process: int) -> int:
@@ -135,7 +141,7 @@ def _root_of(files: Elsewhere) -> int:
     Raises:
         OSError: it is gone, or not for the user to look at.
     """
-    with in_effect() if files.with_all_rights else contextlib.nullcontext():
+    with _rights(files.with_all_rights):
         return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=files.process)
 
 

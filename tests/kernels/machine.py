@@ -123,20 +123,7 @@ def _kvm_works(program: str, machine: str) -> bool:
     """Whether a machine starts with KVM: a device that is there may be of no use."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    line = [
-        program,
-        "-machine",
-        f"{machine},accel=kvm",
-        "-cpu",
-        "host",
-        "-S",
-        "-display",
-        "none",
-        "-nic",
-        "none",
-        "-monitor",
-        "stdio",
-    ]
+    line = [program, "-machine", f"{machine},accel=kvm", "-cpu", "host", "-S", "-display", "none", "-nic", "none"]
     try:
         done = subprocess.run([*line, "-monitor", "stdio"], input=b"quit\n", capture_output=True, timeout=10, check=False)
         return done.returncode == 0

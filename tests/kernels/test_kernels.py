@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 from image import CACHE, PROJECT, PYTHON, Kernel
 from machine import Done, compiled, run
-from recorded import BUILT, TESTED_PYTHONS
+from recorded import BUILT, TESTED_PYTHONS, WORKLOADS, compiler_options
 
 KERNELS = (
     *(Kernel(series) for series in ("5.10", "6.1", "6.12", "newest")),
@@ -53,7 +54,6 @@ CHOSEN = (
     *(f"test_why_now.py::{one}" for one in ("test_a_consumer_that_goes_on", "test_a_join_of_another_child")),
     "test_why_now.py::test_a_parent_that_is_not_python",
 )
-OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}  # as in tests/conftest.py
 
 
 def chosen_for(kernel: Kernel, *, smoke: bool) -> Sequence[str]:
@@ -93,9 +93,7 @@ class Machines:
             self._booted.setdefault(kernel, self._pool.submit(self._run, kernel))
 
     def _run(self, kernel: Kernel) -> Done:
-        workloads = {
-            path.stem: (path, OPTIONS.get(path.stem, ("-pthread",))) for path in (PROJECT / "tests/workloads").glob("*.c")
-        }
+        workloads = {path.stem: (path, compiler_options(path.stem)) for path in WORKLOADS.glob("*.c")}
         tests = " ".join(f"tests/kernel/{one}" for one in chosen_for(kernel, smoke=self._smoke))
         pytest_line = f"{PYTHON} -m pytest -p no:cacheprovider -q --junitxml=/host/out/report.xml {tests}"
         pythons = "" if kernel == EVERY_PYTHON and not self._smoke else PYTHONS
@@ -140,13 +138,17 @@ class Machines:
         ]
 
 
-def _outcomes(report: bytes) -> Iterator[Outcome]:
-    for case in ElementTree.fromstring(report).iter("testcase"):
-        name = f"{case.get('classname')}.{case.get('name')}"
-        said = {child.tag: f"{child.get('message')}\n{child.text}" for child in case}
-        bad = said.get("failure") or said.get("error")
-        state = "failed" if bad else "skipped" if "skipped" in said else "passed"
-        yield Outcome(name, state, bad or said.get("skipped", ""))
+@cache
+def _outcomes(report: bytes) -> tuple[Outcome, ...]:
+    return tuple(map(_outcome, ElementTree.fromstring(report).iter("testcase")))
+
+
+def _outcome(case: ElementTree.Element) -> Outcome:
+    name = f"{case.get('classname')}.{case.get('name')}"
+    said = {child.tag: f"{child.get('message')}\n{child.text}" for child in case}
+    bad = said.get("failure") or said.get("error")
+    state = "failed" if bad else "skipped" if "skipped" in said else "passed"
+    return Outcome(name, state, bad or said.get("skipped", ""))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -64,7 +64,7 @@ def test_orders_arrive_as_they_were() -> None:
         ({"pid": 0, "attach": ATTACHED | {"cgroup": "/x\0y"}}, "order.attach.cgroup is no text"),
         ({"search": "\ud800"}, "order.search is no text"),
         ({"max_size": "1"}, "order.max_size is '1'"),
-        ({"is_file": 1}, "order.is_file is 1"),
+        ({"source": 1}, "order.source is 1"),
     ],
 )
 def test_wrong_orders(change: dict[str, Any], said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,16 @@ def test_whose_files_are_read(processes: list[int]) -> None:
         assert files_of(processes, starts | {processes[1]: starts[processes[1]] + 1}, with_all_rights=rights) == (False, None)
         assert files_of([*processes, 1 << 22], starts, with_all_rights=rights) == (False, None)
     assert files_of([], starts, with_all_rights=False) == (False, None)
+
+
+def test_more_processes_than_may_be_open(processes: list[int]) -> None:
+    """As in a large control group: they are looked at one after the other."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        assert files_of(processes * 100, {}, with_all_rights=False) == (True, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.root
