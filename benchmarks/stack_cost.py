@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 from slowdown import OURS, WITHOUT, WORKLOADS, interpreters, row, shown, tracers
 
-from forktrace.kernel.machine import this_machine
+from forktrace.system.machine import this_machine
 from forktrace.trace import stream
 
 STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")

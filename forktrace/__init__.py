@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from forktrace.analysis.recording import Recording, read
     from forktrace.errors import ForktraceError, TraceError
-    from forktrace.views.timeline import timeline
+    from forktrace.views.pictures.timeline import timeline
 
 __version__ = "0.1.0"
 __all__ = ["ForktraceError", "Recording", "TraceError", "__version__", "read", "timeline"]
@@ -19,7 +19,7 @@ __all__ = ["ForktraceError", "Recording", "TraceError", "__version__", "read", "
 _HOMES: Final = {
     "Recording": "forktrace.analysis.recording",
     "read": "forktrace.analysis.recording",
-    "timeline": "forktrace.views.timeline",
+    "timeline": "forktrace.views.pictures.timeline",
     "ForktraceError": "forktrace.errors",
     "TraceError": "forktrace.errors",
 }

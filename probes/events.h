@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * What the probes hand to user space: one record a kernel moment, through one ring buffer. forktrace/live/records.py reads
- * this file to learn the layout, so a field added here is a field there; tests/unit/test_records.py holds the enums against
+ * What the probes hand to user space: one record a kernel moment, through one ring buffer. forktrace/recorder/rows.py reads
+ * this file to learn the layout, so a field added here is a field there; tests/unit/test_rows.py holds the enums against
  * the tuples of forktrace/trace/events.py (same order). Records of two CPUs can swap: sort by time.
  */
 #pragma once

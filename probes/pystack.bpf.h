@@ -4,7 +4,7 @@
  * interpreter runs, the frame in which the thread is, and goes from frame to frame.
  *
  * Cannot see: frames of an interpreter whose file user space has not described, and a thread without a thread state.
- * What the fields of struct interpreter are for each version: forktrace/live/pythons.py.
+ * What the fields of struct interpreter are for each version: forktrace/cpython/layouts.py.
  */
 #define THREADS_A_CALL 32 /* one call after the other: a loop that the verifier sees is a short one */
 #define THREAD_CALLS 16   /* so 512 states of threads are looked at */

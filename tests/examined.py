@@ -78,6 +78,7 @@ def run(*arguments: str) -> tuple[str, bytes]:
         Finding: it prints what is not to be printed.
     """
     from forktrace import cli
+    from forktrace.cli.process import complain_of
     from forktrace.errors import TraceError, UsageError
 
     err = io.BytesIO()
@@ -89,7 +90,7 @@ def run(*arguments: str) -> tuple[str, bytes]:
         try:
             cli.cli.main([*arguments], prog_name="forktrace", standalone_mode=False)
         except (TraceError, UsageError) as error:
-            cli._complain_of(error)
+            complain_of(error)
         stdout.flush()
         stderr.flush()
         out.seek(0)

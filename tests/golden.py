@@ -16,7 +16,7 @@ import documented
 import nbformat
 from nbclient import NotebookClient
 
-from forktrace.live import demo
+from forktrace.cli import demonstration
 from forktrace.scenes import SCENES
 from forktrace.scenes import scene as scene_of
 from forktrace.trace import stream
@@ -42,10 +42,10 @@ def record_scenes(*names: str) -> None:
     """Record the named scenes, or all, as their user would who stands beside them; what they print is kept too."""
     for scene in [scene_of(name) for name in names] or SCENES:
         os.chdir(scene.program.parent)
-        demo.check_root(scene)
-        demo.check_modules(scene)
+        demonstration.check_root(scene)
+        demonstration.check_modules(scene)
         said: list[str] = []
-        status = demo.record_scene(scene, DATA / f"{scene.name}.arrows", speed=1, force=True, say=said.append)
+        status = demonstration.record_scene(scene, DATA / f"{scene.name}.arrows", speed=1, force=True, say=said.append)
         print(*said, sep="\n")
         if status:
             sys.exit(f"scene {scene.name} ended with {status}")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from traces import HEADER, MS
 
 from forktrace.trace import events as ev
-from forktrace.trace import frames, stream
+from forktrace.trace import ipc_messages, stream
 from forktrace.trace.batches import SCHEMA, checksum
 
 DATA: Final = Path(__file__).parent / "data"
@@ -263,7 +263,7 @@ def overwrite(seeds: Seeds, name: str, dice: Dice) -> bytes:
 
 def messages(data: bytes) -> list[bytes]:
     """Return the messages of a trace, the schema first, without the end mark."""
-    found = frames.scan(io.BytesIO(data), len(data), "seed").messages
+    found = ipc_messages.scan(io.BytesIO(data), len(data), "seed").messages
     return [data[one.offset : one.end] for one in found]
 
 

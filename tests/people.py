@@ -21,7 +21,9 @@ import forktrace
 PASSWORD: Final = "correct horse"
 DEPENDENCIES: Final = ("click", "numpy", "numpy.libs", "pyarrow")  # of record; what others need is imported elsewhere
 SCRIPT: Final = "#!{python}\nimport sys\nfrom forktrace.cli import main\nsys.exit(main())\n"
-RECORDER: Final = "from forktrace.live.elevation import recorder_command as it; import shlex; print(shlex.join(it()))"
+RECORDER: Final = (
+    "from forktrace.launcher.recorder_process import recorder_command as it; import shlex; print(shlex.join(it()))"
+)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def test_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_every_column_of_a_moment_is_described() -> None:
     """docs/tables.md has a row for each column of processes_at."""
-    from forktrace.analysis.moments import COLUMNS
+    from forktrace.analysis.tables.moments import COLUMNS
 
     section = DOCS["tables.md"].partition("## processes_at")[2].partition("\n## ")[0]
     assert set(COLUMNS) == first_cells(section)
@@ -170,7 +170,8 @@ def test_every_field_of_ps_is_described() -> None:
 
 def test_every_cause_is_explained() -> None:
     """docs/causes.md has a row for each cause, maker and way out, for what an owner may see, and for each key of a rule."""
-    from forktrace.analysis import rules, stolen
+    from forktrace.analysis.causes import rules
+    from forktrace.analysis.tables import stolen
 
     explained = first_cells(DOCS["causes.md"])
     assert {*rules.CAUSES, *rules.CREATORS, *rules.EXIT_PATHS, *stolen.SEEN} <= explained

@@ -15,7 +15,7 @@ from collections.abc import Callable
 # All that a recording needs is imported here, not in every child.
 from forktrace import cli
 from forktrace.kernel import loading, probes
-from forktrace.live import attach, joining, launch, output, places, recorder, records, sources, stacks  # noqa: F401
+from forktrace.launcher import command, running  # noqa: F401
 
 FREED_S = 5  # that the kernel takes to free the last process, which is an event of its own
 

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
+from forktrace.analysis.causes.rules import Readings, Rules, load
+from forktrace.analysis.causes.sites import Sites
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Log, pick
 from forktrace.analysis.options import WNOWAIT
 from forktrace.analysis.parents import parents
-from forktrace.analysis.rules import Readings, Rules, load
-from forktrace.analysis.sites import Sites
 from forktrace.trace import events
 
 SIGCHLD: Final = 17

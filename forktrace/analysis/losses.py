@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forktrace.analysis.endings import killing_rows
+from forktrace.analysis.causes.endings import killing_rows
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, Log, pick
 from forktrace.trace.events import NOT_RUN

@@ -10,11 +10,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis import events, lifecycles, moments, orphans, rules, selection, signals, starts, stolen, waits, zombies
-from forktrace.analysis.balance import Balance, balance
+from forktrace.analysis import selection
+from forktrace.analysis.causes import rules
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
+from forktrace.analysis.tables import events, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
+from forktrace.analysis.tables.balance import Balance, balance
 from forktrace.errors import UsageError
 from forktrace.trace import stream
 from forktrace.trace.stacks import Frame, unfold

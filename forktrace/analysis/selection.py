@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from forktrace.analysis.causes.names import name
 from forktrace.analysis.log import Flags, Ints
-from forktrace.analysis.names import name
 from forktrace.errors import UsageError
 
 _UNITS_NS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from forktrace.kernel.linking import Program
-from forktrace.kernel.machine import this_machine
 from forktrace.kernel.objects import INSTRUCTION, MapSpec
+from forktrace.system.machine import this_machine
 
 _MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 5, 17, 18  # enum bpf_cmd
 TRACEPOINT, RAW_TRACEPOINT, TRACING = 5, 17, 26  # enum bpf_prog_type

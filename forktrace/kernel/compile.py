@@ -17,8 +17,8 @@ from forktrace.kernel.btf import Btf
 from forktrace.kernel.facts import facts_of
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.loops import with_jumps_at_loops
-from forktrace.kernel.machine import this_machine
 from forktrace.kernel.objects import CALL_MARK, FORMAT, FROM_MAP, LOAD_64, OBJECT, SHARED, MapSpec, ProbesObject, instructions
+from forktrace.system.machine import this_machine
 
 # In the order in which the compiler reads them, as one file.
 SOURCES: Final = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from forktrace.kernel.btf import Btf, Member
-from forktrace.kernel.machine import Machine
+from forktrace.system.machine import Machine
 
 # struct and prefix -> its members, which the probes name PREFIX_MEMBER, with the bytes that they read of them; without a number
 # only the address of the member is used.

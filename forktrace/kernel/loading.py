@@ -18,15 +18,16 @@ from threading import Thread
 from typing import Any, Final, NamedTuple, TypeVar
 
 from forktrace.errors import ForktraceError, MachineLacks
-from forktrace.kernel import bpf, limits
+from forktrace.kernel import bpf
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.compile import QUESTION_BYTES, RING_BYTES, compile_probes, digest_of
 from forktrace.kernel.facts import STACKS, Facts, facts_of
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.linking import link, missing_facts
-from forktrace.kernel.machine import this_machine
 from forktrace.kernel.objects import MapSpec, ProbesObject, read_object
-from forktrace.kernel.tracefs import mount_tracefs, tracepoint_number
+from forktrace.system import resource_limits
+from forktrace.system.machine import this_machine
+from forktrace.system.tracefs import mount_tracefs, tracepoint_number
 
 TASKS: Final = "on_task"
 PROGRAM: Final = "program "  # before the names of programs among the descriptors
@@ -150,7 +151,7 @@ def _load_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach
         os.write(log, f"{traceback.format_exc()}\n{verifier}".encode())
         last = verifier.strip().splitlines()[-2:]
         said = {"error": "; ".join([f"{type(error).__name__}: {error}", *last])}
-        if isinstance(error, (OSError, MemoryError)) and (hint := limits.hint(error)):
+        if isinstance(error, (OSError, MemoryError)) and (hint := resource_limits.hint(error)):
             said["hint"] = hint
         socket.send_fds(channel, [json.dumps(said).encode()], [log])
         return

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from forktrace.errors import ForktraceError, PermissionMissing, TraceError
-from forktrace.trace import runs
+from forktrace.trace import small_batches
 from forktrace.trace.batches import (
     ARROW_ERRORS,
     ENUMERATIONS,
@@ -35,7 +35,7 @@ from forktrace.trace.batches import (
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import COLUMNS, KINDS
-from forktrace.trace.frames import BATCH, FREE_BYTES, MAX_RATIO, Layout, scan
+from forktrace.trace.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, scan
 from forktrace.trace.words import printable
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Full", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
@@ -188,13 +188,13 @@ def _open(source: Any, path: str) -> tuple[dict[str, Any], Any]:
 
 def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None:
     """Return all rows in file order, small batches joined, checked as `_checked` does; None: not worth while, or not sure."""
-    spans = runs.spans(layout.messages)
+    spans = small_batches.spans(layout.messages)
     if not spans:
         return None
     inside = {place for span in spans for place in span}
     rest = [one for place, one in enumerate(layout.messages) if place not in inside or one.kind != BATCH]
     try:
-        joined = dict(zip([span.start for span in spans], runs.read(data, layout.messages, spans), strict=True))
+        joined = dict(zip([span.start for span in spans], small_batches.read(data, layout.messages, spans), strict=True))
         _, stream = _open(pa.BufferReader(b"".join([data[one.offset : one.end] for one in rest])), path)
         others = _checked(stream, Layout(rest, layout.cut), path)
         parts: list[pa.RecordBatch] = []
@@ -202,7 +202,7 @@ def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None
             parts += joined.get(place, [])
             if place not in inside and one.kind == BATCH:
                 parts.append(next(others))
-    except (runs.Odd, TraceError):
+    except (small_batches.Odd, TraceError):
         return None
     return parts
 

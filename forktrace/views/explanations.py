@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from forktrace.analysis.names import printable
+from forktrace.analysis.causes.names import printable
 
 _FILE: Final = Path(__file__).with_name("explanations.toml")
 _OBJECT: Final = (  # what a source line calls the child that it makes: `p.start()`, `p = Popen(...)`

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 from rich.text import Text
 
-from forktrace.analysis.events import errno_name
-from forktrace.analysis.names import Names, printable
+from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.tables.events import errno_name
 from forktrace.trace.words import count
 
 

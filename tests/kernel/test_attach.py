@@ -44,10 +44,10 @@ PROGRAM = """
 import os, subprocess, sys, time
 from forktrace.kernel.loading import Loading
 from forktrace.kernel.probes import Probes
-from forktrace.live.joining import Joining
-from forktrace.live.registry import Registry
-from forktrace.live.records import split
-from forktrace.live.procfs import boottime_ns
+from forktrace.recorder.task_passes import Joining
+from forktrace.recorder.interpreters import Registry
+from forktrace.recorder.rows import split
+from forktrace.system.procfs import boottime_ns
 import json
 
 def start_ns(pid):

@@ -22,9 +22,9 @@ from recorded import PATIENCE_S, wait_until
 
 import forktrace
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.live.elevation import PROGRAM
-from forktrace.live.launch import opened
-from forktrace.live.user import User, as_user
+from forktrace.launcher.command import opened
+from forktrace.launcher.recorder_process import PROGRAM
+from forktrace.system.users import User, as_user
 
 pytestmark = pytest.mark.root
 
@@ -157,10 +157,10 @@ FORKS_A_WHILE = "import os, time\nfor _ in range(200):\n    time.sleep(0.01)\n  
 # its order it hears nothing of the answer: it has filled the socket, and says the number of its target.
 CLIENT = """
 import json, os, signal, socket, subprocess, sys
-from forktrace.live.channel import Channel, pair
-from forktrace.live.elevation import recorder_command
-from forktrace.live.header import header
-from forktrace.live.orders import Order, encoded
+from forktrace.recorder.channel import Channel, pair
+from forktrace.launcher.recorder_process import recorder_command
+from forktrace.launcher.header import header
+from forktrace.recorder.orders import Order, encoded
 print(os.getpid(), flush=True)
 order = json.loads(sys.argv[1])
 ours, its = pair()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, Recorded, forktrace_command, kill_with
 
-from forktrace.views.calls import source_text
+from forktrace.views.text.calls import source_text
 
 pytestmark = pytest.mark.root
 

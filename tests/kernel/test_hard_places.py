@@ -22,7 +22,7 @@ from people import Person, make_venv, recorder_line
 from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, forktrace_command, kill_with, wait_until
 
 import forktrace
-from forktrace.live.capabilities import NOBODYS
+from forktrace.system.capabilities import NOBODYS
 
 pytestmark = pytest.mark.root
 

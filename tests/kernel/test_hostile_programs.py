@@ -30,7 +30,7 @@ from recorded import (
 )
 
 import forktrace
-from forktrace.live.procfs import CGROUP2, Proc
+from forktrace.system.procfs import CGROUP2, Proc
 
 pytestmark = pytest.mark.root
 

@@ -15,8 +15,8 @@ from forktrace.kernel.btf import Btf
 from forktrace.kernel.facts import Facts, facts_of
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.loading import HOOKS, TASKS, verify
-from forktrace.kernel.machine import this_machine
 from forktrace.kernel.objects import ProbesObject, from_bytes, instructions, read_object
+from forktrace.system.machine import this_machine
 
 pytestmark = pytest.mark.root
 

@@ -12,7 +12,7 @@ import pytest
 from recorded import MARK, PATIENCE_S, WORKLOADS
 
 import forktrace
-from forktrace.views.export import TABLES
+from forktrace.views.formats.export import TABLES
 
 pytestmark = pytest.mark.root
 
@@ -21,9 +21,9 @@ SMALL_RING = """
 import sys
 from forktrace import cli
 from forktrace.kernel import loading
-from forktrace.live import recorder
+from forktrace.recorder import service
 loading.Loading.__init__.__defaults__ = (8192,)
-recorder.READ_EVERY_S = 0.2
+service.READ_EVERY_S = 0.2
 sys.argv[0] = "forktrace"
 cli.main()
 """

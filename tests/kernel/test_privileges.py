@@ -19,7 +19,7 @@ from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, proces
 from terminal import Terminal
 
 import forktrace
-from forktrace.live.capabilities import NEEDED, NOBODYS, needed
+from forktrace.system.capabilities import NEEDED, NOBODYS, needed
 
 pytestmark = pytest.mark.root
 
@@ -271,9 +271,7 @@ def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
             wait_until(lambda: trace.exists() and trace.stat().st_size > 0, "it records")
             wait_until(lambda: "sleep" in map(comm, processes_with(f"{MARK}={mark}")), "the target")
             (target,) = (pid for pid in processes_with(f"{MARK}={mark}") if comm(pid) == "sleep")
-            recorders = [
-                pid for pid in descendants(running.pid) if "sudo_recorder" in command_line(pid) and comm(pid) != "sudo"
-            ]
+            recorders = [pid for pid in descendants(running.pid) if "sudo_entry" in command_line(pid) and comm(pid) != "sudo"]
             status = {pid: Path(f"/proc/{pid}/status").read_text() for pid in recorders}
             seen = "".join(person.run(["cat", f"/proc/{pid}/environ", f"/proc/{pid}/maps"]).stdout for pid in recorders)
         finally:
@@ -328,11 +326,12 @@ exec setpriv --reuid "$1" --regid "$1" --init-groups --inh-caps "-all,$2" --ambi
 RECORDS = """
 import sys
 from forktrace.errors import ForktraceError
-from forktrace.live import capabilities, launch
+from forktrace.launcher import command
+from forktrace.system import capabilities
 capabilities.missing = lambda: []
 how = {"force": False, "duration_s": None, "quiet": True, "user": None}
 try:
-    sys.exit(launch.record(["/bin/sh", "-c", sys.argv[2]], output=sys.argv[1], **how))
+    sys.exit(command.record(["/bin/sh", "-c", sys.argv[2]], output=sys.argv[1], **how))
 except ForktraceError as error:
     sys.exit(f"refused: {error}")
 """

@@ -161,14 +161,14 @@ os._exit(5)
 PRESSED = """
 import os, signal
 from forktrace import cli
-from forktrace.live import launch
+from forktrace.launcher import command
 
-class Pressed(launch.Held):
+class Pressed(command.Held):
     def release(self):
         super().release()
         os.kill(os.getpid(), signal.SIGINT)
 
-launch.Held = Pressed
+command.Held = Pressed
 cli.main()
 """
 

@@ -9,7 +9,7 @@ import time
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.facts import facts_of
 from forktrace.kernel.loading import find_object, load, programs_of, verify
-from forktrace.kernel.machine import this_machine
+from forktrace.system.machine import this_machine
 
 RING_BYTES = 1 << 20
 LOADS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from forktrace.live.procfs import Proc, TaskClocks
+from forktrace.system.procfs import Proc, TaskClocks
 
 SECOND = 10**9
 WHOLE_MAP = "0 0 4294967295"

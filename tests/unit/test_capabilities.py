@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forktrace.live import capabilities
+from forktrace.system import capabilities
 
 LINE = "Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{:016x}\n"
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from traces import MS, cells, recording, target
 
-from forktrace.analysis import rules
+from forktrace.analysis.causes import rules
+from forktrace.analysis.causes.sites import Libraries
 from forktrace.analysis.recording import Recording
-from forktrace.analysis.sites import Libraries
 from forktrace.trace import events as ev
 from forktrace.trace.stacks import Frame, fold, unfold
 

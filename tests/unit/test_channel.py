@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from forktrace.errors import ForktraceError
-from forktrace.live.channel import UNSENT_MOST, Channel, pair
-from forktrace.live.header import header
-from forktrace.live.orders import Arming, Attaching, Order, decoded, encoded
-from forktrace.live.recorder import serve
-from forktrace.live.user import User
+from forktrace.launcher.header import header
+from forktrace.recorder.channel import UNSENT_MOST, Channel, pair
+from forktrace.recorder.orders import Arming, Attaching, Order, decoded, encoded
+from forktrace.recorder.service import serve
+from forktrace.system.users import User
 
 ARMING = Arming(stacks=True, attach=False, path="/bin", words=True, live=False)
 ATTACHING = Attaching((1, 2), (3,), None, ("one",))
@@ -141,9 +141,9 @@ def test_a_wrong_launcher_is_told_in_a_line(sent: bytes) -> None:
 
 def test_a_launcher_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Is not waited for without end: rights are held meanwhile."""
-    from forktrace.live import recorder
+    from forktrace.recorder import service
 
-    monkeypatch.setattr(recorder, "ORDER_S", 0.1)
+    monkeypatch.setattr(service, "ORDER_S", 0.1)
     launchers, recorders = pair()
     with launchers:
         if (pid := os.fork()) == 0:

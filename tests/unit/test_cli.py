@@ -38,10 +38,10 @@ def run_record(outcome: str, *arguments: str) -> subprocess.CompletedProcess[str
         "from forktrace.errors import *\n"
         "def record(command, **options):\n"
         f"    {outcome}\n"
-        "sys.modules['forktrace.live.launch'] = sys.modules['forktrace.live'].launch = types.SimpleNamespace(record=record)\n"
+        "sys.modules['forktrace.launcher.command'] = types.SimpleNamespace(record=record)\n"
         "from forktrace.cli import main; main()"
     )
-    program = program.replace("import sys, types", "import sys, types, forktrace.live")
+    program = program.replace("import sys, types", "import sys, types, forktrace.launcher")
     return subprocess.run(
         [sys.executable, "-c", program, "record", *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )

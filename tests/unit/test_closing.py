@@ -10,8 +10,8 @@ from traces import MS, recording, target
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.layout import layouts
-from forktrace.live.closing import Closing, ending_of_zombie, unseen_reap, vanished
-from forktrace.live.procfs import TICK_NS, Proc
+from forktrace.recorder.closing import Closing, ending_of_zombie, unseen_reap, vanished
+from forktrace.system.procfs import TICK_NS, Proc
 from forktrace.trace import events as ev
 
 

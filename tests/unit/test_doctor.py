@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 from recorded import forktrace_command
 
-from forktrace.cli import cli
+from forktrace.cli import checks, cli, trial
+from forktrace.cli.checks import Finding
 from forktrace.errors import MachineLacks
 from forktrace.kernel import bccloader
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.objects import OBJECT
-from forktrace.live import doctor, elevation, trial
-from forktrace.live.doctor import Finding
+from forktrace.launcher import recorder_process
 
 ROOT_STATUS = "Name:\tpython3\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n"
 USER_STATUS = "Name:\tpython3\nUid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\n"
@@ -74,7 +74,7 @@ def examine(tmp_path: Path, **changes: str | None) -> dict[str, Finding]:
         if text is not None:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-    return {finding.name: finding for finding in doctor.examine(tmp_path)}
+    return {finding.name: finding for finding in checks.examine(tmp_path)}
 
 
 def test_a_good_machine_has_nothing_to_mend(tmp_path: Path, packages: Path) -> None:
@@ -112,7 +112,7 @@ def test_what_is_missing_is_named_with_its_cure(
 ) -> None:
     """One requirement fails, all others are met, and the line says what to type."""
     put_bcc(packages)
-    monkeypatch.setattr(elevation, "SUDO", ())
+    monkeypatch.setattr(recorder_process, "SUDO", ())
     findings = examine(tmp_path, **changes)
     assert [each for each, finding in findings.items() if not finding.good] == [name]
     assert findings[name].line().startswith("FAIL  ")
@@ -138,7 +138,7 @@ def test_what_record_can_live_with(tmp_path: Path, packages: Path, changes: dict
 def test_without_root_sudo_will_do(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has no right to record has them through sudo, for the recorder."""
     put_bcc(packages)
-    monkeypatch.setattr(elevation, "find_sudo", lambda: "/usr/bin/sudo")
+    monkeypatch.setattr(recorder_process, "find_sudo", lambda: "/usr/bin/sudo")
     finding = examine(tmp_path, **{"proc/self/status": USER_STATUS})["rights"]
     assert finding.good
     assert finding.found == "not root: record runs the recorder through sudo, and nothing else"
@@ -147,10 +147,10 @@ def test_without_root_sudo_will_do(tmp_path: Path, packages: Path, monkeypatch: 
 def test_code_of_others(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forktrace that somebody else can change is nothing for root to run."""
     put_bcc(packages)
-    program = tmp_path / "sudo_recorder.py"
+    program = tmp_path / "sudo_entry.py"
     program.touch(mode=0o666)
     program.chmod(0o666)
-    monkeypatch.setattr(elevation, "PROGRAM", program)
+    monkeypatch.setattr(recorder_process, "PROGRAM", program)
     monkeypatch.setattr(sys, "executable", "/bin/sh")  # root's, wherever these tests are
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     finding = examine(tmp_path)["sudo"]
@@ -160,10 +160,10 @@ def test_code_of_others(tmp_path: Path, packages: Path, monkeypatch: pytest.Monk
 
 def test_which_processors_record() -> None:
     """Two do; another one is named."""
-    assert doctor._architecture("x86_64").good
-    assert doctor._architecture("aarch64").good
-    assert not doctor._architecture("riscv64").good
-    assert "riscv64: forktrace records on x86_64 and aarch64 only" in doctor._architecture("riscv64").line()
+    assert checks._architecture("x86_64").good
+    assert checks._architecture("aarch64").good
+    assert not checks._architecture("riscv64").good
+    assert "riscv64: forktrace records on x86_64 and aarch64 only" in checks._architecture("riscv64").line()
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -175,7 +175,7 @@ def test_probes_that_are_to_be_compiled(
     shutil.copytree(probe_directory(), folder)
     with (folder / "events.h").open("a") as file:
         file.write("/* changed */\n")
-    monkeypatch.setattr(doctor, "probe_directory", lambda: folder)
+    monkeypatch.setattr(checks, "probe_directory", lambda: folder)
     if is_there:
         put_bcc(packages)
     findings = examine(tmp_path / "root", **{} if is_there else {"usr/include/linux/types.h": None})
@@ -192,7 +192,7 @@ def test_damaged_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """A damaged object is a failure, with what mends it."""
     (tmp_path / "probes").mkdir()
     (tmp_path / "probes" / OBJECT).write_bytes(b"damaged")
-    monkeypatch.setattr(doctor, "probe_directory", lambda: tmp_path / "probes")
+    monkeypatch.setattr(checks, "probe_directory", lambda: tmp_path / "probes")
     finding = examine(tmp_path / "root")["probes"]
     assert (finding.good, finding.mend) == (False, "make object")
 
@@ -232,7 +232,7 @@ def test_what_came_of_a_recording(rows: list[dict[str, object]], good: bool, wor
 )
 def test_the_verdict(names: list[str], bad: str | None, words: str) -> None:
     """The last line says whether forktrace can record, and what keeps it from that."""
-    assert words in doctor.verdict([Finding(name != bad, name, "") for name in names])
+    assert words in checks.verdict([Finding(name != bad, name, "") for name in names])
 
 
 @pytest.mark.root
@@ -253,25 +253,25 @@ def test_a_virtual_environment_gets_the_line_for_sudo(tmp_path: Path) -> None:
     program.touch()
     if Path("/usr/local/bin/forktrace").exists():
         pytest.skip("there is a link in /usr/local/bin already")
-    finding = doctor._sudo(program)
+    finding = checks._sudo(program)
     assert finding.good
     assert f"sudo ln -s '{program}' /usr/local/bin/" in finding.line()
-    assert doctor._sudo(Path("/usr/bin/ls")).mend == ""
+    assert checks._sudo(Path("/usr/bin/ls")).mend == ""
     cached = tmp_path / ".cache/uv/forktrace"
     cached.parent.mkdir(parents=True)
     cached.touch()
-    assert doctor._sudo(cached).mend == 'sudo "$(command -v forktrace)" works'
+    assert checks._sudo(cached).mend == 'sudo "$(command -v forktrace)" works'
 
 
 def test_the_command_ends_with_78(monkeypatch: pytest.MonkeyPatch) -> None:
     """`forktrace doctor` prints one line each; any failure is status 78, and then nothing is tried."""
     good, bad = Finding(True, "kernel", "6.18"), Finding(False, "BTF", "missing", "do this")
     tried = Finding(True, "recording", "came")
-    monkeypatch.setattr(doctor, "try_out", lambda: iter([tried]))
-    monkeypatch.setattr(doctor, "examine", lambda: iter([good, bad]))
+    monkeypatch.setattr(checks, "try_out", lambda: iter([tried]))
+    monkeypatch.setattr(checks, "examine", lambda: iter([good, bad]))
     done = CliRunner().invoke(cli, ["doctor"])
     assert (done.exit_code, done.stdout.splitlines()[:-1]) == (78, [good.line(), bad.line()])
-    monkeypatch.setattr(doctor, "examine", lambda: iter([good]))
+    monkeypatch.setattr(checks, "examine", lambda: iter([good]))
     done = CliRunner().invoke(cli, ["doctor"])
     assert (done.exit_code, done.stdout.splitlines()[:-1]) == (0, [good.line(), tried.line()])
 
@@ -318,7 +318,7 @@ def test_the_namesake_is_passed_over(tmp_path: Path, packages: Path, monkeypatch
     assert Path(str(loaded.__file__)).parent == real
     assert bccloader.load_bcc() is loaded
     assert str(distribution) not in sys.path
-    assert f"{namesake} is PyPI's package of that name and is not used" in doctor._bcc().found
+    assert f"{namesake} is PyPI's package of that name and is not used" in checks._bcc().found
 
 
 @pytest.mark.parametrize("source", ["raise OSError('libbcc.so.0: cannot open')", "x = 1"])

@@ -6,7 +6,7 @@ import pandas as pd
 from traces import MS, cells, recording, target
 
 from forktrace.trace import events as ev
-from forktrace.views.events import lines
+from forktrace.views.text.events import lines
 
 ROWS = [
     target(),

@@ -15,7 +15,7 @@ from traces import MS, child, consumer, recording, target
 from forktrace.analysis.recording import Recording
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace import events as ev
-from forktrace.views import export
+from forktrace.views.formats import export
 
 ROWS = [target(), *child(500, 10, 20, status=15), ev.reap(40 * MS, 500, by=100, options=1), ev.fork_failed(50 * MS, 100, 11)]
 ROWS += [ev.signal(15 * MS, 500, 15, by=100), ev.waits(55 * MS, 2, by=100, target="any", call="wait4", flags=1)]

@@ -11,12 +11,12 @@ import pytest
 
 from forktrace.errors import MachineLacks
 from forktrace.kernel import facts as kernel_facts
-from forktrace.kernel import machine
 from forktrace.kernel.btf import VMLINUX, Btf, Member
 from forktrace.kernel.compile import SOURCES, read_sources
 from forktrace.kernel.facts import ABILITIES, Ability, alike, facts_of
 from forktrace.kernel.layout import probe_directory
-from forktrace.kernel.machine import MACHINES, Machine, this_machine
+from forktrace.system import machine
+from forktrace.system.machine import MACHINES, Machine, this_machine
 
 needs_btf = pytest.mark.skipif(not os.environ.get("CI") and not Path(VMLINUX).exists(), reason="this kernel has no BTF to read")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pythons import debug_offsets
+from test_layouts import debug_offsets
 
+from forktrace.cpython.layouts import Interpreter, Unsupported, describe
 from forktrace.kernel.layout import layouts
-from forktrace.live import sources
-from forktrace.live.pythons import Interpreter, Unsupported, describe
-from forktrace.live.sources import open_regular
+from forktrace.system import files
+from forktrace.system.files import open_regular
 
 MIB = 1 << 20
 SOON_S = 60  # for what would else take hours
@@ -198,7 +198,7 @@ def test_what_was_looked_at_is_opened(tmp_path: Path, monkeypatch: pytest.Monkey
             (tmp_path / "pipe").rename(tmp_path / "name")
         return mode & 0o170000 == 0o100000
 
-    monkeypatch.setattr(sources.stat, "S_ISREG", looked_at)
+    monkeypatch.setattr(files.stat, "S_ISREG", looked_at)
     descriptor = open_regular(str(tmp_path / "name"))
     assert os.read(descriptor, 9) == b"text"
     os.close(descriptor)

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_records import NOT_PYTHON, record
+from test_rows import NOT_PYTHON, record
 from test_walked_stacks import code_record, fresh, stack_record, texts
 from traces import HEADER
 
+from forktrace.cpython.line_tables import Code
 from forktrace.kernel.layout import layouts
-from forktrace.live import stacks as stacks_module
-from forktrace.live.records import columns_of, in_parts, pieces, split
-from forktrace.live.stacks import TEXT_MOST, Code, Stacks
-from forktrace.trace import events, frames, stream
+from forktrace.recorder import stack_table as stacks_module
+from forktrace.recorder.rows import columns_of, in_parts, pieces, split
+from forktrace.recorder.stack_table import TEXT_MOST, Stacks
+from forktrace.trace import events, ipc_messages, stream
 from forktrace.trace.stacks import unfold
 from forktrace.trace.stream import Writer, batch, batch_of, read
 
@@ -147,7 +148,7 @@ def test_parts_hold_no_more_text_than_they_may() -> None:
 
 def test_what_was_written_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that zstd makes hundreds of times smaller: the reader takes no file that grows so much, so none is written."""
-    for module in (stream, frames):
+    for module in (stream, ipc_messages):
         monkeypatch.setattr(module, "FREE_BYTES", MIB)
         monkeypatch.setattr(module, "MAX_RATIO", 10)
     path, text = tmp_path / "trace.arrows", "/deep.py:1 f;" * 5_000

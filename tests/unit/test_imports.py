@@ -13,17 +13,16 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "forktrace"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Room -> the rooms it may import, besides itself. Two roads part at trace: kernel with live, and analysis with views.
+# Room -> the rooms it may import, besides itself. Two roads part at trace: what runs now, and what a recording says of it.
+RECORDING = ("errors", "trace", "system", "kernel", "cpython", "recorder", "launcher", "now")
 ALLOWED = {
-    "errors": set(),
-    "trace": {"errors"},
-    "kernel": {"errors", "trace"},
-    "live": {"errors", "trace", "kernel", "scenes"},
+    **{room: set(RECORDING[:place]) for place, room in enumerate(RECORDING)},
+    "cpython": {"errors", "trace", "system"},
     "analysis": {"errors", "trace"},
     "views": {"errors", "trace", "analysis"},
     "scenes": set(),
     "forktrace": {"errors", "analysis", "views"},  # __init__.py: the public names
-    "cli": {"errors", "trace", "kernel", "live", "analysis", "views", "scenes", "forktrace"},
+    "cli": {*RECORDING, "analysis", "views", "scenes", "forktrace"},
     "__main__": {"cli"},
 }
 BCC_AT_HOME = ("kernel/bccloader.py",)
@@ -53,7 +52,7 @@ def room_of_name(name: str) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
-    """errors <- trace <- kernel <- live; trace <- analysis <- views; cli imports them all, and nobody imports cli."""
+    """errors <- trace <- system <- ... <- now; trace <- analysis <- views; cli imports them all, and nobody imports cli."""
     room = room_of(path)
     names = {name for name in imports(path) if name.split(".")[0] == "forktrace"} - {"forktrace.__version__"}
     ours = {room_of_name(name) for name in names}
@@ -90,8 +89,9 @@ def test_import_forktrace_costs_nothing() -> None:
 
 def test_what_records_needs_no_pandas() -> None:
     """The modules of `record` load neither pandas nor matplotlib."""
-    live = [path.stem for path in sorted((PACKAGE / "live").glob("*.py")) if path.stem not in ("__init__", "bpf")]
-    loaded = loaded_by("\n".join(f"import forktrace.live.{name}" for name in live) + "\nimport forktrace.trace.stream")
+    rooms = ("system", "cpython", "recorder", "launcher")
+    names = [f"forktrace.{room}.{path.stem}" for room in rooms for path in sorted((PACKAGE / room).glob("[!_]*.py"))]
+    loaded = loaded_by("\n".join(f"import {name}" for name in names) + "\nimport forktrace.trace.stream")
     assert not {"pandas", "matplotlib"} & loaded
 
 

@@ -14,10 +14,10 @@ import pytest
 from recorded import WORKLOADS, wait_until
 
 from forktrace.errors import UsageError
-from forktrace.live import inquiry
-from forktrace.live.attach import process_meant
-from forktrace.live.inquiry import Inquirer
-from forktrace.live.procfs import Proc
+from forktrace.launcher.running import process_meant
+from forktrace.now import inquiry
+from forktrace.now.inquiry import Inquirer
+from forktrace.system.procfs import Proc
 
 
 def test_whom_a_number_means() -> None:

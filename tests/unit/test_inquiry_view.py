@@ -13,7 +13,7 @@ from rich.console import Console
 from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
 from forktrace.trace.snapshot import Limit, Parent, Zombie
 from forktrace.trace.stacks import Frame
-from forktrace.views.inquiry import answer, show, waiting
+from forktrace.views.text.inquiry import answer, show, waiting
 
 LIBRARY = "/usr/lib/python3.11"
 MAIN = (Frame("/srv/app/consumer.py", 40, "<module>"), Frame("/srv/app/consumer.py", 29, "poll"))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from traces import BOOT_NS, MS, cells, recording, target
 
-from forktrace.analysis import lifecycles
+from forktrace.analysis.tables import lifecycles
 from forktrace.errors import TraceError
 from forktrace.trace import events as ev
 

@@ -9,7 +9,7 @@ from traces import BOOT_NS, MS, cells, child, recording, target
 
 from forktrace.errors import UsageError
 from forktrace.trace import events as ev
-from forktrace.views.moment import doubts, elapsed, headline, lines
+from forktrace.views.text.moment import doubts, elapsed, headline, lines
 
 ROWS = [
     target(),

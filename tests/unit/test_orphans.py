@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 from traces import MS, cells, recording, target
 
-from forktrace.analysis.names import Names
+from forktrace.analysis.causes.names import Names
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
-from forktrace.views import orphans
-from forktrace.views.report import report
-from forktrace.views.why import chain
+from forktrace.views.text import orphans
+from forktrace.views.text.report import report
+from forktrace.views.text.why import chain
 
 COLUMNS = ("id", "adopter_id", "adopter_pid", "zombie_ms", "outcome", "finding")
 FOUND = "adopter-not-init"

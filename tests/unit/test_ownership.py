@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from forktrace.errors import PermissionMissing
-from forktrace.live.ownership import Ownership
-from forktrace.live.procfs import TICK_NS, Proc
+from forktrace.recorder.ownership import Ownership
+from forktrace.system.procfs import TICK_NS, Proc
 
 STAT = "{pid} (x) S 1 {pid} {pid} 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0" + " 0" * 28
 

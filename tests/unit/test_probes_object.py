@@ -17,7 +17,6 @@ from forktrace.kernel.layout import layouts, probe_directory
 from forktrace.kernel.linking import link
 from forktrace.kernel.loading import HOOKS, TASKS
 from forktrace.kernel.loops import with_jumps_at_loops
-from forktrace.kernel.machine import MACHINES
 from forktrace.kernel.objects import (
     CALL,
     CALL_MARK,
@@ -32,6 +31,7 @@ from forktrace.kernel.objects import (
     instructions,
     read_object,
 )
+from forktrace.system.machine import MACHINES
 
 EXIT, ADD, MOVE, JUMP, JUMP_IF = 0x95, 0x07, 0xB7, 0x05, 0x15
 

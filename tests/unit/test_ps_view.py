@@ -13,7 +13,7 @@ from rich.console import Console
 
 from forktrace.trace.snapshot import Limit, Parent, Snapshot, Zombie
 from forktrace.trace.words import about
-from forktrace.views import ps
+from forktrace.views.text import ps
 
 ZOMBIE = Zombie(4711, "python", 70.0, 61.2, "estimated", 0.0, 70.0, 0, None, False)
 PARENT = Parent(

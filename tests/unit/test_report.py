@@ -13,7 +13,7 @@ from traces import BOOT_NS, MS, child, consumer, known, recording, target
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
 from forktrace.trace.words import count, duration
-from forktrace.views.report import report
+from forktrace.views.text.report import report
 from forktrace.views.words import some
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forktrace.views.scales import set_scales
+from forktrace.views.pictures.scales import set_scales
 
 
 def test_scales_by_span() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from recorded import PATIENCE_S, wait_until
 
+from forktrace.cli import demonstration
 from forktrace.errors import ForktraceError, MachineLacks, UsageError
-from forktrace.live import demo
 from forktrace.scenes import SCENES, Scene, scene
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -48,9 +48,9 @@ def test_every_scene_is_found_by_its_name() -> None:
 def test_missing_module_names_the_command_that_installs_it(has_pip: bool, pip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra the error is one line, with the pip command of this interpreter, or uv's where it has no pip."""
     lacking = scene("kafka")._replace(modules=("kafka", "no_such_module_of_anybody"))
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: has_pip if name == "pip" else None)
+    monkeypatch.setattr(demonstration.importlib.util, "find_spec", lambda name: has_pip if name == "pip" else None)
     with pytest.raises(MachineLacks, match="scene kafka needs kafka-python and confluent-kafka") as error:
-        demo.check_modules(lacking)
+        demonstration.check_modules(lacking)
     assert error.value.hint == f"{pip.format(sys.executable)} kafka-python confluent-kafka"
 
 
@@ -88,38 +88,38 @@ def test_default_scene_is_the_first_that_runs_here(monkeypatch: pytest.MonkeyPat
     kafka, bare = scene("kafka")._replace(modules=("json",)), Scene("bare", "", Path("bare.py"))
     lacking = kafka._replace(modules=("no_such_module_of_anybody",))
     for scenes, expected in (((kafka, bare), kafka), ((lacking, bare), bare), ((lacking,), lacking)):
-        monkeypatch.setattr(demo, "SCENES", scenes)
-        assert demo.default_scene() == expected
+        monkeypatch.setattr(demonstration, "SCENES", scenes)
+        assert demonstration.default_scene() == expected
 
 
 def test_default_scene_without_the_extra_is_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without kafka-python the demo shows two processes that need nothing."""
     monkeypatch.setitem(sys.modules, "kafka", None)
-    assert demo.default_scene() == scene("start")
+    assert demonstration.default_scene() == scene("start")
 
 
 def test_present_modules_pass() -> None:
     """What can be imported is not missed."""
-    demo.check_modules(scene("kafka")._replace(modules=("sys", "json")))
+    demonstration.check_modules(scene("kafka")._replace(modules=("sys", "json")))
 
 
 def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
     """An output file that exists is named, with the option that overwrites it."""
     taken = tmp_path / "taken.png"
-    demo.check_absent(taken)
+    demonstration.check_absent(taken)
     taken.touch()
     with pytest.raises(UsageError, match=r"taken\.png exists") as error:
-        demo.check_absent(tmp_path / "free.arrows", taken)
+        demonstration.check_absent(tmp_path / "free.arrows", taken)
     assert "--force" in error.value.hint
 
 
 def test_only_a_scene_that_is_fed_takes_a_broker() -> None:
     """`--bootstrap-servers` for a scene without a feeder is an error, not ignored."""
     options = ["--bootstrap-servers", "localhost:9092"]
-    demo.check_feeder(scene("kafka"), options)
-    demo.check_feeder(Scene("bare", "", Path("bare.py")), [])
+    demonstration.check_feeder(scene("kafka"), options)
+    demonstration.check_feeder(Scene("bare", "", Path("bare.py")), [])
     with pytest.raises(UsageError, match="scene bare takes no --bootstrap-servers"):
-        demo.check_feeder(Scene("bare", "", Path("bare.py")), options)
+        demonstration.check_feeder(Scene("bare", "", Path("bare.py")), options)
 
 
 # A scene of its own: the feeder hands out one argument, then copies what it hears; it ends when its stdin does.
@@ -140,7 +140,7 @@ print("hello", flush=True)
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     """A scene whose recording is a program of the test: `recorder.py` in the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "_forktrace", lambda: [sys.executable, "recorder.py"])
+    monkeypatch.setattr(demonstration, "_forktrace", lambda: [sys.executable, "recorder.py"])
     Path("feeder.py").write_text(FEEDER)
     return Scene("stand-in", "", Path("program.py"), Path("feeder.py"))
 
@@ -152,10 +152,10 @@ def alive(file: str) -> bool:
 
 def test_the_feeder_hears_the_scene(stand_in: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the scene prints reaches the feeder and the reader; the recorder's status comes back; nobody is left."""
-    monkeypatch.setattr(demo, "FEEDER_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(demonstration, "FEEDER_PATIENCE_S", PATIENCE_S)
     Path("recorder.py").write_text(RECORDER + "sys.exit(7)")
     said: list[str] = []
-    assert demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=True, say=said.append) == 7
+    assert demonstration.record_scene(stand_in, Path("t.arrows"), speed=2, force=True, say=said.append) == 7
     assert said[0].startswith("forktrace record -o t.arrows --force -- ")
     assert said[0].endswith(" program.py one --speed 2")
     assert said[1:] == ["hello"]
@@ -168,7 +168,7 @@ def test_the_feeder_takes_options(stand_in: Scene) -> None:
     """What is meant for the feeder follows its speed."""
     Path("recorder.py").write_text(RECORDER)
     said: list[str] = []
-    demo.record_scene(stand_in, Path("t.arrows"), speed=2, force=False, say=said.append, feeding=["--burst", "7"])
+    demonstration.record_scene(stand_in, Path("t.arrows"), speed=2, force=False, say=said.append, feeding=["--burst", "7"])
     assert said[0].endswith(" program.py one --speed 2 --burst 7")
 
 
@@ -177,7 +177,7 @@ def test_scene_without_a_feeder(stand_in: Scene) -> None:
     Path("recorder.py").write_text(RECORDER)
     said: list[str] = []
     alone = stand_in._replace(feeder=None)
-    assert demo.record_scene(alone, Path("t.arrows"), speed=2, force=False, say=said.append) == 0
+    assert demonstration.record_scene(alone, Path("t.arrows"), speed=2, force=False, say=said.append) == 0
     assert said[0].endswith(" program.py --speed 2")
     assert said[1:] == ["hello"]
     assert not Path("feeder.pid").exists()
@@ -192,9 +192,9 @@ def test_failure_leaves_nobody_behind(stand_in: Scene, monkeypatch: pytest.Monke
         if line == "hello":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(demonstration, "PATIENCE_S", 0.1)
     with pytest.raises(KeyboardInterrupt):
-        demo.record_scene(stand_in, Path("t.arrows"), speed=1, force=False, say=fail)
+        demonstration.record_scene(stand_in, Path("t.arrows"), speed=1, force=False, say=fail)
     assert not alive("feeder.pid")
     assert not alive("recorder.pid")
 
@@ -203,7 +203,7 @@ def test_feeder_that_does_not_start(stand_in: Scene) -> None:
     """A feeder that says nothing is an error, and nothing is recorded."""
     Path("feeder.py").write_text("")
     with pytest.raises(ForktraceError, match=r"feeder\.py did not start"):
-        demo.record_scene(stand_in, Path("t.arrows"), speed=1, force=False, say=print)
+        demonstration.record_scene(stand_in, Path("t.arrows"), speed=1, force=False, say=print)
     assert not Path("recorder.pid").exists()
 
 

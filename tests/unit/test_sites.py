@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from traces import MS, cells, recording, target
 
-from forktrace.analysis.programs import Entry, bootstrap_of, entry_of
+from forktrace.analysis.causes.programs import Entry, bootstrap_of, entry_of
+from forktrace.analysis.causes.sites import Libraries, Place, shortest_suffixes
 from forktrace.analysis.recording import Recording
-from forktrace.analysis.sites import Libraries, Place, shortest_suffixes
 from forktrace.trace import events as ev
 
 LIB = "/usr/lib/python3.11"

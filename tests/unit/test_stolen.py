@@ -9,7 +9,7 @@ from test_causes import ok
 from traces import MS, cells, recording, target
 
 from forktrace.trace import events as ev
-from forktrace.views.export import TABLES
+from forktrace.views.formats.export import TABLES
 
 PROCESS = "app.py main > multiprocessing/process.py start > multiprocessing/popen_fork.py _launch"
 POPEN = "app.py main > subprocess.py __init__ > subprocess.py _execute_child"

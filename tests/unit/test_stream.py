@@ -23,7 +23,7 @@ from traces import HEADER
 
 from forktrace.errors import ForktraceError, PermissionMissing, TraceError
 from forktrace.trace import events as ev
-from forktrace.trace import frames, stream
+from forktrace.trace import ipc_messages, stream
 from forktrace.trace.batches import checksum
 
 START_NS = 5_000_123_456_789
@@ -184,7 +184,7 @@ def test_the_header_and_an_empty_batch_come_at_once(tmp_path: Path) -> None:
 def test_a_cut_trace_is_read_up_to_its_last_whole_batch(tmp_path: Path) -> None:
     """Wherever the file ends, the batches before that are there, and `cut` says why no more are."""
     data = written(processes(1), processes(40, 6000), processes(1, 7000))
-    layout = frames.scan(io.BytesIO(data), len(data), "t")
+    layout = ipc_messages.scan(io.BytesIO(data), len(data), "t")
     known = [0, 0, 4, 164, 168]  # rows before each batch: the empty one, three of processes, the end
     for offset, rows in zip(layout.batches, known, strict=True):
         assert read_bytes(tmp_path, data[:offset]).table.num_rows == rows
@@ -209,7 +209,7 @@ def test_a_trace_that_was_not_closed_says_so(tmp_path: Path) -> None:
 def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     """A changed byte in the middle is no cut: the file, the batch and its offset are named."""
     data = bytearray(written(processes(40), processes(40, 6000)))
-    layout = frames.scan(io.BytesIO(bytes(data)), len(data), "t")
+    layout = ipc_messages.scan(io.BytesIO(bytes(data)), len(data), "t")
     data[(layout.batches[1] + layout.batches[2]) // 2 + 400] ^= 0xFF
     with pytest.raises(TraceError, match=r"t\.arrows: damaged in batch 1 at byte \d+"):
         read_bytes(tmp_path, bytes(data))
@@ -218,7 +218,7 @@ def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
 def test_a_message_length_that_swallows_the_next_is_damage(tmp_path: Path) -> None:
     """A length that reaches beyond the file is damage when messages follow, not a cut."""
     data = bytearray(written(processes(1), processes(1, 6000), processes(1, 7000)))
-    layout = frames.scan(io.BytesIO(bytes(data)), len(data), "t")
+    layout = ipc_messages.scan(io.BytesIO(bytes(data)), len(data), "t")
     struct.pack_into("<i", data, layout.batches[1] + 4, 60000)
     with pytest.raises(TraceError, match="reaches into the next"):
         read_bytes(tmp_path, bytes(data))
@@ -249,7 +249,7 @@ def test_mutations_give_a_result_or_a_trace_error(tmp_path: Path) -> None:
 def test_a_decompression_bomb_is_refused_before_it_grows(tmp_path: Path, size: int) -> None:
     """The declared sizes of compressed buffers are bounded before Arrow allocates them."""
     data = bytearray(written(processes(40)))
-    layout = frames.scan(io.BytesIO(bytes(data)), len(data), "t")
+    layout = ipc_messages.scan(io.BytesIO(bytes(data)), len(data), "t")
     frame = data.index(b"\x28\xb5\x2f\xfd", layout.batches[1])  # zstd's magic number, after the int64 size
     struct.pack_into("<q", data, frame - 8, size)
     with pytest.raises(TraceError, match="a buffer of"):
@@ -259,8 +259,8 @@ def test_a_decompression_bomb_is_refused_before_it_grows(tmp_path: Path, size: i
 def test_many_declared_gigabytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a whole file may grow to is bounded by its size, in bytes and in rows."""
     with monkeypatch.context() as patch:
-        patch.setattr(frames, "FREE_BYTES", 1 << 15)
-        patch.setattr(frames, "MAX_RATIO", 1)
+        patch.setattr(ipc_messages, "FREE_BYTES", 1 << 15)
+        patch.setattr(ipc_messages, "MAX_RATIO", 1)
         with pytest.raises(TraceError, match="would grow to"):
             read_bytes(tmp_path, written(*[processes(100)] * 20))
     zeros = np.zeros(400_000, np.int64)

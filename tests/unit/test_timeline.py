@@ -16,8 +16,8 @@ import forktrace
 from forktrace.analysis.recording import Recording
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace import events as ev
-from forktrace.views.key import START
-from forktrace.views.timeline import format_of, timeline, write_timeline
+from forktrace.views.pictures.key import START
+from forktrace.views.pictures.timeline import format_of, timeline, write_timeline
 
 
 def drawn(made: Recording) -> Axes:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forktrace.cpython.line_tables import Code
 from forktrace.kernel.layout import layouts
-from forktrace.live.stacks import Code, Stacks
+from forktrace.recorder.stack_table import Stacks
 from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import Frame
 
@@ -199,7 +200,7 @@ def test_names_of_any_script(text: str, width: int, version: int) -> None:
 def test_too_many_stacks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here and in the probes at once, so that the probes send them again."""
     stacks, forgotten = fresh()
-    monkeypatch.setattr("forktrace.live.stacks.MOST_BYTES", 2000)
+    monkeypatch.setattr("forktrace.recorder.stack_table.MOST_BYTES", 2000)
     stacks.add_code(code_record(1))
     for identity in (10, 11):
         stacks.add_stack(stack_record(identity, (1, 0)))

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 from traces import MS, child, known, recording, target
 
-from forktrace.analysis.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.tables.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.trace import events as ev
 from forktrace.views import explanations
-from forktrace.views.calls import calls_of
-from forktrace.views.why import chain, why, worst
+from forktrace.views.text.calls import calls_of
+from forktrace.views.text.why import chain, why, worst
 
 LIBRARY = "/usr/lib/python3.11"
 PROCESS, POPEN = f"{LIBRARY}/multiprocessing/process.py", f"{LIBRARY}/multiprocessing/popen_fork.py"

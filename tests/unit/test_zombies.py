@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traces import MS, cells, child, recording, target
 
-from forktrace.analysis.zombies import branches, total_zombies
+from forktrace.analysis.tables.zombies import branches, total_zombies
 from forktrace.trace import events as ev
 
 

@@ -11,10 +11,10 @@ import pytest
 from proctree import Clocks, Now, Tree
 
 from forktrace.errors import MachineLacks
-from forktrace.live import procfs
-from forktrace.live.headroom import RESERVED_PIDS
-from forktrace.live.procfs import TaskClocks
-from forktrace.live.zombies import Watcher
+from forktrace.now.limits import RESERVED_PIDS
+from forktrace.now.zombies import Watcher
+from forktrace.system import procfs
+from forktrace.system.procfs import TaskClocks
 from forktrace.trace.snapshot import Parent, Snapshot, Zombie
 
 

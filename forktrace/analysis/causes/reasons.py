@@ -1,0 +1,104 @@
+"""What made each process, and why it was reaped: what the rules say of its stacks, and what needs no stack."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from forktrace.analysis.causes.rules import CAUSES, CREATORS, each
+from forktrace.analysis.history import History
+from forktrace.analysis.log import NEVER, NONE, Flags, Ints, first_rows, pick
+from forktrace.trace import events
+
+_VFORKED: Final = 0x4100  # CLONE_VFORK|CLONE_VM (linux/sched.h): posix_spawn, vfork, and what libc builds on them
+_HAS_POSIX_SPAWN: Final = (3, 8)  # the first Python with os.posix_spawn
+
+
+def creators(history: History) -> Ints:
+    """Return what made each process, an index into `CREATORS` and what users' rules add; NONE: a fork outside the recording.
+
+    Where no rule fits the stack of the forker, its own code forked. A child that shares its parent's memory until it calls exec
+    (vfork) comes from os.posix_spawn, if this Python has it, or else from C code; os.system is told by `_by_libc`.
+    """
+    log, sites, readings = history.log, history.sites, history.readings
+    row = log.fork_row
+    stack = pick(sites.code, row)
+    by_rule = readings.of_stacks("created_by", stack)
+    vforked = (log.at("flags", row) & _VFORKED == _VFORKED) & (row != NONE)
+    too_old = each(lambda one: int(() < readings.version(one) < _HAS_POSIX_SPAWN), stack) == 1
+    told: list[tuple[Flags, str]] = [
+        (np.isin(pick(log.codes("origin"), row), _origins("target", "attached", "adopted")), ""),
+        (_without_python(history, row) | _by_libc(history) | ((stack != NONE) & vforked & too_old), "native"),
+        ((stack != NONE) & vforked, "posix-spawn"),
+        (stack != NONE, "os-fork"),
+        (np.ones(log.count, bool), "unknown"),
+    ]
+    return np.where(by_rule != NONE, by_rule, _select(told, CREATORS))
+
+
+def _origins(*names: str) -> list[int]:
+    return [events.ORIGINS.index(name) for name in names]
+
+
+def _select(told: list[tuple[Flags, str]], names: tuple[str, ...]) -> Ints:
+    """What is so first, as an index into `names`; NONE for a name that is empty."""
+    return np.select([so for so, _ in told], [names.index(name) if name else NONE for _, name in told])
+
+
+def _without_python(history: History, row: Ints) -> Flags:
+    """Whether the thread that made a row has no Python: another program's, or one that Python does not know."""
+    statuses = [events.STACK_STATUSES.index(one) for one in ("not-python", "no-thread-state")]
+    without: Flags = np.isin(pick(history.log.codes("stack_status"), row), statuses)
+    return without
+
+
+def _by_libc(history: History) -> Flags:
+    """Which processes libc made and waited for in one call of the program, as os.system does.
+
+    Its child runs `sh -c`, and one thread forked and reaped it on the same line of the same stack. Python 2 has os.popen in C
+    too, whose line of waiting is another one; what it makes by vfork can only come from C.
+    """
+    log, sites, readings = history.log, history.sites, history.readings
+    row = log.fork_row
+    stack = pick(sites.code, row)
+    reap = np.where(history.waited, history.release_row, NONE)
+    same = (pick(sites.code, reap) == stack) & (log.at("by_tid", reap) == log.at("by_tid", row))
+    same &= pick(log.by_id, reap) == pick(log.by_id, row)
+    second = each(lambda one: int(readings.version(one)[:1] == (2,)), stack) == 1
+    second &= log.at("flags", row) & _VFORKED == _VFORKED
+    likely = np.flatnonzero((stack != NONE) & (same | second) & (readings.of_stacks("created_by", stack) == NONE))
+    execs = log.rows("exec")
+    first = first_rows(log.id, execs[log.id[execs] != NONE], log.count)[likely]
+    found = np.zeros(log.count, bool)
+    found[likely] = log.texts("argv", first).str.startswith("sh\0-c\0").to_numpy(bool, na_value=False)
+    return found
+
+
+def causes(history: History) -> Ints:
+    """Return why each process was reaped, an index into `CAUSES` and what users' rules add; NONE: it has not ended yet.
+
+    A rule that fits the stack of the wait decides, but what an adopter reaps is `parent-exit`. A wait whose stack fits no rule
+    was made by the program itself; one without a stack by native code, where that is known.
+    """
+    log, known = history.log, history.parents
+    row = np.where(history.waited, history.release_row, NONE)
+    by_rule = pick(history.wait_rules, row)
+    dead = (log.exit_row != NONE) | (log.zombie_row != NONE) | (history.gone_ns < NEVER)
+    disposition = pick(log.codes("disposition"), np.where(history.autoreaped, history.release_row, log.exit_row))
+    autoreaped = history.autoreaped | history.silent
+    adopter = known.orphaned & (history.called("unseen") | history.waited)
+    has_stack = pick(history.sites.code, row) != NONE
+    told: list[tuple[Flags, str]] = [
+        (~dead, ""),
+        (history.gone_ns == NEVER, "never"),
+        (autoreaped & (disposition == events.DISPOSITIONS.index("ignored")), "autoreap-ignored"),
+        (autoreaped & (disposition == events.DISPOSITIONS.index("nocldwait")), "autoreap-nocldwait"),
+        (history.called("kernel"), "pidns-exit"),
+        (adopter, "parent-exit"),
+        (log.at("by_pid", row) == log.trace.header["recorder_pid"], "os-wait"),  # which is how forktrace waits for the target
+        (_by_libc(history) | _without_python(history, row), "other-native"),
+        (has_stack, "os-wait"),
+        (np.ones(log.count, bool), "unknown"),
+    ]
+    return np.where((by_rule != NONE) & ~adopter, by_rule, _select(told, CAUSES))

@@ -1,0 +1,1 @@
+"""Events -> tables: one module a table."""

@@ -1,0 +1,303 @@
+"""The lifecycle table: one row per process, from its fork to its release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from forktrace.analysis.causes.endings import decoded, exit_paths, killing_rows
+from forktrace.analysis.causes.programs import Programs, command_lines
+from forktrace.analysis.causes.reasons import causes, creators
+from forktrace.analysis.causes.rules import CAUSES, CREATORS, EXIT_PATHS
+from forktrace.analysis.history import History
+from forktrace.analysis.log import (
+    NEVER,
+    NONE,
+    REAP_CALLS,
+    Flags,
+    Ints,
+    Log,
+    category,
+    chosen,
+    distinct_of,
+    last_rows,
+    nullable,
+    pick,
+)
+from forktrace.analysis.losses import Doubts, lived_through_loss
+from forktrace.analysis.options import option_names
+from forktrace.analysis.tables.starts import cleared_by
+from forktrace.trace import events
+from forktrace.trace.waitstatus import signal_name
+
+SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
+STATES: Final = ("gone", "zombie", "running")
+
+EXIT_ESTIMATED: Final = "found as a zombie; its exit time is estimated"
+EXIT_AT_THE_LATEST: Final = "found as a zombie; its exit time is an upper bound"
+
+# Column -> dtype, in the order of the table. An enumeration is given by its values.
+COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
+    "id": "int64",
+    "parent_id": "Int64",
+    "pid": "int64",
+    "ns_pid": "Int64",
+    "ppid": "int64",
+    "forker_pid": "int64",
+    "forker_tid": "int64",
+    "comm": "string",
+    "argv": "string",
+    "cgroup": "string",
+    "origin": events.ORIGINS,
+    "fork_time": "datetime64[ns, UTC]",
+    "fork_ns": "Int64",
+    "exec_ns": "Int64",
+    "exit_ns": "Int64",
+    "zombie_ns": "Int64",
+    "reap_ns": "Int64",
+    "run_ms": "float64",
+    "zombie_ms": "float64",
+    "zombie_open": "bool",
+    "cleared_by_id": "Int64",
+    "fork_call": ("fork", "vfork", "clone", "clone3"),
+    "created_by": CREATORS,
+    "fork_site": "string",
+    "fork_stack": "string",
+    "fork_stack_status": events.STACK_STATUSES,
+    "exit_code": "Int64",
+    "term_signal": SIGNALS,
+    "core_dumped": "bool",
+    "exit_path": EXIT_PATHS,
+    "exit_site": "string",
+    "killer_kind": events.SENDERS,
+    "killer_pid": "Int64",
+    "killer_id": "Int64",
+    "killer_site": "string",
+    "reaper_pid": "Int64",
+    "reaper_tid": "Int64",
+    "reaper_id": "Int64",
+    "reap_call": REAP_CALLS,
+    "reap_target": events.TARGETS,
+    "reap_options": "string",
+    "reap_site": "string",
+    "reap_stack": "string",
+    "reap_stack_status": events.STACK_STATUSES,
+    "reap_cause": CAUSES,
+    "empty_waits": "int64",
+    "adopter_pid": "Int64",
+    "adopter_id": "Int64",
+    "utime_ms": "float64",
+    "stime_ms": "float64",
+    "max_rss_kb": "Int64",
+    "state": STATES,
+    "complete": "bool",
+    "notes": "string",
+}
+
+
+def lifecycles(history: History) -> pd.DataFrame:
+    """Return one row per process, in fork order; the columns are `COLUMNS`, described in docs/tables.md.
+
+    Times are CLOCK_BOOTTIME ns, `<NA>` where a moment did not come before the end of the trace or was lost. `id` is the
+    position of the row. `zombie_ms` of a zombie that is still there is its age at the end of the trace.
+    """
+    cleared, inferred = cleared_by(history)
+    columns: dict[str, object] = {"cleared_by_id": nullable(cleared)} | _remarks(history, inferred)
+    for part in (_identity, _moments, _stacks, _ending, _killer, _release, _account):
+        columns |= part(history)
+    return pd.DataFrame({name: columns[name] for name in COLUMNS})
+
+
+def _identity(history: History) -> dict[str, object]:
+    log, known = history.log, history.parents
+    ns_pid = log.at("ns_pid", log.fork_row)
+    return {
+        "id": np.arange(log.count),
+        "parent_id": nullable(known.id),
+        "pid": log.pid,
+        "ns_pid": nullable(np.where(ns_pid == NONE, log.pid, ns_pid)),
+        "ppid": _or_zero(known.pid),
+        "forker_pid": _or_zero(log.at("by_pid", log.fork_row)),
+        "forker_tid": _or_zero(log.at("by_tid", log.fork_row)),
+        "comm": log.texts("comm", _last_saying(log, "comm", "fork", "exec", "exit")),
+        "argv": _argv(log),
+        "cgroup": log.texts("cgroup", _last_saying(log, "cgroup", "fork", "exec")),
+        "origin": category(pick(log.codes("origin"), log.fork_row), events.ORIGINS),
+        "fork_call": category(pick(log.codes("call"), log.fork_row), events.CALLS[:4]),
+    }
+
+
+def _or_zero(pid: Ints) -> Ints:
+    """A number that is not known is 0, as that of a process that cannot be seen is."""
+    return np.where(pid == NONE, 0, pid)
+
+
+def _last_saying(log: Log, column: str, *kinds: str) -> Ints:
+    rows = np.flatnonzero(log.is_kind(*kinds) & log.present(column))
+    return last_rows(log.id, rows, log.count)
+
+
+def _argv(log: Log) -> pd.Series:
+    """The arguments of the last exec, else those that the forker had at the fork, quoted for a shell."""
+    return command_lines(log, Programs(log).at(np.arange(log.count), np.full(log.count, NEVER)))
+
+
+def _moments(history: History) -> dict[str, object]:
+    log = history.log
+    execs = log.rows("exec")
+    reap_ns = pick(log.time_ns, history.release_row)
+    zombie = history.zombie_ns != NONE
+    timed = zombie & ~history.vanished
+    end_ns = np.where(history.gone_ns == NEVER, log.end_ns, history.gone_ns)
+    wall_ns = (log.fork_ns + log.trace.header["clock_offset_ns"]).view("datetime64[ns]")
+    return {
+        "fork_time": pd.DatetimeIndex(wall_ns).tz_localize("UTC"),
+        "fork_ns": nullable(log.fork_ns),
+        "exec_ns": nullable(pick(log.time_ns, last_rows(log.id, execs, log.count))),
+        "exit_ns": nullable(history.exit_ns),
+        "zombie_ns": nullable(history.zombie_ns),
+        "reap_ns": nullable(reap_ns),
+        "run_ms": _ms(history.exit_ns - log.fork_ns, history.exit_ns != NONE),
+        "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), timed),
+        "zombie_open": zombie & (history.gone_ns == NEVER),
+    }
+
+
+def _ms(ns: Ints, known: Flags) -> npt.NDArray[np.float64]:
+    return np.where(known, ns / 1e6, np.nan)
+
+
+def _stacks(history: History) -> dict[str, object]:
+    """Where in the program each process was made, left, was killed and reaped, and why."""
+    log, sites, readings = history.log, history.sites, history.readings
+    killer, reap = killing_rows(history), np.where(history.waited, history.release_row, NONE)
+    path = exit_paths(history)
+    inherited = path == EXIT_PATHS.index("bootstrap")  # what is on its stack by then was there before the fork
+    return {
+        "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
+        "fork_stack": sites.stack_texts(log.fork_row),
+        "fork_stack_status": sites.statuses(log.fork_row),
+        "created_by": category(creators(history), readings.names("created_by")),
+        "exit_path": category(path, readings.names("exit_path")),
+        "exit_site": sites.sites(log.exit_row, np.arange(log.count)).where(~inherited, sites.innermost(log.exit_row)),
+        "killer_site": sites.sites(killer, pick(log.by_id, killer)),
+        "reap_site": sites.sites(reap, pick(log.by_id, reap)),
+        "reap_stack": sites.stack_texts(reap),
+        "reap_stack_status": sites.statuses(reap),
+        "reap_cause": category(causes(history), readings.names("cause")),
+    }
+
+
+def _ending(history: History) -> dict[str, object]:
+    code, number, core = decoded(history.log)
+    return {
+        "exit_code": nullable(code),
+        "term_signal": category(np.where(number == NONE, NONE, number - 1), SIGNALS),
+        "core_dumped": core,
+    }
+
+
+def _killer(history: History) -> dict[str, object]:
+    log = history.log
+    row = killing_rows(history)
+    kind = pick(log.codes("sent_by"), row)
+    chosen = last_rows(log.id, log.rows("oom"), log.count)
+    kernel, oom = events.SENDERS.index("kernel"), events.SENDERS.index("oom")
+    by_oom = (chosen != NONE) & (decoded(log)[1] == 9) & np.isin(kind, (kernel, NONE))
+    return {
+        "killer_kind": category(np.where(by_oom, oom, kind), events.SENDERS),
+        "killer_pid": nullable(log.at("by_pid", row)),
+        "killer_id": nullable(pick(log.by_id, row)),
+    }
+
+
+def _release(history: History) -> dict[str, object]:
+    log, known, row = history.log, history.parents, history.release_row
+    unseen, by_wait = history.called("unseen"), np.where(history.autoreaped, NONE, row)
+    named = log.at("by_pid", by_wait) != NONE
+    by_parent = unseen & ~named
+    call = pick(np.array([_code(REAP_CALLS, call) for call in events.CALLS]), pick(log.codes("call"), by_wait))
+    call = np.where(history.autoreaped | history.silent, REAP_CALLS.index("autoreap"), call)
+    waited = np.where(history.waited, row, NONE)
+    return {
+        "reaper_pid": nullable(np.where(by_parent, known.last_pid, log.at("by_pid", by_wait))),
+        "reaper_tid": nullable(np.where(unseen, NONE, log.at("by_tid", by_wait))),
+        "reaper_id": nullable(np.where(by_parent, known.last_id, pick(log.by_id, by_wait))),
+        "reap_call": category(call, REAP_CALLS),
+        "reap_target": category(pick(log.codes("target"), waited), events.TARGETS),
+        "reap_options": option_names(log.at("flags", waited), pick(log.codes("call"), waited)),
+        "empty_waits": _empty_waits(history),
+        "adopter_pid": nullable(np.where(known.orphaned, known.last_pid, NONE)),
+        "adopter_id": nullable(np.where(known.orphaned, known.last_id, NONE)),
+    }
+
+
+def _code(values: tuple[str, ...], value: str) -> int:
+    return values.index(value) if value in values else NONE
+
+
+def _empty_waits(history: History) -> Ints:
+    """The calls for this very child that came back without it: counted by its reap, or by its own running total."""
+    log = history.log
+    totals = log.rows("waits")
+    own = last_rows(log.id, totals[(log.id[totals] != NONE) & (log.numbers("by_pid")[totals] == NONE)], log.count)
+    at_reap = log.at("count", np.where(history.autoreaped, NONE, history.release_row))
+    return np.maximum(np.maximum(at_reap, log.at("count", own)), 0)
+
+
+def _account(history: History) -> dict[str, object]:
+    """What the kernel accounts at exit."""
+    log = history.log
+    utime_ns, stime_ns = log.at("utime_ns", log.exit_row), log.at("stime_ns", log.exit_row)
+    exited = np.where(log.exit_row != NONE, STATES.index("zombie"), STATES.index("running"))
+    exited = np.where(log.zombie_row != NONE, STATES.index("zombie"), exited)
+    exited[log.still[1][log.still[2]]] = STATES.index("zombie")
+    return {
+        "utime_ms": _ms(utime_ns, utime_ns != NONE),
+        "stime_ms": _ms(stime_ns, stime_ns != NONE),
+        "max_rss_kb": nullable(log.at("max_rss_kb", log.exit_row)),
+        "state": category(np.where(history.gone_ns < NEVER, STATES.index("gone"), exited), STATES),
+    }
+
+
+def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
+    """`complete` and `notes`, from one list: what is so of which processes, and whether it leaves the row incomplete."""
+    log = history.log
+    origin = pick(log.codes("origin"), log.fork_row)
+    argv_cut = log.texts("detail", last_rows(log.id, log.rows("exec"), log.count)).eq("argv cut")
+    found_dead = log.texts("detail", np.where(history.found_dead, log.exit_row, NONE))
+    estimated = found_dead.eq(events.FOUND_DEAD[1]).to_numpy(bool, na_value=False)
+    unseen = history.zombie_unseen & ~history.found_dead
+    remarks: list[tuple[Flags, str, bool]] = [
+        (log.fork_row == NONE, "fork not seen", True),
+        (origin == events.ORIGINS.index("attached"), "started before the recording", True),
+        (origin == events.ORIGINS.index("adopted"), "forked outside the recording", True),
+        ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
+        (history.vanished, "gone; when is not known", True),
+        (estimated, EXIT_ESTIMATED, True),
+        (history.found_dead & ~estimated, EXIT_AT_THE_LATEST, True),
+        (unseen & (history.exit_signal == 0), "no exit signal", False),
+        (unseen & (history.exit_signal != 0), "notification not seen; zombie counted from the exit", True),
+        (history.called("unseen"), "reap not seen; time is an upper bound", True),
+        (history.inferred, "reap inferred: the wait did not name its child", True),
+        (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
+        (lived_through_loss(log), "events were lost while it lived", True),
+        (
+            Doubts(history).touch,
+            "a program that was run before was lost: command line and sites may be those of an older one",
+            True,
+        ),
+        (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
+        (inferred_start, "clearing start inferred", False),
+    ]
+    complete, codes = np.ones(log.count, bool), np.zeros(log.count, np.int64)
+    for bit, (so, _, harms) in enumerate(remarks):
+        complete &= ~so if harms else True
+        codes |= so.astype(np.int64) << bit
+    distinct, which = distinct_of(codes)
+    texts = ["; ".join(text for bit, (_, text, _) in enumerate(remarks) if code >> bit & 1) for code in distinct.tolist()]
+    return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}

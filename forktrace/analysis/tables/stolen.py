@@ -1,0 +1,148 @@
+"""Stolen reaps: one part of a program took the exit status of a child that another part was to wait for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis.causes.reasons import creators
+from forktrace.analysis.causes.rules import each
+from forktrace.analysis.history import History
+from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, category, nullable, pick
+from forktrace.trace import events
+
+SEEN: Final = ("exitcode None", "returncode 0", "returncode 255", "ECHILD", "not asked")
+
+_ECHILD: Final = 10
+# The library that waits, by the cause of its wait. A cause that is not named here is the program's own, or of unknown code.
+_MULTIPROCESSING, _SUBPROCESS, _ASYNCIO, _PROGRAM = 1, 2, 3, 0
+_LIBRARY: Final = {
+    **dict.fromkeys(("next-start", "join", "active-children", "pool", "executor", "forkserver"), _MULTIPROCESSING),
+    **dict.fromkeys(("exit-handler", "resource-tracker"), _MULTIPROCESSING),
+    **dict.fromkeys(("subprocess-wait", "subprocess-cleanup"), _SUBPROCESS),
+    "asyncio": _ASYNCIO,
+}
+_SWEEPS: Final = ("next-start", "active-children", "exit-handler", "subprocess-cleanup")  # which ask for no child in particular
+
+
+def stolen(history: History) -> pd.DataFrame:
+    """Return one row per stolen reap, by its time: a child that was reaped, and then waited for in vain by someone else.
+
+    In vain is a wait for this very child, after its death, that failed with ECHILD. Someone else is another library than the
+    one that reaped; any library, where the program itself reaped; or another line of the program, where the reap was a wait for
+    any child or in a SIGCHLD handler. It is no theft when a library reaps the child that it asks for, nor when a handler comes
+    too late.
+
+    Columns:
+        time_ns                  int64, ns  the reap
+        id                       int64      the child
+        created_by               category   what made it
+        thief_id, thief_tid      Int64      the process and the thread that reaped it
+        thief_site, owner_site   string     the line that reaped it; the line that waited in vain
+        seen                     category   what that line got to see: `exitcode None` of a Process, `returncode 0` of a Popen,
+                                            `returncode 255` of asyncio, `ECHILD` of a wait by the program itself; `not asked`:
+                                            the Popen was dropped unasked
+    """
+    log, sites = history.log, history.sites
+    wait, child = _in_vain(history)
+    made = creators(history)
+    theft = _is_theft(history, wait, child, made)
+    wait, child = wait[theft], child[theft]
+    order = np.lexsort((wait, _is_cause(history, wait, *_SWEEPS), child))  # a sweep is named only where nobody asked
+    wait, child = wait[order], child[order]
+    first = np.unique(child, return_index=True)[1]
+    first = first[np.argsort(history.release_row[child[first]])]
+    wait, child = wait[first], child[first]
+    reap = history.release_row[child]
+    return pd.DataFrame(
+        {
+            "time_ns": log.time_ns[reap],
+            "id": child,
+            "created_by": category(made[child], history.readings.names("created_by")),
+            "thief_id": nullable(log.by_id[reap]),
+            "thief_tid": nullable(log.at("by_tid", reap)),
+            "thief_site": sites.sites(reap, log.by_id[reap]),
+            "owner_site": sites.sites(wait, log.by_id[wait]),
+            "seen": category(_seen(history, wait, child, made), SEEN),
+        }
+    )
+
+
+def _in_vain(history: History) -> tuple[Ints, Ints]:
+    """The waits for one child that failed with ECHILD after it was reaped by the same process, and which child it was."""
+    log = history.log
+    named = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
+    rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == _ECHILD) & (log.by_id != NONE))
+    reaped = np.flatnonzero(history.waited)
+    ns_pid = log.at("ns_pid", log.fork_row[reaped])
+    children = np.concatenate([reaped, reaped])
+    numbers = np.concatenate([log.pid[reaped], np.where(ns_pid == NONE, log.pid[reaped], ns_pid)])
+    waiters = log.by_id[history.release_row[children]]
+    keys = pd.MultiIndex.from_arrays([np.append(waiters, log.by_id[rows]), np.append(numbers, log.at("target_pid", rows))])
+    key = keys.factorize()[0].astype(np.int64)
+    dead_ns = np.where(history.zombie_ns == NONE, NEVER, history.zombie_ns)[children]
+    found = Latest(key[: len(children)], dead_ns).until(key[len(children) :], log.time_ns[rows])
+    child = np.where(log.id[rows] == NONE, pick(children, found), log.id[rows])
+    good = (child != NONE) & pick(history.waited.astype(np.int64), child, 0).astype(bool)
+    good &= pick(log.by_id, pick(history.release_row, child)) == log.by_id[rows]
+    return rows[good], child[good]
+
+
+def _is_theft(history: History, wait: Ints, child: Ints, made: Ints) -> Flags:
+    """Whether the reap of each child was a theft from the one who waited in vain."""
+    log, sites = history.log, history.sites
+    reap = history.release_row[child]
+    takes, asks = _library(history, reap, made[child]), _library(history, wait, made[child])
+    handled, late = (_is_cause(history, rows, "signal-handler") for rows in (reap, wait))
+    greedy = np.isin(log.codes("target")[reap], [events.TARGETS.index("any"), events.TARGETS.index("pgid")]) | handled
+    codes, _ = sites.site_codes(np.append(reap, wait), log.by_id[np.append(reap, wait)])
+    elsewhere = codes[: len(reap)] != codes[len(reap) :]
+    by_program = (takes == _PROGRAM) & (sites.code[reap] != NONE)
+    theft: Flags = np.where(asks == _PROGRAM, greedy & elsewhere, (takes != asks) & (greedy | by_program)) & ~late
+    return theft
+
+
+def _is_cause(history: History, rows: Ints, *causes: str) -> Flags:
+    names = history.readings.names("cause")
+    so: Flags = np.isin(history.wait_rules[rows], [names.index(cause) for cause in causes])
+    return so
+
+
+def _library(history: History, rows: Ints, made: Ints) -> Ints:
+    """The library that waits in each row; for a child that asyncio made, its Popen is asyncio's too."""
+    known = [_LIBRARY.get(name, _PROGRAM) for name in history.readings.names("cause")]
+    library = np.array([*known, _PROGRAM])[history.wait_rules[rows]]
+    polls = _is_cause(history, rows, "poll")
+    library = np.where(polls, np.where(_in_subprocess(history, rows), _SUBPROCESS, _MULTIPROCESSING), library)
+    by_asyncio = made == history.readings.names("created_by").index("asyncio")
+    return np.where((library == _SUBPROCESS) & by_asyncio, _ASYNCIO, library)
+
+
+def _in_subprocess(history: History, rows: Ints) -> Flags:
+    """Whether the innermost frame is subprocess's."""
+    sites = history.sites
+    innermost = each(
+        lambda stack: int(any(one.module == "subprocess.py" for _, one in sites.inner(stack)[:1])), sites.code[rows]
+    )
+    so: Flags = innermost == 1
+    return so
+
+
+def _seen(history: History, wait: Ints, child: Ints, made: Ints) -> Ints:
+    """What who waits in vain gets to see, an index into `SEEN`.
+
+    popen_fork.poll returns None and asks again the next time; subprocess takes ECHILD for status 0, and asyncio's child
+    watchers for 255: so in the sources of CPython 2.7 to 3.13.
+    """
+    library = _library(history, wait, made[child])
+    closed = _is_cause(history, wait, "asyncio") & _in_subprocess(history, wait)  # the Popen of a transport
+    told = [
+        (_is_cause(history, wait, "subprocess-cleanup") | closed, "not asked"),
+        (_is_cause(history, wait, "resource-tracker"), "ECHILD"),
+        (library == _MULTIPROCESSING, "exitcode None"),
+        (library == _SUBPROCESS, "returncode 0"),
+        (library == _ASYNCIO, "returncode 255"),
+    ]
+    return np.select([so for so, _ in told], [SEEN.index(name) for _, name in told], SEEN.index("ECHILD"))

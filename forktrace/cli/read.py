@@ -1,0 +1,169 @@
+"""The commands that read a recording: report, why, timeline, events, export."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from forktrace.cli.now import INQUIRY_S, inquire
+from forktrace.cli.options import (
+    Seconds,
+    causes_option,
+    force_option,
+    newest,
+    opened,
+    read,
+    screen,
+    selection_options,
+    trace_argument,
+)
+from forktrace.errors import UsageError
+
+_TABLES: Final = (
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen", "orphans"),
+)
+_TABLE_FORMATS: Final = ("csv", "json", "parquet")
+_PROCESS: Final = re.compile(r"#?[0-9]+")
+
+
+@click.command()
+@trace_argument
+@selection_options
+@causes_option
+def report(trace: str | None, pid: str | None, since: str | None, until: str | None, causes: str | None) -> None:
+    """Say what happened, in words.
+
+    The longest zombies, who reaped them with which call, what was never reaped, failed forks, and what was lost.
+
+    \b
+    Examples:
+        forktrace report
+        forktrace report run.arrows --pid 4711
+    """
+    from forktrace.views.text.report import report
+
+    report(read(trace, pid, since, until, causes, says_cut=True), screen())
+
+
+@click.command()
+@trace_argument
+@click.argument("pid", required=False)
+@causes_option
+@click.option("-p", "--pid", "running", metavar="PID", type=click.IntRange(1), help="A process that runs now, or a zombie.")
+@click.option("-d", "--duration", metavar="SEC", type=Seconds(0, 1e6), help=f"With -p: answer after SEC [{INQUIRY_S:g}].")
+def why(trace: str | None, pid: str | None, causes: str | None, running: int | None, duration: float | None) -> None:
+    """Explain one process, recorded or running.
+
+    Of a recording: who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier,
+    and what the program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+
+    With -p PID, of a process that runs now: its zombies, where each of its threads is and what it waits for, then what it
+    does within SEC: whether it starts or waits for children. Of a zombie it is the parent. The process is neither stopped
+    nor signalled.
+
+    \b
+    Examples:
+        forktrace why
+        forktrace why run.arrows 4711
+        sudo forktrace why -p 4711
+    """
+    if running is not None:
+        if trace is not None:
+            raise UsageError("a recording, or -p PID that runs now?", "leave one of them out")
+        inquire(running, INQUIRY_S if duration is None else duration, causes)
+        return
+    if duration is not None:
+        raise UsageError("-d is for -p PID", "leave it out")
+
+    from forktrace.views.text.why import why
+
+    if trace and pid is None and _PROCESS.fullmatch(trace) and not Path(trace).exists():
+        trace, pid = None, trace
+    recording = read(trace, None, None, None, causes)
+    why(recording, recording.find_process(pid) if pid else None, screen())
+
+
+@click.command()
+@trace_argument
+@click.option("-o", "--output", metavar="FILE", help="A .png, .svg or .pdf file, - for a PNG on stdout [default: TRACE.png].")
+@force_option
+@selection_options
+def timeline(trace: str | None, output: str | None, force: bool, pid: str | None, since: str | None, until: str | None) -> None:
+    """Draw a bar for each process.
+
+    Running and zombie time are told apart, and starts are lines that show which zombies they cleared.
+
+    \b
+    Examples:
+        forktrace timeline
+        forktrace timeline run.arrows -o run.svg --since 2s --until 5s
+    """
+    from forktrace.views.pictures.timeline import format_of, write_timeline
+
+    trace = trace or newest()
+    output = output or f"{Path(trace).stem}.png"
+    form = "png" if output == "-" else format_of(output)
+    recording = read(trace, pid, since, until)
+    with opened(output, force) as sink:
+        write_timeline(recording, sink, form)
+    if output != "-":
+        click.echo(f"wrote {output}", err=True)
+
+
+@click.command()
+@trace_argument
+@selection_options
+def events(trace: str | None, pid: str | None, since: str | None, until: str | None) -> None:
+    """Print every event, one line each.
+
+    \b
+    Examples:
+        forktrace events
+        forktrace events run.arrows --pid 4711 | grep reap
+    """
+    from forktrace.views.text.events import lines
+
+    for line in lines(read(trace, pid, since, until)):
+        click.echo(line)
+
+
+@click.command()
+@trace_argument
+@click.option("-o", "--output", metavar="FILE", default="-", help="A .csv, .json or .parquet file [default: stdout].")
+@click.option("--to", "to", type=click.Choice(_TABLE_FORMATS), help="The format [default: by the file's name; csv on stdout].")
+@click.option("--table", type=click.Choice(_TABLES), metavar="NAME", default="lifecycles", help=f"One of {', '.join(_TABLES)}.")
+@force_option
+@selection_options
+@causes_option
+def export(
+    trace: str | None,
+    output: str,
+    to: str | None,
+    table: str,
+    force: bool,
+    pid: str | None,
+    since: str | None,
+    until: str | None,
+    causes: str | None,
+) -> None:
+    """Write a table of the recording for other programs.
+
+    \b
+    Examples:
+        forktrace export -o zombies.csv
+        forktrace export run.arrows --table events --to json | jq .
+    """
+    from forktrace.views.formats.export import format_of, write
+
+    form = to or ("csv" if output == "-" else format_of(output))
+    if form == "parquet" and output == "-" and sys.stdout.isatty():
+        raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
+    recording = read(trace, pid, since, until, causes)
+    with opened(output, force) as sink:
+        write(recording, table, form, sink)
+    if output != "-":
+        click.echo(f"wrote {output}", err=True)

@@ -1,0 +1,131 @@
+"""The children that multiprocessing of a running program holds in its set `_children`, read from the program's memory.
+
+It is the set that `Process.start()` sweeps: of a zombie that is in it is known what will reap it, though nothing happens now.
+Layouts: CPython's Include/cpython/dictobject.h, setobject.h, object.h and internal/pycore_dict.h of 3.6 to 3.15.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from forktrace.cpython.remote_stack import Python, Reader
+from forktrace.system.memory import Memory, Unreadable
+
+OLDEST, NEWEST = (3, 6), (3, 15)  # before, the set is elsewhere; what comes after was not looked at
+MOST_ENTRIES: Final = 1 << 16  # of a dict or a set
+_TRIES: Final = 5
+_MODULE_DICT, _DICT_KEYS, _DICT_VALUES = 16, 32, 40
+_SET_MASK, _SET_TABLE = 32, 40
+_TYPE, _TYPE_SIZE, _TYPE_FLAGS, _TYPE_DICT_OFFSET = 8, 32, 168, 288
+_CACHED_KEYS: Final = {11: 872, 12: 880, 13: 880, 14: 880, 15: 888}  # of a class, by minor version
+_HAS_DICT: Final = 1 << 4  # Py_TPFLAGS_MANAGED_DICT
+_GENERAL: Final = 0  # enum of dk_kind: entries with a hash
+
+
+def multiprocessing_children(memory: Memory, python: Python) -> frozenset[int] | None:
+    """Return the numbers, as the program sees them, of the children that its next `Process.start()` polls; None: not known.
+
+    A child is among them from its start until something of multiprocessing has waited for it.
+    """
+    version = (python.fields["version"] >> 8, python.fields["version"] & 0xFF)
+    if not OLDEST <= version <= NEWEST or python.fields.get("code_copies"):  # free-threaded builds keep attributes elsewhere
+        return None
+    before: frozenset[int] | None = None
+    for _ in range(_TRIES):
+        try:
+            now = frozenset(_Objects(memory, python, version[1]).children())
+        except (Unreadable, struct.error):
+            continue
+        if now == before:
+            return now
+        before = now
+    return None
+
+
+class _Objects:
+    """Python objects, by their addresses."""
+
+    def __init__(self, memory: Memory, python: Python, minor: int) -> None:
+        self._memory = memory
+        self._python = python
+        self._minor = minor
+        self._reader = Reader(memory, python)
+
+    def children(self) -> Iterator[int]:
+        modules = self._memory.word(self._main_interpreter() + self._python.fields["interpreter_modules"])
+        module = self._named(self._entries(modules), "multiprocessing.process")
+        names = self._entries(self._memory.word(module + _MODULE_DICT)) if module else iter(())
+        held = self._named(names, "_children")
+        for process in self._members(held) if held else ():
+            popen = self._named(self._attributes(process), "_popen")
+            number = popen and self._named(self._attributes(popen), "pid")
+            if number:
+                yield self._memory.unpack("<I", number + self._python.fields["int_digit"])[0]
+
+    def _main_interpreter(self) -> int:
+        """The last of the list: new ones are put first."""
+        found = self._memory.word(self._python.runtime + self._python.fields["runtime_interpreters"])
+        for _ in range(MOST_ENTRIES):
+            following = self._memory.word(found + self._python.fields["interpreter_next"])
+            if not following:
+                return found
+            found = following
+        raise Unreadable("a list without an end")
+
+    def _named(self, entries: Iterator[tuple[int, int]], name: str) -> int:
+        """The value of a key; 0: it is not there."""
+        for key, value in entries:
+            if value and self._memory.word(key + 16) == len(name) and self._reader.text(key) == name:
+                return value
+        return 0
+
+    def _entries(self, table: int) -> Iterator[tuple[int, int]]:
+        """The keys and values of a dict."""
+        keys, values = self._memory.unpack("<QQ", table + _DICT_KEYS)
+        return self._pairs(keys, values + (8 if values and self._minor >= 13 else 0))
+
+    def _pairs(self, keys: int, values: int) -> Iterator[tuple[int, int]]:
+        """The entries of a table of keys, whose values may be elsewhere."""
+        if self._minor >= 11:
+            index_bytes, kind = self._memory.unpack("<BB", keys + 9)
+            count, first = self._memory.word(keys + 24), keys + 32 + (1 << min(index_bytes, 63))
+        else:
+            size, kind = self._memory.word(keys + 8), _GENERAL
+            width = next(width for width in (1, 2, 4, 8) if size < 1 << 8 * width or width == 8)
+            count, first = self._memory.word(keys + 32), keys + 40 + size * width
+        if count > MOST_ENTRIES:
+            raise Unreadable("more entries than a dict has")
+        form = "<8xQQ" if kind == _GENERAL else "<QQ"
+        entries = struct.iter_unpack(form, self._memory.read(first, count * struct.calcsize(form)))
+        if not values:
+            return entries
+        elsewhere = struct.iter_unpack("<Q", self._memory.read(values, 8 * count))
+        return ((key, value) for (key, _), (value,) in zip(entries, elsewhere, strict=True))
+
+    def _attributes(self, thing: int) -> Iterator[tuple[int, int]]:
+        """The attributes of an instance, wherever this version keeps them."""
+        kind = self._memory.word(thing + _TYPE)
+        if self._minor < 11:
+            offset = self._memory.word(kind + _TYPE_DICT_OFFSET)
+            table = self._memory.word(thing + offset) if 0 < offset < 4096 else 0
+            return self._entries(table) if table else iter(())
+        if not self._memory.word(kind + _TYPE_FLAGS) & _HAS_DICT:
+            return iter(())
+        values, table = self._memory.unpack("<QQ", thing - 32)
+        if self._minor == 12:
+            values, table = (table + 1, 0) if table & 1 else (0, table)
+        elif self._minor >= 13:
+            values = 0 if table else thing + self._memory.word(kind + _TYPE_SIZE) + 8
+        if values:
+            return self._pairs(self._memory.word(kind + _CACHED_KEYS[self._minor]), values)
+        return self._entries(table) if table else iter(())
+
+    def _members(self, held: int) -> Iterator[int]:
+        """The members of a set; what was removed leaves an entry with the hash -1 behind."""
+        mask, table = self._memory.unpack("<QQ", held + _SET_MASK)
+        if mask >= MOST_ENTRIES:
+            raise Unreadable("more entries than a set has")
+        entries = struct.iter_unpack("<Qq", self._memory.read(table, 16 * (mask + 1)))
+        return (key for key, digest in entries if key and digest != -1)

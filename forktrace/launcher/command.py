@@ -1,0 +1,328 @@
+"""Starts the target as the person who typed the command, held until the probes are armed, and sees it to its end.
+
+This process is the target's parent and stays small; the recorder is another one, the only one that needs root's rights.
+Nothing of forktrace reaches the target: its descriptors are close-on-exec and its signal dispositions are put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import shutil
+import signal
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final, NoReturn
+
+from forktrace.errors import CommandError, ForktraceError, UsageError
+from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
+from forktrace.recorder.orders import Order, encoded
+from forktrace.system.capabilities import become_ordinary
+from forktrace.system.users import User, as_user, become, invoking_user, named_user
+
+PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
+INTERPRETER: Final = "/bin/sh"  # for a script without #!, as execvp(3) does
+
+
+def record(
+    command: Sequence[str],
+    *,
+    output: str | None,
+    force: bool,
+    duration_s: float | None,
+    quiet: bool,
+    user: str | None,
+    stacks: bool = True,
+    source: bool = True,
+    own: Sequence[str] = (),
+    max_size: int | None = None,
+) -> int:
+    """Record `command` and its descendants, and return its wait status.
+
+    0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
+
+    Raises:
+        ForktraceError: the recording could not be made; a command that cannot be started is a CommandError.
+    """
+    who = named_user(user) if user else invoking_user()
+    as_user(who, check_command, command[0], who)
+    to_stdout = output == "-"
+    if output is not None and not to_stdout:
+        as_user(who, check_output, output, force)
+    with contextlib.ExitStack() as recording:
+        with contextlib.ExitStack() as beginning:  # a pipe has its reader before there is a recorder, which waits for nobody
+            trace = beginning.enter_context(opened(output, who, force)) if output else None
+            recorder = RecorderProcess(who, quiet=quiet)
+            recording.callback(recorder.close)
+            recorder.arm(stacks=stacks, path=who.environment.get("PATH", os.defpath) if stacks else "")
+            held = beginning.enter_context(Held(command, who, stdout=2 if to_stdout else 1))
+            path = output or default_name(command, held.pid)
+            trace = beginning.enter_context(opened(path, who, force)) if trace is None else trace
+            order = _order(held, path, command, who, own=own, source=source and stacks)
+            begin(recorder, replace(order, max_size=max_size), trace)
+            watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
+            held.release()
+        status = watch.until_done(duration_s)
+    if not to_stdout:
+        merged(path, who)
+    return status
+
+
+def check_command(name: str, who: User) -> None:
+    """Make sure that there is such a command, before the seconds that arming the probes takes.
+
+    Raises:
+        CommandError: 127, there is none.
+    """
+    folders = who.environment.get("PATH", os.defpath).split(os.pathsep)
+    if not name:
+        raise CommandError("'': command not found", 127)
+    if os.sep not in name and not any(os.path.lexists(os.path.join(folder or ".", name)) for folder in folders):
+        raise CommandError(f"{name}: command not found", 127)
+
+
+def check_output(path: str, force: bool) -> None:
+    """Make sure that a trace may be written to `path`, before the seconds that arming the probes takes.
+
+    Raises:
+        UsageError: there is a file already, or something that holds no trace.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a directory", "name a file with -o")
+    if is_stream(path):
+        return
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{path} is neither a file nor a pipe", "name a file with -o")
+    if os.path.lexists(path) and not force:
+        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force")
+
+
+def is_stream(path: str) -> bool:
+    """Say whether `path` is a pipe or a character device such as /dev/null: what is written there replaces nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def default_name(command: Sequence[str], pid: int) -> str:
+    """Return `forktrace-consumer.4711.arrows` for `python3 consumer.py`, else the command's name."""
+    name = os.path.basename(command[0])
+    if name.startswith(("python", "pypy")):
+        script = next((word for word in command[1:] if word.endswith(".py")), None)
+        name = os.path.basename(script)[:-3] if script else name
+    return f"forktrace-{name}.{pid}.arrows"
+
+
+class Held:
+    """The target, forked and with its user's rights, waiting for `release` before it runs the command.
+
+    As a context it ends with an error, if it still waits. Its standard output is the descriptor `stdout`: another than 1 where
+    the trace itself goes there.
+    """
+
+    def __init__(self, command: Sequence[str], who: User, stdout: int = 1) -> None:
+        go_read, self._go = os.pipe()
+        self._failure, failure_write = os.pipe()
+        self._command = command[0]
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                for number in PYTHON_IGNORES:
+                    signal.signal(number, signal.SIG_DFL)
+                if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # let Ctrl-C end it, not raise KeyboardInterrupt
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+                if stdout != 1:
+                    os.dup2(stdout, 1)
+                become(who)
+                become_ordinary()
+                os.close(self._go)
+                if os.read(go_read, 1):
+                    _execute(list(command), dict(who.environment))
+            except OSError as error:
+                os.write(failure_write, str(error.errno).encode())
+            finally:
+                os._exit(125)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        os.close(go_read)
+        os.close(failure_write)
+
+    def release(self) -> None:
+        """Let it run the command, unless Ctrl-C was faster.
+
+        Raises:
+            CommandError: 127 when there is no such command, 126 when it cannot be executed. The target is gone then.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, b"x")
+        os.close(self._go)
+        self._go = -1
+        failure = os.read(self._failure, 16)
+        os.close(self._failure)
+        if failure:
+            number = int(failure)
+            missing = number in (errno.ENOENT, errno.ENOTDIR)
+            reason = "command not found" if missing else os.strerror(number)
+            raise CommandError(f"{self._command}: {reason}", 127 if missing else 126)
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            return
+        if self._go >= 0:
+            os.close(self._go)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        folders = [""] if os.sep in command[0] else environment.get("PATH", os.defpath).split(os.pathsep)
+        found = next(one for folder in folders if os.access(one := os.path.join(folder, command[0]), os.X_OK))
+        os.execve(INTERPRETER, [INTERPRETER, found, *command[1:]], environment)
+
+
+@contextlib.contextmanager
+def opened(path: str, who: User, force: bool) -> Iterator[int]:
+    """Open the trace with the user's rights, until the recorder has it; a new file is removed when it does not come to that.
+
+    A pipe waits for its reader.
+    """
+    if path == "-":
+        yield 1
+        return
+    is_new = not as_user(who, os.path.lexists, path)
+    flags = os.O_WRONLY | os.O_NOCTTY if as_user(who, is_stream, path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
+    try:
+        descriptor = as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
+    except OSError as error:
+        raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
+            as_user(who, os.fchmod, descriptor, 0o600)
+    try:
+        yield descriptor
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                as_user(who, os.unlink, path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
+    """Hand the recorder its order and the trace, a descriptor; return when it records."""
+    recorder.channel.hand(encoded(order), [trace])
+    recorder.wait_for("ready")
+
+
+def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> Order:
+    """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
+    from forktrace.launcher.header import header
+
+    search = who.environment.get("PATH", os.defpath)
+    return Order(
+        path=path,
+        header=header(list(command), held.pid, who.name) | {"own": list(own)},
+        pid=held.pid,
+        program=as_user(who, partial(shutil.which, path=search), command[0]),
+        search=search,
+        source=source,
+    )
+
+
+class Watch:
+    """Sees the target and the recorder to their ends. From now on signals are the target's: SIGTERM, SIGHUP are passed on."""
+
+    def __init__(self, recorder: RecorderProcess, pid: int) -> None:
+        self._recorder = recorder
+        self._pid = pid
+        self._target = os.pidfd_open(pid)
+        self._status: int | None = None
+        self._told: list[int] = []
+        for number in (signal.SIGINT, *PASSED_ON):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._interrupted)
+        if os.getpid() == 1:
+            signal.signal(signal.SIGCHLD, self._reap_orphans)
+
+    def _reap_orphans(self, *_: object) -> None:
+        """As PID 1 of a container this process inherits orphans, and has to be their init."""
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in (self._pid, self._recorder.pid):  # who waits for it elsewhere calls this again
+                    return
+                os.waitpid(ended.si_pid, 0)
+
+    def _interrupted(self, number: int, frame: object) -> None:
+        self._told.append(number)
+        if len(self._told) > 1 or self._status is not None:
+            self._recorder.channel.say("stop")
+        elif number != signal.SIGINT:  # Ctrl-C has reached the target already: it is of our process group
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._target, number)
+
+    def until_done(self, duration_s: float | None) -> int:
+        """Wait for the target and for the recorder.
+
+        Returns the target's wait status; 0 when it runs on after the duration, or as the trace is full; SIGINT when it does
+        after a second Ctrl-C.
+
+        Raises:
+            ForktraceError: the recording broke off; the target has ended by then.
+        """
+        deadline = None if duration_s is None else time.monotonic() + duration_s
+        try:
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                watched: list[RecorderProcess | int] = [self._recorder]
+                readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
+                if self._target in readable:
+                    self._status = os.waitpid(self._pid, 0)[1]
+                    if os.getpid() == 1:
+                        self._reap_orphans()
+                    self._recorder.channel.say("ended")
+                elif readable:
+                    if self._recorder.heard("done"):
+                        break
+                else:
+                    self._recorder.channel.say("stop")
+                    deadline = None
+        except ForktraceError:  # the target goes on as if nothing had happened, and only then is it said
+            if self._status is None:
+                os.waitpid(self._pid, 0)
+            raise
+        if self._status is None:
+            return signal.SIGINT if len(self._told) > 1 else 0
+        return self._status
+
+
+def merged(path: str, who: User) -> None:
+    """Join the many small batches of a long recording, with the user's rights."""
+    as_user(who, _merge, path)
+
+
+def _merge(path: str) -> None:
+    """Join the many small batches of a long recording."""
+    if not os.path.isfile(path) or os.path.getsize(path) < 1 << 20:
+        return
+    from forktrace.trace.stream import merge
+
+    merge(path)

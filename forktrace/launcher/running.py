@@ -1,0 +1,208 @@
+"""Records what runs already: finds the processes that are meant, and lets the recorder follow them until it is told to stop.
+
+The attached processes are never signalled, and nothing waits for them: whatever ends this process only ends the recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import select
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from forktrace.errors import UsageError
+from forktrace.launcher.command import begin, check_output, default_name, merged, opened
+from forktrace.launcher.recorder_process import RecorderProcess
+from forktrace.recorder.orders import Attaching, Order
+from forktrace.system.procfs import Proc, cgroup_pids, mounts
+from forktrace.system.users import User, as_user, invoking_user
+
+DETACHING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to attach to.
+
+    Attributes:
+        pids: the processes, all of them there a moment ago
+        remarks: what a user should know of how they were found, such as that a zombie led to its parent
+        cgroup: the directory whose processes they are; those that come to it later are meant too
+    """
+
+    pids: tuple[int, ...]
+    remarks: tuple[str, ...] = ()
+    cgroup: str | None = None
+
+
+def attach(
+    chosen: Chosen,
+    *,
+    output: str | None,
+    force: bool,
+    duration_s: float | None,
+    quiet: bool,
+    stacks: bool = True,
+    source: bool = True,
+    own: Sequence[str] = (),
+    max_size: int | None = None,
+) -> None:
+    """Record the chosen processes and their descendants until the last is gone, `duration_s` is over, or a signal comes.
+
+    Or until the trace would exceed `max_size` bytes.
+
+    Raises:
+        ForktraceError: the recording could not be made, or broke off.
+    """
+    proc, who = Proc(), invoking_user()
+    main = chosen.pids[0]
+    command = list(proc.argv(main) or [proc.comm(main)])
+    path = output or default_name(command, main)
+    to_stdout = path == "-"
+    if not to_stdout:
+        as_user(who, check_output, path, force)
+    target_user = user_of(main, proc)
+    with contextlib.ExitStack() as recording:
+        with opened(path, who, force) as trace:  # a pipe has its reader before there is a recorder, which waits for nobody
+            recorder = RecorderProcess(target_user, quiet=quiet)
+            recording.callback(recorder.close)
+            recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
+            order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
+            _stop_on_signals(recorder)
+            begin(recorder, replace(order, max_size=max_size), trace)
+        _until_done(recorder, duration_s)
+    if not to_stdout:
+        merged(path, who)
+
+
+def choose(words: Iterable[str], proc: Proc | None = None) -> Chosen:
+    """Return the processes that the words of `-p` name: numbers, with commas or blanks between them.
+
+    The number of a thread stands for its process, that of a zombie for its parent, which alone can reap it.
+
+    Raises:
+        UsageError: there is no such process, or it is one of forktrace's own.
+    """
+    proc = proc or Proc()
+    pids: dict[int, None] = {}
+    remarks = []
+    for word in " ".join(words).replace(",", " ").split():
+        pid, remark = _meant(word, proc)
+        pids[pid] = None
+        remarks += [remark] if remark else []
+    if not pids:
+        raise UsageError("-p names no process", 'as in -p 4711 or -p "$(pgrep -d, -f consumer.py)"')
+    return Chosen(tuple(pids), tuple(remarks))
+
+
+def _meant(word: str, proc: Proc) -> tuple[int, str]:
+    if not (word.isascii() and word.isdigit()) or len(word) > 9:
+        raise UsageError(f"{word} is not the number of a process", 'as in -p 4711 or -p "$(pgrep -d, -f consumer.py)"')
+    pid = int(word)
+    meant = process_meant(pid, proc)
+    if meant == os.getpid():
+        raise UsageError(f"{meant} is forktrace itself", "name another process")
+    if meant == pid:
+        return pid, ""
+    if int(proc.status(pid).get("Tgid", pid)) == pid:
+        return meant, f"{pid} is a zombie; attached to its parent {meant}, which alone can reap it"
+    return meant, f"{pid} is a thread; attached to its process {meant}"
+
+
+def process_meant(pid: int, proc: Proc) -> int:
+    """Return the process that a number means: that of a thread its process, that of a zombie its parent, which alone reaps it.
+
+    Raises:
+        UsageError: there is none, or it cannot be seen from here.
+    """
+    leader = int(proc.status(pid).get("Tgid", pid))
+    try:
+        found = proc.stat(leader)
+    except PermissionError:
+        raise UsageError(f"process {pid} is hidden from you (hidepid)", "root sees it") from None
+    if found is None:
+        raise UsageError(f"there is no process {pid}", "ps lists those that there are, forktrace ps the parents of zombies")
+    if not found.is_zombie:
+        return leader
+    if found.ppid == 0 or not proc.read(f"{found.ppid}/stat"):
+        raise UsageError(f"{pid} is a zombie, and its parent cannot be seen from here", "ask outside of the container")
+    return found.ppid
+
+
+def choose_cgroup(path: str, proc: Proc | None = None) -> Chosen:
+    """Return the processes of a control group and of the groups in it: a directory, or a name as in /proc/PID/cgroup.
+
+    Raises:
+        UsageError: there is no such group, or it has no processes.
+    """
+    proc = proc or Proc()
+    places = [Path(path)] if os.path.isabs(path) else []
+    places += [mount.point / path.lstrip("/") for mount in mounts(proc) if mount.kind in ("cgroup2", "cgroup")]
+    place = next((one for one in places if (one / "cgroup.procs").is_file()), None)
+    if place is None:
+        raise UsageError(f"there is no control group {path}", "cat /proc/PID/cgroup names that of a process")
+    pids = cgroup_pids(str(place))
+    if not pids:
+        raise UsageError(f"no process is in {place}", "wait until one is, or name another group")
+    found = [one for pid in pids if (one := proc.stat(pid))]
+    oldest = sorted((one.start_ticks, one.pid) for one in found)
+    return Chosen(tuple(pid for _, pid in oldest), cgroup=str(place))
+
+
+def search_path(pid: int) -> str:
+    """Return the PATH of a process, by which its interpreters are found early; nothing when it cannot be read."""
+    text = Proc().read(f"{pid}/environ") or ""
+    return next((entry.partition("=")[2] for entry in text.split("\0") if entry.startswith("PATH=")), "")
+
+
+def user_of(pid: int, proc: Proc) -> User:
+    """Return for whom a process runs; nobody when it is gone."""
+    status = proc.status(pid)
+    uid, gid = (int(status.get(name, "65534").split()[0]) for name in ("Uid", "Gid"))
+    groups = tuple(int(word) for word in status.get("Groups", "").split())
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    return User(name, uid, gid, groups, {})
+
+
+def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Sequence[str], source: bool) -> Order:
+    from forktrace.launcher.header import header
+
+    main, proc = chosen.pids[0], Proc()
+    facts = header(command, main, user) | {"own": list(own), "attached": list(chosen.pids)}
+    return Order(
+        path=path,
+        header=facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
+        attach=Attaching(chosen.pids, (os.getpid(),), chosen.cgroup, chosen.remarks),
+        source=source,
+    )
+
+
+def _stop_on_signals(recorder: RecorderProcess) -> None:
+    """Let the signals that ask a process to end end the recording."""
+
+    def stop(number: int, frame: object) -> None:
+        recorder.channel.say("stop")
+
+    for number in DETACHING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _until_done(recorder: RecorderProcess, duration_s: float | None) -> None:
+    deadline = None if duration_s is None else time.monotonic() + duration_s
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([recorder], [], [], left)[0]:
+            recorder.channel.say("stop")
+            deadline = None
+        elif recorder.heard("done"):
+            return

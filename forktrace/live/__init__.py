@@ -1,1 +1,0 @@
-"""kernel -> trace: the running kernel comes in, a trace file goes out (Linux, root)."""

@@ -1,0 +1,1 @@
+"""/proc and memory -> snapshots: what runs now, its zombies, limits and waits."""

@@ -1,0 +1,248 @@
+"""Takes what the probes send and writes it: events with their stacks and lines, losses, totals, and who is left at the end."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from forktrace.kernel.bpf_maps import Records
+from forktrace.kernel.probes import Probes
+from forktrace.recorder.closing import Closing, identity, unseen_reap, vanished
+from forktrace.recorder.interpreters import Registry
+from forktrace.recorder.rows import columns_of, in_parts, pieces, split
+from forktrace.recorder.sources import Sources
+from forktrace.recorder.stack_table import Stacks
+from forktrace.recorder.task_passes import Joining
+from forktrace.recorder.trace_output import Output
+from forktrace.recorder.wait_totals import Places
+from forktrace.system.capabilities import in_effect
+from forktrace.system.procfs import Proc, clock_offset_ns, kernel_boottime_ns
+from forktrace.trace import events
+
+DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
+CLOSING_ROUNDS: Final = 10
+STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
+SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
+WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
+MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
+
+
+class Intake:
+    """What comes from the probes, up to the end of the trace. `begin` comes first.
+
+    Attributes:
+        counts: events written, by kind
+        lost: what could not be delivered, by what it was
+        unfollowed: processes of which it could not be told whether they live
+        pid_ns: inode number of the PID namespace here
+    """
+
+    def __init__(self, probes: Probes, registry: Registry, joining: Joining | None) -> None:
+        self._probes = probes
+        self._registry = registry
+        self._joining = joining
+        self._closing = Closing(joining.ended_ns if joining else ())
+        self._stacks = Stacks(probes.forget_stacks, registry.not_python)
+        self._places = Places()
+        self._cgroups: dict[int, str | None] = {}
+        self._named: set[int] = set()  # the interpreters that the trace names
+        self._chunks: list[bytes] = []
+        self._waiting_bytes = 0  # in them
+        self._read_until_ns = 0  # all that was before is read (CLOCK_BOOTTIME)
+        self.counts: Counter[str] = Counter()
+        self.lost: dict[str, int] = {}
+        self.unfollowed = 0
+        self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
+        self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
+
+    def begin(self, output: Output, sources: Sources | None) -> None:
+        """Write to `output` from now on, with the lines that `sources` reads."""
+        self._output = output
+        self._sources = sources
+
+    def is_waiting(self) -> bool:
+        """Whether something was taken that is not written."""
+        return bool(self._chunks)
+
+    def running(self) -> int:
+        """Return how many followed processes live."""
+        if any(self.lost.values()):
+            return int((self._probes.following()["exit_ns"] == 0).sum())
+        return self.counts["fork"] - self.counts["exit"]
+
+    def zombies(self) -> int:
+        """Return how many followed processes are zombies."""
+        if any(self.lost.values()):
+            return int((self._probes.following()["exit_ns"] != 0).sum())
+        return self.counts["exit"] - self.counts["reap"] - self.counts["autoreap"]
+
+    def worst_zombie(self) -> str | None:
+        """Return a sentence about the longest zombie; None: there was none."""
+        return self._closing.worst()
+
+    def tell(self) -> None:
+        """Tell the probes about the files that were examined since the last time."""
+        news, forgotten = self._registry.take()
+        for file, fields in news.items():
+            self._probes.describe(file, fields)
+        self._probes.forget_files(forgotten)
+
+    def drain(self) -> None:
+        """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
+        for question in self._probes.questions():  # answered before the process that made them ask gets far
+            self._registry.answer(question)
+        self.tell()
+        now = kernel_boottime_ns()
+        if self._waiting_bytes < WAITING_MOST:
+            chunk = self._probes.read()
+            self._chunks += [chunk] if chunk else []
+            self._waiting_bytes += len(chunk)
+            self._read_until_ns = now
+
+    def write(self) -> None:
+        """Write what has come since the last time, if anything has."""
+        until_ns = self._read_until_ns
+        chunk = b"".join(self._chunks)
+        self._chunks.clear()
+        self._waiting_bytes = 0
+        for piece in pieces(chunk):
+            self._write_piece(piece, until_ns)
+        self._output.until_ns = max(until_ns, self._output.until_ns)
+        self._write_sources()
+        self.write_losses()
+        self._write_waits()
+
+    def _write_piece(self, piece: bytes, until_ns: int) -> None:
+        records, sent = split(piece)
+        for number, (add, record) in enumerate(self._additions(sent)):
+            add(record)
+            if number % DRAIN_EVERY == 0:
+                self.drain()
+        findings = self._findings(until_ns)
+        self.drain()
+        if "exec" in records:
+            names = {os.fsdecode(name.partition(b"\0")[0]) for name in records["exec"]["file"].tolist()}
+            self._registry.look_at(names, self.drain)
+            self.tell()
+        if self._joining and "exit" in records:
+            self._joining.estimate(records["exit"])
+        columns, rows = columns_of(records, self._cgroup, self._proc.argv_text, self.pid_ns, self._stacks)
+        self._output.write(findings)
+        for part in in_parts(columns, rows):
+            self._output.write_events(*part)
+        if "reap" in records:
+            reaps = records["reap"]
+            self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
+            self._closing.note(reaps)
+        self._stacks.make_room()
+
+    def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
+        """Yield code objects and stacks, each with what takes it in."""
+        yield from ((self._stacks.add_code, record) for record in sent["code"])
+        yield from ((self._stacks.add_stack, record) for record in sent["stack"])
+
+    def _findings(self, until_ns: int) -> list[events.Row]:
+        """Return which interpreters were met, and have the lines read that new stacks stand on."""
+        met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
+        self._named |= self._stacks.interpreters
+        rows = [events.runtime(until_ns, one.file, one.version, one.libraries) for one in met]
+        rows += [events.runtime(until_ns, file, "", [], why) for file, why in self._registry.not_walked()]
+        if self._sources:
+            libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
+            self._sources.ask(self._stacks.new_frames, libraries)
+        self._stacks.new_frames.clear()
+        return rows
+
+    def _write_sources(self, patience_s: float = 0.0) -> None:
+        """Write the text of lines that has been read; with some patience, of all."""
+        if self._sources:
+            self._output.write(events.source(self._output.until_ns, *each) for each in self._sources.take(patience_s))
+
+    def _know_better(self, who: Any, zombie_ns: Any) -> None:
+        """Set since when those were zombies that were so before they were followed."""
+        if self._joining and self._joining.ended_ns:
+            for index, one in enumerate(who):
+                zombie_ns[index] = self._joining.ended_ns.get(identity(one), zombie_ns[index])
+
+    def write_losses(self) -> None:
+        """Write what was lost since the last time."""
+        lost, now = self._probes.losses(), kernel_boottime_ns()
+        lost["process not followed"] += self.unfollowed
+        new = {what: count - self.lost.get(what, 0) for what, count in lost.items()}
+        if any(new.values()):
+            self._output.write(events.lost(now, count, what) for what, count in new.items() if count)
+            self._output.until_ns = now
+        self.lost = lost
+
+    def _write_waits(self, *, last: bool = False) -> None:
+        """Write the totals that changed, and forget the places of processes that are gone."""
+        places, counts = self._probes.wait_totals()
+        self._output.write(self._places.changed(self._output.until_ns, places, counts, self._stacks, last=last))
+        if len(places) > MANY_PLACES:
+            here = set(map(identity, self._probes.following()))
+            gone = [place for place in places if identity(place) not in here]
+            for place in gone:
+                self._probes.forget(place)
+            self._places.forget(set(map(identity, gone)))
+
+    def _cgroup(self, number: int, pid: int) -> str | None:
+        """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
+        if self._cgroups.get(number) is None:
+            self._cgroups[number] = self._proc.cgroup(pid, number)
+        return self._cgroups[number]
+
+    def write_rest(self) -> None:
+        """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
+        # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
+        self._still_at = kernel_boottime_ns(), self._probes.following()
+        gone = vanished(self._still_at[1], self._proc)
+        self.drain()
+        for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
+            self.write()
+            if not self._chunks:
+                break
+        self._write_sources(SOURCES_S)
+        self._write_waits(last=True)
+        self._write_vanished(gone)
+        still = self._probes.following()
+        self._output.write(
+            events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
+            for one in still[still["empty_waits"] > 0]
+        )
+
+    def _write_vanished(self, gone: list[Records]) -> None:
+        """Write that these are gone, if their release has not come through the ring since; the time is an upper bound."""
+        here = set(map(identity, self._probes.following()))
+        unseen = [one for one in gone if identity(one) in here]
+        self._closing.forget(map(identity, unseen))
+        self.counts["reap"] += len(unseen)
+        self._output.write(unseen_reap(one, self._output.until_ns) for one in unseen)
+
+    def write_end(self, full: int | None) -> None:
+        """Close the trace at the moment up to which it is whole, and detach the probes. `full`: the size that it reached."""
+        still = self._probes.following()
+        self._know_better(still, still["zombie_ns"])
+        self._closing.note_open(still, self._output.until_ns)
+        totals = {
+            "events": dict(self.counts),
+            "lost": {what: count for what, count in self.lost.items() if count},
+            "processes": self.counts["fork"] + self.lost.get("fork", 0),
+            "still_running": self.running(),
+            "clock_offset_ns": clock_offset_ns(),
+            **({"full": full} if full else self._still()),
+        }
+        self._output.close(totals)
+        self._probes.close()
+        self._registry.helper.close()
+        if self._sources:
+            self._sources.helper.close()
+
+    def _still(self) -> dict[str, Any]:
+        """Who was still there, where events were lost: of all others it is known that they are gone."""
+        at_ns, still = self._still_at
+        if not any(self.lost.values()) or len(still) > STILL_MOST:
+            return {}
+        here = [[*identity(one), int(one["exit_ns"] != 0)] for one in still]
+        return {"still": {"at_ns": at_ns, "processes": here}}

@@ -1,0 +1,80 @@
+"""Whose processes may be recorded: for who is not root, their own, and what these start.
+
+A process is asked for by its number, and that may have a new owner soon: what is followed is compared with what was allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from forktrace.errors import PermissionMissing
+from forktrace.system.capabilities import in_effect
+from forktrace.system.procfs import TICK_NS, Proc, ticks_of, time_namespace_ns
+
+if TYPE_CHECKING:
+    from forktrace.kernel.bpf_maps import Records
+
+
+class Ownership:
+    """The processes of user `uid`, of anybody when it is None."""
+
+    def __init__(self, uid: int | None, proc: Proc | None = None) -> None:
+        self._uid = uid
+        self._proc = proc or Proc(rights=in_effect)
+        self._plain = Proc(self._proc.root)
+        self._starts: dict[int, int] = {}  # of the processes that were allowed last, in clock ticks
+
+    def require(self, pids: Iterable[int]) -> None:
+        """Allow all of these.
+
+        Raises:
+            PermissionMissing: one belongs to somebody else, or is gone.
+        """
+        refused = sorted(set(pids) - set(self.allowed(pids)))
+        if refused and self._uid is not None:
+            raise PermissionMissing(f"process {refused[0]} is not yours", "root may record it: sudo forktrace record")
+
+    def allowed(self, pids: Iterable[int]) -> list[int]:
+        """Return those of these processes that may be recorded."""
+        here = {pid: stat.start_ticks for pid in dict.fromkeys(pids) if (stat := self._proc.stat(pid))}
+        self._starts = {pid: start for pid, start in here.items() if self._uid is None or self._is_mine(pid)}
+        return list(self._starts)
+
+    @property
+    def starts(self) -> Mapping[int, int]:
+        """The starts of the processes that were allowed last, by number, in clock ticks."""
+        return self._starts
+
+    def since_ns(self) -> dict[int, int]:
+        """Return when the clock ticks began in which those started (the kernel's CLOCK_BOOTTIME)."""
+        return {pid: start * TICK_NS - time_namespace_ns() for pid, start in self._starts.items()}
+
+    def start_of(self, pid: int) -> int:
+        """Return when the clock tick began in which a process started that was allowed (the kernel's CLOCK_BOOTTIME, ns).
+
+        Raises:
+            PermissionMissing: it is gone.
+        """
+        stat = self._proc.stat(pid)
+        if stat is None or self._starts.get(pid, stat.start_ticks) != stat.start_ticks:
+            raise PermissionMissing(f"process {pid} is gone", "record once more")
+        return stat.start_ticks * TICK_NS - time_namespace_ns()
+
+    def _is_mine(self, pid: int) -> bool:
+        """Whether all its numbers are the user's (real, effective, saved, for files), who may look into it too (ptrace(2)).
+
+        A daemon that was root and is the user since may not be looked into: it may know what only root does.
+        """
+        is_open = self._plain.may_see_status(pid)  # which is asked with the user's rights alone
+        return is_open and set(self._proc.status(pid).get("Uid", "").split()) == {str(self._uid)}
+
+    def check(self, following: Records) -> None:
+        """Compare those that were allowed last with the processes that are followed (`struct process`).
+
+        Raises:
+            PermissionMissing: one that was allowed has ended, and its number is another's.
+        """
+        for pid, start_ns in following[["pid", "start_ns"]].tolist() if self._uid is not None else ():
+            if self._starts.get(pid, ticks_of(start_ns)) != ticks_of(start_ns):
+                raise PermissionMissing(f"process {pid} has ended, and its number is another's now")

@@ -1,0 +1,111 @@
+"""The recorder's part of attaching: passes over the tasks of the machine until every process that is meant is followed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+
+from forktrace.kernel.bpf_maps import Records
+from forktrace.kernel.probes import Probes
+from forktrace.recorder.closing import identity
+from forktrace.recorder.interpreters import Registry, library_of
+from forktrace.recorder.rows import MOMENTS
+from forktrace.system.capabilities import in_effect
+from forktrace.system.procfs import Proc, Stat, TaskClocks, cgroup_pids, time_namespace_ns
+from forktrace.trace.events import FOUND_DEAD
+
+PASSES_S: Final = 2.0  # as long as some process is between life and death, at the most
+JOINING_S: Final = 20.0  # and as long in all: somebody may start new ones all the time
+CGROUP_EVERY_S: Final = 0.5
+AT_THE_LATEST, ESTIMATED = map(MOMENTS.index, FOUND_DEAD)
+
+
+class Joining:
+    """Follows processes that run already, and finds out what the probes could not see of their past."""
+
+    def __init__(self, probes: Probes, registry: Registry, proc: Proc | None = None) -> None:
+        self._probes = probes
+        self._registry = registry
+        self._proc = proc or Proc(rights=in_effect)
+        self._clocks = TaskClocks(self._proc)
+        self._cgroup: str | None = None
+        self._never: list[int] = []
+        self._next_look = 0.0
+        self.ended_ns: dict[tuple[int, int], int] = {}  # (pid, start) of zombies that were there before -> since when
+
+    def join(self, since_ns: Mapping[int, int], never: Iterable[int], cgroup: str | None = None) -> int:
+        """Follow these processes (see `Probes.want`) and what descends from them, except for `never`.
+
+        Return how many could not be told.
+
+        A process is looked at twice: the first pass follows it, then its memory map says where libpython is, and the second
+        pass tells the probes.
+        """
+        self._cgroup, self._never = cgroup, [os.getpid(), *never]
+        self._probes.want(since_ns, self._never)
+        for pid in since_ns:
+            self._say_library(pid)
+        looked_at = set(since_ns)
+        began = time.monotonic()
+        while True:
+            added, pending = self._probes.pass_tasks()
+            here = self._probes.following()
+            unknown = set(here[(here["exit_ns"] == 0) & (here["library"] == 0)]["pid"].tolist()) - looked_at
+            told = [pid for pid in unknown if self._say_library(pid)]
+            looked_at |= unknown
+            lasts_s = time.monotonic() - began
+            if not (added or pending or told) or (not added and not told and lasts_s > PASSES_S) or lasts_s > JOINING_S:
+                break
+        self._probes.attached()
+        return pending
+
+    def _say_library(self, pid: int) -> bool:
+        """Tell the probes which libpython a process has mapped, if any."""
+        found = library_of(pid)
+        if found:
+            self._registry.answer({"file": found[0], "pid": pid, "mapped": found[1]})
+            self._probes.say_mapped(pid, *found)
+        return found is not None
+
+    def newcomers(self) -> list[int]:
+        """Return the processes that have come to the control group and are not followed; looks twice a second."""
+        if self._cgroup is None or time.monotonic() < self._next_look:
+            return []
+        self._next_look = time.monotonic() + CGROUP_EVERY_S
+        return sorted(set(cgroup_pids(self._cgroup)) - set(self._probes.following()["pid"].tolist()) - set(self._never))
+
+    def goes_on(self) -> bool:
+        """Whether others may come: to a control group, as long as there is one."""
+        return self._cgroup is not None and os.path.isdir(self._cgroup)
+
+    def more(self, since_ns: Mapping[int, int]) -> int:
+        """Follow these too."""
+        return self.join(since_ns, self._never[1:], self._cgroup)
+
+    def estimate(self, exits: Records) -> None:
+        """Of zombies that were there before, put the time at which they last ran in place of that at which they were met."""
+        late = np.flatnonzero(exits["moment"] == AT_THE_LATEST).tolist()
+        stats: dict[int, Stat] = {}
+        for index in late:
+            with contextlib.suppress(PermissionError):  # /proc hides it
+                if stat := self._proc.one(*identity(exits["head"]["process"][index])):
+                    stats[index] = stat
+        if stats:
+            self._clocks.compare({stat.processor for stat in stats.values()})
+        for index, stat in stats.items():
+            ran_ms = self._proc.last_run_ms(stat.pid)
+            guess_ns = None if ran_ms is None else self._clocks.boottime_ns(stat.processor, ran_ms)
+            if guess_ns is not None:
+                head = exits["head"][index]
+                exits["head"]["time_ns"][index] = np.clip(
+                    guess_ns - time_namespace_ns(), head["process"]["start_ns"], head["time_ns"]
+                )
+                exits["moment"][index] = ESTIMATED
+        for index in late:
+            head = exits["head"][index]
+            self.ended_ns[identity(head["process"])] = int(head["time_ns"])

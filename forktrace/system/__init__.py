@@ -1,0 +1,1 @@
+"""/proc and other files of the kernel -> facts of this machine: processes, users, rights, limits, the processor."""

@@ -1,0 +1,316 @@
+"""What /proc says about processes, now: no root, no bcc. proc(5) has the fields.
+
+A process may end between two reads, and /proc may hide a file from this user: then a reader returns None, or nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from forktrace.errors import MachineLacks
+
+CGROUP2: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where the cgroup v2 hierarchy is mounted, as a rule
+ARGV_BYTES: Final = 4095  # of the arguments of a process, as many as an exec row has
+TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
+_SETTLE_S: Final = 0.0002  # a nap after which the scheduler notes anew when this thread ran
+
+
+def boottime_ns() -> int:
+    """Return CLOCK_BOOTTIME, the clock of process starts.
+
+    Raises:
+        MachineLacks: this is not Linux.
+    """
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        raise MachineLacks("this machine has no CLOCK_BOOTTIME", "forktrace ps without a trace needs Linux")
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def kernel_boottime_ns() -> int:
+    """Return CLOCK_BOOTTIME as BPF reads it: in a time namespace processes see another (time_namespaces(7))."""
+    return boottime_ns() - time_namespace_ns()
+
+
+def clock_offset_ns() -> int:
+    """Return what to add to a CLOCK_BOOTTIME time to get Unix time, now. Only who sets the clock changes it: NTP turns both."""
+    return time.time_ns() - kernel_boottime_ns()
+
+
+@cache
+def time_namespace_ns() -> int:
+    """Return by how much CLOCK_BOOTTIME, and the starts that /proc shows, are ahead of the kernel's in this time namespace."""
+    try:
+        lines = Path("/proc/self/timens_offsets").read_text().splitlines()
+    except OSError:  # a kernel without them
+        return 0
+    seconds, nanoseconds = next(line.split()[1:] for line in lines if line.startswith("boottime"))
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def ticks_of(start_ns: int) -> int:
+    """Return the start of a process (the kernel's CLOCK_BOOTTIME) as /proc shows it in this time namespace, in clock ticks."""
+    return (start_ns + time_namespace_ns()) // TICK_NS
+
+
+class Stat(NamedTuple):
+    """Of /proc/PID/stat: what `forktrace ps` needs."""
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    threads: int
+    start_ticks: int  # since boot, in units of sysconf(_SC_CLK_TCK)
+    processor: int
+    status: int  # wait status; 0 too when it is not for this user to see
+
+    @property
+    def is_zombie(self) -> bool:
+        """Dead and not reaped; not a dead main thread whose process goes on."""
+        return self.state == "Z" and self.threads <= 1
+
+
+class Proc:
+    """The processes below `root`, which tests set to a tree of their own; files are opened within `rights`."""
+
+    def __init__(self, root: str = "/proc", rights: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self.root = root
+        self._rights = rights
+
+    def pids(self) -> list[int]:
+        """Return the numbers of all processes that are listed, this one among them.
+
+        Raises:
+            MachineLacks: there is no /proc.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if found := [int(name) for name in os.listdir(self.root) if name.isdigit()]:
+                return found
+        raise MachineLacks(f"{self.root} lists no processes", "forktrace ps needs it: mount -t proc proc /proc")
+
+    def stat(self, pid: int) -> Stat | None:
+        """Return the state of a process; None when it is gone.
+
+        Raises:
+            PermissionError: it is there, and not for this user to see.
+        """
+        text = self._read(f"{pid}/stat")
+        if not text:
+            return None
+        head, _, rest = text.rpartition(")")  # the name may hold anything, brackets and newlines included
+        field = rest.split()
+        return Stat(
+            pid,
+            head.partition("(")[2],
+            field[0],
+            int(field[1]),
+            int(field[17]),
+            int(field[19]),
+            int(field[36]),
+            int(field[49]),
+        )
+
+    def one(self, pid: int, start_ns: int) -> Stat | None:
+        """Return the state of the process that began at `start_ns` (the kernel's CLOCK_BOOTTIME); None when it is gone.
+
+        Raises:
+            PermissionError: it, or another one with its number, is there, and not for this user to see.
+        """
+        found = self.stat(pid)
+        return found if found and found.start_ticks == ticks_of(start_ns) else None
+
+    def status(self, pid: int, tid: int | None = None) -> dict[str, str]:
+        """Return the lines of /proc/PID/status, or of one thread's; empty when it is gone."""
+        text = self.read(f"{pid}/status" if tid is None else f"{pid}/task/{tid}/status") or ""
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+    def threads(self, pid: int) -> list[int]:
+        """Return the numbers of a process's threads; empty when it is gone."""
+        try:
+            return [int(name) for name in os.listdir(f"{self.root}/{pid}/task")]
+        except OSError:
+            return []
+
+    def argv(self, pid: int) -> tuple[str, ...] | None:
+        """Return the arguments of a process; None when it has none or is gone."""
+        text = self.read(f"{pid}/cmdline")
+        return tuple(text.removesuffix("\0").split("\0")) if text else None
+
+    def comm(self, pid: int) -> str:
+        """Return the name of a process, `?` when it is gone."""
+        return (self.read(f"{pid}/comm") or "?").rstrip("\n")
+
+    def argv_text(self, pid: int) -> str | None:
+        """Return the arguments of a process with NUL between them, as many as an exec row has; None: it is gone or has none."""
+        try:
+            read = self._bytes(f"{pid}/cmdline", ARGV_BYTES) or b""
+        except PermissionError:
+            return None
+        return read.removesuffix(b"\0").decode("utf-8", "backslashreplace") or None
+
+    def cgroup(self, pid: int, identity: int) -> str | None:
+        """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none.
+
+        The number may have another owner by now, and the process another group: where that can be seen, the group is the one
+        with the inode number `identity`, or none.
+        """
+        try:
+            lines = (self._bytes(f"{pid}/cgroup") or b"").splitlines()
+        except PermissionError:
+            return None
+        path = next((line[3:] for line in lines if line.startswith(b"0::")), b"")
+        for mount in CGROUP2 if path else ():
+            try:
+                number = os.stat(mount.encode() + path).st_ino if os.path.exists(f"{mount}/cgroup.controllers") else identity
+            except OSError:  # it is gone, or outside of our own group
+                continue
+            if number != identity:
+                return None
+        return path.decode("utf-8", "backslashreplace") or None
+
+    def may_see_status(self, pid: int) -> bool:
+        """Whether /proc/PID/stat tells the exit status: the kernel asks the same right for it as for the link `exe`."""
+        try:
+            os.readlink(f"{self.root}/{pid}/exe")
+        except PermissionError:
+            return False
+        except OSError:
+            pass  # a zombie has none, but we may look
+        return True
+
+    def last_run_ms(self, pid: int | str) -> float | None:
+        """Return when the main thread last ran, in ms on the task clock of its processor; None: not told or gone."""
+        for line in (self.read(f"{pid}/sched") or "").splitlines():
+            if line.startswith("se.exec_start"):
+                return float(line.rpartition(":")[2])
+        return None
+
+    def number(self, name: str) -> int | None:
+        """Return the number in a file such as sys/kernel/pid_max; None when there is none."""
+        with contextlib.suppress(ValueError):
+            return int(self.read(name) or "")
+        return None
+
+    def link(self, name: str) -> str | None:
+        """Return what a symbolic link says; None when it cannot be read."""
+        with contextlib.suppress(OSError):
+            return os.readlink(f"{self.root}/{name}")
+        return None
+
+    def read(self, name: str) -> str | None:
+        """Return the text of a file, None when it cannot be had; bytes that are no UTF-8 come as `\\xff`."""
+        try:
+            return self._read(name)
+        except PermissionError:
+            return None
+
+    def _read(self, name: str) -> str | None:
+        """The text; None when it or the process is gone.
+
+        Raises:
+            PermissionError: it is not for this user.
+        """
+        read = self._bytes(name)
+        return None if read is None else read.decode(errors="backslashreplace")
+
+    def _bytes(self, name: str, most: int = -1) -> bytes | None:
+        """So many bytes at the most; None when the file or the process is gone, for which the kernel has several errors.
+
+        Raises:
+            PermissionError: it is not for this user.
+        """
+        try:
+            with self._rights(), open(f"{self.root}/{name}", "rb", buffering=0) as file:
+                return file.read(most)
+        except PermissionError:
+            raise
+        except OSError:
+            return None
+
+
+class TaskClocks:
+    """Puts the clocks by which the scheduler notes when a task last ran on CLOCK_BOOTTIME.
+
+    Each processor has its own. It does not count interrupts, time that the hypervisor took, and suspension, so it falls behind
+    by an unknown amount: it is compared now, by running on that very processor, and what it fell behind since the moment in
+    question stays as an error (22 ms in five minutes of a busy machine; in the worst case all the time that was suspended).
+    """
+
+    def __init__(self, proc: Proc) -> None:
+        self._proc = proc
+        self._behind_ns: dict[int, int | None] = {}
+
+    def compare(self, processors: set[int]) -> None:
+        """Compare the clocks of these processors; one on which this process may not run stays unknown."""
+        home = os.sched_getaffinity(0)
+        try:
+            self._behind_ns = {one: self._compare(one) for one in sorted(processors)}
+        finally:
+            os.sched_setaffinity(0, home)
+
+    def _compare(self, processor: int) -> int | None:
+        try:
+            os.sched_setaffinity(0, {processor})
+        except OSError:
+            return None
+        time.sleep(_SETTLE_S)
+        ran_ms = self._proc.last_run_ms("thread-self")
+        return None if ran_ms is None else boottime_ns() - int(ran_ms * 1e6)
+
+    def boottime_ns(self, processor: int, ran_ms: float) -> int | None:
+        """Return the moment `ran_ms` of that processor's clock in CLOCK_BOOTTIME ns; None: it was not compared."""
+        behind_ns = self._behind_ns.get(processor)
+        return None if behind_ns is None else int(ran_ms * 1e6) + behind_ns
+
+
+class Mount(NamedTuple):
+    """A line of /proc/self/mountinfo: what of a file system is mounted where."""
+
+    root: str
+    point: Path
+    kind: str
+    options: str
+
+
+def mounts(proc: Proc) -> list[Mount]:
+    """Return what this process sees mounted."""
+    found = []
+    for line in (proc.read("self/mountinfo") or "").splitlines():
+        before, _, after = line.partition(" - ")
+        place, kind = before.split(), after.split()
+        if len(place) >= 5 and len(kind) >= 3:
+            found.append(Mount(_unescaped(place[3]), Path(_unescaped(place[4])), kind[0], kind[2]))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """Undo what the kernel escapes in a path: blanks, newlines and backslashes, as `\\040`."""
+    for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, plain)
+    return text
+
+
+def is_control_group(place: str) -> bool:
+    """Return whether a directory is one of the kernel's control groups (cgroups(7)), by where it lies."""
+    real = os.path.realpath(place)
+    around = [mount for mount in mounts(Proc()) if Path(real).is_relative_to(mount.point)]
+    return bool(around) and max(around, key=lambda mount: len(mount.point.parts)).kind in ("cgroup", "cgroup2")
+
+
+def cgroup_pids(place: str) -> list[int]:
+    """Return the processes of the control group whose directory is `place`, and of those in it."""
+    found = []
+    for folder, _, files in os.walk(place):
+        if "cgroup.procs" in files:
+            try:
+                found += [int(line) for line in Path(folder, "cgroup.procs").read_text().split()]
+            except OSError:  # the group is gone, or holds threads only
+                continue
+    return [pid for pid in found if pid]  # 0: outside of this PID namespace

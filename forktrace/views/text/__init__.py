@@ -1,0 +1,1 @@
+"""Tables -> words for a terminal."""

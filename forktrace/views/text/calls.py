@@ -1,0 +1,50 @@
+"""Stacks in words: the calls from a line of the program inward, and the text of that line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forktrace.analysis.causes.names import printable
+from forktrace.analysis.recording import Call, Recording
+from forktrace.trace.stacks import Frame
+
+MOST_FRAMES: Final = 6  # of a call chain; of a longer one the middle is left out
+
+
+def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
+    """Return whether `site` is a line of the program's own, and the calls from it inward, as people know them.
+
+    Where the program has no line on the stack, as in a thread of the standard library, they are those of the library.
+    """
+    found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
+    own = not found or calls[found[-1]].home != "python"
+    inner = itertools.dropwhile(_starts_thread, calls) if not own else calls[found[-1] + 1 :] if found else []
+    words = [
+        f"handler of {printable(name)}" if frame.file == "<signal handler>" else printable(name) for frame, name, _ in inner
+    ]
+    return own, words if len(words) <= MOST_FRAMES else [*words[:2], "...", *words[3 - MOST_FRAMES :]]
+
+
+def _starts_thread(call: Call) -> bool:
+    """Every thread begins in threading.py."""
+    return call.home == "python" and call.frame.file.endswith("/threading.py")
+
+
+def _is_at(frame: Frame, site: str) -> bool:
+    place = f"{frame.file}:{frame.line or '?'} {frame.name}"
+    return place == site or place.endswith(f"/{site}")
+
+
+def source_text(recording: Recording, site: str) -> str | None:
+    """Return the text of the source line on which `site` stands; None: the trace does not have it, or several fit."""
+    place = "/" + site.rpartition(" ")[0]
+    table = recording.trace.table
+    rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
+    texts = {one["detail"] for one in rows.to_pylist() if f"/{one['file']}:{one['line']}".endswith(place)}
+    text = texts.pop() if len(texts) == 1 else None
+    return None if text is None else printable(text)

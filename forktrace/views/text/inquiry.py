@@ -1,0 +1,299 @@
+"""Why a running process has zombies: what is known of it at once, and what a while of watching has added."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from forktrace.analysis.causes.programs import entry_of
+from forktrace.analysis.causes.rules import load
+from forktrace.analysis.causes.sites import Libraries, Owner, named_package, own_frame, shortest_suffixes
+from forktrace.analysis.recording import Call as Frames
+from forktrace.analysis.recording import Recording
+from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
+from forktrace.trace.snapshot import Zombie
+from forktrace.trace.stacks import Frame
+from forktrace.trace.words import about, count, printable
+from forktrace.views import explanations
+from forktrace.views.text.calls import calls_of, source_text
+from forktrace.views.text.ps import about_parent, name, print_zombies
+from forktrace.views.text.screen import print_text
+from forktrace.views.text.why import Line, fix_lines, print_line
+from forktrace.views.words import shorten, some
+
+MOST_COMMAND: Final = 100
+MOST_THREADS: Final = 8  # of those besides the main one
+MOST_FILES: Final = 3
+_TITLE: Final = 9  # as in `forktrace ps`
+
+_CALLS: Final = {
+    "futex": "waits for a lock",
+    "nanosleep": "sleeps",
+    "clock_nanosleep": "sleeps",
+    "pause": "waits for a signal",
+    "rt_sigsuspend": "waits for a signal",
+    "rt_sigtimedwait": "waits for a signal",
+    "restart_syscall": "goes on with a wait that a stop interrupted",
+}
+_NOT_FILES: Final = ("poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2")
+
+
+class Place(NamedTuple):
+    """Where a thread is: `consumer.py:29 main`, the calls inward from there, and the frame itself; no frame: no line."""
+
+    site: str
+    calls: Sequence[str]
+    frame: Frame | None
+    own: bool = False
+
+    @property
+    def text(self) -> str:
+        """`consumer.py:29 main > KafkaConsumer.poll > ...`."""
+        if self.frame is None or self.own or not self.calls:
+            return " > ".join([self.site, *self.calls])
+        return f"in its libraries: {' > '.join(self.calls)}"
+
+
+class Places:
+    """Says of each thread of a process where it is."""
+
+    def __init__(self, seen: Inquiry) -> None:
+        self._libraries = Libraries(dict.fromkeys(seen.libraries, seen.python or ""))
+        self._owner = Owner(frozenset(named_package(entry_of(list(seen.argv)), self._libraries)))
+        self._rules = load()
+        self._shown = shortest_suffixes({frame.file for thread in seen.threads for frame in thread.frames})
+
+    def of(self, thread: Thread) -> Place:
+        """Return the innermost line of the program's own, or of all where none is."""
+        if not thread.frames:
+            return Place(_no_stack(thread), (), None)
+        inner = self._rules.inner(thread.frames, [self._libraries.place(frame.file) for frame in thread.frames])
+        frame = own_frame(inner, self._owner)
+        site = f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}"
+        calls = [Frames(one, self._rules.name_of(one, place), place.home) for one, place in reversed(inner)]
+        own, words = calls_of(site, calls)
+        return Place(printable(site), words, frame, own)
+
+
+def _no_stack(thread: Thread) -> str:
+    return str(explanations.texts()["stack-status"][thread.status])
+
+
+def show(console: Console, seen: Inquiry) -> None:
+    """Print what is known of a process at once: its zombies, where its threads are and what they wait for."""
+    zombies = seen.parent.zombies if seen.parent else ()
+    print_text(console, Text.assemble((_name(seen), "bold"), f": {count(len(zombies), 'zombie') if zombies else 'no zombies'}"))
+    if seen.zombie:
+        _print(console, "asked", f"{seen.asked} is one of them; only {seen.pid}, its parent, can reap it")
+    elif seen.asked != seen.pid:
+        _print(console, "asked", f"{seen.asked} is a thread of it, or a zombie that is gone by now")
+    for title, text in about_parent(seen.parent) if seen.parent else ():
+        print_text(console, text, f"  {title:<{_TITLE}}")
+    _print_threads(console, seen)
+    if zombies:
+        print_zombies(console, zombies)
+    for other in seen.below[:MOST_FILES]:
+        _print(console, "below it", f"{name(other)}: {count(len(other.zombies), 'zombie')}; forktrace why -p {other.pid}")
+
+
+def _name(seen: Inquiry) -> str:
+    program, *arguments = seen.argv
+    return f"{seen.pid} {shorten(printable(' '.join([program.rpartition('/')[2] or program, *arguments])), MOST_COMMAND)}"
+
+
+def _print(console: Console, title: str, text: str, style: str = "") -> None:
+    print_text(console, Text(text, style), f"  {title:<{_TITLE}}")
+
+
+def _print_threads(console: Console, seen: Inquiry) -> None:
+    if seen.denied:
+        _print(console, "threads", "where they are and what they wait for is not for you to see")
+        return
+    places = Places(seen)
+    for number, thread in enumerate(seen.threads[: MOST_THREADS + 1]):
+        title = "main" if number == 0 and thread.tid == seen.pid else str(thread.tid or "thread")
+        place = places.of(thread)
+        source = seen.sources.get((place.frame.file, place.frame.line)) if place.frame else None
+        moving = " (it runs; this is how far its stack held still)" if thread.status == "changing" else ""
+        line = Line(title, place.text + moving, printable(source) if source else None)
+        print_line(console, line, f"  {title:<{_TITLE}}")
+        if waits := waiting(thread):
+            _print(console, "", waits)
+    if len(seen.threads) > MOST_THREADS + 1:
+        rest = Counter(places.of(thread).site for thread in seen.threads[MOST_THREADS + 1 :])
+        most = [f"{number} at {site}" for site, number in rest.most_common(MOST_FILES + 1)]
+        _print(console, "", f"and {count(rest.total(), 'more thread')}: {some(most, len(rest))}")
+
+
+def waiting(thread: Thread) -> str:
+    """Return what a thread waits for, in words; nothing where that is not known."""
+    if thread.call:
+        return _call_words(thread.call)
+    if thread.state == "R":
+        return "runs"
+    if thread.state == "D" and thread.wchan:
+        return f"waits in the kernel, not to be interrupted: {printable(thread.wchan)}"
+    return ""
+
+
+def _call_words(call: Call) -> str:
+    if call.child is not None:
+        whom = f"child {call.child}" if call.child > 0 else "any child" if call.child == -1 else "a child of a group"
+        return f"waits for {whom}: {call.name}({call.child}{f', {call.options}' if call.options else ''})"
+    names = [f"{printable(what)} (fd {number})" for number, what in call.files[: MOST_FILES + 1]]
+    words = _CALLS.get(call.name, f"in {call.name}{' of ' if names else ''}{some(names, len(call.files))}")
+    if call.name in _NOT_FILES and not names:
+        words = f"sleeps, in {call.name}" if call.name.startswith(("select", "pselect")) else f"in {call.name}"
+    if call.timeout_s is None or math.isinf(call.timeout_s):
+        return words + (", without a timeout" if call.timeout_s and (names or call.name == "futex") else "")
+    return f"{words}, for {about(call.timeout_s)} at most"
+
+
+def answer(console: Console, first: Inquiry, watched: Watched, recording: Recording | None) -> None:
+    """Print what watching has added to the look that `show` printed, why there are zombies, and what would help."""
+    told = _Answer(first, watched, recording)
+    console.print()
+    for line in told.lines():
+        before, item = f"  {line.mark:<{_TITLE}}", line.text.startswith("- ")
+        print_line(console, line._replace(text=line.text.removeprefix("- ")), f"{before}- " if item else before)
+
+
+class _Answer:
+    """What can be said after watching; a recording tells of each fork and wait, looks only of where the threads were."""
+
+    def __init__(self, first: Inquiry, watched: Watched, recording: Recording | None) -> None:
+        self._first = first
+        self._last = watched.looks[-1] if watched.looks else first
+        self._looks = (first, *watched.looks)
+        self._zombies: Sequence[Zombie] = self._last.parent.zombies if self._last.parent else ()
+        held = self._last.held or frozenset()
+        self._held = [one for one in self._zombies if one.pid in held]
+        self._places = Places(self._last)
+        self._ended = watched.ended
+        self._recording = recording
+        self._lasted = about(watched.seconds)
+        if recording:
+            self._lasted = about((recording.end_ns - recording.start_ns) / 1e9)
+            table, me = recording.lifecycles(), recording.find_process(str(first.pid))
+            children = table[(table["parent_id"] == me).fillna(False)]
+            self._started = children[children["origin"] == "forked"]
+            self._reaped = children[children["reap_ns"].notna()]
+            waits = recording.waits()
+            self._waits = waits[(waits["id"] == me).fillna(False)].sort_values("calls", ascending=False, kind="stable")
+
+    def lines(self) -> Iterator[Line]:
+        yield from self._seen()
+        if self._ended:
+            yield Line("now", f"{self._first.pid} has ended")
+        elif self._zombies:
+            yield Line("why", "; ".join(self._why()), style="bold")
+        else:
+            yield Line("now", "it has no zombies any more")
+        if self._zombies or (self._recording is not None and not self._started.empty):
+            yield from self._fix()
+
+    def _seen(self) -> Iterator[Line]:
+        """What happened meanwhile."""
+        words = [] if self._recording is None else [*self._starts(), *self._reaps()]
+        grown = len(self._zombies) - (len(self._first.parent.zombies) if self._first.parent else 0)
+        more = "more" if grown > 0 else "fewer"
+        words += [f"{count(abs(grown), 'zombie')} {more} than before" if grown else "as many zombies as before"]
+        yield Line("seen", f"in {self._lasted}: {'; '.join([*words, *self._moves()])}")
+        if self._recording is not None:
+            yield from self._wait_calls()
+
+    def _starts(self) -> Iterator[str]:
+        if self._started.empty:
+            yield "no child was started"
+            return
+        sites = self._started["fork_site"].dropna().value_counts()
+        where = f" at {some([printable(str(site)) for site in sites.index[:4]], len(sites))}" if len(sites) else ""
+        yield f"{count(len(self._started), 'child', 'children')} started{where}"
+
+    def _reaps(self) -> Iterator[str]:
+        if self._reaped.empty:
+            return
+        causes = self._reaped["reap_cause"].astype(str).value_counts()
+        how = [f"{number} {explanations.cause(str(name)).short}" for name, number in causes.items()]
+        yield f"{count(len(self._reaped), 'child', 'children')} reaped: {', '.join(how[:MOST_FILES])}"
+
+    def _wait_calls(self) -> Iterator[Line]:
+        """The places that asked for children, those that asked oftenest first."""
+        if self._waits.empty:
+            yield Line("waits", "no wait for a child came back")
+        for number, one in enumerate(self._waits.head(MOST_FILES).itertuples()):
+            row: Any = one
+            place = "in a place without a line" if row.site != row.site else printable(row.site)
+            options = f", {row.options}" if row.options else ""
+            result = f"reaped {row.reaps}" if row.reaps else "got none"
+            text = f"{row.call}({row.target}{options}) {count(row.calls, 'time')} at {place}: {result}"
+            yield Line("waits" if number == 0 else "", text)
+
+    def _moves(self) -> Iterator[str]:
+        """Whether the main thread went on, as far as looks can tell."""
+        main = [(look, look.threads[0]) for look in self._looks if look.threads[0].frames]
+        if len(main) > 1:
+            (site, most), *others = Counter(Places(look).of(thread).site for look, thread in main).most_common()
+            yield f"the main thread was at {site} in {f'{most} of' if others else 'all'} {len(main)} looks"
+
+    def _why(self) -> Iterator[str]:
+        if self._last.parent and self._last.parent.state in ("T", "t"):
+            yield "it is stopped, and reaps nothing until it goes on"
+        elif self._recording is not None:
+            yield self._start_words()
+        yield from self._whose()
+        main = self._last.threads[0]
+        child = main.call.child if main.call else None
+        if child is not None and child > 0:
+            yield f"the main thread is at {self._places.of(main).text}, and waits for child {child} alone"
+        elif main.frames:
+            place = self._places.of(main)
+            yield f"the main thread is at {place.site if place.own else place.text}"
+
+    def _start_words(self) -> str:
+        if self._started.empty:
+            return f"no start in {self._lasted}"
+        return f"{count(len(self._started), 'start')} in {self._lasted}"
+
+    def _whose(self) -> Iterator[str]:
+        """Whom the zombies wait for."""
+        held, rest = len(self._held), len(self._zombies) - len(self._held)
+        if held:
+            verb, whose = ("waits", "its") if held == 1 else ("wait", "their")
+            yield f"{count(held, 'zombie')} {verb} for the next Process.start(), active_children() or a join of {whose} own"
+        if rest and self._last.held is not None:
+            which = (
+                f"{rest} more {'is' if rest == 1 else 'are'}"
+                if held
+                else f"{count(rest, 'zombie')} {'is' if rest == 1 else 'are'}"
+            )
+            yield f"{which} not multiprocessing's: no start sweeps them, the program itself has to wait for each"
+        elif rest:
+            yield f"{count(rest, 'zombie')} {'waits' if rest == 1 else 'wait'} for a wait call of {self._last.pid}"
+
+    def _fix(self) -> Iterator[Line]:
+        """What would help, at the line that forks if one was seen to."""
+        site, made = None, self._maker()
+        if self._recording is not None and not self._started.empty:
+            known = self._started.dropna(subset=["fork_site"])
+            made = str(self._started["created_by"].iloc[-1])
+            site = None if known.empty else str(known["fork_site"].mode().iloc[0])
+        creator = explanations.creator(made)
+        source = source_text(self._recording, site) if self._recording is not None and site else None
+        pid = str(self._last.pid)
+        words = {"it": explanations.object_of(source, creator.it), "parent": pid, "adopter": pid, "reaper": pid, "start": pid}
+        yield from fix_lines([explanations.remedy(each, **words) for each in creator.fix], site)
+
+    def _maker(self) -> str:
+        """What probably made the zombies, by what shows from outside."""
+        if self._held:
+            return "multiprocessing"
+        if self._last.python is None:
+            return "native"
+        own = self._last.threads[0].comm
+        return "os-fork" if any(zombie.comm == own for zombie in self._zombies) else "subprocess"
