@@ -22,7 +22,7 @@ from forktrace.system import capabilities
 from forktrace.system.machine import MACHINES
 
 _SECURE_PATH: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # Debian's sudoers
-_OLDEST_KERNEL: Final = (5, 8)  # the BPF ring buffer
+_OLDEST_KERNEL: Final = (5, 10)  # that was booted (docs/limits.md)
 
 
 class Finding(NamedTuple):
@@ -87,7 +87,7 @@ def _kernel(release: str) -> Finding:
     good = numbers is not None and (int(numbers[1]), int(numbers[2])) >= _OLDEST_KERNEL
     if good:
         return Finding(True, "kernel", release)
-    return Finding(False, "kernel", f"{release} is older than 5.8", "sudo apt-get install -y linux-image-amd64 && sudo reboot")
+    return Finding(False, "kernel", f"{release} is older than 5.10", "sudo apt-get install -y linux-image-amd64 && sudo reboot")
 
 
 def _rights(status: str) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -60,20 +60,23 @@ def record(
         forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
         forktrace record --cgroup /system.slice/consumer.service
     """
-    shared: dict[str, Any] = {"output": output, "force": force, "duration_s": duration, "quiet": quiet}
-    shared |= {"stacks": not no_stacks, "source": not no_source, "own": own, "max_size": max_size}
+    from forktrace.launcher.session import RecordOptions
+
+    options = RecordOptions(
+        output, force, duration, quiet, stacks=not no_stacks, source=not no_source, own=own, max_size=max_size
+    )
     try:
         if sum(map(bool, (command, pids, cgroup))) != 1:
             raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
         if command:
             from forktrace.launcher.command import record
 
-            end_as(record(command, **shared, user=user))
+            end_as(record(command, options, user))
         if user:
             raise UsageError("--user is for a command: what runs already has its user", "leave it out")
         from forktrace.launcher.running import attach, choose, choose_cgroup
 
-        attach(choose(pids) if pids else choose_cgroup(str(cgroup)), **shared)
+        attach(choose(pids) if pids else choose_cgroup(str(cgroup)), options)
     except CommandError:
         raise
     except ForktraceError as error:

@@ -35,7 +35,7 @@ MOST_THREADS: Final = 4096
 MOST_TEXT: Final = 4096  # bytes of a path or a name
 MOST_LINES: Final = 1 << 17  # bytes of a line table
 _CODE_BYTES: Final = 160  # of a code object: all that is needed of it lies within
-_OWNED_BY_C: Final = 3  # from 3.12 on: frames that stand for a call from C
+OWNED_BY_C: Final = 3  # from 3.12 on: frames that stand for a call from C
 _PTHREAD_BYTES: Final = 4096  # glibc's struct pthread is smaller, and two of them are further apart
 _HEAD_BYTES: Final = 1024  # of a file, to be found again in memory
 _PF_X: Final = 1
@@ -259,7 +259,7 @@ class Reader:
 
     def _seen(self, frame: int, data: bytes, codes: dict[int, Code]) -> _Seen:
         at = self._at
-        if at["frame_owner"] and data[at["frame_owner"]] >= _OWNED_BY_C:
+        if at["frame_owner"] and data[at["frame_owner"]] >= OWNED_BY_C:
             return _Seen(frame, 0, None)
         code = _word_of(data, at["frame_code"]) & ~7  # from 3.14 on the lowest bits are a tag
         instruction = _word_of(data, at["frame_instruction"])

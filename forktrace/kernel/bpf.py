@@ -57,10 +57,10 @@ def call(command: int, attributes: bytearray) -> int:
     return result
 
 
-def create_map(spec: MapSpec, entries: int) -> int:
-    """Return the descriptor of a new map with room for `entries`."""
+def create_map(spec: MapSpec) -> int:
+    """Return the descriptor of a new map."""
     name = spec.name.encode()[:_NAME_BYTES]
-    sizes = (spec.kind, spec.key_bytes, spec.value_bytes, entries, spec.flags, 0, 0)
+    sizes = (spec.kind, spec.key_bytes, spec.value_bytes, spec.entries, spec.flags, 0, 0)
     return call(_MAP_CREATE, _padded(struct.pack("<7I16s", *sizes, name)))
 
 

@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from forktrace.errors import ForktraceError
 from forktrace.kernel.bpf import TRACE_ITERATOR, call
+from forktrace.kernel.objects import MapSpec
 
 Records = npt.NDArray[np.void]
 
 LONGEST: Final = 32 << 10  # bytes of a record, at the most
+HEADER_BYTES: Final = 8  # before each record in the ring
 BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
 
@@ -29,12 +31,18 @@ _UPDATE, _DELETE, _LOOKUP_BATCH, _LINK_CREATE, _ITER_CREATE = 2, 3, 24, 28, 33
 
 
 class Map:
-    """A hash or an array in the kernel, by its descriptor; keys and values are numpy records as in the probes."""
+    """A hash or an array in the kernel, by its descriptor; keys and values are numpy records as in the probes.
 
-    def __init__(self, descriptor: int, key: npt.DTypeLike, value: npt.DTypeLike, entries: int) -> None:
+    Raises:
+        ForktraceError: their sizes are not those with which the map was made.
+    """
+
+    def __init__(self, descriptor: int, key: npt.DTypeLike, value: npt.DTypeLike, made: MapSpec) -> None:
         self._descriptor = descriptor
-        self._keys = np.zeros(entries, key)
-        self._values = np.zeros(entries, value)
+        self._keys = np.zeros(made.entries, key)
+        self._values = np.zeros(made.entries, value)
+        if (self._keys.itemsize, self._values.itemsize) != (made.key_bytes, made.value_bytes):
+            raise ForktraceError(f"the compiled probes are of other sources: map {made.name}", "make object")
 
     @property
     def value_type(self) -> np.dtype[Any]:

@@ -79,12 +79,12 @@ class Loaded:
 
     Attributes:
         descriptors: of maps by their names, and of what keeps programs attached
-        entries: of each map, how many it has room for
+        maps: by their names, each with as many entries as it has got
         lacks: what this kernel cannot give, in words
     """
 
     descriptors: Mapping[str, int]
-    entries: Mapping[str, int]
+    maps: Mapping[str, MapSpec]
     lacks: tuple[str, ...] = ()
 
 
@@ -126,7 +126,8 @@ class Loading:
             reason = said.get("error") or f"what loads them ended with status {os.waitstatus_to_exitcode(status)}"
             kept = f"; the whole of it: {name}" if descriptors and (name := _keep(descriptors[0])) else ""
             raise MachineLacks(f"the probes cannot be loaded: {reason}{kept}", said.get("hint", "forktrace doctor"))
-        return Loaded(dict(zip(said["names"], descriptors, strict=True)), said["entries"], tuple(said["lacks"]))
+        maps = {name: MapSpec(name, *numbers) for name, *numbers in said["maps"]}
+        return Loaded(dict(zip(said["names"], descriptors, strict=True)), maps, tuple(said["lacks"]))
 
 
 def _keep(log: int) -> str:
@@ -155,7 +156,7 @@ def _load_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach
             said["hint"] = hint
         socket.send_fds(channel, [json.dumps(said).encode()], [log])
         return
-    news = {"names": list(loaded.descriptors), "entries": loaded.entries, "lacks": loaded.lacks}
+    news = {"names": list(loaded.descriptors), "maps": list(loaded.maps.values()), "lacks": loaded.lacks}
     socket.send_fds(channel, [json.dumps(news).encode()], list(loaded.descriptors.values()))
 
 
@@ -177,7 +178,7 @@ def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False) -> Loade
         if not stacks or not error.log:
             raise
         loaded = _load(probes, facts, ring_bytes, False, attach)
-        return Loaded(loaded.descriptors, loaded.entries, (*loaded.lacks, "Python stacks (the kernel refuses the walk)"))
+        return Loaded(loaded.descriptors, loaded.maps, (*loaded.lacks, "Python stacks (the kernel refuses the walk)"))
 
 
 def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, attach: bool) -> Loaded:
@@ -185,9 +186,9 @@ def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, att
     hooks = [hook for hook in HOOKS if values.get(hook.needs, 1)]
     names = [*{hook.program for hook in hooks}, *([TASKS] if attach else [])]
     _check(probes, facts, hooks, names)
-    entries = entries_of(probes.maps, ring_bytes, attach)
+    made = maps_of(probes.maps, ring_bytes, attach)
     with contextlib.ExitStack() as undo:
-        maps = {spec.name: _kept(undo, bpf.create_map(spec, entries[spec.name])) for spec in probes.maps}
+        maps = {spec.name: _kept(undo, bpf.create_map(spec)) for spec in made}
         longest = sorted(names, key=lambda name: len(probes.functions[name]), reverse=True)
         linked = {name: link(probes, name, values, maps) for name in longest}
         loads = [partial(bpf.load_program, linked[name], **_kind(name, facts)) for name in longest]
@@ -196,7 +197,7 @@ def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, att
         counted = {f"{PROGRAM}{hook.program}": programs[hook.program] for hook in hooks}
         kept = maps | links | counted | ({TASKS: programs[TASKS]} if attach else {})
         undo.pop_all()
-    return Loaded(kept, entries, facts.lacks)
+    return Loaded(kept, {spec.name: spec for spec in made}, facts.lacks)
 
 
 def _at_once(calls: Sequence[Callable[[], _Result]]) -> list[Callable[[], _Result]]:
@@ -255,8 +256,8 @@ def verify(probes: ProbesObject, facts: Facts, name: str, **switched: int) -> in
     bpf.unlimit_memory()
     values = {**facts.values, STACKS: 1, **switched}
     with contextlib.ExitStack() as undo:
-        few = {spec.name: min(spec.entries, LEAST_PROCESSES) for spec in probes.maps}
-        maps = {spec.name: _kept(undo, bpf.create_map(spec, few[spec.name])) for spec in probes.maps}
+        few = [spec._replace(entries=min(spec.entries, LEAST_PROCESSES)) for spec in probes.maps]
+        maps = {spec.name: _kept(undo, bpf.create_map(spec)) for spec in few}
         program, said = bpf.load_program(link(probes, name, values, maps), statistics=True, **_kind(name, facts))
         os.close(program)
         return _instructions(said)
@@ -296,12 +297,12 @@ def _refuse(program: str, reason: str) -> None:
     )
 
 
-def entries_of(maps: Sequence[MapSpec], ring_bytes: int, attach: bool) -> dict[str, int]:
-    """Return how many entries each map gets: of processes as many as the machine may have, and its memory holds."""
+def maps_of(maps: Sequence[MapSpec], ring_bytes: int, attach: bool) -> list[MapSpec]:
+    """Return the maps with as many entries as they get: of processes as many as the machine may have, and its memory holds."""
     most = _most_processes()
     sizes = {"followed": most, "numbers": 2 * most, "ring": ring_bytes, "questions": QUESTION_BYTES, "mapped": most}
     sizes |= {} if attach else {"mapped": 1, "wanted": 1}
-    return {spec.name: sizes.get(spec.name, spec.entries) for spec in maps}
+    return [spec._replace(entries=sizes.get(spec.name, spec.entries)) for spec in maps]
 
 
 def _most_processes() -> int:

@@ -14,10 +14,18 @@ from forktrace.kernel.layout import layouts
 from forktrace.kernel.loading import PROGRAM, TASKS, Loading
 from forktrace.trace.events import KINDS, NOT_RUN
 
-# The kinds that come through the ring, in the order of enum kind, and what else can get lost, in that of enum loss.
+# The kinds that come through the ring, in the order of enum kind.
 EVENTS: Final = KINDS[:10]
 RING_KINDS: Final = (*EVENTS, "stack", "code")
-LOSSES: Final = (*RING_KINDS, "process not followed", "wait place", "child not adopted", "process number", "unknown file")
+# What else can get lost: enum loss, in its order.
+OTHER_LOSSES: Final = {
+    "PROCESSES_UNFOLLOWED": "process not followed",
+    "WAIT_PLACES": "wait place",
+    "CHILDREN_UNADOPTED": "child not adopted",
+    "NUMBERS_UNKNOWN": "process number",
+    "QUESTIONS": "unknown file",
+}
+LOSSES: Final = (*RING_KINDS, *OTHER_LOSSES.values())
 
 
 class Probes:
@@ -37,15 +45,15 @@ class Probes:
         self._descriptors, self.lacks = loaded.descriptors, loaded.lacks
 
         def table(name: str, key: Any, value: Any) -> Map:
-            return Map(self._descriptors[name], key, value, loaded.entries[name])
+            return Map(self._descriptors[name], key, value, loaded.maps[name])
 
         self._programs = [one for name, one in self._descriptors.items() if name.startswith(PROGRAM)]
         self._settings = table("settings", "<u4", types["settings"])
         self._losses = table("losses", "<u4", "<u8")
         self._followed = table("followed", "<u8", types["process"])
         self._wait_totals = table("wait_totals", types["wait_place"], "<u8")
-        self._ring = Ring(self._descriptors["ring"], loaded.entries["ring"])
-        self._questions = Ring(self._descriptors["questions"], loaded.entries["questions"])
+        self._ring = Ring(self._descriptors["ring"], loaded.maps["ring"].entries)
+        self._questions = Ring(self._descriptors["questions"], loaded.maps["questions"].entries)
         self._question = np.dtype([("header", "<u8"), ("question", types["question"])])
         self._interpreters = table("interpreters", "<u8", types["interpreter"])
         self._sent = [table(name, "<u8", "u1") for name in ("sent_codes", "sent_stacks")]

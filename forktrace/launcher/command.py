@@ -12,16 +12,15 @@ import os
 import select
 import shutil
 import signal
-import stat
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, NoReturn
 
-from forktrace.errors import CommandError, ForktraceError, UsageError
+from forktrace.errors import CommandError, ForktraceError
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
-from forktrace.recorder.orders import Order, encoded
+from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, opened
+from forktrace.recorder.orders import Order
 from forktrace.system.capabilities import become_ordinary
 from forktrace.system.users import User, as_user, become, invoking_user, named_user
 
@@ -29,20 +28,8 @@ PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
 INTERPRETER: Final = "/bin/sh"  # for a script without #!, as execvp(3) does
 
 
-def record(
-    command: Sequence[str],
-    *,
-    output: str | None,
-    force: bool,
-    duration_s: float | None,
-    quiet: bool,
-    user: str | None,
-    stacks: bool = True,
-    source: bool = True,
-    own: Sequence[str] = (),
-    max_size: int | None = None,
-) -> int:
-    """Record `command` and its descendants, and return its wait status.
+def record(command: Sequence[str], options: RecordOptions, user: str | None = None) -> int:
+    """Record `command` and its descendants, as root for `user`, and return its wait status.
 
     0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
 
@@ -51,24 +38,23 @@ def record(
     """
     who = named_user(user) if user else invoking_user()
     as_user(who, check_command, command[0], who)
-    to_stdout = output == "-"
-    if output is not None and not to_stdout:
-        as_user(who, check_output, output, force)
+    output = options.output
+    if output is not None and not options.to_stdout:
+        as_user(who, check_output, output, options.force)
     with contextlib.ExitStack() as recording:
         with contextlib.ExitStack() as beginning:  # a pipe has its reader before there is a recorder, which waits for nobody
-            trace = beginning.enter_context(opened(output, who, force)) if output else None
-            recorder = RecorderProcess(who, quiet=quiet)
+            trace = beginning.enter_context(opened(output, who, options.force)) if output else None
+            recorder = RecorderProcess(who, quiet=options.quiet)
             recording.callback(recorder.close)
-            recorder.arm(stacks=stacks, path=who.environment.get("PATH", os.defpath) if stacks else "")
-            held = beginning.enter_context(Held(command, who, stdout=2 if to_stdout else 1))
+            recorder.arm(stacks=options.stacks, path=who.environment.get("PATH", os.defpath) if options.stacks else "")
+            held = beginning.enter_context(Held(command, who, stdout=2 if options.to_stdout else 1))
             path = output or default_name(command, held.pid)
-            trace = beginning.enter_context(opened(path, who, force)) if trace is None else trace
-            order = _order(held, path, command, who, own=own, source=source and stacks)
-            begin(recorder, replace(order, max_size=max_size), trace)
+            trace = beginning.enter_context(opened(path, who, options.force)) if trace is None else trace
+            begin(recorder, _order(held, path, command, who, options), trace)
             watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
             held.release()
-        status = watch.until_done(duration_s)
-    if not to_stdout:
+        status = watch.until_done(options.duration_s)
+    if not options.to_stdout:
         merged(path, who)
     return status
 
@@ -84,40 +70,6 @@ def check_command(name: str, who: User) -> None:
         raise CommandError("'': command not found", 127)
     if os.sep not in name and not any(os.path.lexists(os.path.join(folder or ".", name)) for folder in folders):
         raise CommandError(f"{name}: command not found", 127)
-
-
-def check_output(path: str, force: bool) -> None:
-    """Make sure that a trace may be written to `path`, before the seconds that arming the probes takes.
-
-    Raises:
-        UsageError: there is a file already, or something that holds no trace.
-    """
-    if os.path.isdir(path):
-        raise UsageError(f"{path} is a directory", "name a file with -o")
-    if is_stream(path):
-        return
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"{path} is neither a file nor a pipe", "name a file with -o")
-    if os.path.lexists(path) and not force:
-        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force")
-
-
-def is_stream(path: str) -> bool:
-    """Say whether `path` is a pipe or a character device such as /dev/null: what is written there replaces nothing."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
-
-
-def default_name(command: Sequence[str], pid: int) -> str:
-    """Return `forktrace-consumer.4711.arrows` for `python3 consumer.py`, else the command's name."""
-    name = os.path.basename(command[0])
-    if name.startswith(("python", "pypy")):
-        script = next((word for word in command[1:] if word.endswith(".py")), None)
-        name = os.path.basename(script)[:-3] if script else name
-    return f"forktrace-{name}.{pid}.arrows"
 
 
 class Held:
@@ -196,55 +148,19 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
         os.execve(INTERPRETER, [INTERPRETER, found, *command[1:]], environment)
 
 
-@contextlib.contextmanager
-def opened(path: str, who: User, force: bool) -> Iterator[int]:
-    """Open the trace with the user's rights, until the recorder has it; a new file is removed when it does not come to that.
-
-    A pipe waits for its reader.
-    """
-    if path == "-":
-        yield 1
-        return
-    is_new = not as_user(who, os.path.lexists, path)
-    flags = os.O_WRONLY | os.O_NOCTTY if as_user(who, is_stream, path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
-    try:
-        descriptor = as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
-    except OSError as error:
-        raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
-            as_user(who, os.fchmod, descriptor, 0o600)
-    try:
-        yield descriptor
-    except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):
-                as_user(who, os.unlink, path)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
-    """Hand the recorder its order and the trace, a descriptor; return when it records."""
-    recorder.channel.hand(encoded(order), [trace])
-    recorder.wait_for("ready")
-
-
-def _order(held: Held, path: str, command: Sequence[str], who: User, *, own: Sequence[str], source: bool) -> Order:
+def _order(held: Held, path: str, command: Sequence[str], who: User, options: RecordOptions) -> Order:
     """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
     from forktrace.launcher.header import header
 
     search = who.environment.get("PATH", os.defpath)
     return Order(
         path=path,
-        header=header(list(command), held.pid, who.name) | {"own": list(own)},
+        header=header(list(command), held.pid, who.name) | {"own": list(options.own)},
         pid=held.pid,
         program=as_user(who, partial(shutil.which, path=search), command[0]),
         search=search,
-        source=source,
+        source=options.source and options.stacks,
+        max_size=options.max_size,
     )
 
 
@@ -312,17 +228,3 @@ class Watch:
         if self._status is None:
             return signal.SIGINT if len(self._told) > 1 else 0
         return self._status
-
-
-def merged(path: str, who: User) -> None:
-    """Join the many small batches of a long recording, with the user's rights."""
-    as_user(who, _merge, path)
-
-
-def _merge(path: str) -> None:
-    """Join the many small batches of a long recording."""
-    if not os.path.isfile(path) or os.path.getsize(path) < 1 << 20:
-        return
-    from forktrace.trace.stream import merge
-
-    merge(path)

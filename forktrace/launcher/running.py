@@ -11,14 +11,14 @@ import pwd
 import select
 import signal
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from forktrace.errors import UsageError
-from forktrace.launcher.command import begin, check_output, default_name, merged, opened
 from forktrace.launcher.recorder_process import RecorderProcess
+from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, opened
 from forktrace.recorder.orders import Attaching, Order
 from forktrace.system.procfs import Proc, cgroup_pids, mounts
 from forktrace.system.users import User, as_user, invoking_user
@@ -41,18 +41,7 @@ class Chosen:
     cgroup: str | None = None
 
 
-def attach(
-    chosen: Chosen,
-    *,
-    output: str | None,
-    force: bool,
-    duration_s: float | None,
-    quiet: bool,
-    stacks: bool = True,
-    source: bool = True,
-    own: Sequence[str] = (),
-    max_size: int | None = None,
-) -> None:
+def attach(chosen: Chosen, options: RecordOptions) -> None:
     """Record the chosen processes and their descendants until the last is gone, `duration_s` is over, or a signal comes.
 
     Or until the trace would exceed `max_size` bytes.
@@ -63,21 +52,20 @@ def attach(
     proc, who = Proc(), invoking_user()
     main = chosen.pids[0]
     command = list(proc.argv(main) or [proc.comm(main)])
-    path = output or default_name(command, main)
-    to_stdout = path == "-"
-    if not to_stdout:
-        as_user(who, check_output, path, force)
+    path = options.output or default_name(command, main)
+    if not options.to_stdout:
+        as_user(who, check_output, path, options.force)
     target_user = user_of(main, proc)
     with contextlib.ExitStack() as recording:
-        with opened(path, who, force) as trace:  # a pipe has its reader before there is a recorder, which waits for nobody
-            recorder = RecorderProcess(target_user, quiet=quiet)
+        with opened(path, who, options.force) as trace:  # before the recorder, which waits for no reader of a pipe
+            recorder = RecorderProcess(target_user, quiet=options.quiet)
             recording.callback(recorder.close)
-            recorder.arm(stacks=stacks, path=search_path(main) if stacks else "", attach=True)
-            order = _order(chosen, command, path, target_user.name, own=own, source=source and stacks)
+            recorder.arm(stacks=options.stacks, path=search_path(main) if options.stacks else "", attach=True)
+            order = _order(chosen, command, path, target_user.name, options)
             _stop_on_signals(recorder)
-            begin(recorder, replace(order, max_size=max_size), trace)
-        _until_done(recorder, duration_s)
-    if not to_stdout:
+            begin(recorder, order, trace)
+        _until_done(recorder, options.duration_s)
+    if not options.to_stdout:
         merged(path, who)
 
 
@@ -173,16 +161,17 @@ def user_of(pid: int, proc: Proc) -> User:
     return User(name, uid, gid, groups, {})
 
 
-def _order(chosen: Chosen, command: list[str], path: str, user: str, *, own: Sequence[str], source: bool) -> Order:
+def _order(chosen: Chosen, command: list[str], path: str, user: str, options: RecordOptions) -> Order:
     from forktrace.launcher.header import header
 
     main, proc = chosen.pids[0], Proc()
-    facts = header(command, main, user) | {"own": list(own), "attached": list(chosen.pids)}
+    facts = header(command, main, user) | {"own": list(options.own), "attached": list(chosen.pids)}
     return Order(
         path=path,
         header=facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
         attach=Attaching(chosen.pids, (os.getpid(),), chosen.cgroup, chosen.remarks),
-        source=source,
+        source=options.source and options.stacks,
+        max_size=options.max_size,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Final
 from forktrace.cpython.mp_children import multiprocessing_children
 from forktrace.cpython.remote_stack import NoPython, Python, Reader, ThreadStack, find_python
 from forktrace.launcher.running import Chosen, attach, process_meant, user_of
+from forktrace.launcher.session import RecordOptions
 from forktrace.now.waiting_calls import call_of
 from forktrace.now.zombies import Watcher
 from forktrace.recorder.sources import Sources, files_of
@@ -241,7 +242,7 @@ class Recording:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         os.dup2(self._trace, 1)
         os.dup2(self._words, 2)
-        attach(Chosen((pid,)), output="-", force=True, duration_s=None, quiet=True)
+        attach(Chosen((pid,)), RecordOptions(output="-", force=True, quiet=True))
 
     def wait_until_begun(self, seconds: float) -> None:
         """Wait until it has begun, or failed; no longer than so many seconds."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from forktrace.kernel.bpf_maps import BUSY, DISCARDED, Records, record_words
+from forktrace.kernel.bpf_maps import BUSY, DISCARDED, HEADER_BYTES, Records, record_words
 from forktrace.kernel.layout import layouts
 from forktrace.kernel.probes import EVENTS, RING_KINDS
 from forktrace.recorder.stack_table import Stacks
@@ -29,9 +29,11 @@ _STRUCT_OF: Final = {
     "signal": "signal_record",
     "oom": "signal_record",
 }
+KIND_AT: Final = 8  # bytes into every record, whichever struct it is
 PIECE_BYTES: Final = 4 << 20
 TEXT_BYTES: Final = 32 << 20
-MOMENTS: Final = (None, *FOUND_DEAD)  # enum moment
+MOMENTS: Final = {"AS_SEEN": None, "AT_THE_LATEST": FOUND_DEAD[0], "ESTIMATED": FOUND_DEAD[1]}  # enum moment, in its order
+_MOMENTS: Final = tuple(MOMENTS.values())
 JOINED: Final = (ORIGINS.index("attached"), ORIGINS.index("adopted"))
 _EAGAIN: Final = 11  # a limit was met
 
@@ -68,7 +70,8 @@ def _by_kind(chunk: bytes) -> dict[str, list[tuple[int, int]]]:
     while at < len(words):
         length = words[at]
         if not length & (DISCARDED | BUSY):
-            found[words[at + 4]].append((at * 4 + 8, at * 4 + 8 + length))
+            start = at * 4 + HEADER_BYTES
+            found[words[(start + KIND_AT) // 4]].append((start, start + length))
         at += record_words(length)
     return dict(zip(RING_KINDS, found, strict=True))
 
@@ -243,7 +246,7 @@ def _exit(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     _put_enum(columns, where, "disposition", part["disposition"])
     _put_enum(columns, where, "exit_from", part["exit_from"])
     columns.put_text(where, "comm", _texts(part["comm"]))
-    columns.put_text(where, "detail", [MOMENTS[moment] for moment in part["moment"].tolist()])
+    columns.put_text(where, "detail", [_MOMENTS[moment] for moment in part["moment"].tolist()])
 
 
 def cpu_times(utime_ticks: Any, stime_ticks: Any, runtime: Any) -> tuple[Any, Any]:

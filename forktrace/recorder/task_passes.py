@@ -17,12 +17,11 @@ from forktrace.recorder.interpreters import Registry, library_of
 from forktrace.recorder.rows import MOMENTS
 from forktrace.system.capabilities import in_effect
 from forktrace.system.procfs import Proc, Stat, TaskClocks, cgroup_pids, time_namespace_ns
-from forktrace.trace.events import FOUND_DEAD
 
 PASSES_S: Final = 2.0  # as long as some process is between life and death, at the most
 JOINING_S: Final = 20.0  # and as long in all: somebody may start new ones all the time
 CGROUP_EVERY_S: Final = 0.5
-AT_THE_LATEST, ESTIMATED = map(MOMENTS.index, FOUND_DEAD)
+_, AT_THE_LATEST, ESTIMATED = range(len(MOMENTS))
 
 
 class Joining:

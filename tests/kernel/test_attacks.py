@@ -22,8 +22,8 @@ from recorded import PATIENCE_S, wait_until
 
 import forktrace
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.launcher.command import opened
 from forktrace.launcher.recorder_process import PROGRAM
+from forktrace.launcher.session import opened
 from forktrace.system.users import User, as_user
 
 pytestmark = pytest.mark.root

@@ -19,8 +19,9 @@ BPF_MAP_TYPE_HASH = 1
 
 def test_entries() -> None:
     """What is set is there, what is deleted is not; to delete what is not there is no error, to set too much is."""
-    descriptor = create_map(MapSpec("entries", BPF_MAP_TYPE_HASH, 8, 4, 3, 0), 3)
-    made = Map(descriptor, "<u8", "<u4", 3)
+    spec = MapSpec("entries", BPF_MAP_TYPE_HASH, 8, 4, 3, 0)
+    descriptor = create_map(spec)
+    made = Map(descriptor, "<u8", "<u4", spec)
     for key in (5, 6, 7):
         made.set(key, 10 * key)
     with pytest.raises(ForktraceError, match="cannot be written"):

@@ -327,11 +327,11 @@ RECORDS = """
 import sys
 from forktrace.errors import ForktraceError
 from forktrace.launcher import command
+from forktrace.launcher.session import RecordOptions
 from forktrace.system import capabilities
 capabilities.missing = lambda: []
-how = {"force": False, "duration_s": None, "quiet": True, "user": None}
 try:
-    sys.exit(command.record(["/bin/sh", "-c", sys.argv[2]], output=sys.argv[1], **how))
+    sys.exit(command.record(["/bin/sh", "-c", sys.argv[2]], RecordOptions(sys.argv[1], quiet=True)))
 except ForktraceError as error:
     sys.exit(f"refused: {error}")
 """

@@ -6,14 +6,15 @@ import errno
 import os
 import struct
 
-import numpy as np
 import pytest
 
 from forktrace.errors import ForktraceError
 from forktrace.kernel import bpf_maps
 from forktrace.kernel.bpf_maps import Map
+from forktrace.kernel.objects import MapSpec
 
 FOUND, ROOM = 2, 4
+MADE = MapSpec("entries", 1, 4, 4, ROOM, 0)
 
 
 class Kernel:
@@ -40,7 +41,7 @@ def test_a_busy_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     for act in (lambda one: one.items(), lambda one: one.set(1, 2), lambda one: one.delete(1)):
         kernel = Kernel(errno.EBUSY, errno.EBUSY, errno.EBUSY)
         monkeypatch.setattr(bpf_maps, "call", kernel.call)
-        found = act(Map(0, np.dtype("<u4"), np.dtype("<u4"), ROOM))
+        found = act(Map(0, "<u4", "<u4", MADE))
         assert kernel.calls == 4
         assert found is None or [len(each) for each in found] == [FOUND, FOUND]
 
@@ -51,4 +52,11 @@ def test_a_refusal(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpf_maps, "_BUSY_S", -1.0)
     monkeypatch.setattr(bpf_maps, "call", Kernel(number).call)
     with pytest.raises(ForktraceError, match="a BPF map cannot be read"):
-        Map(0, np.dtype("<u4"), np.dtype("<u4"), ROOM).items()
+        Map(0, "<u4", "<u4", MADE).items()
+
+
+@pytest.mark.parametrize(("key", "value"), [("<u8", "<u4"), ("<u4", "<u8")])
+def test_a_map_of_other_sizes(key: str, value: str) -> None:
+    """A map that was made for other structs than these is not read: its entries would be taken for something else."""
+    with pytest.raises(ForktraceError, match="of other sources: map entries"):
+        Map(0, key, value, MADE)

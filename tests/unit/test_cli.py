@@ -36,7 +36,7 @@ def run_record(outcome: str, *arguments: str) -> subprocess.CompletedProcess[str
     program = (
         "import sys, types\n"
         "from forktrace.errors import *\n"
-        "def record(command, **options):\n"
+        "def record(command, options, user):\n"
         f"    {outcome}\n"
         "sys.modules['forktrace.launcher.command'] = types.SimpleNamespace(record=record)\n"
         "from forktrace.cli import main; main()"
@@ -348,13 +348,13 @@ def test_pictures(trace: Path, form: str, magic: bytes) -> None:
 
 def test_record_hands_on_what_was_typed() -> None:
     """Options before the command are record's, all after it are the command's; `--` may be left out."""
-    say = "print(list(command), options, flush=True); return 0"
+    say = "print(list(command), user, vars(options), flush=True); return 0"
     plain = run_record(say, "python", "x.py", "-q", "--force", "--", "-o")
-    assert plain.stdout.startswith("['python', 'x.py', '-q', '--force', '--', '-o'] {'output': None, 'force': False,")
+    assert plain.stdout.startswith("['python', 'x.py', '-q', '--force', '--', '-o'] None {'output': None, 'force': False,")
     full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--max-size", "1g", "--", "--odd")
     assert full.stdout == (
-        "['--odd'] {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True,"
-        " 'stacks': True, 'source': True, 'own': (), 'max_size': 1073741824, 'user': 'alice'}\n"
+        "['--odd'] alice {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True,"
+        " 'stacks': True, 'source': True, 'own': (), 'max_size': 1073741824}\n"
     )
 
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from forktrace.cli import cli
 from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
 from forktrace.launcher import command, recorder_process
-from forktrace.launcher.command import default_name
+from forktrace.launcher.session import RecordOptions, check_output, default_name
 from forktrace.recorder.channel import Channel, pair
 from forktrace.recorder.orders import encoded
 from forktrace.system import capabilities, users
@@ -107,8 +107,8 @@ def test_where_a_trace_may_go(tmp_path: Path) -> None:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "socket"))
     for name in ("new", "none/new", "pipe", "/dev/null"):
-        command.check_output(str(tmp_path / name), False)
-    command.check_output(str(tmp_path / "old"), True)
+        check_output(str(tmp_path / name), False)
+    check_output(str(tmp_path / "old"), True)
     for name, force, words in [
         ("old", False, "exists"),
         ("dangling", False, "exists"),
@@ -116,7 +116,7 @@ def test_where_a_trace_may_go(tmp_path: Path) -> None:
         ("socket", True, "is neither a file nor a pipe"),
     ]:
         with pytest.raises(UsageError, match=words):
-            command.check_output(str(tmp_path / name), force)
+            check_output(str(tmp_path / name), force)
     listening.close()
 
 
@@ -135,7 +135,7 @@ def test_no_root_and_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "missing", lambda: ["CAP_BPF"])
     monkeypatch.setattr(recorder_process, "SUDO", ("/nonexistent/sudo", "/bin/true"))
     with pytest.raises(PermissionMissing, match="there is no sudo") as caught:
-        command.record(["true"], output=None, force=False, duration_s=None, quiet=True, user=None)
+        command.record(["true"], RecordOptions(quiet=True))
     assert caught.value.hint == "apt-get install sudo, or capabilities: CAP_BPF missing here"
 
 

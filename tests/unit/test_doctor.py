@@ -90,7 +90,7 @@ def test_a_good_machine_has_nothing_to_mend(tmp_path: Path, packages: Path) -> N
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("kernel", {"proc/sys/kernel/osrelease": "5.4.0-generic"}, "older than 5.8"),
+        ("kernel", {"proc/sys/kernel/osrelease": "5.9.16-generic"}, "older than 5.10"),
         (
             "rights",
             {"proc/self/status": USER_STATUS},
@@ -125,7 +125,7 @@ def test_what_is_missing_is_named_with_its_cure(
         {"proc/mounts": "proc /proc proc rw 0 0\n"},
         {"sys/kernel/security/lockdown": None},
         {"proc/self/status": CAPABLE_STATUS},
-        {"proc/sys/kernel/osrelease": "5.8.0"},
+        {"proc/sys/kernel/osrelease": "5.10.0"},
         {"proc/sys/kernel/osrelease": "10.0-rc1"},
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from forktrace.cpython.line_tables import Code
+from forktrace.cpython.remote_stack import MOST_FRAMES, OWNED_BY_C
 from forktrace.kernel.bpf_maps import BUSY, DISCARDED, Ring, record_words
 from forktrace.kernel.layout import enums, layouts, probe_directory, structs
-from forktrace.kernel.probes import EVENTS, LOSSES, RING_KINDS
-from forktrace.recorder.rows import columns_of, cpu_times, layout, split
+from forktrace.kernel.probes import EVENTS, OTHER_LOSSES, RING_KINDS
+from forktrace.recorder.rows import KIND_AT, MOMENTS, NONE, columns_of, cpu_times, layout, split
 from forktrace.recorder.stack_table import Stacks
+from forktrace.system.procfs import ARGV_BYTES
 from forktrace.trace import events
 from forktrace.trace.stream import batch
 
@@ -56,7 +59,26 @@ def test_enums_are_those_of_the_trace() -> None:
     assert spelled["target"] == list(events.TARGETS)
     assert spelled["disposition"] == list(events.DISPOSITIONS)
     assert [word.removeprefix("by-") for word in spelled["sent_by"]] == list(events.SENDERS)
-    assert len(LOSSES) == len(RING_KINDS) + len(found["loss"]) - 1
+    assert [word.split(" ")[0] for word in found["loss"]] == [*OTHER_LOSSES, "LOSSES"]
+    assert found["moment"] == list(MOMENTS)
+
+
+def test_numbers_of_the_probes_that_stand_here_too() -> None:
+    """What Python knows of the probes by number is what their sources say."""
+    text = "".join((probe_directory() / name).read_text() for name in ("events.h", "pystack.bpf.h", "signal.bpf.c"))
+    said = {name: int(number) for name, number in re.findall(r"#define (\w+) (\d+)\b", text)}
+    assert said["NONE"] == NONE
+    assert said["STACK_FRAMES"] == MOST_FRAMES
+    assert said["FRAMES_A_CALL"] * said["FRAME_CALLS"] >= said["STACK_FRAMES"] + said["FAULTS"]
+    assert said["ARGV_BYTES"] - 1 == ARGV_BYTES
+    assert said["OWNED_BY_C"] == OWNED_BY_C
+
+
+def test_the_kind_of_a_record_is_where_it_is_read() -> None:
+    """`split` and the ring read it before they know which struct it is."""
+    for name in (*set(layout().values()), layouts()["stack_record"], layouts()["code_record"]):
+        kind = name["head"].fields["kind"] if "head" in name.names else name.fields["kind"]
+        assert kind[1] == KIND_AT, name
 
 
 def test_layout_is_that_of_c(tmp_path: Any) -> None:

@@ -1,0 +1,128 @@
+"""What every recording has, whether it starts its target or finds it: options, a file for the trace, an end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from forktrace.errors import ForktraceError, UsageError
+from forktrace.launcher.recorder_process import RecorderProcess
+from forktrace.recorder.orders import Order, encoded
+from forktrace.system.users import User, as_user
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """How to record.
+
+    Attributes:
+        output: the trace's file, `-` for standard output; None: one that is named after the program
+        force: an existing file is overwritten
+        duration_s: how long at the most; None: until the processes are gone
+        quiet: no words but those of errors
+        stacks, source: whether Python stacks, and the text of their lines, are recorded
+        own: prefixes of files that are the user's code too
+        max_size: of the trace in bytes; None: any
+    """
+
+    output: str | None = None
+    force: bool = False
+    duration_s: float | None = None
+    quiet: bool = False
+    stacks: bool = True
+    source: bool = True
+    own: tuple[str, ...] = ()
+    max_size: int | None = None
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the trace goes to standard output."""
+        return self.output == "-"
+
+
+def check_output(path: str, force: bool) -> None:
+    """Make sure that a trace may be written to `path`, before the seconds that arming the probes takes.
+
+    Raises:
+        UsageError: there is a file already, or something that holds no trace.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a directory", "name a file with -o")
+    if is_stream(path):
+        return
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{path} is neither a file nor a pipe", "name a file with -o")
+    if os.path.lexists(path) and not force:
+        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force")
+
+
+def is_stream(path: str) -> bool:
+    """Say whether `path` is a pipe or a character device such as /dev/null: what is written there replaces nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def default_name(command: Sequence[str], pid: int) -> str:
+    """Return `forktrace-consumer.4711.arrows` for `python3 consumer.py`, else the command's name."""
+    name = os.path.basename(command[0])
+    if name.startswith(("python", "pypy")):
+        script = next((word for word in command[1:] if word.endswith(".py")), None)
+        name = os.path.basename(script)[:-3] if script else name
+    return f"forktrace-{name}.{pid}.arrows"
+
+
+@contextlib.contextmanager
+def opened(path: str, who: User, force: bool) -> Iterator[int]:
+    """Open the trace with the user's rights, until the recorder has it; a new file is removed when it does not come to that.
+
+    A pipe waits for its reader.
+    """
+    if path == "-":
+        yield 1
+        return
+    is_new = not as_user(who, os.path.lexists, path)
+    flags = os.O_WRONLY | os.O_NOCTTY if as_user(who, is_stream, path) else os.O_RDWR | os.O_CREAT | (0 if force else os.O_EXCL)
+    try:
+        descriptor = as_user(who, os.open, path, flags | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} exists", "name another with -o, or overwrite it with --force") from None
+    except OSError as error:
+        raise ForktraceError(f"{path}: {error.strerror}", "name a place you may write to with -o") from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with contextlib.suppress(PermissionError):  # a file of somebody else's, which --force may write to
+            as_user(who, os.fchmod, descriptor, 0o600)
+    try:
+        yield descriptor
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                as_user(who, os.unlink, path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
+    """Hand the recorder its order and the trace, a descriptor; return when it records."""
+    recorder.channel.hand(encoded(order), [trace])
+    recorder.wait_for("ready")
+
+
+def merged(path: str, who: User) -> None:
+    """Join the many small batches of a long recording, with the user's rights."""
+    as_user(who, _merge, path)
+
+
+def _merge(path: str) -> None:
+    """Join the many small batches of a long recording."""
+    if not os.path.isfile(path) or os.path.getsize(path) < 1 << 20:
+        return
+    from forktrace.trace.stream import merge
+
+    merge(path)
