@@ -68,47 +68,70 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
     """
     pid, ident = _first_parents(log)
     seen = _sightings(log, pid, ident)
-    next_seen = Latest(seen.child, seen.time_ns)
-    exit_ns = pick(log.time_ns, log.exit_row, NEVER)
-    death_ns = pick(log.time_ns, log.zombie_row, NEVER)
-    death_ns = np.where(death_ns == NEVER, exit_ns, death_ns)
-    # An adopter that ignores SIGCHLD releases a zombie at the handing over, microseconds before the parent's notification.
-    dropped = (log.zombie_row != NONE) & np.isin(log.release_row, log.rows("autoreap"))
+    handing = _Handing(log, gone_ns, seen)
     last_pid, last_id, since_ns = pid.copy(), ident.copy(), log.fork_ns.copy()
-    steps: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
+    steps: list[tuple[Ints, ...]] = []
     handings_over = 0
     child = np.flatnonzero(ident != NONE)
     while len(child):
-        old = last_id[child]
-        was_dead = death_ns[old] <= since_ns[child]  # then it is an ancestor of who named it, so this comes to an end
-        time_ns = np.maximum(death_ns[old], since_ns[child])
-        handed = (death_ns[old] < NEVER) & (~was_dead | (pick(log.adopter_id, log.exit_row[old]) < old))
-        handed &= gone_ns[child] >= np.where(dropped[child], exit_ns[old], time_ns)
-        handed &= log.at("adopter_pid", log.exit_row[old]) != NONE
-        child, old, time_ns, was_dead = child[handed], old[handed], time_ns[handed], was_dead[handed]
-        row = log.exit_row[old]
-        new_pid, new_id = log.at("adopter_pid", row), pick(log.adopter_id, row)
-        sighting = next_seen.since(child, np.where(was_dead, time_ns, exit_ns[old]))
-        believed = (sighting != NONE) & (pick(seen.id, sighting) != old)
-        next_death_ns = pick(death_ns, new_id, NEVER)
-        overtaken = (next_death_ns <= time_ns) & (pick(log.zombie_row, new_id) != NONE)  # without one it may have been later
-        believed &= (pick(seen.time_ns, sighting) <= next_death_ns) | overtaken | (pick(seen.id, sighting) > new_id)
-        new_pid = np.where(believed, pick(seen.pid, sighting), new_pid)
-        new_id = np.where(believed, pick(seen.id, sighting), new_id)
+        step = handing.over(child, last_id[child], since_ns[child])
+        time_ns, child, _, new_pid, new_id = step
         last_pid[child], last_id[child], since_ns[child] = new_pid, new_id, time_ns
-        steps.append((time_ns, child, old, new_pid, new_id))
+        steps.append(step)
         handings_over += len(child)
         if handings_over > _MOST_HANDINGS_OVER * (log.count + 1000):
             raise TraceError(f"{log.trace.path}: damaged: its orphans are handed over more than {handings_over:,} times")
         child = child[new_id != NONE]
-    sighting = next_seen.until(np.arange(log.count), np.full(log.count, NEVER))
-    later = (sighting != NONE) & (pick(seen.time_ns, sighting) > since_ns)
-    last_pid = np.where(later, pick(seen.pid, sighting), last_pid)
-    last_id = np.where(later, pick(seen.id, sighting), last_id)
+    last = handing.next_seen.until(np.arange(log.count), np.full(log.count, NEVER))
+    later = (last != NONE) & (pick(seen.time_ns, last) > since_ns)
+    last_pid = np.where(later, pick(seen.pid, last), last_pid)
+    last_id = np.where(later, pick(seen.id, last), last_id)
     columns = [np.concatenate(column) for column in zip(*steps, strict=True)] if steps else [np.empty(0, np.int64)] * 5
     order = np.lexsort((columns[1], columns[0]))
     orphaned = _differs(last_pid, last_id, pid, ident)
     return Parents(pid, ident, last_pid, last_id, orphaned, *(column[order] for column in columns))
+
+
+class _Handing:
+    """Who gets the children of a parent that dies."""
+
+    def __init__(self, log: Log, gone_ns: Ints, seen: _Sightings) -> None:
+        self.next_seen = Latest(seen.child, seen.time_ns)
+        self._log, self._gone_ns, self._seen = log, gone_ns, seen
+        self._exit_ns = pick(log.time_ns, log.exit_row, NEVER)
+        notified_ns = pick(log.time_ns, log.zombie_row, NEVER)
+        self._death_ns = np.where(notified_ns == NEVER, self._exit_ns, notified_ns)
+        # An adopter that ignores SIGCHLD releases a zombie at the handing over, microseconds before the parent's notification.
+        self._dropped = (log.zombie_row != NONE) & np.isin(log.release_row, log.rows("autoreap"))
+
+    def over(self, child: Ints, old: Ints, since_ns: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Hand each `child`, which its parent `old` has since `since_ns`, to the next one, where there is one.
+
+        Returns when, which children, from whom, and the number and the id of who has them then.
+        """
+        log, death_ns = self._log, self._death_ns
+        was_dead = death_ns[old] <= since_ns  # then it is an ancestor of who named it, so this comes to an end
+        time_ns = np.maximum(death_ns[old], since_ns)
+        handed = (death_ns[old] < NEVER) & (~was_dead | (pick(log.adopter_id, log.exit_row[old]) < old))
+        handed &= self._gone_ns[child] >= np.where(self._dropped[child], self._exit_ns[old], time_ns)
+        handed &= log.at("adopter_pid", log.exit_row[old]) != NONE
+        child, old, time_ns, was_dead = child[handed], old[handed], time_ns[handed], was_dead[handed]
+        row = log.exit_row[old]
+        new_pid, new_id = log.at("adopter_pid", row), pick(log.adopter_id, row)
+        sighting = self.next_seen.since(child, np.where(was_dead, time_ns, self._exit_ns[old]))
+        believed = self._believed(sighting, old, new_id, time_ns)
+        new_pid = np.where(believed, pick(self._seen.pid, sighting), new_pid)
+        new_id = np.where(believed, pick(self._seen.id, sighting), new_id)
+        return time_ns, child, old, new_pid, new_id
+
+    def _believed(self, sighting: Ints, old: Ints, adopter: Ints, time_ns: Ints) -> Flags:
+        """Where the kernel's own word of a later parent stands, and not the adopter that the exit row of `old` names."""
+        seen = self._seen
+        death_ns = pick(self._death_ns, adopter, NEVER)
+        overtaken = (death_ns <= time_ns) & (pick(self._log.zombie_row, adopter) != NONE)  # without one it may have been later
+        in_time = (pick(seen.time_ns, sighting) <= death_ns) | overtaken | (pick(seen.id, sighting) > adopter)
+        found: Flags = (sighting != NONE) & (pick(seen.id, sighting) != old) & in_time
+        return found
 
 
 def _first_parents(log: Log) -> tuple[Ints, Ints]:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,13 @@ ALLOWED = {
 BCC_AT_HOME = ("kernel/bccloader.py",)
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the full name of everything that a module imports, in function bodies too."""
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the full name of everything that a module imports, in function bodies too."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -99,3 +105,16 @@ def test_every_name_that_is_promised_is_there() -> None:
     """Everything in `__all__` can be had, and nothing else."""
     loaded_by("import forktrace\nfor name in forktrace.__all__: getattr(forktrace, name)")
     loaded_by("import forktrace\ntry: forktrace.nonsense\nexcept AttributeError: pass\nelse: raise SystemExit(1)")
+
+
+def test_no_room_outgrows_itself() -> None:
+    """At most 14 modules in a room, 450 lines in a file of code, 56 lines in a function."""
+    for room in {path.parent for path in MODULES}:
+        modules = [path for path in MODULES if path.parent == room and path.name != "__init__.py"]
+        assert len(modules) <= 14, room
+    for path in (*MODULES, *(PACKAGE.parent / "probes").glob("*.[ch]")):
+        assert len(path.read_text().splitlines()) <= 450, path
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno <= 56, (path, node.name)
