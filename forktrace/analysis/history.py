@@ -45,7 +45,7 @@ class History:
         self.autoreaped = released & np.isin(self.release_row, log.rows("autoreap"))
         self.waited = released & ~self.autoreaped & ~self.called("kernel", "unseen")
         self.exit_ns = pick(log.time_ns, log.exit_row)
-        ignored = pick(log.codes("disposition"), log.exit_row) == events.DISPOSITIONS.index("ignored")
+        ignored = log.at("disposition", log.exit_row) == events.DISPOSITIONS.index("ignored")
         self.found_dead = (log.exit_row != NONE) & np.isin(log.exit_row, np.flatnonzero(log.present("detail")))
         no_zombie = (log.zombie_row == NONE) & (self.autoreaped | (ignored & ~self.waited)) & ~self.found_dead
         self.exit_signal = log.at("signal", log.fork_row)
@@ -77,7 +77,7 @@ class History:
 
     def called(self, *calls: str) -> Flags:
         """Return which processes were released by a row with one of these calls."""
-        codes = pick(self.log.codes("call"), self.release_row)
+        codes = self.log.at("call", self.release_row)
         so: Flags = (self.release_row != NONE) & np.isin(codes, [events.CALLS.index(call) for call in calls])
         return so
 
@@ -107,7 +107,7 @@ def _releases(log: Log) -> tuple[Ints, Flags]:
     """The release row of each process; a wait that named no child stands in for the `unseen` reap that it explains."""
     row = log.release_row.copy()
     inferred = np.zeros(log.count, bool)
-    unseen = pick(log.codes("call"), row) == events.CALLS.index("unseen")
+    unseen = log.at("call", row) == events.CALLS.index("unseen")
     waits = _anonymous_waits(log)
     if len(waits) and unseen.any():
         for process, wait in _explained(log, np.flatnonzero(unseen & (row != NONE)), waits):
@@ -118,8 +118,8 @@ def _releases(log: Log) -> tuple[Ints, Flags]:
 def _anonymous_waits(log: Log) -> Ints:
     """Waits that may have reaped a child without saying which: waitid without an infop, wait4 with a bad pointer."""
     rows = log.rows("wait")
-    named = log.numbers("pid")[rows] != NONE
-    failed = ~np.isin(log.numbers("result")[rows], (0, NONE, EFAULT))
+    named = log.at("pid", rows) != NONE
+    failed = ~np.isin(log.at("result", rows), (0, NONE, EFAULT))
     silent: Ints = rows[~named & ~failed & (log.at("flags", rows) & WNOWAIT == 0) & (log.by_id[rows] != NONE)]
     return silent
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from forktrace.errors import TraceError
 from forktrace.trace import events
+from forktrace.trace.batches import Values, integers
 from forktrace.trace.stream import Trace
 
 Ints = npt.NDArray[np.int64]
@@ -81,11 +82,11 @@ class Log:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self._cache: dict[str, Ints] = {}
+        self._columns: dict[str, tuple[Values, Flags]] = {}
         self.time_ns, self.kind = self.numbers("time_ns"), self.codes("kind")
         self.end_ns = int(self.time_ns[-1]) if len(self.time_ns) else trace.header["start_ns"]
         lost = self.rows("lost")
-        self.lossy = trace.cut is not None or bool((self.numbers("count")[lost] != 0).any())
+        self.lossy = trace.cut is not None or bool((self.at("count", lost) != 0).any())
         self._find_processes()
         self._find_subjects()
         self._find_releases()
@@ -96,18 +97,22 @@ class Log:
         self._check_order()
 
     def numbers(self, name: str) -> Ints:
-        """Return an integer column; NONE where the row says nothing."""
-        if name not in self._cache:
-            column = self.trace.table.column(name).cast(pa.int64()).fill_null(NONE)
-            self._cache[name] = column.to_numpy()
-        return self._cache[name]
+        """Return an integer column; NONE where the row says nothing. It is made anew each time: `at` takes less of it."""
+        values, valid = self._column(name)
+        return np.where(valid, values, NONE).astype(np.int64, copy=False)
 
     def codes(self, name: str) -> Ints:
-        """Return an enumeration column as indexes into `events.COLUMNS[name]`; NONE where the row says nothing."""
-        if name not in self._cache:
-            indices = self.trace.table.column(name).combine_chunks().indices  # into the whole enumeration, as stream writes it
-            self._cache[name] = indices.cast(pa.int64()).fill_null(NONE).to_numpy()
-        return self._cache[name]
+        """Return a column of an enumeration, or of texts, as indexes into its dictionary; NONE where the row says nothing.
+
+        An enumeration's is the whole of it, as `events.COLUMNS[name]` has it.
+        """
+        return self.numbers(name)
+
+    def _column(self, name: str) -> tuple[Values, Flags]:
+        """The values of an integer column, or the indexes of any other, as they lie in the trace, and where there are any."""
+        if name not in self._columns:
+            self._columns[name] = integers(self.trace.table.column(name))
+        return self._columns[name]
 
     def texts(self, name: str, rows: Ints) -> pd.Series:
         """Return what a text column says in `rows`, as a string column; `<NA>` for row NONE and where nothing is said."""
@@ -142,8 +147,11 @@ class Log:
         return np.flatnonzero(self.is_kind(*kinds))
 
     def at(self, name: str, rows: Ints) -> Ints:
-        """Return the integers of a column in `rows`; NONE for row NONE."""
-        return pick(self.numbers(name), rows)
+        """Return the integers of a column, or its indexes as `codes`, in `rows`; NONE for row NONE."""
+        values, valid = self._column(name)
+        if not len(values):
+            return np.full(len(rows), NONE)
+        return np.where((rows != NONE) & valid[rows], values[rows], NONE).astype(np.int64, copy=False)
 
     @cached_property
     def totals(self) -> dict[str, Any]:
@@ -175,10 +183,10 @@ class Log:
         rows = np.concatenate([forks, others])
         pid, start_ns, fork_row = pid[rows], start_ns[rows], np.where(self.is_kind("fork")[rows], rows, NONE)
         if self.lossy:  # who forks a followed process is followed
-            made = forks[self.codes("origin")[forks] == events.ORIGINS.index("forked")]
-            made = made[(self.numbers("by_pid")[made] != NONE) & (self.numbers("by_start_ns")[made] != NONE)]
-            pid = np.concatenate([pid, self.numbers("by_pid")[made]])
-            start_ns = np.concatenate([start_ns, self.numbers("by_start_ns")[made]])
+            made = forks[self.at("origin", forks) == events.ORIGINS.index("forked")]
+            made = made[(self.at("by_pid", made) != NONE) & (self.at("by_start_ns", made) != NONE)]
+            pid = np.concatenate([pid, self.at("by_pid", made)])
+            start_ns = np.concatenate([start_ns, self.at("by_start_ns", made)])
             fork_row = np.concatenate([fork_row, np.full(len(made), NONE)])
         rows = np.concatenate([rows, np.full(len(fork_row) - len(rows), len(self.time_ns))])
         once = first_of_each(pid, start_ns)  # a fork, if there is one
@@ -204,7 +212,7 @@ class Log:
         rows = self.rows("reap", "autoreap")
         rows = rows[self.id[rows] != NONE]
         trust = np.array([REAP_CALLS.index(call) if call in REAP_CALLS else len(REAP_CALLS) for call in events.CALLS])
-        rank = np.where(self.is_kind("autoreap")[rows], REAP_CALLS.index("autoreap"), trust[self.codes("call")[rows]])
+        rank = np.where(self.is_kind("autoreap")[rows], REAP_CALLS.index("autoreap"), trust[self.at("call", rows)])
         rank = np.where(rank < REAP_CALLS.index("autoreap"), 0, rank)
         self.release_row = first_rows(self.id, rows[np.argsort(rank, kind="stable")], self.count)
         self.gone_ns = pick(self.time_ns, self.release_row, NEVER)

@@ -17,7 +17,7 @@ def lost_until(log: Log, *kinds: str) -> int:
     gap from the beginning of the trace to the last loss.
     """
     rows = log.rows("lost")
-    rows = rows[log.numbers("count")[rows] != 0]
+    rows = rows[log.at("count", rows) != 0]
     if kinds:
         said = log.texts("detail", rows)
         rows = rows[(said.isin([*kinds, NOT_RUN]) | said.isna()).to_numpy(bool)]

@@ -143,7 +143,7 @@ def _first_parents(log: Log) -> tuple[Ints, Ints]:
 
 def _sightings(log: Log, pid: Ints, ident: Ints) -> _Sightings:
     told, waited = log.rows("exit", "zombie", "autoreap"), log.rows("reap")
-    by_wait = np.isin(log.codes("call")[waited], [CALLS.index(call) for call in WAIT_CALLS])  # only a parent can
+    by_wait = np.isin(log.at("call", waited), [CALLS.index(call) for call in WAIT_CALLS])  # only a parent can
     waited = waited[by_wait & (log.by_id[waited] != NONE)]
     rows = np.concatenate([told, waited])
     seen_pid = np.concatenate([log.at("parent_pid", told), log.at("by_pid", waited)])

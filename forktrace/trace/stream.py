@@ -157,6 +157,7 @@ def read(path: str | os.PathLike[str]) -> Trace:
     table = by_time(_fast(data, layout, name) or _checked(stream, layout, name))
     if fault_of(table):
         _raise_at_fault(data, layout, name)
+    pa.default_memory_pool().release_unused()  # the batches, half of what is held by now
     return Trace(name, _printable(header), table, layout.cut or _not_closed(table))
 
 

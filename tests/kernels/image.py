@@ -23,7 +23,7 @@ from pathlib import Path
 from debian import Archive, unpack
 
 PROJECT = Path(__file__).parents[2]
-CACHE = PROJECT / ".cache" / "kernels"
+CACHE = Path(os.environ.get("FORKTRACE_KERNELS") or PROJECT / ".cache" / "kernels")
 GUEST_INIT = Path(__file__).with_name("guest_init")
 PYTHON = f"python3.{sys.version_info.minor}"  # that of forktrace: the one that compiles its modules here
 OTHER_PYTHONS = ("3.9", "3.11", "3.13", "3.14", "3.15")  # recorded; those of Debian's suites, of which each has one or two

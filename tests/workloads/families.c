@@ -134,7 +134,7 @@ static void zombies_inherited_and_ignored(const char *name)
             name, hear(report[0]), parent, getpid(), 30 + i);
 }
 
-/* Its last thread has left (PF_EXITING among the flags of /proc/PID/stat). */
+/* Whether its last thread has left (PF_EXITING among the flags of /proc/PID/stat); -1: it is gone altogether. */
 static int is_exiting(pid_t pid)
 {
     char path[64], text[1024];
@@ -142,11 +142,13 @@ static int is_exiting(pid_t pid)
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    must(length > 0, path);
-    close(file);
+    if (file >= 0)
+        close(file);
+    if (length <= 0)
+        return -1;
     text[length] = 0;
     sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %u", &flags);
-    return flags & 4;
+    return (flags & 4) != 0;
 }
 
 /* Its parent dies while the kernel takes the memory of the child back: after its last thread, before anybody is notified. */
@@ -157,18 +159,22 @@ static pid_t dies_amid_an_exit(int report, void (*to_parent)(int))
     if (parent)
         return parent;
     signal(SIGCHLD, to_parent);
-    pid_t pid = plain_fork();
-    if (!pid) {
-        char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        must(memory != MAP_FAILED, "mmap");
-        madvise(memory, bytes, MADV_NOHUGEPAGE);
-        for (size_t at = 0; at < bytes; at += 4096)
-            memory[at] = 1;
-        _exit(40);
+    int seen = -1;
+    pid_t pid = 0;
+    while (seen < 0) { /* on a busy machine a child that nobody waits for may be gone before it is seen to exit */
+        pid = plain_fork();
+        if (!pid) {
+            char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            must(memory != MAP_FAILED, "mmap");
+            madvise(memory, bytes, MADV_NOHUGEPAGE);
+            for (size_t at = 0; at < bytes; at += 4096)
+                memory[at] = 1;
+            _exit(40);
+        }
+        while (!(seen = is_exiting(pid)))
+            ;
     }
     tell(report, pid);
-    while (!is_exiting(pid))
-        ;
     sleep_ms(1);
     _exit(8);
 }

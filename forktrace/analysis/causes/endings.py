@@ -29,7 +29,7 @@ def killing_rows(history: History) -> Ints:
     log = history.log
     rows = log.rows("signal")
     who = log.id[rows]
-    fatal = log.numbers("signal")[rows] == pick(decoded(log)[1], who)
+    fatal = log.at("signal", rows) == pick(decoded(log)[1], who)
     fatal &= (who != NONE) & (log.time_ns[rows] <= pick(history.exit_ns, who))
     return last_rows(log.id, rows[fatal], log.count)
 
@@ -46,9 +46,9 @@ def exit_paths(history: History) -> Ints:
     log, sites = history.log, history.sites
     row = log.exit_row
     code, number, _ = decoded(log)
-    stack, status = pick(sites.code, row), pick(log.codes("stack_status"), row)
+    stack, status = pick(sites.code, row), log.at("stack_status", row)
     by_rule = history.readings.of_stacks("exit_path", stack)
-    came = pick(log.codes("exit_from"), row)
+    came = log.at("exit_from", row)
     from_interpreter, from_py_exit, from_other, returned = (came == place for place in range(len(events.EXITS)))
     finalised = (from_other | returned) & (status == events.STACK_STATUSES.index("no-thread-state"))
     module, spawned = sites.command_lines(np.arange(log.count), pick(log.time_ns, row))

@@ -28,7 +28,7 @@ def creators(history: History) -> Ints:
     vforked = (log.at("flags", row) & _VFORKED == _VFORKED) & (row != NONE)
     too_old = each(lambda one: int(() < readings.version(one) < _HAS_POSIX_SPAWN), stack) == 1
     told: list[tuple[Flags, str]] = [
-        (np.isin(pick(log.codes("origin"), row), _origins("target", "attached", "adopted")), ""),
+        (np.isin(log.at("origin", row), _origins("target", "attached", "adopted")), ""),
         (_without_python(history, row) | _by_libc(history) | ((stack != NONE) & vforked & too_old), "native"),
         ((stack != NONE) & vforked, "posix-spawn"),
         (stack != NONE, "os-fork"),
@@ -49,7 +49,7 @@ def _select(told: list[tuple[Flags, str]], names: tuple[str, ...]) -> Ints:
 def _without_python(history: History, row: Ints) -> Flags:
     """Whether the thread that made a row has no Python: another program's, or one that Python does not know."""
     statuses = [events.STACK_STATUSES.index(one) for one in ("not-python", "no-thread-state")]
-    without: Flags = np.isin(pick(history.log.codes("stack_status"), row), statuses)
+    without: Flags = np.isin(history.log.at("stack_status", row), statuses)
     return without
 
 
@@ -85,7 +85,7 @@ def causes(history: History) -> Ints:
     row = np.where(history.waited, history.release_row, NONE)
     by_rule = pick(history.wait_rules, row)
     dead = (log.exit_row != NONE) | (log.zombie_row != NONE) | (history.gone_ns < NEVER)
-    disposition = pick(log.codes("disposition"), np.where(history.autoreaped, history.release_row, log.exit_row))
+    disposition = log.at("disposition", np.where(history.autoreaped, history.release_row, log.exit_row))
     autoreaped = history.autoreaped | history.silent
     adopter = known.orphaned & (history.called("unseen") | history.waited)
     has_stack = pick(history.sites.code, row) != NONE

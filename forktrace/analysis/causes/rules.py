@@ -276,7 +276,7 @@ class Readings:
     def of_waits(self, log: Log, row: Ints) -> Ints:
         """Return what the rules say of the wait of each row, an index into `names("cause")`; NONE where none fits."""
         names = self.names("cause")
-        stack, call, target = pick(self._sites.code, row), pick(log.codes("call"), row), pick(log.codes("target"), row)
+        stack, call, target = pick(self._sites.code, row), log.at("call", row), log.at("target", row)
         flags = log.at("flags", row)
         first = first_of_each(stack, call, target, flags)
         options = option_names(flags[first], call[first]).fillna("").str.split("|").tolist()

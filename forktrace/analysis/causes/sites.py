@@ -141,7 +141,7 @@ class Sites:
 
     def statuses(self, rows: Ints) -> pd.Categorical[str]:
         """Return what became of the walks of the stacks of `rows`; `<NA>`: no stack was asked for."""
-        return category(pick(self._log.codes("stack_status"), rows), events.STACK_STATUSES)
+        return category(self._log.at("stack_status", rows), events.STACK_STATUSES)
 
     def sites(self, rows: Ints, process: Ints) -> pd.Series:
         """Return the site of the stack of each row, whose thread belongs to `process`: `consumer.py:33 consume_task`."""

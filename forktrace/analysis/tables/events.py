@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NONE, Ints, Log, category, nullable, pick, texts
+from forktrace.analysis.log import NONE, Ints, Log, category, nullable, texts
 from forktrace.analysis.options import WNOWAIT, option_names
 from forktrace.trace import events
 from forktrace.trace.waitstatus import decode, signal_name
@@ -123,7 +123,7 @@ def _integers(log: Log, columns: tuple[str, ...], rows: Ints) -> Iterator[tuple[
 
 
 def _fork(log: Log, rows: Ints) -> Iterator[str]:
-    origins = pick(log.codes("origin"), rows).tolist()
+    origins = log.at("origin", rows).tolist()
     numbers = _integers(log, ("pid", "ns_pid", "by_pid", "parent_pid", "signal"), rows)
     for origin, (pid, ns_pid, by_pid, parent_pid, signal) in zip(origins, numbers, strict=True):
         parts = [] if origin in (NONE, events.ORIGINS.index("forked")) else [events.ORIGINS[origin]]
@@ -168,8 +168,8 @@ def _wait(log: Log, rows: Ints) -> Iterator[str]:
 
 def wait_words(log: Log, rows: Ints) -> Iterator[str]:
     """Yield each wait as `wait4(500, WNOHANG)`; `any`, `pgid` or `pidfd` stands for the child when that was asked for."""
-    options = option_names(log.at("flags", rows), pick(log.codes("call"), rows)).tolist()
-    calls, targets = pick(log.codes("call"), rows).tolist(), pick(log.codes("target"), rows).tolist()
+    options = option_names(log.at("flags", rows), log.at("call", rows)).tolist()
+    calls, targets = log.at("call", rows).tolist(), log.at("target", rows).tolist()
     for call, target, (number,), option in zip(calls, targets, _integers(log, ("target_pid",), rows), options, strict=True):
         what = "?" if target == NONE else events.TARGETS[target]
         arguments = [str(number) if what == "pid" and number != NONE else what, "" if option is pd.NA else option]
@@ -178,19 +178,19 @@ def wait_words(log: Log, rows: Ints) -> Iterator[str]:
 
 def _reap(log: Log, rows: Ints) -> Iterator[str]:
     silent = {events.CALLS.index("unseen"): "not seen, released before this", events.CALLS.index("kernel"): "by the kernel"}
-    calls = pick(log.codes("call"), rows).tolist()
+    calls = log.at("call", rows).tolist()
     for call, words, (count,) in zip(calls, wait_words(log, rows), _integers(log, ("count",), rows), strict=True):
         yield silent.get(call, words) + (f" after {count} empty calls" if count > 0 else "")
 
 
 def _autoreap(log: Log, rows: Ints) -> Iterator[str]:
     words = {events.DISPOSITIONS.index("ignored"): "SIGCHLD is ignored", events.DISPOSITIONS.index("nocldwait"): "SA_NOCLDWAIT"}
-    for disposition in pick(log.codes("disposition"), rows).tolist():
+    for disposition in log.at("disposition", rows).tolist():
         yield words.get(disposition, "")
 
 
 def _signal(log: Log, rows: Ints) -> Iterator[str]:
-    senders = pick(log.codes("sent_by"), rows).tolist()
+    senders = log.at("sent_by", rows).tolist()
     for sender, (number,) in zip(senders, _integers(log, ("signal",), rows), strict=True):
         yield signal_name(number) + (f" from {events.SENDERS[sender]}" if sender > 0 else "")
 

@@ -126,8 +126,8 @@ def _identity(history: History) -> dict[str, object]:
         "comm": log.texts("comm", _last_saying(log, "comm", "fork", "exec", "exit")),
         "argv": _argv(log),
         "cgroup": log.texts("cgroup", _last_saying(log, "cgroup", "fork", "exec")),
-        "origin": category(pick(log.codes("origin"), log.fork_row), events.ORIGINS),
-        "fork_call": category(pick(log.codes("call"), log.fork_row), events.CALLS[:4]),
+        "origin": category(log.at("origin", log.fork_row), events.ORIGINS),
+        "fork_call": category(log.at("call", log.fork_row), events.CALLS[:4]),
     }
 
 
@@ -204,7 +204,7 @@ def _ending(history: History) -> dict[str, object]:
 def _killer(history: History) -> dict[str, object]:
     log = history.log
     row = killing_rows(history)
-    kind = pick(log.codes("sent_by"), row)
+    kind = log.at("sent_by", row)
     chosen = last_rows(log.id, log.rows("oom"), log.count)
     kernel, oom = events.SENDERS.index("kernel"), events.SENDERS.index("oom")
     by_oom = (chosen != NONE) & (decoded(log)[1] == 9) & np.isin(kind, (kernel, NONE))
@@ -220,7 +220,7 @@ def _release(history: History) -> dict[str, object]:
     unseen, by_wait = history.called("unseen"), np.where(history.autoreaped, NONE, row)
     named = log.at("by_pid", by_wait) != NONE
     by_parent = unseen & ~named
-    call = pick(np.array([_code(REAP_CALLS, call) for call in events.CALLS]), pick(log.codes("call"), by_wait))
+    call = pick(np.array([_code(REAP_CALLS, call) for call in events.CALLS]), log.at("call", by_wait))
     call = np.where(history.autoreaped | history.silent, REAP_CALLS.index("autoreap"), call)
     waited = np.where(history.waited, row, NONE)
     return {
@@ -228,8 +228,8 @@ def _release(history: History) -> dict[str, object]:
         "reaper_tid": nullable(np.where(unseen, NONE, log.at("by_tid", by_wait))),
         "reaper_id": nullable(np.where(by_parent, known.last_id, pick(log.by_id, by_wait))),
         "reap_call": category(call, REAP_CALLS),
-        "reap_target": category(pick(log.codes("target"), waited), events.TARGETS),
-        "reap_options": option_names(log.at("flags", waited), pick(log.codes("call"), waited)),
+        "reap_target": category(log.at("target", waited), events.TARGETS),
+        "reap_options": option_names(log.at("flags", waited), log.at("call", waited)),
         "empty_waits": _empty_waits(history),
         "adopter_pid": nullable(np.where(known.orphaned, known.last_pid, NONE)),
         "adopter_id": nullable(np.where(known.orphaned, known.last_id, NONE)),
@@ -244,7 +244,7 @@ def _empty_waits(history: History) -> Ints:
     """The calls for this very child that came back without it: counted by its reap, or by its own running total."""
     log = history.log
     totals = log.rows("waits")
-    own = last_rows(log.id, totals[(log.id[totals] != NONE) & (log.numbers("by_pid")[totals] == NONE)], log.count)
+    own = last_rows(log.id, totals[(log.id[totals] != NONE) & (log.at("by_pid", totals) == NONE)], log.count)
     at_reap = log.at("count", np.where(history.autoreaped, NONE, history.release_row))
     return np.maximum(np.maximum(at_reap, log.at("count", own)), 0)
 
@@ -267,7 +267,7 @@ def _account(history: History) -> dict[str, object]:
 def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     """`complete` and `notes`, from one list: what is so of which processes, and whether it leaves the row incomplete."""
     log = history.log
-    origin = pick(log.codes("origin"), log.fork_row)
+    origin = log.at("origin", log.fork_row)
     argv_cut = log.texts("detail", last_rows(log.id, log.rows("exec"), log.count)).eq("argv cut")
     found_dead = log.texts("detail", np.where(history.found_dead, log.exit_row, NONE))
     estimated = found_dead.eq(events.FOUND_DEAD[1]).to_numpy(bool, na_value=False)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from forktrace.analysis.causes.endings import killing_rows
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NONE, category, nullable, pick
+from forktrace.analysis.log import NONE, category, nullable
 from forktrace.analysis.tables.lifecycles import SIGNALS
 from forktrace.trace import events
 
@@ -26,7 +26,7 @@ def signals(history: History) -> pd.DataFrame:
     """
     log = history.log
     rows = log.rows("signal")
-    number = log.numbers("signal")[rows]
+    number = log.at("signal", rows)
     named = log.at("by_pid", rows) != NONE
     return pd.DataFrame(
         {
@@ -34,7 +34,7 @@ def signals(history: History) -> pd.DataFrame:
             "id": nullable(log.id[rows]),
             "signal": category(np.where((number > 0) & (number <= len(SIGNALS)), number - 1, NONE), SIGNALS),
             "fatal": np.isin(rows, killing_rows(history)),
-            "kind": category(pick(log.codes("sent_by"), rows), events.SENDERS),
+            "kind": category(log.at("sent_by", rows), events.SENDERS),
             "sender_id": nullable(log.by_id[rows]),
             "sender_pid": nullable(log.at("by_pid", rows)),
             "sender_tid": nullable(np.where(named, log.at("by_tid", rows), NONE)),

@@ -45,7 +45,7 @@ def _seen(history: History) -> Ints:
     start = each(lambda one: calls.setdefault(readings.start_of(one), len(calls)), stack)
     helper = ~reaps[rows] & (start != NONE) & (each(lambda one: int(readings.starts_process(one)), stack) != 1)
     rows, start = rows[~helper], start[~helper]
-    order = np.lexsort((rows, log.numbers("by_tid")[rows], log.by_id[rows]))
+    order = np.lexsort((rows, log.at("by_tid", rows), log.by_id[rows]))
     rows, start = rows[order], start[order]
     place = np.where(reaps[rows], len(rows), np.arange(len(rows)))
     after = np.append(np.minimum.accumulate(place[::-1])[::-1], len(rows))[: len(rows)]  # the next that forks
@@ -68,7 +68,7 @@ def _inferred(history: History) -> Ints:
     """The start that swept each process, by the order of one thread's calls, where a stack is missing and the other fits."""
     log, code = history.log, history.sites.code
     rows = np.flatnonzero(log.is_kind("fork", "fork-failed", "reap", "wait") & (log.numbers("by_tid") != NONE))
-    rows = rows[np.lexsort((rows, log.numbers("by_tid")[rows], log.by_id[rows]))]
+    rows = rows[np.lexsort((rows, log.at("by_tid", rows), log.by_id[rows]))]
     if not len(rows):
         return np.full(log.count, NONE)
     fits = (code == NONE) | (history.wait_rules == CAUSES.index("next-start"))
@@ -99,7 +99,7 @@ def _is_sweep(history: History) -> Flags:
 
 def _follows(log: Log, rows: Ints) -> Flags:
     """Whether the next row is by the same thread and soon enough."""
-    tid, process, time_ns = log.numbers("by_tid")[rows], log.by_id[rows], log.time_ns[rows]
+    tid, process, time_ns = log.at("by_tid", rows), log.by_id[rows], log.time_ns[rows]
     same = (tid[1:] == tid[:-1]) & (process[1:] == process[:-1]) & (time_ns[1:] - time_ns[:-1] <= SWEEP_GAP_NS)
     return np.append(same, False)
 
@@ -123,7 +123,7 @@ def starts(history: History) -> pd.DataFrame:
         found_by              category   `next-start` `active-children` `exit-handler`: found it dead in the set and reaped it
     """
     log = history.log
-    started = np.flatnonzero(pick(log.codes("origin"), log.fork_row) == events.ORIGINS.index("forked"))
+    started = np.flatnonzero(log.at("origin", log.fork_row) == events.ORIGINS.index("forked"))
     by, _ = cleared_by(history)
     cleared = np.flatnonzero(by != NONE)
     idle = np.setdiff1d(started, by[cleared])
@@ -187,7 +187,7 @@ def _child_sets(history: History) -> Ints:
     counts = steps.groupby("process")["change"].cumsum().sort_index().to_numpy()
     found = np.full(log.count, NONE)
     found[started] = counts[: len(started)]
-    native = pick(log.codes("stack_status"), log.fork_row) == events.STACK_STATUSES.index("not-python")
+    native = log.at("stack_status", log.fork_row) == events.STACK_STATUSES.index("not-python")
     unknown = (_fork_stacks(history) == NONE) & ~native
     unknown |= made & (reap != NONE) & (pick(history.sites.code, reap) == NONE)
     found[np.isin(forker, forker[unknown]) | (forker == NONE)] = NONE

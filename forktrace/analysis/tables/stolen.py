@@ -96,7 +96,7 @@ def _is_theft(history: History, wait: Ints, child: Ints, made: Ints) -> Flags:
     reap = history.release_row[child]
     takes, asks = _library(history, reap, made[child]), _library(history, wait, made[child])
     handled, late = (_is_cause(history, rows, "signal-handler") for rows in (reap, wait))
-    greedy = np.isin(log.codes("target")[reap], [events.TARGETS.index("any"), events.TARGETS.index("pgid")]) | handled
+    greedy = np.isin(log.at("target", reap), [events.TARGETS.index("any"), events.TARGETS.index("pgid")]) | handled
     codes, _ = sites.site_codes(np.append(reap, wait), log.by_id[np.append(reap, wait)])
     elsewhere = codes[: len(reap)] != codes[len(reap) :]
     by_program = (takes == _PROGRAM) & (sites.code[reap] != NONE)

@@ -58,8 +58,8 @@ def _counted(log: Log, rows: Ints, ids: Ints, calls: Ints, **counts: Ints) -> pd
     place = {
         "row": rows,
         "id": ids,
-        "call": log.codes("call")[rows],
-        "target": log.codes("target")[rows],
+        "call": log.at("call", rows),
+        "target": log.at("target", rows),
         "flags": log.at("flags", rows),
     }
     return pd.DataFrame(place | dict.fromkeys(_COUNTS, np.zeros(len(rows), np.int64)) | {"calls": calls} | counts)
@@ -68,7 +68,7 @@ def _counted(log: Log, rows: Ints, ids: Ints, calls: Ints, **counts: Ints) -> pd
 def _reaps(history: History) -> pd.DataFrame:
     log = history.log
     rows = log.rows("reap")
-    rows = rows[np.isin(log.codes("call")[rows], [events.CALLS.index(call) for call in events.WAIT_CALLS])]
+    rows = rows[np.isin(log.at("call", rows), [events.CALLS.index(call) for call in events.WAIT_CALLS])]
     ones = np.ones(len(rows), np.int64)
     return _counted(log, rows, log.by_id[rows], ones, reaps=ones)
 
@@ -80,7 +80,7 @@ def _others(log: Log) -> pd.DataFrame:
 
 
 def _results(log: Log, rows: Ints, count: Ints | int) -> dict[str, Ints]:
-    result = log.numbers("result")[rows]
+    result = log.at("result", rows)
     return {"interrupted": (result == EINTR) * count, "no_child": (result == ECHILD) * count}
 
 
@@ -90,9 +90,9 @@ def _totals(history: History) -> pd.DataFrame:
     rows = log.rows("waits")[::-1]
     rows = rows[log.by_id[rows] != NONE]
     place = [log.at(name, rows) for name in ("by_tid", "target_pid", "flags", "result")]
-    place += [log.codes(name)[rows] for name in ("call", "target", "stack", "stack_status")]
+    place += [log.at(name, rows) for name in ("call", "target", "stack", "stack_status")]
     once = first_of_each(log.by_id[rows], *place)
     rows = rows[once]
     count = log.at("count", rows)
-    empty = (log.numbers("result")[rows] == 0) * count
+    empty = (log.at("result", rows) == 0) * count
     return _counted(log, rows, log.by_id[rows], count, empty=empty, **_results(log, rows, count))
