@@ -107,9 +107,11 @@ class Recorder:
     def run(self) -> None:
         """Arm, follow, record, close."""
         self._channel.say("live", text="loading probes")
+        from forktrace.kernel.file_keys import new_secret
         from forktrace.kernel.loading import Loading
 
-        loading = Loading(stacks=self._asked.stacks, attach=self._asked.attach)  # beside it what follows is imported
+        asked, secret = self._asked, new_secret()
+        loading = Loading(stacks=asked.stacks, attach=asked.attach, secret=secret)  # beside it what follows is imported
         from forktrace.kernel.probes import Probes  # all now: it may be that the user cannot read these files
         from forktrace.recorder.drain import Intake
         from forktrace.recorder.interpreters import Registry
@@ -117,7 +119,7 @@ class Recorder:
         from forktrace.recorder.trace_output import Output, PatientSink
         from forktrace.trace import stream
 
-        self._registry = Registry()
+        self._registry = Registry(secret)
         lacking = missing()
         try:
             self._probes = Probes(loading, self._meanwhile)

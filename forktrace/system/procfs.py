@@ -192,6 +192,11 @@ class Proc:
                 return float(line.rpartition(":")[2])
         return None
 
+    def mounted_devices(self, pid: int) -> set[tuple[int, int]]:
+        """Return the devices of what a process has mounted, each its major and its minor number; empty when it is gone."""
+        devices = (line.split(maxsplit=3)[2].split(":") for line in (self.read(f"{pid}/mountinfo") or "").splitlines())
+        return {(int(major), int(minor)) for major, minor in devices}
+
     def number(self, name: str) -> int | None:
         """Return the number in a file such as sys/kernel/pid_max; None when there is none."""
         with contextlib.suppress(ValueError):

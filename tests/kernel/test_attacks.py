@@ -17,11 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from people import Person, recorder_line
+from people import Person, python_for_all, recorder_line
 from recorded import PATIENCE_S, wait_until
 
 import forktrace
 from forktrace.errors import ForktraceError, UsageError
+from forktrace.kernel.file_keys import key_of, stirred
 from forktrace.launcher.recorder_process import PROGRAM
 from forktrace.launcher.session import opened
 from forktrace.system.users import User, as_user
@@ -353,6 +354,55 @@ def test_what_a_closed_directory_holds(is_there: bool, person: Person, in_venv: 
     runtimes = recording.trace.table.to_pandas().query("kind == 'runtime'").to_string()
     assert str(home / "bin" / version) in runtimes or "libpython" in runtimes
     assert str(home / "lib") not in runtimes
+
+
+@contextmanager
+def of_files(place: Path) -> Iterator[None]:
+    """A file system of its own in an empty directory."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+
+
+def make_alike(person: Person, known: Path, like: Path) -> None:
+    """Give the person's file `like` a size with which it has the key of the file `known`, if the secret is 0 and it can be."""
+    about = known.stat()
+    wanted = stirred(stirred(about.st_ino) ^ about.st_size) ^ about.st_uid ^ person.uid
+    size = unstirred(wanted) ^ stirred(like.stat().st_ino)
+    if size < 1 << 62:
+        os.truncate(like, size)
+    assert (key_of(0, known.stat()) == key_of(0, like.stat())) == (size < 1 << 62)
+
+
+def unstirred(number: int) -> int:
+    """What `stirred` makes this of."""
+    for factor in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD):
+        number = (number ^ number >> 33) * pow(factor, -1, 1 << 64) % (1 << 64)
+    return number ^ number >> 33
+
+
+def test_a_file_that_is_like_one_of_roots(person: Person, in_venv: str, open_place: Path) -> None:
+    """An interpreter of the person's, of a size that would give it the key of a shell of root's: it is not taken for the shell.
+
+    Else the memory of a set-user-id program could be read as that file says.
+    """
+    place, trace = open_place / "alike", person.home / "alike.arrows"
+    with of_files(place), person.may("ALL"):
+        shell, program = place / "shell", place / "python3"
+        shutil.copy(os.path.realpath("/bin/sh"), shell)
+        while key_of(0, shell.stat()) != (key_of(0, program.stat()) if program.exists() else None):
+            program.unlink(missing_ok=True)
+            shutil.copy(python_for_all(), program)
+            person.owns(program)
+            make_alike(person, shell, program)
+        line = [in_venv, "record", "-q", "--force", "-o", str(trace), "--", str(shell), "-c", "/bin/true; :"]
+        done = person.run(line, PATH=f"{place}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert forktrace.read(trace).lifecycles()["fork_stack_status"].tolist()[1] == "not-python"
 
 
 def recorder_knows(pid: int) -> bool:

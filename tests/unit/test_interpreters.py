@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from forktrace.cpython.layouts import Unsupported, describe
+from forktrace.kernel import file_keys
 from forktrace.recorder.interpreters import INTERPRETERS_MOST, OTHERS_MOST, Registry
 from forktrace.recorder.sources import Elsewhere, Sources, files_of, lines_of
 from forktrace.system.files import read_regular
@@ -174,11 +175,9 @@ def test_source_lines_are_read_once(tmp_path: Path) -> None:
     assert "/lib/site-packages/y.py" in said
 
 
-def key_of(path: Path) -> int:
-    """As the probes know a file: inode, size and device."""
-    about = path.stat()
-    device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
-    return (about.st_ino ^ about.st_size << 16 ^ device << 40) & (1 << 64) - 1
+def key_of(path: Path, secret: int = 0) -> int:
+    """As the probes know a file."""
+    return file_keys.key_of(secret, path.stat())
 
 
 def test_programs_that_have_ended(tmp_path: Path, registry: Registry) -> None:
