@@ -92,6 +92,25 @@ def test_files_of_a_process_that_is_gone() -> None:
         os.close(descriptor)
 
 
+@pytest.mark.root
+def test_files_of_the_next_process_of_that_number() -> None:
+    """They are not read: what is known of the process is no number."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        there = os.open(f"/proc/{process.pid}", os.O_PATH)
+        process.kill()
+    for _ in range(500):  # others fork too
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(process.pid - 1))
+        with subprocess.Popen(["sleep", "600"]) as another:
+            read = lines_of(lambda read, *names: read(*names), "/", Elsewhere(there, with_all_rights=True), __file__, [1])
+            another.kill()
+        if another.pid == process.pid:
+            break
+    else:
+        pytest.skip(f"the number {process.pid} is not to be had")
+    os.close(there)
+    assert read == []
+
+
 @pytest.fixture
 def processes() -> Iterator[list[int]]:
     """The numbers of two processes that run."""
