@@ -44,7 +44,8 @@ def is_attached(late_ns):
 def is_wanted_when_gone():
     process = held()
     probes.follow(process.pid, HERE, start_ns(process))
-    process.communicate(b"")
+    process.kill()
+    process.communicate()
     _, (settings,) = probes._settings.items()
     return bool(settings["target"]["nr"])
 
