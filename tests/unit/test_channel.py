@@ -20,6 +20,7 @@ from forktrace.launcher.header import header
 from forktrace.recorder.channel import UNSENT_MOST, Channel, pair
 from forktrace.recorder.orders import Arming, Attaching, Order, decoded, encoded
 from forktrace.recorder.service import serve
+from forktrace.system import resource_limits
 from forktrace.system.users import User
 
 ARMING = Arming(stacks=True, attach=False, path="/bin", words=True, live=False)
@@ -49,6 +50,15 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     launchers, recorders = pair()
     with launchers, recorders:
         yield launchers, recorders
+
+
+def served(launchers: socket.socket, recorders: socket.socket, who: User) -> int:
+    """Start a recorder, which has its own end alone, and return its number."""
+    if (pid := os.fork()) == 0:
+        launchers.close()
+        os._exit(serve(Channel(recorders, waits=False), who))
+    recorders.close()
+    return pid
 
 
 def order() -> Order:
@@ -187,9 +197,7 @@ def test_a_wrong_launcher_is_told_in_a_line(sent: bytes) -> None:
     who = User("alice", os.getuid(), os.getgid(), (), {})
     with launchers:
         launchers.send(sent)
-        if (pid := os.fork()) == 0:
-            os._exit(serve(Channel(recorders, waits=False), who))
-        recorders.close()
+        pid = served(launchers, recorders, who)
         said = json.loads(launchers.recv(1 << 17))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert (said["say"], said["hint"]) == ("error", "use forktrace record")
@@ -203,9 +211,7 @@ def test_a_launcher_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "ORDER_S", 0.1)
     launchers, recorders = pair()
     with launchers:
-        if (pid := os.fork()) == 0:
-            os._exit(serve(Channel(recorders, waits=False), User("alice", os.getuid(), os.getgid(), (), {})))
-        recorders.close()
+        pid = served(launchers, recorders, User("alice", os.getuid(), os.getgid(), (), {}))
         said = json.loads(launchers.recv(1 << 17))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert said["message"] == "the launcher said nothing for 0.1 s"
@@ -220,9 +226,7 @@ def test_a_launcher_that_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     launchers, recorders = pair()
     with launchers:
         Channel(launchers).say("arm", **encoded(ARMING))
-        if (pid := os.fork()) == 0:
-            os._exit(serve(Channel(recorders, waits=False), User("root", 0, 0, (), {})))
-        recorders.close()
+        pid = served(launchers, recorders, User("root", 0, 0, (), {}))
         said = [json.loads(launchers.recv(1 << 17)) for _ in range(3)]
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert [one["say"] for one in said] == ["live", "armed", "error"]
@@ -237,3 +241,20 @@ def test_a_recorder_that_has_died(ends: tuple[socket.socket, socket.socket]) -> 
     channel.say("arm")
     channel.hand(encoded(order()), [])
     assert channel.hear() == {}
+
+
+def test_a_defect_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is found, and no more of what a library says of it than fits into a line."""
+
+    def fail(*_: object) -> NoReturn:
+        raise ImportError("\n\nPLEASE READ THIS\n" + "no room " * 200)
+
+    launchers, recorders = pair()
+    monkeypatch.setattr(resource_limits, "raise_all", fail)
+    with launchers:
+        pid = served(launchers, recorders, User("alice", os.getuid(), os.getgid(), (), {}))
+        said = json.loads(launchers.recv(1 << 17))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert said["message"].startswith("the recorder failed: ImportError: PLEASE READ THIS no room no room")
+    assert "(test_channel.py:" in said["message"]
+    assert len(said["message"]) < 300
