@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -481,19 +482,47 @@ def test_whose_socket_it_is(person: Person, in_venv: str) -> None:
     assert (bare.returncode, "runs this through sudo" in bare.stderr) == (1, True)
 
 
-def test_who_does_not_read_what_is_wrong() -> None:
-    """Does not keep the recorder, which is root then."""
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A pipe that is full, to be written to."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    known = dict(os.environ) | {"SUDO_UID": "1", "SUDO_GID": "1"}
-    done = subprocess.run([sys.executable, PROGRAM], env=known, stdin=subprocess.DEVNULL, stderr=writer, timeout=PATIENCE_S)
-    assert done.returncode == 1
+    yield writer
     for end in (reader, writer):
         os.close(end)
+
+
+def test_who_does_not_read_what_is_wrong(full: int) -> None:
+    """Does not keep the recorder, which is root then."""
+    known = dict(os.environ) | {"SUDO_UID": "1", "SUDO_GID": "1"}
+    done = subprocess.run([sys.executable, PROGRAM], env=known, stdin=subprocess.DEVNULL, stderr=full, timeout=PATIENCE_S)
+    assert done.returncode == 1
+
+
+FULL_MEANWHILE = """
+import select, signal
+from forktrace.recorder import sudo_entry
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+select.select = lambda *what: what[:3]
+{what}
+"""
+
+
+COMPLAINS = "sudo_entry.complain('it is wrong')"
+STARTS = "sudo_entry.STARTING_S, sudo_entry.main = 1, None; sudo_entry.run()"
+
+
+@pytest.mark.parametrize("what", [COMPLAINS, STARTS], ids=["complaint", "defect"])
+def test_who_fills_what_is_wrong_meanwhile(what: str, full: int) -> None:
+    """After it was looked whether somebody reads, or where a defect has its say: neither, whatever was done with the signal."""
+    line = [sys.executable, "-c", FULL_MEANWHILE.format(what=what)]
+    done = subprocess.run(line, stderr=full, timeout=PATIENCE_S / 4, check=False)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_sudo_allows_the_recorder_alone(person: Person, in_venv: str) -> None:
