@@ -121,6 +121,14 @@ def test_the_rule_that_doctor_prints(person: Person, in_venv: str) -> None:
         rule.unlink()
 
 
+def test_the_doctor_under_sudo(person: Person, in_venv: str) -> None:
+    """It tries out what there is, as the one line says that it prints without root."""
+    with person.may("ALL"):
+        assert person.run([in_venv, "doctor"]).stdout.endswith('sudo "$(command -v forktrace)" doctor\n')
+        done = person.run(["/usr/bin/sudo", in_venv, "doctor"])
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "forktrace can record here"), done.stdout
+
+
 CAUGHT = "stty -a; read line; echo got $line; trap 'echo caught; exit 5' INT; echo it is up; while :; do sleep 0.1; done"
 
 
