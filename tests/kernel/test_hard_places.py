@@ -75,16 +75,19 @@ print(made)
 
 
 def test_a_command_that_fills_its_control_group(trace: Path, environment: Mapping[str, str]) -> None:
-    """Zombies until no fork succeeds, in the recorder's group too: all of them are recorded, with the line."""
+    """Zombies until no fork succeeds, in the recorder's group too: all of them are recorded, with the line and its text."""
+    program = trace.with_suffix(".py")
+    program.write_text(FILLS)
     for _ in range(3):
         with room_for(FULL_AT) as group:
-            done = record_in(group, [sys.executable, "-c", FILLS], trace, environment)
+            done = record_in(group, [sys.executable, str(program)], trace, environment)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         made = int(done.stdout)
-        table = forktrace.read(trace).lifecycles()
+        recording = forktrace.read(trace)
         assert FULL_AT - 8 < made < FULL_AT
-        assert table["fork_site"].tolist()[1:] == ["<string>:6 <module>"] * made
+        assert recording.lifecycles()["fork_site"].tolist()[1:] == [f"{program.name}:6 <module>"] * made
+        assert "if not os.fork():" in recording.trace.table.to_pandas().query("kind == 'source'")["detail"].tolist()
         trace.unlink()
 
 
@@ -107,6 +110,20 @@ def test_hardly_room_for_a_process(room: int, trace: Path, environment: Mapping[
         assert re.search("Resource temporarily unavailable|can't start", said[0])
         assert "pids.max" in said[1]
         assert not trace.exists()
+
+
+def test_no_room_for_what_looks_at_files(trace: Path, environment: Mapping[str, str]) -> None:
+    """The recording goes on without it, and says so: with each process less that there is room for, it is what goes first."""
+    said = ""
+    for room in range(8, 1, -1):
+        with room_for(room) as group:
+            done = record_in(group, ["/bin/true"], trace, environment)
+        said = done.stderr
+        if done.returncode or "no process could be started" in said:
+            break
+        trace.unlink()
+    assert done.returncode == 0, said
+    assert "missing: source lines (no process could be started for them" in said
 
 
 def test_recorders_of_others_do_not_count(person: Person, in_venv: str, trace: Path) -> None:
