@@ -22,7 +22,7 @@ from people import Person, make_venv, recorder_line
 from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, forktrace_command, kill_with, wait_until
 
 import forktrace
-from forktrace.system.capabilities import NOBODYS
+from forktrace.system.capabilities import nobody_for
 
 pytestmark = pytest.mark.root
 
@@ -127,12 +127,11 @@ def test_no_room_for_what_looks_at_files(trace: Path, environment: Mapping[str, 
 
 
 def test_recorders_of_others_do_not_count(person: Person, in_venv: str, trace: Path) -> None:
-    """All recorders have one real user: those of other users do not use up this one's limit on processes."""
-    idle = [subprocess.Popen(["setpriv", f"--ruid={NOBODYS}", "sleep", "600"]) for _ in range(20)]
-    limited = 'ulimit -u 15; exec "$@"'
+    """The real user of a recorder is that of no other user's: those do not use up this one's limit on processes."""
+    idle = [subprocess.Popen(["setpriv", f"--ruid={nobody_for(person.uid + 1)}", "sleep", "600"]) for _ in range(20)]
     try:
         with person.may("ALL"):
-            done = person.run(["sh", "-c", limited, "sh", in_venv, "record", "-o", str(trace), "--", *FORKS_ONCE])
+            done = person.run(["prlimit", "--nproc=15", in_venv, "record", "-o", str(trace), "--", *FORKS_ONCE])
     finally:
         for each in idle:
             each.kill()
