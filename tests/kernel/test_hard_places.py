@@ -192,15 +192,30 @@ ZOMBIE = "import subprocess, time\nhis = subprocess.Popen(['sudo', '-n', 'true']
 def test_a_zombie_that_proc_hides(person: Person, in_venv: str, trace: Path) -> None:
     """A zombie of root's below a program of the person's is one to the end, though /proc shows the person none of it."""
     mark = str(uuid.uuid4())
-    record = [in_venv, "record", "-d", "3", "-o", str(trace), "--", "/usr/bin/env", "python3", "-c", ZOMBIE]
+    record = [in_venv, "record", "-o", str(trace), "--", "/usr/bin/env", "python3", "-c", ZOMBIE]
     script = f"mount -t proc -o hidepid=2 proc /proc && cd {person.home} && exec {shlex.join(person.command(record))}"
     with person.may("ALL"):
         line, environment = ["unshare", "--mount", "sh", "-ec", script], person.environment(mark)
-        done = subprocess.run(line, env=environment, timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL)
+        recording = subprocess.Popen(line, env=environment, stdin=subprocess.DEVNULL, text=True)
+        wait_until(lambda: trace.exists() and trace.stat().st_size and states(trace) == ["zombie"], "it is a zombie")
+        press_twice(recording, signal.SIGINT)
+        recording.wait(PATIENCE_S)
     kill_with(f"{MARK}={mark}")
-    assert done.returncode == 0
+    assert forktrace.read(trace).cut is None
+    assert states(trace) == ["zombie"]
+
+
+def states(trace: Path) -> list[str]:
+    """What became of the children of the command, as far as a recording has come."""
     table = forktrace.read(trace).lifecycles()
-    assert table.loc[table["parent_id"] == 0, "state"].tolist() == ["zombie"]
+    return list(table.loc[table["parent_id"] == 0, "state"])
+
+
+def press_twice(recording: subprocess.Popen[str], number: int) -> None:
+    """End a recording as a person does, with two key strokes: at once they would be one signal."""
+    for _ in range(2):
+        recording.send_signal(number)
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("way", ["sudo", "root"])
@@ -241,9 +256,7 @@ def test_a_reader_that_stalls(way: str, trace: Path, environment: Mapping[str, s
         recording = subprocess.Popen(line, env=marked, stdout=writer, stderr=subprocess.PIPE, text=True)
         try:
             wait_until(lambda: not select.select([], [writer], [], 0)[1], "the pipe is full")
-            for _ in range(2):
-                recording.send_signal(signal.SIGTERM)
-                time.sleep(0.2)  # a person's two key strokes: at once they would be one signal
+            press_twice(recording, signal.SIGTERM)
             _, said = recording.communicate(timeout=PATIENCE_S / 4)
             assert storm.poll() is None
         finally:
