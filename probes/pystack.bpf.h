@@ -22,18 +22,32 @@
 BPF_HASH(interpreters, u64, struct interpreter, INTERPRETERS);
 BPF_RINGBUF_OUTPUT(questions, QUESTION_PAGES);
 
+/* `hash` with one more number in it; each bit of the result depends on all bits of both (MurmurHash3's finalizer). */
+static __always_inline u64 stirred(u64 hash, u64 number)
+{
+    hash ^= number;
+    hash ^= hash >> 33;
+    hash *= 0xff51afd7ed558ccdULL;
+    hash ^= hash >> 33;
+    hash *= 0xc4ceb9fe1a85ec53ULL;
+    return hash ^ hash >> 33;
+}
+
 /* Of a struct file. The device number is the kernel's own, major << 20 | minor. A temporary file system that is unmounted leaves its
- * device number to the next one, where inode numbers are as small: the size tells two of their files apart. */
+ * device number to the next one, where inode numbers are as small: the size tells two of their files apart.
+ * Everybody can give a file of his own any number and size. With FILE_SECRET, another in each recording, nobody can make one that
+ * has the key of a program of root's, as which it would then be read. */
 static __always_inline u64 file_key(u64 file)
 {
     u64 inode = 0, super = 0, number = 0, size = 0;
-    u32 device = 0;
+    u32 device = 0, owner = 0;
     READ(inode, file + file_f_inode);
     READ(number, inode + inode_i_ino);
     READ(super, inode + inode_i_sb);
     READ(device, super + super_block_s_dev);
     READ(size, inode + inode_i_size);
-    return number ^ size << 16 ^ (u64)device << 40;
+    READ(owner, inode + inode_i_uid);
+    return stirred(stirred(stirred(stirred(FILE_SECRET, number), size), owner), device);
 }
 
 static __always_inline void ask_about(u64 key, u32 pid, u64 mapped)

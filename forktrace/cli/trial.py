@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from forktrace.errors import ForktraceError
@@ -57,16 +56,16 @@ def try_recording() -> Tried:
     """Record a Python program that forks and reaps a child, as `record` does, and say what came."""
     from forktrace.trace.stream import read
 
-    with tempfile.TemporaryDirectory(prefix="forktrace-") as folder:
-        trace = str(Path(folder) / "doctor.arrows")
-        line = [*own_command(), "record", "-q", "-o", trace, "--", sys.executable, "-I", "-c", PROGRAM]
+    line = [*own_command(), "record", "-q", "-o", "-", "--", sys.executable, "-I", "-c", PROGRAM]
+    with tempfile.NamedTemporaryFile(prefix="forktrace-") as trace:  # handed over open: under sudo `record` is its caller's
         try:
-            done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+            done = subprocess.run(line, stdout=trace, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             return Tried(False, "recording", f"record did not come to its end: {error}")
         if done.returncode:
-            return Tried(False, "recording", (done.stderr.strip().splitlines() or ["record failed"])[-1])
-        return judge(read(trace).table.select(["kind", "pid", "origin", "stack", "call"]).to_pylist())
+            said = [line for line in done.stderr.splitlines() if line.startswith("forktrace: ")]
+            return Tried(False, "recording", (said or ["record failed"])[0].removeprefix("forktrace: "))
+        return judge(read(trace.name).table.select(["kind", "pid", "origin", "stack", "call"]).to_pylist())
 
 
 def judge(rows: list[dict[str, object]]) -> Tried:

@@ -24,7 +24,7 @@ MEMBERS: Final[Mapping[str, str]] = {
     "sigaction sigaction": "sa_handler:8 sa_flags:8",
     "mm_struct mm": "arg_start:8 arg_end:8 exe_file:8 start_code:8",
     "file file": "f_inode:8 f_path",
-    "inode inode": "i_ino:8 i_sb:8 i_size:8",
+    "inode inode": "i_ino:8 i_sb:8 i_size:8 i_uid:4",
     "super_block super_block": "s_dev:4",
     "path path": "dentry:8",
     "dentry dentry": "d_name",
@@ -49,7 +49,9 @@ TRACEPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "signal_generate": ("s32", "struct kernel_siginfo *", "struct task_struct *", "s32", "s32"),
     "sched_process_free": ("struct task_struct *",),
 }
-STACKS: Final = "STACKS"  # whether stacks are wanted: a fact of the recording, not of the kernel
+# Facts of the recording, not of the kernel: whether stacks are wanted, and what makes its keys of files.
+STACKS: Final = "STACKS"
+FILE_SECRET: Final = "FILE_SECRET"
 # The same of io_uring_complete: the later kernels hand over the whole completion, those before its result among others.
 IO_URING: Final = ("struct io_ring_ctx *", "void *", "struct io_uring_cqe *")
 IO_URING_RESULT: Final = ("void *", "void *", "u64", "s32")
@@ -133,7 +135,7 @@ class Facts:
     @property
     def names(self) -> tuple[str, ...]:
         """All facts, the same on every kernel, in the order of their numbers."""
-        return tuple(sorted({*self.values, *self.missing, STACKS}))
+        return tuple(sorted({*self.values, *self.missing, STACKS, FILE_SECRET}))
 
 
 def facts_of(btf: Btf, machine: Machine) -> Facts:

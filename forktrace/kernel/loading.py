@@ -21,7 +21,7 @@ from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.kernel import bpf
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.compile import QUESTION_BYTES, RING_BYTES, compile_probes, digest_of
-from forktrace.kernel.facts import STACKS, Facts, facts_of
+from forktrace.kernel.facts import FILE_SECRET, STACKS, Facts, facts_of
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.linking import link, missing_facts
 from forktrace.kernel.objects import MapSpec, ProbesObject, read_object
@@ -101,13 +101,13 @@ class Loading:
     bcc, where it is needed, takes 150 MB; and a tracefs that is mounted for the child alone is gone with it.
     """
 
-    def __init__(self, ring_bytes: int = RING_BYTES, *, stacks: bool = True, attach: bool = False) -> None:
+    def __init__(self, ring_bytes: int = RING_BYTES, *, stacks: bool = True, attach: bool = False, secret: int = 0) -> None:
         self._ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 os.chdir("/")  # clang asks for the working directory, which may be gone
-                _load_and_send(its, ring_bytes, stacks, attach)
+                _load_and_send(its, partial(load, ring_bytes, stacks=stacks, attach=attach, secret=secret))
             finally:
                 os._exit(0)
         its.close()
@@ -140,9 +140,9 @@ def _keep(log: int) -> str:
     return ""
 
 
-def _load_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach: bool) -> None:
+def _load_and_send(channel: socket.socket, load_them: Callable[[], Loaded]) -> None:
     try:
-        loaded = load(ring_bytes, stacks=stacks, attach=attach)
+        loaded = load_them()
     except ForktraceError as error:
         channel.send(json.dumps({"error": str(error), "hint": error.hint}).encode())
         return
@@ -160,8 +160,8 @@ def _load_and_send(channel: socket.socket, ring_bytes: int, stacks: bool, attach
     socket.send_fds(channel, [json.dumps(news).encode()], list(loaded.descriptors.values()))
 
 
-def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False) -> Loaded:
-    """Load and attach the probes; with `attach` also load the one that passes over all tasks.
+def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False, secret: int = 0) -> Loaded:
+    """Load and attach the probes; with `attach` also load the one that passes over all tasks. `secret`: see file_keys.
 
     Where the verifier of a kernel does not like the walk of stacks, they are loaded without it.
 
@@ -173,16 +173,16 @@ def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False) -> Loade
     probes = find_object(facts.names)
     bpf.unlimit_memory()
     try:
-        return _load(probes, facts, ring_bytes, stacks, attach)
+        return _load(probes, facts, {STACKS: int(stacks), FILE_SECRET: secret}, ring_bytes, attach)
     except bpf.Refused as error:
         if not stacks or not error.log:
             raise
-        loaded = _load(probes, facts, ring_bytes, False, attach)
+        loaded = _load(probes, facts, {STACKS: 0, FILE_SECRET: secret}, ring_bytes, attach)
         return Loaded(loaded.descriptors, loaded.maps, (*loaded.lacks, "Python stacks (the kernel refuses the walk)"))
 
 
-def _load(probes: ProbesObject, facts: Facts, ring_bytes: int, stacks: bool, attach: bool) -> Loaded:
-    values = {**facts.values, STACKS: int(stacks)}
+def _load(probes: ProbesObject, facts: Facts, wanted: Mapping[str, int], ring_bytes: int, attach: bool) -> Loaded:
+    values = {**facts.values, **wanted}
     hooks = [hook for hook in HOOKS if values.get(hook.needs, 1)]
     names = [*{hook.program for hook in hooks}, *([TASKS] if attach else [])]
     _check(probes, facts, hooks, names)
@@ -254,7 +254,7 @@ def verify(probes: ProbesObject, facts: Facts, name: str, **switched: int) -> in
         bpf.Refused: the verifier does not like it.
     """
     bpf.unlimit_memory()
-    values = {**facts.values, STACKS: 1, **switched}
+    values = {**facts.values, STACKS: 1, FILE_SECRET: 0, **switched}
     with contextlib.ExitStack() as undo:
         few = [spec._replace(entries=min(spec.entries, LEAST_PROCESSES)) for spec in probes.maps]
         maps = {spec.name: _kept(undo, bpf.create_map(spec)) for spec in few}

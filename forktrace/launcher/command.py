@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from forktrace.errors import CommandError, ForktraceError
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
@@ -44,10 +44,11 @@ def record(command: Sequence[str], options: RecordOptions, user: str | None = No
     with contextlib.ExitStack() as recording:
         with contextlib.ExitStack() as beginning:  # a pipe has its reader before there is a recorder, which waits for nobody
             trace = beginning.enter_context(opened(output, who, options.force)) if output else None
+            of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would keep from us how they end
             recorder = RecorderProcess(who, quiet=options.quiet)
             recording.callback(recorder.close)
             recorder.arm(stacks=options.stacks, path=who.environment.get("PATH", os.defpath) if options.stacks else "")
-            held = beginning.enter_context(Held(command, who, stdout=2 if options.to_stdout else 1))
+            held = beginning.enter_context(Held(command, who, 2 if options.to_stdout else 1, of_children))
             path = output or default_name(command, held.pid)
             trace = beginning.enter_context(opened(path, who, options.force)) if trace is None else trace
             begin(recorder, _order(held, path, command, who, options), trace)
@@ -76,10 +77,10 @@ class Held:
     """The target, forked and with its user's rights, waiting for `release` before it runs the command.
 
     As a context it ends with an error, if it still waits. Its standard output is the descriptor `stdout`: another than 1 where
-    the trace itself goes there.
+    the trace itself goes there. It does with SIGCHLD what `of_children` says, as whoever started us does.
     """
 
-    def __init__(self, command: Sequence[str], who: User, stdout: int = 1) -> None:
+    def __init__(self, command: Sequence[str], who: User, stdout: int = 1, of_children: Any = signal.SIG_DFL) -> None:
         go_read, self._go = os.pipe()
         self._failure, failure_write = os.pipe()
         self._command = command[0]
@@ -89,6 +90,7 @@ class Held:
             try:
                 for number in PYTHON_IGNORES:
                     signal.signal(number, signal.SIG_DFL)
+                signal.signal(signal.SIGCHLD, of_children)
                 if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # let Ctrl-C end it, not raise KeyboardInterrupt
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -58,6 +58,7 @@ def attach(chosen: Chosen, options: RecordOptions) -> None:
     target_user = user_of(main, proc)
     with contextlib.ExitStack() as recording:
         with opened(path, who, options.force) as trace:  # before the recorder, which waits for no reader of a pipe
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would keep from us how the recorder ends
             recorder = RecorderProcess(target_user, quiet=options.quiet)
             recording.callback(recorder.close)
             recorder.arm(stacks=options.stacks, path=search_path(main) if options.stacks else "", attach=True)

@@ -10,12 +10,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 from forktrace.cpython.layouts import Unsupported, describe, library_folders
+from forktrace.kernel.file_keys import device_number, key_of
 from forktrace.system.capabilities import in_effect
 from forktrace.system.files import open_regular
+from forktrace.system.procfs import Proc
 from forktrace.system.worker import BUSY_S, Answers, Helper
 
 INTERPRETERS_MOST: Final = 1000  # the files of further ones are not told to the probes
@@ -25,7 +28,6 @@ NAMES_S: Final = 2.0  # how long programs that have run already are waited for
 FILES_MOST: Final = 100_000
 _TRIES: Final = 10
 _MAPPINGS_MOST: Final = 20_000  # of a process that are looked through
-_U64: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,17 @@ class Registry:
     """The files that were examined, by the keys that the probes know them by.
 
     Attributes:
+        secret: what makes those keys
         known: what each file is, as the fields of `struct interpreter`; none for a file that is no interpreter
         found: the interpreters among them
         helper: what looks at them
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secret: int = 0) -> None:
+        self.secret = secret
         self.known: dict[int, Mapping[str, int]] = {}
         self.found: dict[int, Found] = {}
-        self.helper = Helper(look)
+        self.helper = Helper(partial(look, secret))
         self._unsupported: dict[int, tuple[str, str]] = {}  # interpreters that are not walked -> name, why
         self._met: dict[int, tuple[str, str]] = {}  # those of them that a process runs, and nobody was told yet
         self._told: set[tuple[str, str]] = set()
@@ -162,48 +166,46 @@ class Registry:
 Examined = list[Any]
 
 
-def look(request: list[Any]) -> list[Examined]:
-    """Return what came of a request of the registry."""
+def look(secret: int, request: list[Any]) -> list[Examined]:
+    """Return what came of a request of the registry; `secret` makes the keys of files."""
     kind, *rest = request
     looks: dict[str, Callable[..., Iterator[Examined]]] = {"folder": _in_folder, "program": _program, "file": _file}
     looks["question"] = _asked_about
-    return list(looks[kind](*rest))
+    return list(looks[kind](secret, *rest))
 
 
-def _in_folder(folder: str) -> Iterator[Examined]:
+def _in_folder(secret: int, folder: str) -> Iterator[Examined]:
     folder = os.path.realpath(folder)
     pyenv = f"{glob.escape(os.path.dirname(folder))}/versions/*/bin/python?.*" if folder.endswith("/shims") else ""
     programs = glob.glob(f"{glob.escape(folder)}/python*") + (glob.glob(pyenv) if pyenv else [])
     for program in {os.path.realpath(one) for one in programs}:
-        yield from _program(program, "")
+        yield from _program(secret, program, "")
 
 
-def _program(program: str, path: str) -> Iterator[Examined]:
+def _program(secret: int, program: str, path: str) -> Iterator[Examined]:
     for _ in range(4):  # a script's interpreter may be a script
         program = os.path.realpath(program)
-        yield from _file(program)
+        yield from _file(secret, program)
         folder = os.path.dirname(os.path.dirname(program))
         if os.path.basename(program).startswith("python"):
             for library in {os.path.realpath(one) for one in glob.glob(f"{glob.escape(folder)}/lib*/libpython?.*.so.*")}:
-                yield from _file(library)
+                yield from _file(secret, library)
         following = _interpreter_of_script(program, path)
         if following is None:
             return
         program = following
 
 
-def _file(name: str) -> Iterator[Examined]:
+def _file(secret: int, name: str) -> Iterator[Examined]:
     try:
         descriptor = open_regular(name)
     except (OSError, ValueError):
         return
     with open(descriptor, "rb"):
-        about = os.fstat(descriptor)
-        device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
-        yield _examined((_within_device(about) ^ device << 40) & _U64, descriptor, name, "/")
+        yield _examined(key_of(secret, os.fstat(descriptor)), descriptor, name, "/")
 
 
-def _asked_about(file: int, pid: int, mapped: int) -> Iterator[Examined]:
+def _asked_about(secret: int, file: int, pid: int, mapped: int) -> Iterator[Examined]:
     """What runs in another's process is opened with all rights; where its library lies is looked up with the user's alone."""
     for _ in range(_TRIES):
         try:
@@ -214,7 +216,7 @@ def _asked_about(file: int, pid: int, mapped: int) -> Iterator[Examined]:
         except OSError:  # the dynamic linker has just split the mapping; or the process is gone, and the next one asks
             continue
         with open(descriptor, "rb"):
-            if (_within_device(os.fstat(descriptor)) ^ file) & (1 << 40) - 1 == 0:  # else it runs another program by now
+            if file in _keys_of(secret, os.fstat(descriptor), pid):  # else it runs another program by now
                 yield _examined(file, descriptor, name, f"/proc/{pid}/root")
         return
 
@@ -231,21 +233,24 @@ def _examined(file: int, descriptor: int, name: str, root: str) -> Examined:
     return [file, "python", dict(found.fields), name, found.version, library_folders(name, found.version, root)]
 
 
-def _within_device(about: os.stat_result) -> int:
-    """Return the probes' `file_key` without the number of the device, which stat(2) does not always tell."""
-    return about.st_ino ^ about.st_size << 16
+def _keys_of(secret: int, about: os.stat_result, pid: int) -> Iterator[int]:
+    """Yield the keys that a file of a process may have: on some file systems stat(2) tells another device than the kernel's."""
+    yield key_of(secret, about)
+    for device in Proc(rights=in_effect).mounted_devices(pid):
+        yield key_of(secret, about, device=device_number(*device))
 
 
-def library_of(pid: int) -> tuple[int, int] | None:
-    """Return the probes' `file_key` of the libpython that a process has mapped, and where; None: it has none, or is gone."""
+def library_of(secret: int, pid: int) -> tuple[int, int] | None:
+    """Return the key of the libpython that a process has mapped, and where; None: it has none, or is gone."""
     try:
         with in_effect(), open(f"/proc/{pid}/maps", errors="backslashreplace") as lines:
             for line in islice(lines, _MAPPINGS_MOST):
                 place, _, offset, device, inode, *name = line.split(maxsplit=5)
                 if name and int(offset, 16) == 0 and os.path.basename(name[0]).startswith("libpython"):
                     major, minor = (int(part, 16) for part in device.split(":"))
-                    size = os.stat(f"/proc/{pid}/map_files/{place}").st_size
-                    return (int(inode) ^ size << 16 ^ (major << 20 | minor) << 40) & _U64, int(place.partition("-")[0], 16)
+                    about = os.stat(f"/proc/{pid}/map_files/{place}")
+                    key = key_of(secret, about, number=int(inode), device=device_number(major, minor))
+                    return key, int(place.partition("-")[0], 16)
     except OSError:
         pass
     return None

@@ -5,12 +5,13 @@ A process is asked for by its number, and that may have a new owner soon: what i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from forktrace.errors import PermissionMissing
 from forktrace.system.capabilities import in_effect
-from forktrace.system.procfs import TICK_NS, Proc, ticks_of, time_namespace_ns
+from forktrace.system.procfs import TICK_NS, Proc, boottime_ns, ticks_of, time_namespace_ns
 
 if TYPE_CHECKING:
     from forktrace.kernel.bpf_maps import Records
@@ -37,7 +38,7 @@ class Ownership:
 
     def allowed(self, pids: Iterable[int]) -> list[int]:
         """Return those of these processes that may be recorded."""
-        here = {pid: stat.start_ticks for pid in dict.fromkeys(pids) if (stat := self._proc.stat(pid))}
+        here = {pid: start for pid in dict.fromkeys(pids) if (start := self._start_ticks(pid)) is not None}
         self._starts = {pid: start for pid, start in here.items() if self._uid is None or self._is_mine(pid)}
         return list(self._starts)
 
@@ -60,6 +61,15 @@ class Ownership:
         if stat is None or self._starts.get(pid, stat.start_ticks) != stat.start_ticks:
             raise PermissionMissing(f"process {pid} is gone", "record once more")
         return stat.start_ticks * TICK_NS - time_namespace_ns()
+
+    def _start_ticks(self, pid: int) -> int | None:
+        """Return the start of a process that is there after the clock tick of its start; None: it is gone.
+
+        From then on nobody gets its number with the same start.
+        """
+        while (stat := self._proc.stat(pid)) and stat.start_ticks >= boottime_ns() // TICK_NS:
+            time.sleep(TICK_NS / 1e9)
+        return stat.start_ticks if stat else None
 
     def _is_mine(self, pid: int) -> bool:
         """Whether all its numbers are the user's (real, effective, saved, for files), who may look into it too (ptrace(2)).

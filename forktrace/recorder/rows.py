@@ -132,14 +132,14 @@ def _cut(column: Column, part: slice) -> Column:
 def columns_of(
     records: Mapping[str, Records],
     cgroup: Callable[[int, int], str | None],
-    argv: Callable[[int], str | None],
+    argv: Callable[[int, int], str | None],
     pid_ns: int,
     stacks: Stacks,
 ) -> tuple[dict[str, Column], int]:
     """Return the trace's columns for `records`, sorted by time, and the number of rows.
 
-    `cgroup(id, pid)` names a control group, `argv(pid)` the arguments, with NUL between them, of a process that no exec was
-    seen of; `pid_ns` is the inode number of the recorder's PID namespace.
+    `cgroup(id, pid)` names a control group, `argv(pid, start_ns)` the arguments, with NUL between them, of a process that no
+    exec was seen of; `pid_ns` is the inode number of the recorder's PID namespace.
     """
     rows = sum(map(len, records.values()))
     if not rows:
@@ -155,8 +155,8 @@ def columns_of(
             ids = zip(part["cgroup_id"].tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
             columns.put_text(where, "cgroup", [cgroup(*one) for one in ids])
         if kind == "fork" and (joined := np.isin(part["origin"], JOINED)).any():
-            pids = zip(joined.tolist(), part["head"]["process"]["pid"].tolist(), strict=True)
-            columns.put_text(where, "argv", [argv(pid) if is_joined else None for is_joined, pid in pids])
+            who = zip(joined.tolist(), part["head"]["process"][["pid", "start_ns"]].tolist(), strict=True)
+            columns.put_text(where, "argv", [argv(*one) if is_joined else None for is_joined, one in who])
         _FILL[kind](columns, where, part, pid_ns)
     return columns.finish(), rows
 

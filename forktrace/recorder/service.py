@@ -43,6 +43,7 @@ WRITE_EVERY_S: Final = (
 ORDER_S: Final = 10.0  # how long an order is waited for: until there is one, rights are held for nothing
 STALLED_S: Final = 2.0  # how long a reader of the output is waited for that reads nothing, after an order to stop
 PARTING_S: Final = 5.0  # how long a launcher is waited for that does not listen, at the end
+MESSAGE_MOST: Final = 200  # characters of an error that nobody expected
 LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
 # Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
 NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
@@ -80,7 +81,8 @@ def _failure(error: Exception) -> ForktraceError:
     if isinstance(error, MemoryError):
         return ForktraceError("the recorder has no memory to go on", resource_limits.hint(error))
     frame = traceback.extract_tb(error.__traceback__)[-1]  # a defect: where it is found, for who is to mend it
-    where = f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}:{frame.lineno})"
+    said = " ".join(str(error).split())[:MESSAGE_MOST]  # numpy says a page when there is no memory to import it
+    where = f"{type(error).__name__}: {said} ({os.path.basename(frame.filename)}:{frame.lineno})"
     # Some libraries say it otherwise that they have no memory.
     return ForktraceError(f"the recorder failed: {where}", resource_limits.hint(MemoryError()) or "please report this")
 
@@ -107,9 +109,11 @@ class Recorder:
     def run(self) -> None:
         """Arm, follow, record, close."""
         self._channel.say("live", text="loading probes")
+        from forktrace.kernel.file_keys import new_secret
         from forktrace.kernel.loading import Loading
 
-        loading = Loading(stacks=self._asked.stacks, attach=self._asked.attach)  # beside it what follows is imported
+        asked, secret = self._asked, new_secret()
+        loading = Loading(stacks=asked.stacks, attach=asked.attach, secret=secret)  # beside it what follows is imported
         from forktrace.kernel.probes import Probes  # all now: it may be that the user cannot read these files
         from forktrace.recorder.drain import Intake
         from forktrace.recorder.interpreters import Registry
@@ -117,7 +121,7 @@ class Recorder:
         from forktrace.recorder.trace_output import Output, PatientSink
         from forktrace.trace import stream
 
-        self._registry = Registry()
+        self._registry = Registry(secret)
         lacking = missing()
         try:
             self._probes = Probes(loading, self._meanwhile)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import select
+import signal
 import socket
 import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
 SAFE_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+STARTING_S: Final = 60  # until nobody who started it can keep it waiting any more,
+COMPLAINING_S: Final = 2  # and as long where it says what is wrong
 
 
 def load_forktrace() -> None:
@@ -30,8 +33,16 @@ def load_forktrace() -> None:
     spec.loader.exec_module(module)
 
 
+def end_after(seconds: int) -> None:
+    """Let a signal end this process after so many seconds, whatever whoever started it has done with that signal."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    signal.alarm(seconds)
+
+
 def complain(text: str) -> NoReturn:
-    """Say what is wrong, unless nobody reads it, and end with 1."""
+    """Say what is wrong, unless nobody reads it, and end with 1; or with a signal, where somebody has filled it meanwhile."""
+    end_after(COMPLAINING_S)
     if select.select([], [2], [], 0)[1]:
         os.write(2, f"forktrace: {text}\n".encode())
     os._exit(1)
@@ -59,12 +70,19 @@ def main() -> None:
         complain(f"the socket is of user {maker}, and sudo was called by user {who.uid}")
     for number in (0, 1, 2):  # nothing that a library prints shall be taken for a message, or wait for a reader
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    signal.alarm(0)
     sys.exit(serve(channel, who, only_of=who.uid or None))
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Do so, and say in a line if there is no memory for it."""
+    end_after(STARTING_S)  # the traceback of a defect goes to somebody's standard error
     try:
         load_forktrace()
         main()
     except MemoryError:
         complain("there is no memory to begin with (ulimit -v)")
+
+
+if __name__ == "__main__":
+    run()

@@ -65,7 +65,7 @@ class Joining:
 
     def _say_library(self, pid: int) -> bool:
         """Tell the probes which libpython a process has mapped, if any."""
-        found = library_of(pid)
+        found = library_of(self._registry.secret, pid)
         if found:
             self._registry.answer({"file": found[0], "pid": pid, "mapped": found[1]})
             self._probes.say_mapped(pid, *found)

@@ -32,7 +32,7 @@ NEEDED: Final = (*ARMING, *(name for name in RECORDING if name not in ARMING))
 PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
 _TOO_PARANOID: Final = 3  # from here on, which Debian's kernels begin with, perf_event_open(2) takes CAP_SYS_ADMIN
 
-NOBODYS: Final = 4_294_967_293  # a user number that nobody gives out
+_UNUSED: Final = 0xC0000000  # from 2^31 on nobody gives out user numbers (systemd: Users, Groups, UIDs and GIDs)
 
 _HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # linux/capability.h: version 3, two words of each set; this thread
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4  # linux/prctl.h
@@ -76,7 +76,8 @@ def become_recorder(who: User) -> None:
     """Take on the user's rights for good, and keep no other but to go on recording; root stays what it is.
 
     What is kept is not in effect but within `in_effect`: a file that the user names is opened with the user's rights. Who may
-    send a signal goes by the real and the saved number (kill(2)); those are nobody's, so that the command cannot stop it.
+    send a signal goes by the real and the saved number (kill(2)); those are nobody's, so that the command cannot stop it, and
+    another for each user, so that the recorders of one do not count against a limit of another's (RLIMIT_NPROC).
     """
     if who.uid == 0:
         return
@@ -86,11 +87,16 @@ def become_recorder(who: User) -> None:
     if os.geteuid() == 0:
         _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
         try:
-            become(who, NOBODYS)
+            become(who, nobody_for(who.uid))
         except OSError:  # a user namespace, as of a container, does not know that number
             become(who, who.uid)
     _set(permitted=kept, effective=kept & mask(["CAP_BPF"]))
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def nobody_for(uid: int) -> int:
+    """Return the number of no user that a user's recorders have, which those of no other user have."""
+    return _UNUSED + uid % (_UNUSED >> 2)
 
 
 @contextlib.contextmanager

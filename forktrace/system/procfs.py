@@ -147,13 +147,18 @@ class Proc:
         """Return the name of a process, `?` when it is gone."""
         return (self.read(f"{pid}/comm") or "?").rstrip("\n")
 
-    def argv_text(self, pid: int) -> str | None:
-        """Return the arguments of a process with NUL between them, as many as an exec row has; None: it is gone or has none."""
+    def argv_text(self, pid: int, start_ns: int) -> str | None:
+        """Return the arguments of the process that began at `start_ns` (the kernel's CLOCK_BOOTTIME), with NUL between them.
+
+        As many as an exec row has; None: it is gone or has none. That it is there is looked up last: until then nobody gets its
+        number, whose arguments these would be.
+        """
         try:
             read = self._bytes(f"{pid}/cmdline", ARGV_BYTES) or b""
+            is_there = self.one(pid, start_ns) is not None
         except PermissionError:
             return None
-        return read.removesuffix(b"\0").decode("utf-8", "backslashreplace") or None
+        return read.removesuffix(b"\0").decode("utf-8", "backslashreplace") or None if is_there else None
 
     def cgroup(self, pid: int, identity: int) -> str | None:
         """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none.
@@ -191,6 +196,11 @@ class Proc:
             if line.startswith("se.exec_start"):
                 return float(line.rpartition(":")[2])
         return None
+
+    def mounted_devices(self, pid: int) -> set[tuple[int, int]]:
+        """Return the devices of what a process has mounted, each its major and its minor number; empty when it is gone."""
+        devices = (line.split(maxsplit=3)[2].split(":") for line in (self.read(f"{pid}/mountinfo") or "").splitlines())
+        return {(int(major), int(minor)) for major, minor in devices}
 
     def number(self, name: str) -> int | None:
         """Return the number in a file such as sys/kernel/pid_max; None when there is none."""

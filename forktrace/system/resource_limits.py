@@ -7,8 +7,7 @@ import errno
 import resource
 from typing import Final
 
-# What a recorder needs of each, and the option of ulimit that sets it. RLIMIT_NPROC: all recorders of a machine have one real
-# user number, so that those of other users would count.
+# What a recorder needs of each, and the option of ulimit that sets it.
 _NEEDED: Final = {
     "RLIMIT_NPROC": (resource.RLIMIT_NPROC, resource.RLIM_INFINITY, "-u"),
     "RLIMIT_NOFILE": (resource.RLIMIT_NOFILE, 1024, "-n"),

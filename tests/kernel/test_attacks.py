@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -17,11 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from people import Person, recorder_line
+from people import Person, python_for_all, recorder_line
 from recorded import PATIENCE_S, wait_until
 
 import forktrace
 from forktrace.errors import ForktraceError, UsageError
+from forktrace.kernel.file_keys import key_of, stirred
 from forktrace.launcher.recorder_process import PROGRAM
 from forktrace.launcher.session import opened
 from forktrace.system.users import User, as_user
@@ -293,6 +295,11 @@ def with_other_files(place: Path, lines: str) -> Iterator[subprocess.Popen[bytes
         yield roots
 
 
+def fork_sites(trace: Path) -> set[str]:
+    """The lines that have forked, as far as a recording has come."""
+    return set(forktrace.read(trace).lifecycles()["fork_site"].dropna())
+
+
 @pytest.mark.parametrize("named", ["files", "pids"])
 def test_files_of_other_processes(
     named: str, person: Person, in_venv: str, client: Callable[[dict[str, object]], Client]
@@ -318,13 +325,13 @@ def test_files_of_other_processes(
             namespace = os.stat(f"/proc/{roots.pid}/ns/mnt").st_ino
             made = client({"attach": asked} | ({"files": [roots.pid, namespace]} if named == "files" else {}))
             assert "ready" in made.line()
-            wait_until(lambda: trace.read_bytes().count(b"secret.py") > 0, "its line is known")
+            wait_until(lambda: "secret.py:4 <module>" in fork_sites(trace), "its line is known")
             made.process.communicate("\n\n", timeout=PATIENCE_S)
         finally:
             own.kill()
             place.rmdir()
-    assert "secret.py:4 <module>" in set(forktrace.read(trace).lifecycles()["fork_site"].dropna())
     assert SECRET.encode() not in trace.read_bytes()
+    assert SECRET not in forktrace.read(trace).trace.table.to_pandas().to_string()
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -353,6 +360,55 @@ def test_what_a_closed_directory_holds(is_there: bool, person: Person, in_venv: 
     runtimes = recording.trace.table.to_pandas().query("kind == 'runtime'").to_string()
     assert str(home / "bin" / version) in runtimes or "libpython" in runtimes
     assert str(home / "lib") not in runtimes
+
+
+@contextmanager
+def of_files(place: Path) -> Iterator[None]:
+    """A file system of its own in an empty directory."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+
+
+def make_alike(person: Person, known: Path, like: Path) -> None:
+    """Give the person's file `like` a size with which it has the key of the file `known`, if the secret is 0 and it can be."""
+    about = known.stat()
+    wanted = stirred(stirred(about.st_ino) ^ about.st_size) ^ about.st_uid ^ person.uid
+    size = unstirred(wanted) ^ stirred(like.stat().st_ino)
+    if size < 1 << 62:
+        os.truncate(like, size)
+    assert (key_of(0, known.stat()) == key_of(0, like.stat())) == (size < 1 << 62)
+
+
+def unstirred(number: int) -> int:
+    """What `stirred` makes this of."""
+    for factor in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD):
+        number = (number ^ number >> 33) * pow(factor, -1, 1 << 64) % (1 << 64)
+    return number ^ number >> 33
+
+
+def test_a_file_that_is_like_one_of_roots(person: Person, in_venv: str, open_place: Path) -> None:
+    """An interpreter of the person's, of a size that would give it the key of a shell of root's: it is not taken for the shell.
+
+    Else the memory of a set-user-id program could be read as that file says.
+    """
+    place, trace = open_place / "alike", person.home / "alike.arrows"
+    with of_files(place), person.may("ALL"):
+        shell, program = place / "shell", place / "python3"
+        shutil.copy(os.path.realpath("/bin/sh"), shell)
+        while key_of(0, shell.stat()) != (key_of(0, program.stat()) if program.exists() else None):
+            program.unlink(missing_ok=True)
+            shutil.copy(python_for_all(), program)
+            person.owns(program)
+            make_alike(person, shell, program)
+        line = [in_venv, "record", "-q", "--force", "-o", str(trace), "--", str(shell), "-c", "/bin/true; :"]
+        done = person.run(line, PATH=f"{place}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert forktrace.read(trace).lifecycles()["fork_stack_status"].tolist()[1] == "not-python"
 
 
 def recorder_knows(pid: int) -> bool:
@@ -426,19 +482,47 @@ def test_whose_socket_it_is(person: Person, in_venv: str) -> None:
     assert (bare.returncode, "runs this through sudo" in bare.stderr) == (1, True)
 
 
-def test_who_does_not_read_what_is_wrong() -> None:
-    """Does not keep the recorder, which is root then."""
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A pipe that is full, to be written to."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    known = dict(os.environ) | {"SUDO_UID": "1", "SUDO_GID": "1"}
-    done = subprocess.run([sys.executable, PROGRAM], env=known, stdin=subprocess.DEVNULL, stderr=writer, timeout=PATIENCE_S)
-    assert done.returncode == 1
+    yield writer
     for end in (reader, writer):
         os.close(end)
+
+
+def test_who_does_not_read_what_is_wrong(full: int) -> None:
+    """Does not keep the recorder, which is root then."""
+    known = dict(os.environ) | {"SUDO_UID": "1", "SUDO_GID": "1"}
+    done = subprocess.run([sys.executable, PROGRAM], env=known, stdin=subprocess.DEVNULL, stderr=full, timeout=PATIENCE_S)
+    assert done.returncode == 1
+
+
+FULL_MEANWHILE = """
+import select, signal
+from forktrace.recorder import sudo_entry
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+select.select = lambda *what: what[:3]
+{what}
+"""
+
+
+COMPLAINS = "sudo_entry.complain('it is wrong')"
+STARTS = "sudo_entry.STARTING_S, sudo_entry.main = 1, None; sudo_entry.run()"
+
+
+@pytest.mark.parametrize("what", [COMPLAINS, STARTS], ids=["complaint", "defect"])
+def test_who_fills_what_is_wrong_meanwhile(what: str, full: int) -> None:
+    """After it was looked whether somebody reads, or where a defect has its say: neither, whatever was done with the signal."""
+    line = [sys.executable, "-c", FULL_MEANWHILE.format(what=what)]
+    done = subprocess.run(line, stderr=full, timeout=PATIENCE_S / 4, check=False)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_sudo_allows_the_recorder_alone(person: Person, in_venv: str) -> None:

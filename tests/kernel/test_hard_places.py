@@ -22,7 +22,7 @@ from people import Person, make_venv, recorder_line
 from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, forktrace_command, kill_with, wait_until
 
 import forktrace
-from forktrace.system.capabilities import NOBODYS
+from forktrace.system.capabilities import nobody_for
 
 pytestmark = pytest.mark.root
 
@@ -75,16 +75,19 @@ print(made)
 
 
 def test_a_command_that_fills_its_control_group(trace: Path, environment: Mapping[str, str]) -> None:
-    """Zombies until no fork succeeds, in the recorder's group too: all of them are recorded, with the line."""
+    """Zombies until no fork succeeds, in the recorder's group too: all of them are recorded, with the line and its text."""
+    program = trace.with_suffix(".py")
+    program.write_text(FILLS)
     for _ in range(3):
         with room_for(FULL_AT) as group:
-            done = record_in(group, [sys.executable, "-c", FILLS], trace, environment)
+            done = record_in(group, [sys.executable, str(program)], trace, environment)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         made = int(done.stdout)
-        table = forktrace.read(trace).lifecycles()
+        recording = forktrace.read(trace)
         assert FULL_AT - 8 < made < FULL_AT
-        assert table["fork_site"].tolist()[1:] == ["<string>:6 <module>"] * made
+        assert recording.lifecycles()["fork_site"].tolist()[1:] == [f"{program.name}:6 <module>"] * made
+        assert "if not os.fork():" in recording.trace.table.to_pandas().query("kind == 'source'")["detail"].tolist()
         trace.unlink()
 
 
@@ -109,13 +112,26 @@ def test_hardly_room_for_a_process(room: int, trace: Path, environment: Mapping[
         assert not trace.exists()
 
 
+def test_no_room_for_what_looks_at_files(trace: Path, environment: Mapping[str, str]) -> None:
+    """The recording goes on without it, and says so: with each process less that there is room for, it is what goes first."""
+    said = ""
+    for room in range(8, 1, -1):
+        with room_for(room) as group:
+            done = record_in(group, ["/bin/true"], trace, environment)
+        said = done.stderr
+        if done.returncode or "no process could be started" in said:
+            break
+        trace.unlink()
+    assert done.returncode == 0, said
+    assert "missing: source lines (no process could be started for them" in said
+
+
 def test_recorders_of_others_do_not_count(person: Person, in_venv: str, trace: Path) -> None:
-    """All recorders have one real user: those of other users do not use up this one's limit on processes."""
-    idle = [subprocess.Popen(["setpriv", f"--ruid={NOBODYS}", "sleep", "600"]) for _ in range(20)]
-    limited = 'ulimit -u 15; exec "$@"'
+    """The real user of a recorder is that of no other user's: those do not use up this one's limit on processes."""
+    idle = [subprocess.Popen(["setpriv", f"--ruid={nobody_for(person.uid + 1)}", "sleep", "600"]) for _ in range(20)]
     try:
         with person.may("ALL"):
-            done = person.run(["sh", "-c", limited, "sh", in_venv, "record", "-o", str(trace), "--", *FORKS_ONCE])
+            done = person.run(["prlimit", "--nproc=15", in_venv, "record", "-o", str(trace), "--", *FORKS_ONCE])
     finally:
         for each in idle:
             each.kill()
@@ -127,7 +143,11 @@ def test_recorders_of_others_do_not_count(person: Person, in_venv: str, trace: P
 FORKS_ONCE = ["/usr/bin/env", "python3", "-c", "import os\nos.fork() or os._exit(0)\nos.wait()"]
 
 
-@pytest.mark.parametrize("limit", ["-n 16", "-n 8", "-t 1", "-v 400000", "-d 60000", "-u 8", "-l 0", "-s 1024"])
+HARD = ("-n 16", "-n 8", "-t 1", "-v 400000", "-d 60000", "-u 8", "-l 0", "-s 1024")
+SOFT = ("-S -n 16", "-S -t 1", "-S -d 60000", "-S -u 8")  # which everybody may raise
+
+
+@pytest.mark.parametrize("limit", [*HARD, *SOFT])
 def test_small_limits(limit: str, trace: Path, environment: Mapping[str, str]) -> None:
     """Root raises what it may: it is recorded; what cannot be is one line that names the limit."""
     script = f'ulimit {limit} && exec "$@"'
@@ -135,7 +155,7 @@ def test_small_limits(limit: str, trace: Path, environment: Mapping[str, str]) -
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert "Traceback" not in done.stderr
     said = own_words(done.stderr)
-    if done.returncode == 125:  # also root may raise a limit only with CAP_SYS_RESOURCE
+    if done.returncode == 125 and limit in HARD:  # which root may raise only with CAP_SYS_RESOURCE
         assert len(said) == 2, said
         assert f"ulimit {limit.split()[0]} sets it" in said[1]
         return
@@ -163,6 +183,39 @@ def test_a_hidden_proc(hidden: str, way: str, person: Person, in_venv: str, trac
         )
     assert done.returncode == 0, done.stderr
     assert forktrace.read(trace).lifecycles()["fork_site"].tolist()[1] == "<string>:2 <module>"
+
+
+ZOMBIE = "import subprocess, time\nhis = subprocess.Popen(['sudo', '-n', 'true'])\ntime.sleep(600)"
+
+
+@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+def test_a_zombie_that_proc_hides(person: Person, in_venv: str, trace: Path) -> None:
+    """A zombie of root's below a program of the person's is one to the end, though /proc shows the person none of it."""
+    mark = str(uuid.uuid4())
+    record = [in_venv, "record", "-o", str(trace), "--", "/usr/bin/env", "python3", "-c", ZOMBIE]
+    script = f"mount -t proc -o hidepid=2 proc /proc && cd {person.home} && exec {shlex.join(person.command(record))}"
+    with person.may("ALL"):
+        line, environment = ["unshare", "--mount", "sh", "-ec", script], person.environment(mark)
+        recording = subprocess.Popen(line, env=environment, stdin=subprocess.DEVNULL, text=True)
+        wait_until(lambda: trace.exists() and trace.stat().st_size and states(trace) == ["zombie"], "it is a zombie")
+        press_twice(recording, signal.SIGINT)
+        recording.wait(PATIENCE_S)
+    kill_with(f"{MARK}={mark}")
+    assert forktrace.read(trace).cut is None
+    assert states(trace) == ["zombie"]
+
+
+def states(trace: Path) -> list[str]:
+    """What became of the children of the command, as far as a recording has come."""
+    table = forktrace.read(trace).lifecycles()
+    return list(table.loc[table["parent_id"] == 0, "state"])
+
+
+def press_twice(recording: subprocess.Popen[str], number: int) -> None:
+    """End a recording as a person does, with two key strokes: at once they would be one signal."""
+    for _ in range(2):
+        recording.send_signal(number)
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("way", ["sudo", "root"])
@@ -203,9 +256,7 @@ def test_a_reader_that_stalls(way: str, trace: Path, environment: Mapping[str, s
         recording = subprocess.Popen(line, env=marked, stdout=writer, stderr=subprocess.PIPE, text=True)
         try:
             wait_until(lambda: not select.select([], [writer], [], 0)[1], "the pipe is full")
-            for _ in range(2):
-                recording.send_signal(signal.SIGTERM)
-                time.sleep(0.2)  # a person's two key strokes: at once they would be one signal
+            press_twice(recording, signal.SIGTERM)
             _, said = recording.communicate(timeout=PATIENCE_S / 4)
             assert storm.poll() is None
         finally:

@@ -19,7 +19,7 @@ from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, proces
 from terminal import Terminal
 
 import forktrace
-from forktrace.system.capabilities import NEEDED, NOBODYS, needed
+from forktrace.system.capabilities import NEEDED, needed, nobody_for
 
 pytestmark = pytest.mark.root
 
@@ -119,6 +119,14 @@ def test_the_rule_that_doctor_prints(person: Person, in_venv: str) -> None:
         assert person.run(["/usr/bin/sudo", "-n", "/bin/true"]).returncode != 0
     finally:
         rule.unlink()
+
+
+def test_the_doctor_under_sudo(person: Person, in_venv: str) -> None:
+    """It tries out what there is, as the one line says that it prints without root."""
+    with person.may("ALL"):
+        assert person.run([in_venv, "doctor"]).stdout.endswith('sudo "$(command -v forktrace)" doctor\n')
+        done = person.run(["/usr/bin/sudo", in_venv, "doctor"])
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "forktrace can record here"), done.stdout
 
 
 CAUGHT = "stty -a; read line; echo got $line; trap 'echo caught; exit 5' INT; echo it is up; while :; do sleep 0.1; done"
@@ -284,7 +292,7 @@ def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
     four = 1 << 39 | 1 << 40 | 1 << 19 | 1 << 2
     for text in status.values():  # it has a helper of its kind
         numbers = re.findall(r"^[UG]id:\t(.*)", text, re.MULTILINE)
-        nobodys, own = str(NOBODYS), str(person.uid)  # the command of this person cannot send it signals
+        nobodys, own = str(nobody_for(person.uid)), str(person.uid)  # the command of this person cannot send it signals
         assert numbers == ["\t".join([nobodys, own, nobodys, own]), "\t".join([str(person.gid)] * 4)]
         has = re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\t(.*)", text, re.MULTILINE)
         assert has == [f"{bits:016x}" for bits in (0, four, 1 << 39, 0)]

@@ -313,6 +313,19 @@ def test_surroundings(workload: Workload, open_folder: Path, environment: Mappin
     assert recorded == bare
 
 
+def test_whoever_ignores_their_children(record: Callable[..., Recorded]) -> None:
+    """Started by somebody who ignores SIGCHLD: how the command ended is known all the same, and it ignores that too."""
+    command = [
+        sys.executable,
+        "-c",
+        "import os, signal; print(signal.getsignal(signal.SIGCHLD)); os.fork() or os._exit(0); exit(3)",
+    ]
+    recorded = record(command, preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    assert recorded.returncode == 3, recorded.stderr
+    assert recorded.stdout.split() == [str(signal.SIG_IGN.value)]
+    assert recorded.table["reap_call"].tolist()[0] == "wait4"
+
+
 def test_terminal(workload: Workload, open_folder: Path, environment: Mapping[str, str]) -> None:
     """On a terminal the target is in its foreground group, and reads and writes it directly."""
     path = open_folder / f"{uuid.uuid4()}.arrows"

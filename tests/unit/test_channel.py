@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
+import select
+import signal
 import socket
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,12 +20,28 @@ from forktrace.launcher.header import header
 from forktrace.recorder.channel import UNSENT_MOST, Channel, pair
 from forktrace.recorder.orders import Arming, Attaching, Order, decoded, encoded
 from forktrace.recorder.service import serve
+from forktrace.system import resource_limits
 from forktrace.system.users import User
 
 ARMING = Arming(stacks=True, attach=False, path="/bin", words=True, live=False)
 ATTACHING = Attaching((1, 2), (3,), None, ("one",))
 ATTACHED = json.loads(json.dumps(encoded(ATTACHING)))
 SERVED_S = 5.0
+PATIENCE_S = 30
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """A test in which somebody waits for what does not come fails, and does not wait too."""
+
+    def complain(*_: object) -> NoReturn:
+        pytest.fail(f"not within {PATIENCE_S} s")
+
+    before = signal.signal(signal.SIGALRM, complain)
+    signal.alarm(PATIENCE_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -30,6 +50,15 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     launchers, recorders = pair()
     with launchers, recorders:
         yield launchers, recorders
+
+
+def served(launchers: socket.socket, recorders: socket.socket, who: User) -> int:
+    """Start a recorder, which has its own end alone, and return its number."""
+    if (pid := os.fork()) == 0:
+        launchers.close()
+        os._exit(serve(Channel(recorders, waits=False), who))
+    recorders.close()
+    return pid
 
 
 def order() -> Order:
@@ -112,6 +141,44 @@ def test_descriptors_that_were_not_asked_for(ends: tuple[socket.socket, socket.s
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_descriptors_that_find_no_room(ends: tuple[socket.socket, socket.socket]) -> None:
+    """An order of which the kernel has cut a descriptor off, and which has as many as it should, is refused all the same."""
+    launchers, recorders = ends
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    channel, order = Channel(recorders, waits=False), os.memfd_create("order")
+    os.write(order, b"{}")
+    socket.send_fds(launchers, [b"{}"], [order] * 3)
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    rooms = [number for number in range(max(taken) + 4) if number not in taken or not os.path.exists(f"/proc/self/fd/{number}")]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (rooms[1] + 1, limits[1]))
+    try:
+        with pytest.raises(ForktraceError, match="an order with 2 descriptors"):
+            channel.take(1, SERVED_S)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(order)
+
+
+@pytest.mark.parametrize("receive", [lambda one: one.hear(0.2), lambda one: one.take(1, 0.2)], ids=["hear", "take"])
+def test_a_second_reader(
+    receive: Callable[[Channel], object], ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who holds the recorder's end too takes what was there a moment ago: it is not waited for any longer than for silence."""
+    launchers, recorders = ends
+    look = select.select
+
+    def looked_and_taken(*what: Any) -> Any:
+        found = look(*what)
+        with suppress(BlockingIOError):
+            recorders.recv(64, socket.MSG_DONTWAIT)
+        return found
+
+    monkeypatch.setattr(select, "select", looked_and_taken)
+    launchers.send(b"{}")
+    with pytest.raises(ForktraceError, match=r"the launcher said nothing for 0\.2 s"):
+        receive(Channel(recorders, waits=False))
+
+
 def test_an_order_that_cannot_be_read(ends: tuple[socket.socket, socket.socket]) -> None:
     """Its first descriptor is no file that can be read from."""
     launchers, recorders = ends
@@ -130,9 +197,7 @@ def test_a_wrong_launcher_is_told_in_a_line(sent: bytes) -> None:
     who = User("alice", os.getuid(), os.getgid(), (), {})
     with launchers:
         launchers.send(sent)
-        if (pid := os.fork()) == 0:
-            os._exit(serve(Channel(recorders, waits=False), who))
-        recorders.close()
+        pid = served(launchers, recorders, who)
         said = json.loads(launchers.recv(1 << 17))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert (said["say"], said["hint"]) == ("error", "use forktrace record")
@@ -146,12 +211,26 @@ def test_a_launcher_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "ORDER_S", 0.1)
     launchers, recorders = pair()
     with launchers:
-        if (pid := os.fork()) == 0:
-            os._exit(serve(Channel(recorders, waits=False), User("alice", os.getuid(), os.getgid(), (), {})))
-        recorders.close()
+        pid = served(launchers, recorders, User("alice", os.getuid(), os.getgid(), (), {}))
         said = json.loads(launchers.recv(1 << 17))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert said["message"] == "the launcher said nothing for 0.1 s"
+
+
+@pytest.mark.root
+def test_a_launcher_that_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has had the probes armed, and gives no order then, is not waited for without end either."""
+    from forktrace.recorder import service
+
+    monkeypatch.setattr(service, "ORDER_S", 3.0)
+    launchers, recorders = pair()
+    with launchers:
+        Channel(launchers).say("arm", **encoded(ARMING))
+        pid = served(launchers, recorders, User("root", 0, 0, (), {}))
+        said = [json.loads(launchers.recv(1 << 17)) for _ in range(3)]
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert [one["say"] for one in said] == ["live", "armed", "error"]
+    assert said[-1]["message"] == "the launcher said nothing for 3 s"
 
 
 def test_a_recorder_that_has_died(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -162,3 +241,20 @@ def test_a_recorder_that_has_died(ends: tuple[socket.socket, socket.socket]) -> 
     channel.say("arm")
     channel.hand(encoded(order()), [])
     assert channel.hear() == {}
+
+
+def test_a_defect_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is found, and no more of what a library says of it than fits into a line."""
+
+    def fail(*_: object) -> NoReturn:
+        raise ImportError("\n\nPLEASE READ THIS\n" + "no room " * 200)
+
+    launchers, recorders = pair()
+    monkeypatch.setattr(resource_limits, "raise_all", fail)
+    with launchers:
+        pid = served(launchers, recorders, User("alice", os.getuid(), os.getgid(), (), {}))
+        said = json.loads(launchers.recv(1 << 17))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert said["message"].startswith("the recorder failed: ImportError: PLEASE READ THIS no room no room")
+    assert "(test_channel.py:" in said["message"]
+    assert len(said["message"]) < 300

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from forktrace.cpython.layouts import Unsupported, describe
+from forktrace.kernel import file_keys
 from forktrace.recorder.interpreters import INTERPRETERS_MOST, OTHERS_MOST, Registry
 from forktrace.recorder.sources import Elsewhere, Sources, files_of, lines_of
 from forktrace.system.files import read_regular
@@ -89,6 +90,25 @@ def test_files_of_a_process_that_is_gone() -> None:
     assert lines_of(lambda read, *names: read(*names), "/", files, __file__, [1]) == []
     for descriptor in (there, files.process):
         os.close(descriptor)
+
+
+@pytest.mark.root
+def test_files_of_the_next_process_of_that_number() -> None:
+    """They are not read: what is known of the process is no number."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        there = os.open(f"/proc/{process.pid}", os.O_PATH)
+        process.kill()
+    for _ in range(500):  # others fork too
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(process.pid - 1))
+        with subprocess.Popen(["sleep", "600"]) as another:
+            read = lines_of(lambda read, *names: read(*names), "/", Elsewhere(there, with_all_rights=True), __file__, [1])
+            another.kill()
+        if another.pid == process.pid:
+            break
+    else:
+        pytest.skip(f"the number {process.pid} is not to be had")
+    os.close(there)
+    assert read == []
 
 
 @pytest.fixture
@@ -174,11 +194,9 @@ def test_source_lines_are_read_once(tmp_path: Path) -> None:
     assert "/lib/site-packages/y.py" in said
 
 
-def key_of(path: Path) -> int:
-    """As the probes know a file: inode, size and device."""
-    about = path.stat()
-    device = os.major(about.st_dev) << 20 | os.minor(about.st_dev)
-    return (about.st_ino ^ about.st_size << 16 ^ device << 40) & (1 << 64) - 1
+def key_of(path: Path, secret: int = 0) -> int:
+    """As the probes know a file."""
+    return file_keys.key_of(secret, path.stat())
 
 
 def test_programs_that_have_ended(tmp_path: Path, registry: Registry) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from forktrace.errors import PermissionMissing
+from forktrace.recorder import ownership
 from forktrace.recorder.ownership import Ownership
-from forktrace.system.procfs import TICK_NS, Proc
+from forktrace.system.procfs import TICK_NS, Proc, boottime_ns, time_namespace_ns
 
 STAT = "{pid} (x) S 1 {pid} {pid} 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0" + " 0" * 28
 
@@ -57,3 +58,25 @@ def test_a_number_with_a_new_owner(proc: Proc) -> None:
     own.allowed([11])
     own.check(following((15, 701)))
     Ownership(None, proc).check(following((11, 3)))
+
+
+def test_a_number_with_a_new_owner_in_the_same_tick(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start is worth something when its tick is over: until then another process can have the number, and the same start."""
+    now = boottime_ns() // TICK_NS
+    put(Path(proc.root), 11, "7\t7\t7\t7", now)
+    monkeypatch.setattr(ownership, "boottime_ns", lambda: now * TICK_NS)
+
+    def pass_by(_: float) -> None:
+        put(Path(proc.root), 11, "0\t0\t0\t0", now)
+        monkeypatch.setattr(ownership, "boottime_ns", lambda: (now + 1) * TICK_NS)
+
+    monkeypatch.setattr(ownership.time, "sleep", pass_by)
+    assert Ownership(7, proc).allowed([11, 15]) == [15]
+
+
+def test_arguments_of_a_number_with_a_new_owner(proc: Proc) -> None:
+    """They are not taken for those of the process that had it before, which /proc may have shown and the new one not."""
+    (Path(proc.root) / "11" / "cmdline").write_bytes(b"mysql\0-psecret\0")
+    assert proc.argv_text(11, 700 * TICK_NS - time_namespace_ns()) == "mysql\0-psecret"
+    assert proc.argv_text(11, 699 * TICK_NS - time_namespace_ns()) is None
+    assert proc.argv_text(16, 700 * TICK_NS) is None

@@ -41,7 +41,9 @@ def rows_of(*parts: bytes) -> list[dict[str, Any]]:
     """The rows of a trace that these records become, without their nulls."""
     found, _ = split(b"".join(parts))
     stacks = Stacks(print, NOT_PYTHON.__contains__)
-    columns, rows = columns_of(found, lambda identity, pid: f"/group{identity}", lambda pid: f"argv of {pid}", NS, stacks)
+    columns, rows = columns_of(
+        found, lambda identity, pid: f"/group{identity}", lambda pid, start_ns: f"argv of {pid}", NS, stacks
+    )
     table = batch(columns, rows).to_pylist()
     return [{name: value for name, value in row.items() if value is not None} for row in table]
 
@@ -157,7 +159,7 @@ def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: tuple[str | N
 
 def test_nothing_but_stacks() -> None:
     """What was read from the ring may hold stacks and questions, and no event yet."""
-    assert columns_of({}, lambda identity, pid: None, lambda pid: None, NS, Stacks(print, NOT_PYTHON.__contains__)) == ({}, 0)
+    assert columns_of({}, lambda identity, pid: None, lambda *_: None, NS, Stacks(print, NOT_PYTHON.__contains__)) == ({}, 0)
 
 
 @pytest.mark.parametrize("version", [0x207, 0x308, 0x30A, 0x30B])
