@@ -108,18 +108,32 @@ class Recorder:
 
     def run(self) -> None:
         """Arm, follow, record, close."""
+        self._arm()
+        message, descriptors = self._channel.take(1, ORDER_S)
+        if not message:
+            return
+        order = decoded(Order, message)
+        reader = self._prepare(order)
+        order.header["lacks"] = [*self._probes.lacks, *self._refused()]
+        self._record(order, descriptors[0], reader)
+        self._say_closing(order)
+        self._channel.say("done")
+        self._channel.flush(PARTING_S)
+
+    def _arm(self) -> None:
+        """Load the probes, and import all that recording needs beside it: later they may not be readable."""
         self._channel.say("live", text="loading probes")
         from forktrace.kernel.file_keys import new_secret
         from forktrace.kernel.loading import Loading
 
         asked, secret = self._asked, new_secret()
-        loading = Loading(stacks=asked.stacks, attach=asked.attach, secret=secret)  # beside it what follows is imported
-        from forktrace.kernel.probes import Probes  # all now: it may be that the user cannot read these files
+        loading = Loading(stacks=asked.stacks, attach=asked.attach, secret=secret)
+        from forktrace.kernel.probes import Probes
+        from forktrace.recorder import trace_output  # noqa: F401
         from forktrace.recorder.drain import Intake
         from forktrace.recorder.interpreters import Registry
         from forktrace.recorder.task_passes import Joining
-        from forktrace.recorder.trace_output import Output, PatientSink
-        from forktrace.trace import stream
+        from forktrace.trace import stream  # noqa: F401
 
         self._registry = Registry(secret)
         lacking = missing()
@@ -129,22 +143,22 @@ class Recorder:
             if lacking:
                 raise MachineLacks(f"{error}; {', '.join(lacking)} missing here", remedy(lacking)) from error
             raise
-        if self._asked.attach:
+        if asked.attach:
             self._joining = Joining(self._probes, self._registry)
         self._intake = Intake(self._probes, self._registry, self._joining)
         self._channel.say("armed")
-        message, descriptors = self._channel.take(1, ORDER_S)
-        if not message:
-            return
-        order = decoded(Order, message)
-        reader = self._prepare(order)
-        order.header["lacks"] = [*self._probes.lacks, *self._refused()]
-        is_regular = self._is_regular(descriptors[0])
+
+    def _record(self, order: Order, trace: int, reader: Sources | None) -> None:
+        """Write the trace, a descriptor, from its header to its end."""
+        from forktrace.recorder.trace_output import Output, PatientSink
+        from forktrace.trace import stream
+
+        is_regular = self._is_regular(trace)
         self._is_file = is_regular and order.path != "-"
-        if self._is_file and os.fstat(descriptors[0]).st_size:
-            os.ftruncate(descriptors[0], 0)
-        with open(descriptors[0], "wb", buffering=0) as file:
-            sink: RawIOBase = file if is_regular else PatientSink(descriptors[0], self._is_waited_for)
+        if self._is_file and os.fstat(trace).st_size:
+            os.ftruncate(trace, 0)
+        with open(trace, "wb", buffering=0) as file:
+            sink: RawIOBase = file if is_regular else PatientSink(trace, self._is_waited_for)
             try:
                 self._output = Output(sink, order, self._intake.counts, is_file=self._is_file)
                 self._intake.begin(self._output, reader)
@@ -158,9 +172,6 @@ class Recorder:
             except stream.Full:
                 self._full = order.max_size
             self._intake.write_end(self._full)
-        self._say_closing(order)
-        self._channel.say("done")
-        self._channel.flush(PARTING_S)
 
     @staticmethod
     def _is_regular(trace: int) -> bool:
