@@ -15,7 +15,8 @@ from forktrace.analysis.log import NONE, Flags, Ints, Latest, Log, chosen, pick
 
 _INTERPRETER: Final = re.compile(r"python|pypy", re.IGNORECASE)
 _WITH_VALUE: Final = "WXQ"  # options of the interpreter that take one; of all versions
-_LIBRARY: Final = r"(?:multiprocessing|billiard|(?:[\w.]+\.)?loky\.backend)\.\w+"
+_LIBRARY: Final = r"(?:multiprocessing|multiprocess|billiard|(?:[\w.]+\.)?loky\.backend)\.\w+"
+_WORKERS: Final = ("spawn", "popen_loky_posix")  # the modules of them that begin a worker
 _IMPORTED: Final = re.compile(rf"from ({_LIBRARY}) import \w+; ?\w+\(")
 
 
@@ -58,6 +59,11 @@ def bootstrap_of(entry: Entry) -> str:
         return entry.module
     found = _IMPORTED.match(entry.code)
     return found[1] if found else ""
+
+
+def is_worker(entry: Entry) -> bool:
+    """Whether the program is a worker of one of these, which ends in their own sys.exit; not their trackers and servers."""
+    return bootstrap_of(entry).rpartition(".")[2] in _WORKERS
 
 
 def program_rows(log: Log) -> Ints:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from forktrace.analysis.causes.rules import CAUSES, CREATORS, each
+from forktrace.analysis.causes.sites import Sites
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, first_rows, pick
 from forktrace.trace import events
@@ -75,11 +76,30 @@ def _by_libc(history: History) -> Flags:
     return found
 
 
+def _by_loop_in_c(history: History, row: Ints) -> Flags:
+    """Whether an event loop in C (uvloop) waited for a child that asyncio made: where the loop ran its forker, on its own line.
+
+    The whole stack of the wait is then the outer part of that of the fork, in one thread.
+    """
+    log, sites = history.log, history.sites
+    made = history.readings.of_stacks("created_by", pick(sites.code, log.fork_row)) == CREATORS.index("asyncio")
+    likely = np.flatnonzero(made & (log.at("by_tid", row) == log.at("by_tid", log.fork_row)) & (row != NONE))
+    fork, wait = (pick(sites.code, rows)[likely].tolist() for rows in (log.fork_row, row))
+    found = np.zeros(log.count, bool)
+    found[likely] = [NONE not in pair and _is_outer_part(sites, *pair) for pair in zip(wait, fork, strict=True)]
+    return found
+
+
+def _is_outer_part(sites: Sites, part: int, whole: int) -> bool:
+    return sites.texts[whole].startswith(f"{sites.texts[part]};")
+
+
 def causes(history: History) -> Ints:
     """Return why each process was reaped, an index into `CAUSES` and what users' rules add; NONE: it has not ended yet.
 
     A rule that fits the stack of the wait decides, but what an adopter reaps is `parent-exit`. A wait whose stack fits no rule
-    was made by the program itself; one without a stack by native code, where that is known.
+    was made by an installed package that the program called, or by the program itself; one without a stack by native code,
+    where that is known.
     """
     log, known = history.log, history.parents
     row = np.where(history.waited, history.release_row, NONE)
@@ -89,6 +109,7 @@ def causes(history: History) -> Ints:
     autoreaped = history.autoreaped | history.silent
     adopter = known.orphaned & (history.called("unseen") | history.waited)
     has_stack = pick(history.sites.code, row) != NONE
+    by_package = history.sites.library_codes(row, pick(log.by_id, row))[0] != NONE
     told: list[tuple[Flags, str]] = [
         (~dead, ""),
         (history.gone_ns == NEVER, "never"),
@@ -98,6 +119,8 @@ def causes(history: History) -> Ints:
         (adopter, "parent-exit"),
         (log.at("by_pid", row) == log.trace.header["recorder_pid"], "os-wait"),  # which is how forktrace waits for the target
         (_by_libc(history) | _without_python(history, row), "other-native"),
+        (_by_loop_in_c(history, row), "asyncio"),
+        (by_package, "library-wait"),
         (has_stack, "os-wait"),
         (np.ones(log.count, bool), "unknown"),
     ]

@@ -68,6 +68,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "fork_site": "string",
     "fork_stack": "string",
     "fork_stack_status": events.STACK_STATUSES,
+    "fork_library": "string",
     "exit_code": "Int64",
     "term_signal": SIGNALS,
     "core_dumped": "bool",
@@ -86,6 +87,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "reap_site": "string",
     "reap_stack": "string",
     "reap_stack_status": events.STACK_STATUSES,
+    "reap_library": "string",
     "reap_cause": CAUSES,
     "empty_waits": "int64",
     "adopter_pid": "Int64",
@@ -181,6 +183,7 @@ def _stacks(history: History) -> dict[str, object]:
         "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
         "fork_stack": sites.stack_texts(log.fork_row),
         "fork_stack_status": sites.statuses(log.fork_row),
+        "fork_library": sites.packages(log.fork_row, pick(log.by_id, log.fork_row)),
         "created_by": category(creators(history), readings.names("created_by")),
         "exit_path": category(path, readings.names("exit_path")),
         "exit_site": sites.sites(log.exit_row, np.arange(log.count)).where(~inherited, sites.innermost(log.exit_row)),
@@ -188,6 +191,7 @@ def _stacks(history: History) -> dict[str, object]:
         "reap_site": sites.sites(reap, pick(log.by_id, reap)),
         "reap_stack": sites.stack_texts(reap),
         "reap_stack_status": sites.statuses(reap),
+        "reap_library": sites.packages(reap, pick(log.by_id, reap)),
         "reap_cause": category(causes(history), readings.names("cause")),
     }
 

@@ -17,12 +17,13 @@ SEEN: Final = ("exitcode None", "returncode 0", "returncode 255", "ECHILD", "not
 
 _ECHILD: Final = 10
 # The library that waits, by the cause of its wait. A cause that is not named here is the program's own, or of unknown code.
-_MULTIPROCESSING, _SUBPROCESS, _ASYNCIO, _PROGRAM = 1, 2, 3, 0
+_MULTIPROCESSING, _SUBPROCESS, _ASYNCIO, _LOOP, _PROGRAM = 1, 2, 3, 4, 0
 _LIBRARY: Final = {
     **dict.fromkeys(("next-start", "join", "active-children", "pool", "executor", "forkserver"), _MULTIPROCESSING),
     **dict.fromkeys(("exit-handler", "resource-tracker"), _MULTIPROCESSING),
     **dict.fromkeys(("subprocess-wait", "subprocess-cleanup"), _SUBPROCESS),
     "asyncio": _ASYNCIO,
+    "event-loop": _LOOP,
 }
 _SWEEPS: Final = ("next-start", "active-children", "exit-handler", "subprocess-cleanup")  # which ask for no child in particular
 

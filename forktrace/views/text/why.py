@@ -379,7 +379,8 @@ class _Chain:
         reaper = self.adopter if pd.isna(row.reaper_pid) else self.names.of(row.reaper_id, row.reaper_pid)
         it = explanations.object_of(self._source(row.fork_site), self._creator().it)
         adopter = self.not_init.name if self.not_init else self.adopter
-        return {"start": start, "reaper": reaper, "it": it, "parent": self.parent, "adopter": adopter}
+        library = "a library" if pd.isna(row.reap_library) else printable(row.reap_library)
+        return {"start": start, "reaper": reaper, "library": library, "it": it, "parent": self.parent, "adopter": adopter}
 
     def _creator(self) -> explanations.Creator:
         made = "unknown" if pd.isna(self.row.created_by) else self.row.created_by
