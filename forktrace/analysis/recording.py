@@ -38,11 +38,12 @@ _CLOCK_STEP_NS: Final = 1_000_000_000  # less may be a recorder that had to wait
 
 
 class Call(NamedTuple):
-    """A frame of a stack, its function as people know it (`Process.start`), and whose code it is: `home` of `sites.Place`."""
+    """A frame of a stack, its function as people know it (`Process.start`), and whose code it is, by `sites.Place`."""
 
     frame: Frame
     name: str
     home: str
+    module: str = ""
 
 
 class Recording:
@@ -189,7 +190,7 @@ class Recording:
         """Return the frames of a folded stack that are this process's and thread's own, the outermost first."""
         history, frames = self._history, unfold(stack)
         inner = history.rules.inner(frames, [history.sites.libraries.place(frame.file) for frame in frames])
-        return [Call(frame, history.rules.name_of(frame, place), place.home) for frame, place in reversed(inner)]
+        return [Call(frame, history.rules.name_of(frame, place), *place[:2]) for frame, place in reversed(inner)]
 
     def lost(self, before_ns: int | None = None) -> dict[str, int]:
         """Return how many events of which kind could not be delivered; empty: nothing was lost.

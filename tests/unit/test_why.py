@@ -14,7 +14,7 @@ from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.trace import events as ev
 from forktrace.views import explanations
-from forktrace.views.text.calls import calls_of
+from forktrace.views.text.calls import calls_of, passes_a_package
 from forktrace.views.text.why import chain, why, worst
 
 LIBRARY = "/usr/lib/python3.11"
@@ -267,6 +267,8 @@ def test_a_signal_that_did_not_kill() -> None:
     """A handler may catch it, and the exit that follows has a code."""
     made = of_child(REAP, more=[ev.signal(1300 * MS, 4711, 15, by=100)])
     assert line(made, "+1.300") == "got     SIGTERM, sent by 100 python, which did not end it"
+    made = of_child(REAP, more=[ev.signal(1300 * MS, 4711, 15, by=100, disposition="handler")])
+    assert line(made, "+1.300") == "got     SIGTERM, sent by 100 python; it has a handler for that"
 
 
 def test_few_of_many_signals() -> None:
@@ -551,7 +553,8 @@ def test_a_trace_with_stacks() -> None:
         "4730 was still a zombie after 99 ms, when the recording ended",
         "+3.850 forked  by 100 consumer.py:80 run > Popen",
         "+3.851 ran     sleep 5",
-        "+3.901 killed  by SIGTERM after 51 ms, sent by 100 consumer.py:44 stop | p.terminate()",
+        "+3.901 killed  by SIGTERM after 51 ms, sent by 100 consumer.py:44 stop > Popen.terminate > Popen.send_signal"
+        " | p.terminate()",
         "why nobody has waited for it: neither join, nor poll, nor wait of 100 came before the recording ended (never)",
     ]
 
@@ -619,7 +622,34 @@ def test_calls_in_the_middle_are_left_out() -> None:
 def test_a_handler_among_the_calls() -> None:
     """Where the interpreter ran a handler of a library on top of what it interrupted, the chain says so."""
     stack = f"/srv/a.py:1 main;<signal handler>:0 SIGCHLD;{LIBRARY}/asyncio/unix_events.py:9 _sig_chld"
-    assert calls_of("a.py:1 main", recording(target()).calls(stack)) == (True, ["handler of SIGCHLD", "_sig_chld"])
+    calls = recording(target()).calls(stack)
+    assert calls_of("a.py:1 main", calls) == (True, ["handler of SIGCHLD", "_sig_chld"])
+    assert calls_of("unix_events.py:9 _sig_chld", calls) == (False, ["handler of SIGCHLD", "_sig_chld"])
+
+
+def test_packages_among_the_calls() -> None:
+    """Where the chain comes into an installed package the file says which; after that its functions do."""
+    packages = f"{LIBRARY}/site-packages"
+    stack = f"/srv/a.py:1 main;{packages}/rq/worker.py:5 work;{packages}/rq/horse.py:6 fork;{LIBRARY}/pty.py:89 fork"
+    made = of_child(REAP, **FORKED | {"fork_stack": stack, "fork_site": "a.py:1 main"})
+    assert line(made, "+1.204 forked") == "by 100 a.py:1 main > rq/worker.py work > fork > pty.fork"
+    calls = made.calls(stack)
+    assert calls_of("rq/worker.py:5 work", calls) == (True, ["fork", "pty.fork"])
+    assert [passes_a_package(site, calls) for site in ("a.py:1 main", "rq/horse.py:6 fork", "gone.py:1 x")] == [
+        True,
+        False,
+        False,
+    ]
+    named = f"/srv/a.py:1 main;{packages}/pexpect/pty_spawn.py:3 wait;{packages}/ptyprocess/ptyprocess.py:4 f"
+    assert calls_of("a.py:1 main", made.calls(named))[1] == ["pexpect.spawn.wait", "ptyprocess/ptyprocess.py f"]
+
+
+def test_who_killed_it_through_a_library() -> None:
+    """The chain from the line to the kill call, as of forks and reaps."""
+    kill = f"/srv/a.py:1 main;{LIBRARY}/site-packages/rq/worker.py:5 kill_horse"
+    rows = [target(), ev.fork(MS, 500, by=100), ev.signal(2 * MS, 500, 9, by=100, stack=kill, stack_status="ok")]
+    made = recording(*rows, ev.exit_(3 * MS, 500, 9, parent=100), ev.zombie(3 * MS, 500, parent=100))
+    assert line(made, "+0.003") == "killed  by SIGKILL after 2.0 ms, sent by 100 a.py:1 main > rq/worker.py kill_horse"
 
 
 def test_the_innermost_of_equal_frames() -> None:

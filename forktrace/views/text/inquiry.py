@@ -75,7 +75,7 @@ class Places:
         inner = self._rules.inner(thread.frames, [self._libraries.place(frame.file) for frame in thread.frames])
         frame = site_frame(inner, self._owner)
         site = f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}"
-        calls = [Frames(one, self._rules.name_of(one, place), place.home) for one, place in reversed(inner)]
+        calls = [Frames(one, self._rules.name_of(one, place), *place[:2]) for one, place in reversed(inner)]
         own, words = calls_of(site, calls)
         return Place(printable(site), words, frame, own)
 

@@ -17,7 +17,7 @@ from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
 from forktrace.views.text import orphans
-from forktrace.views.text.calls import MOST_FRAMES, calls_of, source_text
+from forktrace.views.text.calls import MOST_FRAMES, calls_of, passes_a_package, source_text
 from forktrace.views.text.screen import print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
 
@@ -142,7 +142,9 @@ class _Chain:
             forker = row.parent_id if row.forker_pid == row.ppid else pd.NA
             who = self._actor(forker, row.forker_pid, row.forker_tid, row.fork_site)
             source = self._source(row.fork_site)
-            place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=0 if source else 1)
+            short = not pd.isna(row.fork_site) and not passes_a_package(row.fork_site, self._calls(row.fork_stack))
+            inward = (0 if source else 1) if short else MOST_FRAMES
+            place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=inward)
             adopted = f", as a child of {self.parent}" if row.forker_pid != row.ppid else ""
             yield self._at(row.fork_ns, f"forked  by {who}{place}{adopted}", source)
             yield from self._start()
@@ -214,13 +216,23 @@ class _Chain:
         mine = table[(table["id"] == self.row.id) & ~table["fatal"]].head(MOST_SIGNALS)
         for one in _rows(mine):
             site = one.sender_site
-            words = self._sender(one.kind, one.sender_id, one.sender_pid, site)
-            yield self._at(one.time_ns, f"got     {one.signal}, {words}, which did not end it", self._source(site))
+            words = self._sender(one.kind, one.sender_id, one.sender_pid, site, one.sender_stack)
+            handled = not pd.isna(one.disposition) and one.disposition == "handler"
+            after = "; it has a handler for that" if handled else ", which did not end it"
+            yield self._at(one.time_ns, f"got     {one.signal}, {words}{after}", self._source(site))
 
-    def _sender(self, kind: Any, ident: Any, pid: Any, site: Any) -> str:
+    def _sender(self, kind: Any, ident: Any, pid: Any, site: Any, stack: Any) -> str:
+        """`sent by 100 app.py:9 main > rq/worker.py work > kill_horse`."""
         who = self.names.of(ident, pid, full=bool(pd.isna(site)))
         who = "itself" if not pd.isna(ident) and ident == self.row.id else who
-        return sender(None if pd.isna(kind) else kind, who) + ("" if pd.isna(site) else f" {printable(site)}")
+        line = "" if pd.isna(site) else " " + " > ".join([printable(site), *calls_of(site, self._calls(stack))[1]])
+        return sender(None if pd.isna(kind) else kind, who) + line
+
+    def _killing_stack(self) -> Any:
+        """The stack at the kill call that ended it; `<NA>`: none is known."""
+        table = self.recording.whole.signals()
+        stacks = table.loc[((table["id"] == self.row.id) & table["fatal"]).to_numpy(bool, na_value=False), "sender_stack"]
+        return stacks.iloc[-1] if len(stacks) else pd.NA
 
     def _orphaned(self) -> Iterator[Event]:
         row = self.row
@@ -242,7 +254,7 @@ class _Chain:
         if not pd.isna(row.term_signal):
             core = " (core dumped)" if row.core_dumped else ""
             words = f"killed  by {row.term_signal} {after}{core}, "
-            words += self._sender(row.killer_kind, row.killer_id, row.killer_pid, row.killer_site)
+            words += self._sender(row.killer_kind, row.killer_id, row.killer_pid, row.killer_site, self._killing_stack())
             words += f"; {path}" if path else ""
             own = row.killer_kind == "kernel" or (not pd.isna(row.killer_id) and row.killer_id == row.id)
         else:
