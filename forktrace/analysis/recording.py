@@ -15,7 +15,7 @@ from forktrace.analysis.causes import rules
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
-from forktrace.analysis.tables import events, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
+from forktrace.analysis.tables import events, late_waits, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
 from forktrace.analysis.tables.balance import Balance, balance
 from forktrace.errors import UsageError
 from forktrace.trace import stream
@@ -169,6 +169,10 @@ class Recording:
         """Return one row per stolen reap: `analysis.stolen.stolen`."""
         return self._stolen
 
+    def late_waits(self) -> pd.DataFrame:
+        """Return one row per wait for a child that was gone already: `analysis.late_waits.late_waits`."""
+        return self._late_waits
+
     def orphans(self) -> pd.DataFrame:
         """Return one row per orphan and process that inherited it: `analysis.orphans.orphans`."""
         return self._orphans
@@ -273,6 +277,11 @@ class Recording:
     def _stolen(self) -> pd.DataFrame:
         table = stolen.stolen(self._history)
         return self._part(table, table["id"], table["thief_id"])
+
+    @cached_property
+    def _late_waits(self) -> pd.DataFrame:
+        table = late_waits.late_waits(self._history)
+        return self._part(table, table["id"], table["child_id"])
 
     @cached_property
     def _orphans(self) -> pd.DataFrame:

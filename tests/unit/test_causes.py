@@ -179,6 +179,17 @@ def test_causes_that_need_no_stack() -> None:
     assert said("reap_cause", child[0]) == [None]
 
 
+def test_what_dies_with_its_pid_namespace() -> None:
+    """The kernel ignores SIGCHLD for the dying init: what it kills is removed with the namespace, with or without a row."""
+    killed = [ev.fork(2 * MS, 500, by=100), ev.signal(3 * MS, 500, 9, sent_by="pidns")]
+    killed += [ev.exit_(3 * MS, 500, 9, parent=100, disposition="ignored")]
+    for rows in (killed, [*killed, ev.autoreap(3 * MS, 500, "ignored")]):
+        made = recording(target(), *rows)
+        assert cells(made.lifecycles(), "reap_cause", "reap_call", "killer_kind")[1] == ("pidns-exit", "kernel", "pidns")
+    killed[1] |= {"sent_by": "process", "by_pid": 100}
+    assert said("reap_cause", *killed) == ["autoreap-ignored"]
+
+
 def test_who_is_no_child_of_the_recording_has_no_maker() -> None:
     """The target was made by forktrace, an adopted orphan outside; one whose fork was lost by nobody knows whom."""
     rows = [ev.fork(9 * MS, 500, parent=100, origin="adopted", start_ns=MS, call=None), ev.exit_(9 * MS, 501, start_ns=2 * MS)]

@@ -278,13 +278,35 @@ def test_few_of_many_signals() -> None:
 
 
 def test_polled_in_vain() -> None:
-    """How often it was asked for before it was reaped, and where its parent asks for single children."""
-    asked = ev.waits(1400 * MS, 1, by=100, call="wait4", target="pid", flags=1)
+    """How often it was asked for before it was reaped, and where, if that is certain: a place may ask for several children."""
+    asked = ev.waits(1400 * MS, 1, by=100, call="wait4", target="pid", flags=1, stack="/srv/a.py:7 g", stack_status="ok")
+    other = asked | {"stack": "/srv/a.py:9 h", "count": 36}
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=1))
     assert told(made)[3] == "asked   1 time in vain"
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=37), more=[asked])
-    made.waits()["site"] = pd.array(["b.py:7 g", "consumer.py:40 main"], dtype="string")
-    assert told(made)[3] == "asked   37 times in vain; 100 asks children in vain at consumer.py:40 main"
+    assert told(made)[3] == "asked   37 times in vain at a.py:7 g"
+    made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=37), more=[asked, other])
+    assert told(made)[3] == "asked   37 times in vain at a.py:9 h and a.py:7 g"
+    made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=5), more=[asked, other])
+    assert told(made)[3] == "asked   5 times in vain"
+
+
+def test_a_popen_that_the_end_of_the_program_deleted() -> None:
+    """It was not dropped: below its __del__ is no line."""
+    delete = f"{LIBRARY}/subprocess.py:1120 __del__;{LIBRARY}/subprocess.py:1983 _internal_poll"
+    swept = REAPED | {"reap_cause": "subprocess-cleanup", "reap_site": "subprocess.py:1983 _internal_poll"}
+    at_end = of_child(REAP, **swept | {"reap_stack": delete})
+    assert "its Popen was there until the program ended" in line(at_end, "why")
+    dropped = of_child(REAP, **swept | {"reap_stack": f"/srv/a.py:1 main;{delete}", "reap_site": "a.py:1 main"})
+    assert "its Popen was dropped" in line(dropped, "why")
+
+
+def test_a_forker_that_runs_another_program_since() -> None:
+    """It is called what it was, and what it became does not know the child."""
+    became = ev.exec_(1300 * MS, 100, ["python3", "app.py"], file="/usr/bin/python3")
+    made = of_child(REAP, more=[ev.exec_(1000 * MS, 100, ["bash", "x.sh"]), became], fork_stack_status="not-python")
+    words = "by 100 bash (not a Python program); since then 100 runs python3, which does not know this child"
+    assert line(made, "+1.204 forked") == words
 
 
 @pytest.mark.parametrize(
@@ -534,7 +556,7 @@ def test_a_trace_with_stacks() -> None:
     assert told(made, 2)[2:7] == [
         "start   polled 1 child, reaped 4711; forked (method fork); child set now 1",
         "+3.400 exited  0 after 190 ms, as its function had ended",
-        "asked   12 times in vain; 100 asks children in vain at consumer.py:65 wait_all",
+        "asked   12 times in vain at consumer.py:65 wait_all",
         "+3.500 reaped  by 100 consumer.py:70 wait_all > Process.join > wait > poll > waitpid(4715, WNOHANG)",
         "why 100 joined it; that join() came only then (join)",
     ]

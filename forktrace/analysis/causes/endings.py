@@ -34,6 +34,17 @@ def killing_rows(history: History) -> Ints:
     return last_rows(log.id, rows[fatal], log.count)
 
 
+def removed(history: History) -> Flags:
+    """Which processes the kernel removed with their PID namespace.
+
+    Its dying init ignores SIGCHLD by then, so what it kills is released as the children of one that ignores it are.
+    """
+    senders = pick(history.log.codes("sent_by"), killing_rows(history))
+    killed = (history.autoreaped | history.silent) & (senders == events.SENDERS.index("pidns"))
+    gone: Flags = history.called("kernel") | killed
+    return gone
+
+
 def exit_paths(history: History) -> Ints:
     """Return how each process left, an index into `EXIT_PATHS` and what users' rules add; NONE: it runs, or its exit was lost.
 

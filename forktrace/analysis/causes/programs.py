@@ -71,6 +71,21 @@ def program_rows(log: Log) -> Ints:
     return np.flatnonzero(log.is_kind("exec", "fork") & log.present("argv"))
 
 
+def comm_rows(log: Log) -> Ints:
+    """Return the rows that say what a process is called: its leader, so not the exit whose last thread was another."""
+    rows = np.flatnonzero(log.is_kind("fork", "exec", "exit") & log.present("comm") & (log.id != NONE))
+    tid = log.numbers("by_tid")[rows]
+    named: Ints = rows[~log.is_kind("exit")[rows] | (tid == NONE) | (tid == log.pid[log.id[rows]])]
+    return named
+
+
+def comms_at(log: Log, process: Ints, time_ns: Ints) -> pd.Series:
+    """Return what each `process` was called at `time_ns`; `<NA>`: not known."""
+    rows = comm_rows(log)
+    latest = Latest(log.id[rows], log.time_ns[rows])
+    return log.texts("comm", pick(rows, latest.until(process, time_ns)))
+
+
 class Programs:
     """The rows of the trace whose command lines processes have, over time.
 

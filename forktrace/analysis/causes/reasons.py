@@ -6,10 +6,12 @@ from typing import Final
 
 import numpy as np
 
+from forktrace.analysis.causes.endings import removed
 from forktrace.analysis.causes.rules import CAUSES, CREATORS, each
 from forktrace.analysis.causes.sites import Sites
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NEVER, NONE, Flags, Ints, first_rows, pick
+from forktrace.analysis.late import late
+from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Log, first_rows, pick
 from forktrace.trace import events
 
 _VFORKED: Final = 0x4100  # CLONE_VFORK|CLONE_VM (linux/sched.h): posix_spawn, vfork, and what libc builds on them
@@ -57,15 +59,16 @@ def _without_python(history: History, row: Ints) -> Flags:
 def _by_libc(history: History) -> Flags:
     """Which processes libc made and waited for in one call of the program, as os.system does.
 
-    Its child runs `sh -c`, and one thread forked and reaped it on the same line of the same stack. Python 2 has os.popen in C
-    too, whose line of waiting is another one; what it makes by vfork can only come from C.
+    Its child runs `sh -c`, and one thread forked it and waited for it on the same line of the same stack; in vain where SIGCHLD
+    is ignored. Python 2 has os.popen in C too, whose line of waiting is another one; what it makes by vfork is C's alone.
     """
     log, sites, readings = history.log, history.sites, history.readings
     row = log.fork_row
     stack = pick(sites.code, row)
-    reap = np.where(history.waited, history.release_row, NONE)
-    same = (pick(sites.code, reap) == stack) & (log.at("by_tid", reap) == log.at("by_tid", row))
-    same &= pick(log.by_id, reap) == pick(log.by_id, row)
+    wait, child = late(history)
+    ended = np.where(history.waited, history.release_row, first_rows(_about(log, wait, child), wait, log.count))
+    same = (pick(sites.code, ended) == stack) & (log.at("by_tid", ended) == log.at("by_tid", row))
+    same &= pick(log.by_id, ended) == pick(log.by_id, row)
     second = each(lambda one: int(readings.version(one)[:1] == (2,)), stack) == 1
     second &= log.at("flags", row) & _VFORKED == _VFORKED
     likely = np.flatnonzero((stack != NONE) & (same | second) & (readings.of_stacks("created_by", stack) == NONE))
@@ -74,6 +77,13 @@ def _by_libc(history: History) -> Flags:
     found = np.zeros(log.count, bool)
     found[likely] = log.texts("argv", first).str.startswith("sh\0-c\0").to_numpy(bool, na_value=False)
     return found
+
+
+def _about(log: Log, rows: Ints, ids: Ints) -> Ints:
+    """Whom each row of the trace is about, `rows` being about `ids` and the others about nobody."""
+    about = np.full(len(log.time_ns), NONE)
+    about[rows] = ids
+    return about
 
 
 def _by_loop_in_c(history: History, row: Ints) -> Flags:
@@ -113,9 +123,9 @@ def causes(history: History) -> Ints:
     told: list[tuple[Flags, str]] = [
         (~dead, ""),
         (history.gone_ns == NEVER, "never"),
+        (removed(history), "pidns-exit"),
         (autoreaped & (disposition == events.DISPOSITIONS.index("ignored")), "autoreap-ignored"),
         (autoreaped & (disposition == events.DISPOSITIONS.index("nocldwait")), "autoreap-nocldwait"),
-        (history.called("kernel"), "pidns-exit"),
         (adopter, "parent-exit"),
         (log.at("by_pid", row) == log.trace.header["recorder_pid"], "os-wait"),  # which is how forktrace waits for the target
         (_by_libc(history) | _without_python(history, row), "other-native"),

@@ -11,12 +11,12 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from forktrace.analysis.causes.names import Names, printable
+from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
-from forktrace.views.text import orphans
+from forktrace.views.text import late, orphans
 from forktrace.views.text.calls import MOST_FRAMES, calls_of, passes_a_package, source_text
 from forktrace.views.text.screen import print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
@@ -105,14 +105,14 @@ class _Chain:
     def lines(self) -> Iterator[Line]:
         yield Line("", self._headline(), style="bold red" if self.row.zombie_open else "bold")
         events = [*self._fork(), *self._ran(), *self._failed(), *self._signals(), *self._orphaned(), *self._ended()]
-        events += self._released()
+        events += [*self._released(), *self._late()]
         shown: set[str] = set()
         for _, line in sorted(events, key=lambda each: each[0]):
             yield line._replace(source=None if line.source in shown else line.source)
             shown.add(line.source or "")
         yield from self._stolen()
         yield from self._adopts()
-        yield from (Line("damage", text) for text in failed.during(self.recording, self.names, self.row))
+        yield from (Line("damage", text) for text in (*self._lost(), *failed.during(self.recording, self.names, self.row)))
         yield from self._why()
         if not pd.isna(self.row.notes):
             yield Line("note", printable(self.row.notes))
@@ -124,7 +124,7 @@ class _Chain:
             return f"{self.name} was still running after {duration(age_ms)}, when the recording ended"
         if not pd.isna(row.zombie_ms):
             return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, bound=bound_of(row))
-        if row.reap_call == "autoreap":
+        if row.reap_call == "autoreap" or (row.reap_call == "kernel" and not pd.isna(row.exit_ns)):
             return f"{self.name} was never a zombie: it was released as it ended"
         if pd.isna(row.zombie_ns) and pd.isna(row.reap_call):
             return f"{self.name} is gone; when it ended is not known"
@@ -141,17 +141,25 @@ class _Chain:
         elif row.origin == "forked":
             forker = row.parent_id if row.forker_pid == row.ppid else pd.NA
             who = self._actor(forker, row.forker_pid, row.forker_tid, row.fork_site)
+            who = f"{self.parent} {name(row.fork_comm)}" if self._became() else who
             source = self._source(row.fork_site)
             short = not pd.isna(row.fork_site) and not passes_a_package(row.fork_site, self._calls(row.fork_stack))
             inward = (0 if source else 1) if short else MOST_FRAMES
             place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=inward)
             adopted = f", as a child of {self.parent}" if row.forker_pid != row.ppid else ""
-            yield self._at(row.fork_ns, f"forked  by {who}{place}{adopted}", source)
+            yield self._at(row.fork_ns, f"forked  by {who}{place}{adopted}{self._became()}", source)
             yield from self._start()
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
             where = "by a fork that was not seen" if pd.isna(row.origin) else where
             yield self._at(row.fork_ns, f"began   {where}")
+
+    def _became(self) -> str:
+        """That its forker runs another program since."""
+        row = self.row
+        if pd.isna(row.fork_comm) or row.forker_pid != row.ppid:
+            return ""
+        return f"; since then {self.parent} runs {name(self.table.at[row.parent_id, 'comm'])}, which does not know this child"
 
     def _start(self) -> Iterator[Event]:
         """What the start of multiprocessing that made it did, step by step."""
@@ -261,9 +269,14 @@ class _Chain:
             words = f"exited  {'?' if pd.isna(row.exit_code) else row.exit_code} {after}"
             words += f", {path}" if path else ""
             own = row.exit_path != "bootstrap"  # that line is the parent's, before the fork
-        if own:
+        if own and not self._killed_itself():
             words, source = words + _at_line(row.exit_site), source or self._source(row.exit_site)
         yield self._at(row.exit_ns, words + self._failed_exec(), source)
+
+    def _killed_itself(self) -> bool:
+        """Whether the line of the kill, which has been named, is where it stood."""
+        row = self.row
+        return not pd.isna(row.killer_site) and not pd.isna(row.killer_id) and bool(row.killer_id == row.id)
 
     def _failed_exec(self) -> str:
         row = self.row
@@ -297,13 +310,32 @@ class _Chain:
         line = self._at(gone_ns, text, self._source(row.reap_site))
         yield line if not pd.isna(row.reap_ns) else (gone_ns, Line("", text))
 
+    def _late_waits(self) -> pd.DataFrame:
+        table = late.asked(self.recording.whole)
+        mine: pd.DataFrame = table[table["child_id"] == self.row.id]
+        return mine
+
+    def _late(self) -> Iterator[Event]:
+        """The lines that waited for it when it was gone already."""
+        for one in _rows(self._late_waits().head(MOST_SIGNALS)):
+            who = self._actor(one.id, self.table.at[one.id, "pid"], one.tid, one.site)
+            text = f"waited  by {who}{_at_line(one.site)}, too late, and got {late.got(one.seen)}"
+            yield self._at(one.time_ns, text, self._source(one.site))
+
+    def _lost(self) -> Iterator[str]:
+        """That it failed, and that who waited for it did not learn so, since SIGCHLD is ignored."""
+        lost = self._late_waits().query("lost and failed")
+        if len(lost):
+            yield f"it {late.ended(self.row)}, and the program did not learn of it"
+
     def _where_asked(self) -> str:
-        """The lines of its parent that asked for single children in vain; for which of them is not recorded."""
+        """The lines that asked for it in vain, where they are certain: a wait in vain does not say for which child it was."""
         table = self.recording.whole.waits()
         table = table[(table["id"] == self.row.parent_id).fillna(False) & (table["target"] == "pid") & table["site"].notna()]
         asked = table.groupby("site", sort=False)["empty"].sum().sort_values(ascending=False, kind="stable")
         lines = [printable(str(site)) for site in asked.index[asked > 0]]
-        return f"; {self.parent} asks children in vain at {some(lines[:4], len(lines))}" if lines else ""
+        certain = len(lines) == 1 or asked.sum() == self.row.empty_waits
+        return f" at {some(lines[:4], len(lines))}" if lines and certain else ""
 
     def _call(self) -> str:
         """`waitpid(4711, WNOHANG)`: the call as a Python program writes it, else as the kernel has it."""
@@ -366,9 +398,10 @@ class _Chain:
             yield Line("why", f"not known ({self._no_stack(row.reap_stack_status)})")
             return
         cause, words = explanations.cause(name), self._words()
+        reason = cause.at_end if cause.at_end and self._deleted_at_end() else cause.why
         noticed = row.zombie_open or row.zombie_ms >= NOTICEABLE_MS
         stolen = self._thefts("id")["thief_site"]
-        text = cause.why.format(**words) + (cause.late if noticed and not len(stolen) else "")
+        text = reason.format(**words) + (cause.late if noticed and not len(stolen) else "")
         if name == "never" and self.orphan:
             text = f"{self.parent} ended without waiting for it; {self.adopter} inherited it and has not waited for it either"
         yield Line("why", f"{text} ({printable(name)})")
@@ -383,6 +416,11 @@ class _Chain:
             yield Line("fix", "none needed: it was reaped at once")
         if self.not_init:
             yield Line("beware", orphans.texts()["beware"])
+
+    def _deleted_at_end(self) -> bool:
+        """Whether the interpreter deleted its Popen as it ended: no line of the program is below that."""
+        calls = self._calls(self.row.reap_stack)
+        return bool(calls) and calls[0].frame.name == "__del__"
 
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""
