@@ -120,10 +120,10 @@ def _identity(history: History) -> dict[str, object]:
     ns_pid = log.at("ns_pid", log.fork_row)
     return {
         "id": np.arange(log.count),
-        "parent_id": nullable(known.id),
+        "parent_id": nullable(np.where(_adopted(log), NONE, known.id)),
         "pid": log.pid,
         "ns_pid": nullable(np.where(ns_pid == NONE, log.pid, ns_pid)),
-        "ppid": _or_zero(known.pid),
+        "ppid": _or_zero(np.where(_adopted(log), NONE, known.pid)),
         "forker_pid": _or_zero(log.at("by_pid", log.fork_row)),
         "forker_tid": _or_zero(log.at("by_tid", log.fork_row)),
         "fork_comm": _fork_comm(log),
@@ -133,6 +133,12 @@ def _identity(history: History) -> dict[str, object]:
         "origin": category(pick(log.codes("origin"), log.fork_row), events.ORIGINS),
         "fork_call": category(pick(log.codes("call"), log.fork_row), events.CALLS[:4]),
     }
+
+
+def _adopted(log: Log) -> Flags:
+    """Which processes came as orphans from outside: whose children they were is not known, only who inherited them."""
+    so: Flags = pick(log.codes("origin"), log.fork_row) == events.ORIGINS.index("adopted")
+    return so
 
 
 def _or_zero(pid: Ints) -> Ints:
@@ -247,8 +253,8 @@ def _release(history: History) -> dict[str, object]:
         "reap_target": category(pick(log.codes("target"), waited), events.TARGETS),
         "reap_options": option_names(log.at("flags", waited), pick(log.codes("call"), waited)),
         "empty_waits": _empty_waits(history),
-        "adopter_pid": nullable(np.where(known.orphaned, known.last_pid, NONE)),
-        "adopter_id": nullable(np.where(known.orphaned, known.last_id, NONE)),
+        "adopter_pid": nullable(np.where(known.orphaned | _adopted(log), known.last_pid, NONE)),
+        "adopter_id": nullable(np.where(known.orphaned | _adopted(log), known.last_id, NONE)),
     }
 
 
@@ -291,7 +297,7 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     remarks: list[tuple[Flags, str, bool]] = [
         (log.fork_row == NONE, "fork not seen", True),
         (origin == events.ORIGINS.index("attached"), "started before the recording", True),
-        (origin == events.ORIGINS.index("adopted"), "forked outside the recording", True),
+        (_adopted(log), "forked outside the recording", True),
         ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
         (history.vanished, "gone; when is not known", True),
         (estimated, EXIT_ESTIMATED, True),

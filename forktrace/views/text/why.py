@@ -28,6 +28,7 @@ MOST_SIGNALS: Final = 3
 _EXEC_FAILED: Final = {"subprocess": 255, "asyncio": 255, "posix-spawn": 127}  # _posixsubprocess.c; posix_spawn(3)
 _WAITID_TARGETS: Final = {"pid": "P_PID, {}", "any": "P_ALL", "pgid": "P_PGID", "pidfd": "P_PIDFD"}
 _WAIT4_TARGETS: Final = {"pid": "{}", "any": "-1", "pgid": "-pgid", "pidfd": "pidfd"}
+_NOBODY_KNOWN: Final = "a process that is not known"
 
 
 class Line(NamedTuple):
@@ -96,7 +97,7 @@ class _Chain:
         self.row = next(_rows(self.table.loc[[process]]))
         row = self.row
         self.name = self.names.pid(process)
-        self.parent = self.names.of(row.parent_id, row.ppid)
+        self.parent = self.names.of(row.parent_id, row.ppid) if row.ppid else _NOBODY_KNOWN
         self.orphan = not pd.isna(row.adopter_pid)
         self.adopter = self.names.of(row.adopter_id, row.adopter_pid) if self.orphan else self.parent
         self.adopters = list(orphans.adopters(recording.whole, self.names))
@@ -177,7 +178,7 @@ class _Chain:
     def _actor(self, ident: Any, pid: Any, tid: Any, site: Any) -> str:
         """`4700`, with its name where no line tells what it is, `thread 4702 of 4700`."""
         if pd.isna(ident) and (pd.isna(pid) or pid == 0):
-            return "a process that is not known"
+            return _NOBODY_KNOWN
         who = self.names.of(ident, pid, full=bool(pd.isna(site)))
         main = pd.isna(tid) or tid == 0 or (not pd.isna(pid) and tid == pid)
         return who if main else f"thread {tid} of {who}"
@@ -246,7 +247,8 @@ class _Chain:
         row = self.row
         if not self.orphan:
             return
-        text = f"lost    its parent {self.parent}, which ended; {self.adopter} inherited it"
+        who = f"{self.parent}, which ended" if row.ppid else "from outside the recording"
+        text = f"lost    its parent {who}; {self.adopter} inherited it"
         parent = None if pd.isna(row.parent_id) else self.table.loc[row.parent_id]
         moments = [] if parent is None else [each for each in (parent["zombie_ns"], parent["exit_ns"]) if not pd.isna(each)]
         yield self._at(moments[0], text) if moments else (row.fork_ns, Line("", text))
