@@ -60,7 +60,7 @@ class History:
     @cached_property
     def sites(self) -> Sites:
         """The stacks of the rows and their sites."""
-        return Sites(self.log, self.rules.inner)
+        return Sites(self.log, self.rules.inner, self.rules.packages)
 
     @cached_property
     def readings(self) -> Readings:

@@ -15,7 +15,7 @@ from forktrace.analysis.causes import rules
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.analysis.selection import Selection
-from forktrace.analysis.tables import events, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
+from forktrace.analysis.tables import events, late_waits, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
 from forktrace.analysis.tables.balance import Balance, balance
 from forktrace.errors import UsageError
 from forktrace.trace import stream
@@ -38,11 +38,12 @@ _CLOCK_STEP_NS: Final = 1_000_000_000  # less may be a recorder that had to wait
 
 
 class Call(NamedTuple):
-    """A frame of a stack, its function as people know it (`Process.start`), and whose code it is: `home` of `sites.Place`."""
+    """A frame of a stack, its function as people know it (`Process.start`), and whose code it is, by `sites.Place`."""
 
     frame: Frame
     name: str
     home: str
+    module: str = ""
 
 
 class Recording:
@@ -168,6 +169,10 @@ class Recording:
         """Return one row per stolen reap: `analysis.stolen.stolen`."""
         return self._stolen
 
+    def late_waits(self) -> pd.DataFrame:
+        """Return one row per wait for a child that was gone already: `analysis.late_waits.late_waits`."""
+        return self._late_waits
+
     def orphans(self) -> pd.DataFrame:
         """Return one row per orphan and process that inherited it: `analysis.orphans.orphans`."""
         return self._orphans
@@ -189,7 +194,7 @@ class Recording:
         """Return the frames of a folded stack that are this process's and thread's own, the outermost first."""
         history, frames = self._history, unfold(stack)
         inner = history.rules.inner(frames, [history.sites.libraries.place(frame.file) for frame in frames])
-        return [Call(frame, history.rules.name_of(frame, place), place.home) for frame, place in reversed(inner)]
+        return [Call(frame, history.rules.name_of(frame, place), *place[:2]) for frame, place in reversed(inner)]
 
     def lost(self, before_ns: int | None = None) -> dict[str, int]:
         """Return how many events of which kind could not be delivered; empty: nothing was lost.
@@ -272,6 +277,11 @@ class Recording:
     def _stolen(self) -> pd.DataFrame:
         table = stolen.stolen(self._history)
         return self._part(table, table["id"], table["thief_id"])
+
+    @cached_property
+    def _late_waits(self) -> pd.DataFrame:
+        table = late_waits.late_waits(self._history)
+        return self._part(table, table["id"], table["child_id"])
 
     @cached_property
     def _orphans(self) -> pd.DataFrame:

@@ -24,7 +24,8 @@ from forktrace.cli.options import (
 from forktrace.errors import UsageError
 
 _TABLES: Final = (
-    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks", "stolen", "orphans"),
+    *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks"),
+    *("late_waits", "stolen", "orphans"),
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 _PROCESS: Final = re.compile(r"#?[0-9]+")

@@ -23,6 +23,7 @@ class Cause(NamedTuple):
 
     short: str
     why: str
+    at_end: str = ""
     late: str = ""
     fix: Sequence[str] | None = None
     at: str = "fork"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_the_wait_of_forktrace_for_the_target() -> None:
 
 
 def test_no_rule_is_idle() -> None:
-    """Each built-in rule is the first that fits some real stack, but for the one whose frame only the recorder makes."""
+    """Each built-in rule, or its like for a copy, is the first that fits some real stack; but for the frame of the recorder."""
     known, libraries = rules.load(), Libraries({})
     stacks = [(KINDS[column], unfold(stack)) for column, _, stack in seen()]
     used = set()
@@ -91,8 +92,10 @@ def test_no_rule_is_idle() -> None:
         inner = known.inner(frames, [libraries.place(frame.file) for frame in frames])
         version = next((place.version for _, place in inner if place.version), ())
         used.add(next((rule for rule in getattr(known, kind) if rule.fits(inner, version)), None))
-    idle = [rule for kind in KINDS.values() for rule in getattr(known, kind) if rule not in used]
-    assert [rule.name for rule in idle] == ["signal-handler"]
+    copies = tomllib.loads(rules.BUILT_IN.read_text())["copies"].items()
+    all_rules = [*known.cause, *known.created_by, *known.exit_path]
+    copied = {other for rule in all_rules for copy, original in copies if (other := rule.of_copy(original, copy)) != rule}
+    assert [rule.name for rule in all_rules if rule not in used | copied] == ["signal-handler"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,18 @@ def test_no_rule_is_idle() -> None:
         ("subprocess-wait", "multiprocessing/util.py _exit_function > app.py finalizer > subprocess.py wait"),
         ("os-wait", "app.py start > app.py _cleanup > app.py poll"),
         ("os-wait", "multiprocessing/forking.py poll"),
-        ("os-wait", "dist-packages/subprocess.py wait"),
+        ("library-wait", "dist-packages/subprocess.py wait"),
+        ("library-wait", "app.py main > @lib/x.py f"),
+        ("library-wait", "app.py main > @lib/x.py f > os.py spawnv"),
+        ("os-wait", "app.py main > @lib/x.py f > app.py callback"),
+        ("os-wait", "app.py main > @gevent/os.py waitpid"),
+        (
+            "join",
+            "app.py main > multiprocessing/process.py join > multiprocessing/popen_fork.py wait"
+            " > multiprocessing/popen_fork.py poll > @gevent/os.py waitpid",
+        ),
+        ("event-loop", "@gevent/hub.py run"),
+        ("library-wait", "@gevent/hub.py switch"),
     ],
 )
 def test_causes_by_frames(cause: str, frames: str) -> None:
@@ -165,11 +179,47 @@ def test_causes_that_need_no_stack() -> None:
     assert said("reap_cause", child[0]) == [None]
 
 
+def test_what_dies_with_its_pid_namespace() -> None:
+    """The kernel ignores SIGCHLD for the dying init: what it kills is removed with the namespace, with or without a row."""
+    killed = [ev.fork(2 * MS, 500, by=100), ev.signal(3 * MS, 500, 9, sent_by="pidns")]
+    killed += [ev.exit_(3 * MS, 500, 9, parent=100, disposition="ignored")]
+    for rows in (killed, [*killed, ev.autoreap(3 * MS, 500, "ignored")]):
+        made = recording(target(), *rows)
+        assert cells(made.lifecycles(), "reap_cause", "reap_call", "killer_kind")[1] == ("pidns-exit", "kernel", "pidns")
+    killed[1] |= {"sent_by": "process", "by_pid": 100}
+    assert said("reap_cause", *killed) == ["autoreap-ignored"]
+
+
 def test_who_is_no_child_of_the_recording_has_no_maker() -> None:
     """The target was made by forktrace, an adopted orphan outside; one whose fork was lost by nobody knows whom."""
     rows = [ev.fork(9 * MS, 500, parent=100, origin="adopted", start_ns=MS, call=None), ev.exit_(9 * MS, 501, start_ns=2 * MS)]
     made = recording(target(), *rows, ev.lost(9 * MS, 1, "fork"))
     assert cells(made.lifecycles(), "created_by") == [(None,), (None,), ("unknown",)]
+
+
+@pytest.mark.parametrize("run", ["@uvloop/__init__.py run > asyncio/runners.py run", "app.py go"])
+def test_a_loop_in_c(run: str) -> None:
+    """uvloop forks and waits in C: where asyncio asked for the child, and where the loop ran the one who asked."""
+    asked = ok(f"app.py main > {run} > app.py work > asyncio/subprocess.py create_subprocess_exec")
+    loop = ok(f"app.py main > {run}")
+    assert said("created_by", *lived(500, fork=asked, reap=loop)) == ["asyncio"]
+    assert said("reap_cause", *lived(500, fork=asked, reap=loop)) == ["asyncio"]
+    assert said("reap_cause", *lived(500, fork=asked, reap=loop | {"by_tid": 101})) != ["asyncio"]
+    assert said("reap_cause", *lived(500, fork=asked, reap=ok(f"app.py main > {run} > app.py other"))) == ["os-wait"]
+    assert said("reap_cause", *lived(500, fork=ok(f"app.py main > {run} > app.py work"), reap=loop)) != ["asyncio"]
+
+
+def test_libraries_between_the_line_and_the_call() -> None:
+    """The innermost package whose code forked or reaped; none of the standard library, nor what called the user's line."""
+    rows = [
+        *lived(500, fork=ok("app.py main > @rq/worker.py work > @rq/horse.py fork"), reap=ok("@gevent/hub.py run")),
+        *lived(501, fork=ok("@lib/x.py f > app.py main > subprocess.py __init__"), reap=ok("app.py main")),
+        *lived(502, fork=ok("app.py main > @a/x.py f > @b/y.py g > pty.py fork"), reap={"stack_status": "lost"}),
+        *lived(503, fork=ok("app.py main > @gevent/os.py fork"), reap=ok("@lib/x.py f > <signal handler> SIGCHLD > app.py h")),
+        *lived(504, fork=ok("@a/x.py f > <signal handler> SIGTERM > os.py spawnv")),
+    ]
+    assert said("fork_library", *rows) == ["rq", None, "b", None, None]
+    assert said("reap_library", *rows) == ["gevent", None, None, None, None]
 
 
 def test_vforks_of_the_program_itself() -> None:

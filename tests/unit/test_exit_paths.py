@@ -99,3 +99,20 @@ def test_where_it_left_and_who_killed_it() -> None:
     rows = [target(), ev.fork(MS, 500, by=100), ev.signal(2 * MS, 500, 15, by=100, stack=MAIN, stack_status="ok")]
     rows += [ev.exit_(3 * MS, 500, 15, stack=f"{MAIN};/srv/app.py:9 crash", stack_status="ok")]
     assert cells(recording(*rows).lifecycles(), "exit_site", "killer_site")[1] == ("app.py:9 crash", "app.py:7 main")
+
+
+def test_where_it_stood_when_it_killed_itself() -> None:
+    """At its kill call: the stack of its exit is that of whichever of its threads died first."""
+    kill = ev.signal(2 * MS, 500, 9, by=500, by_tid=502, stack=f"{MAIN};/srv/app.py:3 end", stack_status="ok")
+    rows = [target(), ev.fork(MS, 500, by=100), ev.exit_(3 * MS, 500, 9, stack="/srv/app.py:5 idle", stack_status="ok")]
+    assert cells(recording(*rows, kill).lifecycles(), "exit_site")[1] == ("app.py:3 end",)
+    assert cells(recording(*rows, kill | {"stack": None}).lifecycles(), "exit_site")[1] == ("app.py:5 idle",)
+
+
+def test_workers_of_loky() -> None:
+    """They are begun by -m and end in loky's sys.exit; 1 may be the end of an exception, and its tracker is no worker."""
+    loky = "joblib.externals.loky.backend"
+    worker = ["python", "-m", f"{loky}.popen_loky_posix", "--process-name", "x"]
+    assert [path(code << 8, "other", argv=worker) for code in (0, 1, 3)] == ["bootstrap", "unknown", "bootstrap"]
+    assert path(0, "py-exit", argv=["python", "-c", f"from {loky}.resource_tracker import main; main(5)"]) == "sys-exit"
+    assert path(0, "py-exit", argv=["python", "-c", "from multiprocess.spawn import spawn_main; spawn_main(5)"]) == "bootstrap"

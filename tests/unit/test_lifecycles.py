@@ -164,6 +164,24 @@ def test_last_program_and_name_count() -> None:
     says(row(100, *rows, ev.exit_(3 * MS, 100, comm="renamed")), comm="renamed")
 
 
+def test_the_name_is_that_of_the_leader() -> None:
+    """Threads have names of their own: that of one that died last is not the process's."""
+    rows = [target(), ev.exec_(1 * MS, 100, ["python", "x.py"])]
+    says(row(100, *rows, ev.exit_(3 * MS, 100, comm="worker-3", by_tid=103)), comm="python")
+    says(row(100, *rows, ev.exit_(3 * MS, 100, comm="renamed", by_tid=100)), comm="renamed")
+    assert recording(*rows, ev.exit_(3 * MS, 100, comm="worker-3", by_tid=103)).processes_at(3 * MS)["comm"].tolist() == [
+        "python"
+    ]
+
+
+def test_what_the_forker_was() -> None:
+    """Its name when it forked, where it has run another program since; else nothing."""
+    rows = [target(), ev.exec_(1 * MS, 100, ["bash"]), ev.fork(2 * MS, 500, by=100), ev.fork(2 * MS + 1, 501, by=500)]
+    rows += [ev.exec_(3 * MS, 100, ["python3"]), ev.fork(4 * MS, 502, by=100), ev.exec_(5 * MS, 500, ["sleep"])]
+    table = recording(*rows).lifecycles().set_index("pid")
+    assert table["fork_comm"].fillna("").to_dict() == {100: "", 500: "bash", 501: "", 502: ""}
+
+
 def test_arguments_that_were_cut() -> None:
     """Arguments beyond 4 KiB are marked, and the row stays complete."""
     says(row(100, target(), ev.exec_(1 * MS, 100, ["x"], detail="argv cut")), notes="argv cut", complete=True)

@@ -99,6 +99,8 @@ def test_an_orphan_from_outside() -> None:
     rows = [ev.fork(10 * MS, 500, by=77, parent=100, origin="adopted"), ev.exit_(200 * MS, 500, parent=100)]
     whole = recording(target(), *rows, ev.zombie(200 * MS, 500, parent=100), ev.end(1000 * MS), closed=False)
     assert cells(whole.orphans(), "time_ns", *COLUMNS) == [(10 * MS, 1, 0, 100, 800.0, "left", FOUND)]
+    assert cells(whole.lifecycles(), "parent_id", "ppid", "adopter_id", "adopter_pid")[1] == (None, 0, 0, 100)
+    assert "lost    its parent from outside the recording; 100 inherited it" in [line.text for line in chain(whole, 1)]
 
 
 def test_whose_death_was_not_seen() -> None:

@@ -99,34 +99,77 @@ def test_the_innermost_frame_of_the_users_own() -> None:
 def test_the_package_of_m() -> None:
     """With -m the package is the user's own wherever it is installed."""
     stack = f"<frozen runpy>:88 _run_code;{SITE}/worker/app.py:9 go;{SITE}/lib/x.py:1 f;{START}"
-    assert site(stack, ["python", "-m", "worker.app"]) == "app.py:9 go"
-    assert site(stack, ["python", "/srv/x.py"]) == "popen_fork.py:66 _launch"
+    assert site(stack, ["python", "-m", "worker.app"]) == "worker/app.py:9 go"
+    assert site(stack, ["python", "/srv/x.py"]) == "lib/x.py:1 f"
 
 
 def test_the_package_of_a_console_script() -> None:
-    """The installed package that the script calls is the user's own, also in stacks of threads, where the script is not."""
+    """The installed package that an entry point calls is the user's own, also in stacks of threads, where the script is not."""
     argv = ["/venv/bin/python", "/venv/bin/prog", "serve"]
     main = f"/venv/bin/prog:8 <module>;{SITE}/prog/cli.py:20 main;{SITE}/lib/x.py:1 f"
     thread = f"{LIB}/threading.py:975 _bootstrap;{SITE}/prog/pool.py:7 work;{SITE}/lib/x.py:1 f"
-    assert site(f"{main};{START}", argv) == "cli.py:20 main"
+    assert site(f"{main};{START}", argv) == "prog/cli.py:20 main"
     seen = ev.fork(5 * MS, 400, by=100, stack=f"{main};{START}", stack_status="ok")
-    assert site(f"{thread};{START}", argv, seen) == "pool.py:7 work"
+    assert site(f"{thread};{START}", argv, seen) == "prog/pool.py:7 work"
     gone = ev.exit_(6 * MS, 400, stack=f"{main};{START}", stack_status="ok")
-    assert site(f"{thread};{START}", argv, ev.fork(5 * MS, 400, by=100), gone) == "pool.py:7 work"
-    assert site(f"{thread};{START}", argv) == "popen_fork.py:66 _launch"
+    assert site(f"{thread};{START}", argv, ev.fork(5 * MS, 400, by=100), gone) == "prog/pool.py:7 work"
+    assert site(f"{thread};{START}", argv) == "lib/x.py:1 f"
     assert site(f"{main};{START}", ["/venv/bin/python", "/venv/bin/other"]) == "prog:8 <module>"
+
+
+@pytest.mark.parametrize("script", ["/srv/app.py", "/srv/bin/app.py", "/srv/tools/app", "./app.py"])
+def test_a_script_that_calls_a_library(script: str) -> None:
+    """It is not the library: only an entry point is, which has no .py and lies in a bin directory."""
+    file = script.replace("./", "/srv/")
+    stack = f"{file}:3 <module>;{SITE}/pexpect/pty_spawn.py:315 _spawnpty;{SITE}/ptyprocess/ptyprocess.py:230 spawn"
+    shown = file.rpartition("/")[2]
+    assert site(stack, ["python", script]) == f"{shown}:3 <module>"
+
+
+@pytest.mark.parametrize("script", ["/venv/bin/prog", "/usr/sbin/prog", "prog"])
+def test_entry_points(script: str) -> None:
+    """They are what installers write into bin and sbin, however the command line names them."""
+    file = script if script.startswith("/") else f"/venv/bin/{script}"
+    assert (
+        site(f"{file}:3 <module>;{SITE}/prog/cli.py:20 main;{SITE}/lib/x.py:1 f", ["python", script]) == "prog/cli.py:20 main"
+    )
+
+
+def test_where_no_line_is_the_users() -> None:
+    """The innermost line of an installed package answers, with its package; without one the innermost of all."""
+    assert site(f"{LIB}/threading.py:975 _bootstrap;{SITE}/gevent/hub.py:647 run;{START}") == "gevent/hub.py:647 run"
+    assert site(f"{SITE}/a/x.py:1 f;{SITE}/b/c/y.py:2 g;{START}") == "b/c/y.py:2 g"
+    other = ev.fork(5 * MS, 400, by=100, stack="/other/lib/python3.11/site-packages/gevent/hub.py:1 run", stack_status="ok")
+    assert site(f"{SITE}/gevent/hub.py:647 run", None, other) == "venv/lib/python3.11/site-packages/gevent/hub.py:647 run"
+
+
+def test_a_handler() -> None:
+    """The line that a signal interrupted did not call its handler: what the handler called answers alone."""
+    interrupted = "/srv/app.py:40 crunch;<signal handler>:0 SIGCHLD"
+    assert site(f"{interrupted};/srv/app.py:9 reap") == "app.py:9 reap"
+    assert site(f"{interrupted};{SITE}/gunicorn/arbiter.py:600 reap_workers") == "gunicorn/arbiter.py:600 reap_workers"
+    assert site(f"{interrupted};{LIB}/os.py:1 spawnv") == "os.py:1 spawnv"
+
+
+def test_code_in_a_text() -> None:
+    """What `python -c` and exec run is the user's own, also where it calls multiprocessing itself."""
+    argv = ["python", "-c", "..."]
+    assert site(f"<string>:9 <module>;<string>:6 go;{START}", argv) == "<string>:6 go"
+    assert site(f"<string>:9 <module>;{START}", argv) == "<string>:9 <module>"
+    assert site(f"/srv/app.py:3 <module>;<string>:2 go;{START}") == "<string>:2 go"
+    assert site(f"/srv/app.py:3 <module>;<script>:2 <module>;{START}") == "<script>:2 <module>"
 
 
 def test_a_script_inside_a_package() -> None:
     """A script that lies in an installed package makes that package the user's own."""
     file = "/usr/lib/python3/dist-packages/tool/run.py"
-    assert site(f"{file}:3 <module>;{LIB}/os.py:1 fork", ["python3", file]) == "run.py:3 <module>"
+    assert site(f"{file}:3 <module>;{LIB}/os.py:1 fork", ["python3", file]) == "tool/run.py:3 <module>"
 
 
 def test_children_inherit_the_program() -> None:
     """A child that never called exec, and a worker that multiprocessing starts by exec, run the program of their forker."""
     spawn = ["python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main(5)", "--multiprocessing-fork"]
-    stack = f"{SITE}/worker/app.py:9 go;{START}"
+    stack = f"{SITE}/worker/app.py:9 go;{SITE}/lib/x.py:1 f;{START}"
     rows = [
         target(),
         ev.exec_(1 * MS, 100, ["python", "-m", "worker"]),
@@ -136,7 +179,8 @@ def test_children_inherit_the_program() -> None:
     rows += [ev.exec_(4 * MS, 300, spawn), ev.fork(5 * MS, 500, by=300, stack=stack), ev.fork(6 * MS, 501, by=200, stack=stack)]
     rows += [ev.exec_(7 * MS, 200, ["python", "x.py"]), ev.fork(8 * MS, 502, by=200, stack=stack)]
     table = recording(*rows).lifecycles()
-    assert cells(table[table["pid"] >= 500], "fork_site") == [("app.py:9 go",), ("app.py:9 go",), ("popen_fork.py:66 _launch",)]
+    found = [site for (site,) in cells(table[table["pid"] >= 500], "fork_site")]
+    assert found == ["worker/app.py:9 go", "worker/app.py:9 go", "lib/x.py:1 f"]
 
 
 def test_frames_from_before_the_fork() -> None:
@@ -152,15 +196,39 @@ def test_frames_from_before_the_fork() -> None:
 def test_what_own_names() -> None:
     """--own makes an installed package, or what lies in a directory, the user's own."""
     stack = f"/srv/a.py:1 main;{SITE}/lib/x.py:7 f;{START}"
-    assert site(stack, own=["lib"]) == "x.py:7 f"
-    assert site(stack, own=[f"{SITE}/lib"]) == "x.py:7 f"
+    assert site(stack, own=["lib"]) == "lib/x.py:7 f"
+    assert site(stack, own=[f"{SITE}/lib"]) == "lib/x.py:7 f"
     assert site(stack, own=["li", f"{SITE}/li"]) == "a.py:1 main"
     assert site(stack, own=7) == "a.py:1 main"
 
 
-def test_the_program_by_which_multiprocessing_starts_a_worker() -> None:
+@pytest.mark.parametrize(
+    "begins",
+    [
+        f"{LIB}/multiprocessing/forkserver.py:274 main",
+        f"{LIB}/multiprocessing/spawn.py:122 spawn_main",
+        f"{LIB}/multiprocessing/resource_tracker.py:209 main",
+        f"{SITE}/multiprocess/spawn.py:122 spawn_main",
+        f"{SITE}/billiard/spawn.py:160 spawn_main",
+    ],
+)
+def test_the_program_by_which_multiprocessing_starts_a_worker(begins: str) -> None:
     """Its <string> is not the user's."""
-    assert site(f"<string>:1 <module>;{LIB}/multiprocessing/forkserver.py:274 main") == "forkserver.py:274 main"
+    shown = begins.removeprefix(f"{SITE}/").rpartition("/multiprocessing/")[2]
+    assert site(f"<string>:1 <module>;{begins}") == shown
+
+
+def test_frozen_programs() -> None:
+    """PyInstaller and zipapp name their files relatively: the standard library and known packages are told by name."""
+    frozen = "app.py:9 main;multiprocessing/process.py:121 start;multiprocessing/popen_fork.py:66 _launch"
+    assert site(frozen, ["./app"]) == "app.py:9 main"
+    made = recorded(frozen, ["./app"]).lifecycles()
+    assert cells(made[made["pid"] == 500], "created_by") == [("multiprocessing",)]
+    for package in ("gevent/subprocess.py:789 __init__", "psutil/__init__.py:1432 __init__"):
+        assert site(f"worker.py:9 run;{package};subprocess.py:5 x", ["./app"]) == "worker.py:9 run"
+    assert site("/srv/app.pyz/__main__.py:2 <module>;/srv/app.pyz/gevent/os.py:7 fork") == "__main__.py:2 <module>"
+    assert site("app.py:9 main;mine/x.py:2 go;subprocess.py:5 x", ["./app"]) == "x.py:2 go"
+    assert site("queue.py:4 <module>;subprocess.py:5 run", ["python3.8", "queue.py"]) == "queue.py:4 <module>"
 
 
 def test_runtimes_name_their_library() -> None:

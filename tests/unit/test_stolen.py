@@ -125,10 +125,10 @@ def test_in_vain_is_after_the_death() -> None:
 
 
 def test_who_asks_is_named_before_who_sweeps() -> None:
-    """A join, even a later one, says more than the sweep of a start; without one the sweep is the owner."""
+    """A join, even a later one, says more than the sweep of a start; without one the sweep is the owner, and nobody asked."""
     both = taken(PROCESS, "app.py reaper", SWEEP.replace("main", "first"), JOIN)
     assert [row[6:] for row in both] == [("app.py:1 main", "exitcode None")]
-    assert [row[6:] for row in taken(PROCESS, "app.py reaper", SWEEP)] == [("app.py:1 main", "exitcode None")]
+    assert [row[6:] for row in taken(PROCESS, "app.py reaper", SWEEP)] == [("app.py:1 main", "not asked")]
 
 
 def test_children_are_told_apart() -> None:

@@ -68,19 +68,20 @@ def test_signals() -> None:
         target(),
         ev.fork(1 * MS, 500, by=100),
         ev.signal(2 * MS, 500, 15, by=100),
-        ev.signal(3 * MS, 500, 15, by=100, by_tid=101),
+        ev.signal(3 * MS, 500, 15, by=100, by_tid=101, disposition="handler"),
         ev.exit_(4 * MS, 500, 15),
         ev.signal(5 * MS, 100, 11, sent_by="kernel"),
         ev.signal(6 * MS, 100, 36, by=77),
     ]
     table = recording(*rows).signals()
     assert cells(table) == [
-        (2 * MS, 1, "SIGTERM", False, "process", 0, 100, 100, None),
-        (3 * MS, 1, "SIGTERM", True, "process", 0, 100, 101, None),
-        (5 * MS, 0, "SIGSEGV", False, "kernel", None, None, None, None),
-        (6 * MS, 0, "SIGRTMIN+2", False, "process", None, 77, 77, None),
+        (2 * MS, 1, "SIGTERM", False, "process", 0, 100, 100, None, None, "default"),
+        (3 * MS, 1, "SIGTERM", True, "process", 0, 100, 101, None, None, "handler"),
+        (5 * MS, 0, "SIGSEGV", False, "kernel", None, None, None, None, None, "default"),
+        (6 * MS, 0, "SIGRTMIN+2", False, "process", None, 77, 77, None, None, "default"),
     ]
-    assert list(table.columns) == "time_ns id signal fatal kind sender_id sender_pid sender_tid sender_site".split()
+    columns = "time_ns id signal fatal kind sender_id sender_pid sender_tid sender_site sender_stack disposition"
+    assert list(table.columns) == columns.split()
 
 
 def test_places_are_lines() -> None:
@@ -109,4 +110,4 @@ def test_places_are_lines() -> None:
 def test_the_line_of_the_sender() -> None:
     """A signal has the site of the thread that sent it."""
     rows = [target(), ev.fork(MS, 500, by=100), ev.signal(2 * MS, 500, 15, by=100, stack="/srv/a.py:7 stop", stack_status="ok")]
-    assert cells(recording(*rows).signals(), "sender_site") == [("a.py:7 stop",)]
+    assert cells(recording(*rows).signals(), "sender_site", "sender_stack") == [("a.py:7 stop", "/srv/a.py:7 stop")]

@@ -14,7 +14,7 @@ from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.trace import events as ev
 from forktrace.views import explanations
-from forktrace.views.text.calls import calls_of
+from forktrace.views.text.calls import calls_of, passes_a_package
 from forktrace.views.text.why import chain, why, worst
 
 LIBRARY = "/usr/lib/python3.11"
@@ -267,6 +267,8 @@ def test_a_signal_that_did_not_kill() -> None:
     """A handler may catch it, and the exit that follows has a code."""
     made = of_child(REAP, more=[ev.signal(1300 * MS, 4711, 15, by=100)])
     assert line(made, "+1.300") == "got     SIGTERM, sent by 100 python, which did not end it"
+    made = of_child(REAP, more=[ev.signal(1300 * MS, 4711, 15, by=100, disposition="handler")])
+    assert line(made, "+1.300") == "got     SIGTERM, sent by 100 python; it has a handler for that"
 
 
 def test_few_of_many_signals() -> None:
@@ -276,13 +278,35 @@ def test_few_of_many_signals() -> None:
 
 
 def test_polled_in_vain() -> None:
-    """How often it was asked for before it was reaped, and where its parent asks for single children."""
-    asked = ev.waits(1400 * MS, 1, by=100, call="wait4", target="pid", flags=1)
+    """How often it was asked for before it was reaped, and where, if that is certain: a place may ask for several children."""
+    asked = ev.waits(1400 * MS, 1, by=100, call="wait4", target="pid", flags=1, stack="/srv/a.py:7 g", stack_status="ok")
+    other = asked | {"stack": "/srv/a.py:9 h", "count": 36}
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=1))
     assert told(made)[3] == "asked   1 time in vain"
     made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=37), more=[asked])
-    made.waits()["site"] = pd.array(["b.py:7 g", "consumer.py:40 main"], dtype="string")
-    assert told(made)[3] == "asked   37 times in vain; 100 asks children in vain at consumer.py:40 main"
+    assert told(made)[3] == "asked   37 times in vain at a.py:7 g"
+    made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=37), more=[asked, other])
+    assert told(made)[3] == "asked   37 times in vain at a.py:9 h and a.py:7 g"
+    made = of_child(ev.reap(3209 * MS, 4711, by=100, empty=5), more=[asked, other])
+    assert told(made)[3] == "asked   5 times in vain"
+
+
+def test_a_popen_that_the_end_of_the_program_deleted() -> None:
+    """It was not dropped: below its __del__ is no line."""
+    delete = f"{LIBRARY}/subprocess.py:1120 __del__;{LIBRARY}/subprocess.py:1983 _internal_poll"
+    swept = REAPED | {"reap_cause": "subprocess-cleanup", "reap_site": "subprocess.py:1983 _internal_poll"}
+    at_end = of_child(REAP, **swept | {"reap_stack": delete})
+    assert "its Popen was there until the program ended" in line(at_end, "why")
+    dropped = of_child(REAP, **swept | {"reap_stack": f"/srv/a.py:1 main;{delete}", "reap_site": "a.py:1 main"})
+    assert "its Popen was dropped" in line(dropped, "why")
+
+
+def test_a_forker_that_runs_another_program_since() -> None:
+    """It is called what it was, and what it became does not know the child."""
+    became = ev.exec_(1300 * MS, 100, ["python3", "app.py"], file="/usr/bin/python3")
+    made = of_child(REAP, more=[ev.exec_(1000 * MS, 100, ["bash", "x.sh"]), became], fork_stack_status="not-python")
+    words = "by 100 bash (not a Python program); since then 100 runs python3, which does not know this child"
+    assert line(made, "+1.204 forked") == words
 
 
 @pytest.mark.parametrize(
@@ -532,7 +556,7 @@ def test_a_trace_with_stacks() -> None:
     assert told(made, 2)[2:7] == [
         "start   polled 1 child, reaped 4711; forked (method fork); child set now 1",
         "+3.400 exited  0 after 190 ms, as its function had ended",
-        "asked   12 times in vain; 100 asks children in vain at consumer.py:65 wait_all",
+        "asked   12 times in vain at consumer.py:65 wait_all",
         "+3.500 reaped  by 100 consumer.py:70 wait_all > Process.join > wait > poll > waitpid(4715, WNOHANG)",
         "why 100 joined it; that join() came only then (join)",
     ]
@@ -551,7 +575,8 @@ def test_a_trace_with_stacks() -> None:
         "4730 was still a zombie after 99 ms, when the recording ended",
         "+3.850 forked  by 100 consumer.py:80 run > Popen",
         "+3.851 ran     sleep 5",
-        "+3.901 killed  by SIGTERM after 51 ms, sent by 100 consumer.py:44 stop | p.terminate()",
+        "+3.901 killed  by SIGTERM after 51 ms, sent by 100 consumer.py:44 stop > Popen.terminate > Popen.send_signal"
+        " | p.terminate()",
         "why nobody has waited for it: neither join, nor poll, nor wait of 100 came before the recording ended (never)",
     ]
 
@@ -619,7 +644,34 @@ def test_calls_in_the_middle_are_left_out() -> None:
 def test_a_handler_among_the_calls() -> None:
     """Where the interpreter ran a handler of a library on top of what it interrupted, the chain says so."""
     stack = f"/srv/a.py:1 main;<signal handler>:0 SIGCHLD;{LIBRARY}/asyncio/unix_events.py:9 _sig_chld"
-    assert calls_of("a.py:1 main", recording(target()).calls(stack)) == (True, ["handler of SIGCHLD", "_sig_chld"])
+    calls = recording(target()).calls(stack)
+    assert calls_of("a.py:1 main", calls) == (True, ["handler of SIGCHLD", "_sig_chld"])
+    assert calls_of("unix_events.py:9 _sig_chld", calls) == (False, ["handler of SIGCHLD", "_sig_chld"])
+
+
+def test_packages_among_the_calls() -> None:
+    """Where the chain comes into an installed package the file says which; after that its functions do."""
+    packages = f"{LIBRARY}/site-packages"
+    stack = f"/srv/a.py:1 main;{packages}/rq/worker.py:5 work;{packages}/rq/horse.py:6 fork;{LIBRARY}/pty.py:89 fork"
+    made = of_child(REAP, **FORKED | {"fork_stack": stack, "fork_site": "a.py:1 main"})
+    assert line(made, "+1.204 forked") == "by 100 a.py:1 main > rq/worker.py work > fork > pty.fork"
+    calls = made.calls(stack)
+    assert calls_of("rq/worker.py:5 work", calls) == (True, ["fork", "pty.fork"])
+    assert [passes_a_package(site, calls) for site in ("a.py:1 main", "rq/horse.py:6 fork", "gone.py:1 x")] == [
+        True,
+        False,
+        False,
+    ]
+    named = f"/srv/a.py:1 main;{packages}/pexpect/pty_spawn.py:3 wait;{packages}/ptyprocess/ptyprocess.py:4 f"
+    assert calls_of("a.py:1 main", made.calls(named))[1] == ["pexpect.spawn.wait", "ptyprocess/ptyprocess.py f"]
+
+
+def test_who_killed_it_through_a_library() -> None:
+    """The chain from the line to the kill call, as of forks and reaps."""
+    kill = f"/srv/a.py:1 main;{LIBRARY}/site-packages/rq/worker.py:5 kill_horse"
+    rows = [target(), ev.fork(MS, 500, by=100), ev.signal(2 * MS, 500, 9, by=100, stack=kill, stack_status="ok")]
+    made = recording(*rows, ev.exit_(3 * MS, 500, 9, parent=100), ev.zombie(3 * MS, 500, parent=100))
+    assert line(made, "+0.003") == "killed  by SIGKILL after 2.0 ms, sent by 100 a.py:1 main > rq/worker.py kill_horse"
 
 
 def test_the_innermost_of_equal_frames() -> None:

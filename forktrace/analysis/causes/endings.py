@@ -34,14 +34,25 @@ def killing_rows(history: History) -> Ints:
     return last_rows(log.id, rows[fatal], log.count)
 
 
+def removed(history: History) -> Flags:
+    """Which processes the kernel removed with their PID namespace.
+
+    Its dying init ignores SIGCHLD by then, so what it kills is released as the children of one that ignores it are.
+    """
+    senders = history.log.at("sent_by", killing_rows(history))
+    killed = (history.autoreaped | history.silent) & (senders == events.SENDERS.index("pidns"))
+    gone: Flags = history.called("kernel") | killed
+    return gone
+
+
 def exit_paths(history: History) -> Ints:
     """Return how each process left, an index into `EXIT_PATHS` and what users' rules add; NONE: it runs, or its exit was lost.
 
     A Python frame at the exit means that os._exit was called: `os-exit`, or `bootstrap` where multiprocessing did. Without one
-    the interpreter was finalised. Then SystemExit passes Py_Exit (`sys-exit`; the workers of the start method spawn end that
-    way by themselves: `bootstrap`), and main returns 0 (`main-return`), or 1 after an exception that nobody caught. From 3.8 on
-    `python -m` never passes Py_Exit, from 3.13.15 and 3.14.7 on nothing does (`returned`): there 0 and 1 say nothing, while
-    another code can only come from sys.exit.
+    the interpreter was finalised. Then SystemExit passes Py_Exit (`sys-exit`; the workers of the start method spawn and of
+    loky end that way by themselves: `bootstrap`), and main returns 0 (`main-return`), or 1 after an exception that nobody
+    caught. From 3.8 on `python -m` never passes Py_Exit, from 3.13.15 and 3.14.7 on nothing does (`returned`): there 0 and 1
+    say nothing, while another code can only come from sys.exit.
     """
     log, sites = history.log, history.sites
     row = log.exit_row
@@ -61,7 +72,7 @@ def exit_paths(history: History) -> Ints:
         (from_interpreter & (stack != NONE), "os-exit"),
         (from_py_exit & spawned, "bootstrap"),
         (from_py_exit, "sys-exit"),
-        (finalised & returned & spawned & (code != 1), "bootstrap"),
+        (finalised & either & spawned & (code != 1), "bootstrap"),
         (finalised & either & (code > 1), "sys-exit"),
         (finalised & ~either & (code == 0), "main-return"),
         (finalised & ~either & (code == 1), "exception"),

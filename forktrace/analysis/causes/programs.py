@@ -15,7 +15,8 @@ from forktrace.analysis.log import NONE, Flags, Ints, Latest, Log, chosen, pick
 
 _INTERPRETER: Final = re.compile(r"python|pypy", re.IGNORECASE)
 _WITH_VALUE: Final = "WXQ"  # options of the interpreter that take one; of all versions
-_LIBRARY: Final = r"(?:multiprocessing|billiard|(?:[\w.]+\.)?loky\.backend)\.\w+"
+_LIBRARY: Final = r"(?:multiprocessing|multiprocess|billiard|(?:[\w.]+\.)?loky\.backend)\.\w+"
+_WORKERS: Final = ("spawn", "popen_loky_posix")  # the modules of them that begin a worker
 _IMPORTED: Final = re.compile(rf"from ({_LIBRARY}) import \w+; ?\w+\(")
 
 
@@ -60,9 +61,29 @@ def bootstrap_of(entry: Entry) -> str:
     return found[1] if found else ""
 
 
+def is_worker(entry: Entry) -> bool:
+    """Whether the program is a worker of one of these, which ends in their own sys.exit; not their trackers and servers."""
+    return bootstrap_of(entry).rpartition(".")[2] in _WORKERS
+
+
 def program_rows(log: Log) -> Ints:
     """Return the rows that say what a process runs: its execs, and the first of one that ran before it was followed."""
     return np.flatnonzero(log.is_kind("exec", "fork") & log.present("argv"))
+
+
+def comm_rows(log: Log) -> Ints:
+    """Return the rows that say what a process is called: its leader, so not the exit whose last thread was another."""
+    rows = np.flatnonzero(log.is_kind("fork", "exec", "exit") & log.present("comm") & (log.id != NONE))
+    tid = log.at("by_tid", rows)
+    named: Ints = rows[~log.is_kind("exit")[rows] | (tid == NONE) | (tid == log.pid[log.id[rows]])]
+    return named
+
+
+def comms_at(log: Log, process: Ints, time_ns: Ints) -> pd.Series:
+    """Return what each `process` was called at `time_ns`; `<NA>`: not known."""
+    rows = comm_rows(log)
+    latest = Latest(log.id[rows], log.time_ns[rows])
+    return log.texts("comm", pick(rows, latest.until(process, time_ns)))
 
 
 class Programs:

@@ -6,9 +6,12 @@ from typing import Final
 
 import numpy as np
 
+from forktrace.analysis.causes.endings import removed
 from forktrace.analysis.causes.rules import CAUSES, CREATORS, each
+from forktrace.analysis.causes.sites import Sites
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NEVER, NONE, Flags, Ints, first_rows, pick
+from forktrace.analysis.late import late
+from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Log, first_rows, pick
 from forktrace.trace import events
 
 _VFORKED: Final = 0x4100  # CLONE_VFORK|CLONE_VM (linux/sched.h): posix_spawn, vfork, and what libc builds on them
@@ -56,15 +59,16 @@ def _without_python(history: History, row: Ints) -> Flags:
 def _by_libc(history: History) -> Flags:
     """Which processes libc made and waited for in one call of the program, as os.system does.
 
-    Its child runs `sh -c`, and one thread forked and reaped it on the same line of the same stack. Python 2 has os.popen in C
-    too, whose line of waiting is another one; what it makes by vfork can only come from C.
+    Its child runs `sh -c`, and one thread forked it and waited for it on the same line of the same stack; in vain where SIGCHLD
+    is ignored. Python 2 has os.popen in C too, whose line of waiting is another one; what it makes by vfork is C's alone.
     """
     log, sites, readings = history.log, history.sites, history.readings
     row = log.fork_row
     stack = pick(sites.code, row)
-    reap = np.where(history.waited, history.release_row, NONE)
-    same = (pick(sites.code, reap) == stack) & (log.at("by_tid", reap) == log.at("by_tid", row))
-    same &= pick(log.by_id, reap) == pick(log.by_id, row)
+    wait, child = late(history)
+    ended = np.where(history.waited, history.release_row, first_rows(_about(log, wait, child), wait, log.count))
+    same = (pick(sites.code, ended) == stack) & (log.at("by_tid", ended) == log.at("by_tid", row))
+    same &= pick(log.by_id, ended) == pick(log.by_id, row)
     second = each(lambda one: int(readings.version(one)[:1] == (2,)), stack) == 1
     second &= log.at("flags", row) & _VFORKED == _VFORKED
     likely = np.flatnonzero((stack != NONE) & (same | second) & (readings.of_stacks("created_by", stack) == NONE))
@@ -75,11 +79,37 @@ def _by_libc(history: History) -> Flags:
     return found
 
 
+def _about(log: Log, rows: Ints, ids: Ints) -> Ints:
+    """Whom each row of the trace is about, `rows` being about `ids` and the others about nobody."""
+    about = np.full(len(log.time_ns), NONE)
+    about[rows] = ids
+    return about
+
+
+def _by_loop_in_c(history: History, row: Ints) -> Flags:
+    """Whether an event loop in C (uvloop) waited for a child that asyncio made: where the loop ran its forker, on its own line.
+
+    The whole stack of the wait is then the outer part of that of the fork, in one thread.
+    """
+    log, sites = history.log, history.sites
+    made = history.readings.of_stacks("created_by", pick(sites.code, log.fork_row)) == CREATORS.index("asyncio")
+    likely = np.flatnonzero(made & (log.at("by_tid", row) == log.at("by_tid", log.fork_row)) & (row != NONE))
+    fork, wait = (pick(sites.code, rows)[likely].tolist() for rows in (log.fork_row, row))
+    found = np.zeros(log.count, bool)
+    found[likely] = [NONE not in pair and _is_outer_part(sites, *pair) for pair in zip(wait, fork, strict=True)]
+    return found
+
+
+def _is_outer_part(sites: Sites, part: int, whole: int) -> bool:
+    return sites.texts[whole].startswith(f"{sites.texts[part]};")
+
+
 def causes(history: History) -> Ints:
     """Return why each process was reaped, an index into `CAUSES` and what users' rules add; NONE: it has not ended yet.
 
     A rule that fits the stack of the wait decides, but what an adopter reaps is `parent-exit`. A wait whose stack fits no rule
-    was made by the program itself; one without a stack by native code, where that is known.
+    was made by an installed package that the program called, or by the program itself; one without a stack by native code,
+    where that is known.
     """
     log, known = history.log, history.parents
     row = np.where(history.waited, history.release_row, NONE)
@@ -89,15 +119,18 @@ def causes(history: History) -> Ints:
     autoreaped = history.autoreaped | history.silent
     adopter = known.orphaned & (history.called("unseen") | history.waited)
     has_stack = pick(history.sites.code, row) != NONE
+    by_package = history.sites.library_codes(row, pick(log.by_id, row))[0] != NONE
     told: list[tuple[Flags, str]] = [
         (~dead, ""),
         (history.gone_ns == NEVER, "never"),
+        (removed(history), "pidns-exit"),
         (autoreaped & (disposition == events.DISPOSITIONS.index("ignored")), "autoreap-ignored"),
         (autoreaped & (disposition == events.DISPOSITIONS.index("nocldwait")), "autoreap-nocldwait"),
-        (history.called("kernel"), "pidns-exit"),
         (adopter, "parent-exit"),
         (log.at("by_pid", row) == log.trace.header["recorder_pid"], "os-wait"),  # which is how forktrace waits for the target
         (_by_libc(history) | _without_python(history, row), "other-native"),
+        (_by_loop_in_c(history, row), "asyncio"),
+        (by_package, "library-wait"),
         (has_stack, "os-wait"),
         (np.ones(log.count, bool), "unknown"),
     ]

@@ -8,9 +8,9 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,8 @@ CREATORS: Final = (
 )
 CAUSES: Final = (
     *("next-start", "join", "poll", "active-children", "pool", "executor", "forkserver", "resource-tracker"),
-    *("subprocess-wait", "subprocess-cleanup", "asyncio", "signal-handler", "os-wait", "exit-handler", "parent-exit"),
+    *("subprocess-wait", "subprocess-cleanup", "asyncio", "event-loop", "signal-handler", "os-wait", "library-wait"),
+    *("exit-handler", "parent-exit"),
     *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "other-native", "unknown", "never"),
 )
 EXIT_PATHS: Final = (
@@ -39,6 +40,7 @@ BUILT_IN: Final = Path(__file__).with_name("causes.toml")
 GAP: Final = "..."  # any frames of libraries
 ANY: Final = "*"
 
+_LISTS: Final = ("boundaries", "starts", "wrappers")
 _HINT: Final = "docs/causes.md shows how rules are written"
 _KINDS: Final = {"cause": CAUSES, "created_by": CREATORS, "exit_path": EXIT_PATHS}
 _MORE_KEYS: Final = {"cause": ("call", "target", "options"), "created_by": ("start",)}
@@ -57,6 +59,15 @@ class Pattern(NamedTuple):
     file: str
     functions: frozenset[str] = frozenset()
     gap: str = ""
+
+    @property
+    def package(self) -> str:
+        """The first part of its file: `multiprocessing`."""
+        return self.file.partition("/")[0]
+
+    def of_copy(self, original: str, copy: str) -> Pattern:
+        """Return the same frame in a package that is a copy of `original`."""
+        return self._replace(file=self.file.replace(f"{original}/", f"{copy}/", 1)) if self.package == original else self
 
     def fits(self, frame: Frame, place: Place, library: str = "") -> bool:
         """Whether this frame is meant."""
@@ -79,6 +90,12 @@ class Rule:
     call: str = ""
     target: str = ""
     options: str = ""
+
+    def of_copy(self, original: str, copy: str) -> Rule:
+        """Return the same rule for a package that is a copy of `original`; itself where it is about others too."""
+        if any(one.package not in ("", original) for one in self.frames):
+            return self
+        return replace(self, frames=tuple(one.of_copy(original, copy) for one in self.frames), library="packages")
 
     def fits(self, stack: Stack, version: tuple[int, ...]) -> bool:
         """Whether the innermost frames of `stack` are those of the rule; `version` is its Python's, empty: not known."""
@@ -112,14 +129,19 @@ class Rule:
 
 @dataclass
 class Rules:
-    """All rules, those of the user first; `names` are what frames are called in a chain of calls."""
+    """All rules, those of the user first; `names` are what frames are called in a chain of calls.
+
+    `packages` are those that are told by their names, where a frozen program names no directories.
+    """
 
     cause: list[Rule] = field(default_factory=list)
     created_by: list[Rule] = field(default_factory=list)
     exit_path: list[Rule] = field(default_factory=list)
     boundaries: list[Pattern] = field(default_factory=list)
     starts: list[Pattern] = field(default_factory=list)
+    wrappers: list[Pattern] = field(default_factory=list)
     names: list[tuple[Pattern, str]] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
     _begins: dict[tuple[str, str], bool] = field(default_factory=dict)  # whether a boundary, of each function met
 
     def name_of(self, frame: Frame, place: Place) -> str:
@@ -127,15 +149,23 @@ class Rules:
         return next((name for pattern, name in self.names if pattern.fits(frame, place)), frame.name)
 
     def inner(self, frames: Sequence[Frame], places: Sequence[Place]) -> Stack:
-        """Return the frames of this very process and thread, the innermost first: up to the boundary, that included."""
+        """Return the frames of this very process and thread, the innermost first: up to the boundary, that included.
+
+        Functions that only stand in for those of the os module are left out, where they are innermost.
+        """
         stack: list[tuple[Frame, Place]] = []
         for frame, place in zip(reversed(frames), reversed(places), strict=True):
             stack.append((frame, place))
-            if (frame.file, frame.name) not in self._begins:
-                self._begins[frame.file, frame.name] = any(one.fits(frame, place) for one in self.boundaries)
-            if self._begins[frame.file, frame.name]:
+            if self.begins(frame, place):
                 break
-        return stack
+        return list(itertools.dropwhile(lambda one: any(each.fits(*one) for each in self.wrappers), stack)) or stack
+
+    def begins(self, frame: Frame, place: Place) -> bool:
+        """Whether a process or a thread begins with this function."""
+        known = self._begins.get((frame.file, frame.name))
+        if known is None:
+            known = self._begins[frame.file, frame.name] = any(one.fits(frame, place) for one in self.boundaries)
+        return known
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Rules:
@@ -161,19 +191,37 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 def _add(rules: Rules, content: Mapping[str, Any], file: str) -> None:
     try:
-        _check_keys(content, (*_KINDS, "boundaries", "starts", "names"))
+        _check_keys(content, (*_KINDS, *_LISTS, "packages", "copies", "names"))
+        copies = list(_table(content, "copies").items())
         for kind in _KINDS:
             entries = content.get(kind, [])
             _check(isinstance(entries, list), f"write [[{kind}]], in two brackets")
             for number, entry in enumerate(entries, 1):
-                getattr(rules, kind).append(_rule(entry, kind, f"[[{kind}]] {number}"))
-        for key in ("boundaries", "starts"):
-            getattr(rules, key).extend(_patterns(content.get(key, []), key, gaps=False))
-        names = content.get("names", {})
-        _check(isinstance(names, dict) and all(isinstance(name, str) for name in names.values()), "[names] are no texts")
-        rules.names += [(_pattern(frame, "[names]"), name) for frame, name in names.items()]
+                getattr(rules, kind).extend(_with_copies(_rule(entry, kind, f"[[{kind}]] {number}"), copies))
+        for key in _LISTS:
+            for one in _patterns(content.get(key, []), key, gaps=False):
+                getattr(rules, key).extend(_with_copies(one, copies))
+        rules.packages += _texts(content.get("packages", []), "packages")
+        for frame, name in _table(content, "names").items():
+            rules.names += [(one, name) for one in _with_copies(_pattern(frame, "[names]"), copies)]
     except ValueError as error:
         raise UsageError(f"{file}: {error}", _HINT) from None
+
+
+def _table(content: Mapping[str, Any], key: str) -> dict[str, str]:
+    """A table of texts."""
+    found = content.get(key, {})
+    _check(isinstance(found, dict) and all(isinstance(value, str) for value in found.values()), f"[{key}] are no texts")
+    return dict(found)
+
+
+_Copied = TypeVar("_Copied", Pattern, Rule)
+
+
+def _with_copies(one: _Copied, copies: Sequence[tuple[str, str]]) -> Iterator[_Copied]:
+    """A rule or a frame, and what it is in each package that is a copy of the one that it names."""
+    yield one
+    yield from (other for copy, original in copies if (other := one.of_copy(original, copy)) != one)
 
 
 def _check(good: bool, complaint: str) -> None:
@@ -216,9 +264,13 @@ def _limits(text: str, place: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _patterns(texts: Any, place: str, *, gaps: bool) -> list[Pattern]:
-    good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-    _check(good, f"{place}: frames is no list of texts")
-    return [Pattern("", gap=text) if gaps and text in (GAP, ANY) else _pattern(text, place) for text in texts]
+    words = _texts(texts, f"{place}: frames")
+    return [Pattern("", gap=text) if gaps and text in (GAP, ANY) else _pattern(text, place) for text in words]
+
+
+def _texts(texts: Any, what: str) -> list[str]:
+    _check(isinstance(texts, list) and all(isinstance(text, str) for text in texts), f"{what} is no list of texts")
+    return list(texts)
 
 
 def _pattern(text: str, place: str) -> Pattern:
@@ -290,11 +342,12 @@ class Readings:
 
     def start_of(self, stack: int) -> str:
         """Return the frames outside of the function that starts a process, and its name; "" where the stack is in none."""
-        inner = self._sites.inner(stack)
-        for depth, (frame, place) in enumerate(inner):
+        frames, places = self._sites.frames[stack], self._sites.places(stack)
+        for number, (frame, place) in reversed(list(enumerate(zip(frames, places, strict=True)))):
             if any(one.fits(frame, place) for one in self._rules.starts):
-                outside = self._sites.texts[stack].split(";")[: -1 - depth]
-                return ";".join([*outside, frame.file, frame.name])
+                return ";".join([*self._sites.texts[stack].split(";")[:number], frame.file, frame.name])
+            if self._rules.begins(frame, place):
+                break
         return ""
 
     def starts_process(self, stack: int) -> bool:

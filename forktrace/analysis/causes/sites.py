@@ -2,19 +2,22 @@
 
 The user's own code is every frame outside the standard library and the directories of installed packages; the package that
 the command line runs, wherever it is installed; and what `--own` named when it was recorded. The site of a stack is its
-innermost such frame, and where there is none the innermost frame of all. Frames outside of the one on which a process of
-multiprocessing begins are its parent's, from before the fork: they are not looked at.
+innermost such frame; where there is none the innermost frame of an installed package, else the innermost of all. Frames
+outside of the one on which a process of multiprocessing begins are its parent's, from before the fork: they are not looked at.
+Nor are those that a signal interrupted: they did not call its handler.
 
 The package that the command line runs: with `-m pkg.mod` it is `pkg`; with a script inside an installed package, that
-package; with a script elsewhere (`/usr/bin/prog`), the installed package whose code that script calls directly: in any stack
-of a process with these arguments, the frame next to the script's `<module>`. A process that never called exec has its
-forker's program, and so have the workers that multiprocessing starts by exec.
+package; with an entry point that an installer wrote (`/usr/bin/prog`), the installed package whose code that script calls
+directly: in any stack of a process with these arguments, the frame next to the script's `<module>`. A process that never
+called exec has its forker's program, and so have the workers that multiprocessing starts by exec.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,14 +26,17 @@ from typing import Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.causes.programs import Entry, Programs, bootstrap_of, entry_of, program_rows
+from forktrace.analysis.causes.programs import Entry, Programs, bootstrap_of, entry_of, is_worker, program_rows
 from forktrace.analysis.log import NONE, Flags, Ints, Log, category, chosen, distinct_of, pick
 from forktrace.trace import events
-from forktrace.trace.stacks import Frame, unfold
+from forktrace.trace.stacks import HANDLER, Frame, unfold
 
 _PACKAGES: Final = re.compile(r".*/(?:site|dist)-packages/(?:[^/]*\.egg/)?")
 _STANDARD: Final = re.compile(r"(?:.*/)?lib(?:32|64)?/(?:pypy|python)(\d(?:\.\d+)?)t?/|(?:.*/)?python(\d\d+)\.zip/")
-_TYPED: Final = ("<string>", "<stdin>", "<console>", "<input>", "<timeit-src>")  # code that the user gave without a file
+_ARCHIVE: Final = re.compile(r".*\.pyzw?/")  # of zipapp
+# Code that the user gave without a file; <script> is that of a subinterpreter.
+_TYPED: Final = ("<string>", "<stdin>", "<console>", "<input>", "<timeit-src>", "<script>")
+_ENTRY_FOLDERS: Final = ("bin", "sbin", "Scripts")
 _MOST_PARTS: Final = 64  # of a path that is shown in part
 _CELL: Final = re.compile(r"<(?:ipython-input|python-input|doctest|cell)\b")
 
@@ -51,10 +57,16 @@ class Place(NamedTuple):
 
 
 class Libraries:
-    """Knows the place of every file: `roots` are the directories of standard libraries, with the interpreter's version."""
+    """Knows the place of every file: `roots` are the directories of standard libraries, with the interpreter's version.
 
-    def __init__(self, roots: Mapping[str, str]) -> None:
+    A frozen program (PyInstaller) names its files relatively, `multiprocessing/process.py`, and so does one file of many
+    (zipapp) within itself. There the standard library and the installed packages `known` are told by their names; `scripts` are
+    the program's own whatever they are called.
+    """
+
+    def __init__(self, roots: Mapping[str, str], known: Iterable[str] = (), scripts: Iterable[str] = ()) -> None:
         self._roots = sorted(((root.rstrip("/") + "/", version_of(text)) for root, text in roots.items()), reverse=True)
+        self._packages, self._scripts = frozenset(known), frozenset(scripts)
         self.versions = {version for _, version in self._roots}
         self._known: dict[str, Place] = {}
 
@@ -77,7 +89,18 @@ class Libraries:
         if standard := _STANDARD.match(file):
             digits = standard[1] or f"{standard[2][0]}.{standard[2][1:]}"
             return Place("python", file[standard.end() :], version_of(digits))
-        return Place("own", file)
+        return self._frozen(file) or Place("own", file)
+
+    def _frozen(self, file: str) -> Place | None:
+        """The place of a file that only its name tells; None: it is the program's own."""
+        archive = _ARCHIVE.match(file)
+        module = file[archive.end() :] if archive else file
+        name = module.partition("/")[0].removesuffix(".py")
+        if module.startswith("/") or file in self._scripts or name == "__main__":
+            return None
+        if name in self._packages:
+            return Place("packages", module)
+        return Place("python", module) if name in sys.stdlib_module_names else None
 
 
 def version_of(text: str) -> tuple[int, ...]:
@@ -116,13 +139,15 @@ class Sites:
         libraries: whose code a file is
     """
 
-    def __init__(self, log: Log, cut: Callable[[Sequence[Frame], Sequence[Place]], Stack]) -> None:
+    def __init__(
+        self, log: Log, cut: Callable[[Sequence[Frame], Sequence[Place]], Stack], packages: Iterable[str] = ()
+    ) -> None:
         self._log = log
         self._cut = cut
         column = log.trace.table.column("stack").combine_chunks()
         self.code = log.codes("stack")
         self.texts: list[str] = column.dictionary.to_pylist()
-        self.libraries = Libraries(dict(_roots(log)))
+        self.libraries = Libraries(dict(_roots(log)), packages, {one.script for one in self._entries[1]})
         self._inner: dict[int, Stack] = {}
 
     @cached_property
@@ -150,11 +175,24 @@ class Sites:
 
     def site_codes(self, rows: Ints, process: Ints) -> tuple[Ints, list[str]]:
         """Return the sites of `rows` as indexes into the distinct ones, which come second; NONE: the row has no stack."""
+        return self._codes_of(rows, process, self._site_text)
+
+    def library_codes(self, rows: Ints, process: Ints) -> tuple[Ints, list[str]]:
+        """Return what `library_of` says of `rows`, as indexes into the distinct packages, which come second; NONE: none."""
+        return self._codes_of(rows, process, lambda stack, owner: library_of(self.inner(stack), owner))
+
+    def packages(self, rows: Ints, process: Ints) -> pd.Series:
+        """Return the same as a column: `rq`."""
+        codes, texts = self.library_codes(rows, process)
+        return chosen(codes, texts)
+
+    def _codes_of(self, rows: Ints, process: Ints, text: Callable[[int, Owner], str]) -> tuple[Ints, list[str]]:
+        """What `text` says of the stack of each row and its process's owner, asked once for each distinct pair."""
         stack, entry = pick(self.code, rows), self._entry_at(process, pick(self._log.time_ns, rows))
         pair = np.where(stack == NONE, NONE, stack * len(self._owners) + entry + 1)
         distinct, which = distinct_of(pair)
         texts = [
-            "" if one == NONE else self._site_text(one // len(self._owners), self._owners[one % len(self._owners)])
+            "" if one == NONE else text(one // len(self._owners), self._owners[one % len(self._owners)])
             for one in distinct.tolist()
         ]
         names = {text: code for code, text in enumerate(dict.fromkeys(texts))}
@@ -174,15 +212,15 @@ class Sites:
 
     def _site_text(self, stack: int, owner: Owner) -> str:
         inner = self.inner(stack)
-        return self.frame_text(own_frame(inner, owner)) if inner else ""
+        return self.frame_text(site_frame(inner, owner)) if inner else ""
 
     def frame_text(self, frame: Frame) -> str:
-        """Return a frame as a screen shows it, with the shortest suffix of its path that names one file of the recording."""
+        """Return a frame as a screen shows it, its file by the name that `shown_names` has for it."""
         return f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}".rstrip()
 
     @cached_property
     def _shown(self) -> dict[str, str]:
-        return shortest_suffixes({frame.file for frames in self.frames for frame in frames})
+        return shown_names({frame.file for frames in self.frames for frame in frames}, self.libraries)
 
     def _entry_at(self, process: Ints, time_ns: Ints) -> Ints:
         """The program that each process runs at a time, an index into the distinct command lines; NONE: not known."""
@@ -194,7 +232,7 @@ class Sites:
         entry = pick(of_row, Programs(self._log).at(process, time_ns))
         old = bool(self.libraries.versions) and max(self.libraries.versions) < _LEAVES_MODULES_ITSELF
         module = np.array([bool(one.module) and not old for one in entries] + [False], bool)
-        spawned = np.array([bootstrap_of(one) == "multiprocessing.spawn" for one in entries] + [False], bool)
+        spawned = np.array([is_worker(one) for one in entries] + [False], bool)
         return module[entry], spawned[entry]
 
     @cached_property
@@ -259,10 +297,10 @@ def named_package(entry: Entry, libraries: Libraries) -> set[str]:
 
 
 def _called_package(script: str, frames: Sequence[Frame], places: Sequence[Place]) -> set[str]:
-    """The installed package whose code the script calls directly, if this stack shows it."""
+    """The installed package whose code an entry point calls directly, if this stack shows it."""
     for frame, place in zip(frames, places[1:], strict=False):
-        if frame.name == "<module>" and _same_file(frame.file, script) and place.home == "packages":
-            return {package_of(place)}
+        if frame.name == "<module>" and _same_file(frame.file, script) and _is_entry_point(frame.file):
+            return {package_of(place)} if place.home == "packages" else set()
     return set()
 
 
@@ -271,17 +309,35 @@ def _same_file(file: str, script: str) -> bool:
     return file == script or file.endswith("/" + script.removeprefix("./"))
 
 
-def own_frame(inner: Stack, owner: Owner) -> Frame:
-    """Return the innermost frame of the user's own code, or the innermost frame when there is none."""
-    for depth, (frame, place) in enumerate(inner):
-        if owner.owns(frame.file, place) and not (frame.file == "<string>" and depth and _is_bootstrap(inner[depth - 1][1])):
-            return frame
-    return inner[0][0]
+def _is_entry_point(file: str) -> bool:
+    """Whether a script lies where installers put what they write; these have no `.py`, as `bin/run.py` of a project has."""
+    return file.rpartition("/")[0].rpartition("/")[2] in _ENTRY_FOLDERS and not file.endswith(".py")
 
 
-def _is_bootstrap(called: Place) -> bool:
-    """The `-c` program by which multiprocessing starts its workers is not the user's."""
-    return called.home == "python" and package_of(called) == "multiprocessing"
+def site_frame(inner: Stack, owner: Owner) -> Frame:
+    """Return the innermost frame of the user's own code; where there is none that of a package, else the innermost of all."""
+    called = _since_handler(inner)
+    own = (frame for frame, place in called if owner.owns(frame.file, place))
+    installed = (frame for frame, place in called if place.home == "packages")
+    return next(itertools.chain(own, installed), called[0][0])
+
+
+def library_of(inner: Stack, owner: Owner) -> str:
+    """Return the innermost installed package between the user's line and the call; "": none."""
+    called = itertools.takewhile(lambda one: not owner.owns(one[0].file, one[1]), _since_handler(inner))
+    return next((package_of(place) for _, place in called if place.home == "packages"), "")
+
+
+def _since_handler(inner: Stack) -> Stack:
+    """The frames that a signal handler called, where one runs: what it interrupted did not call it."""
+    return list(itertools.takewhile(lambda one: one[0].file != HANDLER, inner)) or inner
+
+
+def shown_names(files: Iterable[str], libraries: Libraries) -> dict[str, str]:
+    """Return for each file its shortest suffix, but of an installed package at least the package: `gevent/hub.py`."""
+    modules = {file: place.module for file in files if (place := libraries.place(file)).home == "packages"}
+    shown = shortest_suffixes(files)
+    return {file: max(name, modules.get(file, ""), key=len) for file, name in shown.items()}
 
 
 def shortest_suffixes(files: Iterable[str]) -> dict[str, str]:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from forktrace.analysis.causes.endings import decoded, exit_paths, killing_rows
-from forktrace.analysis.causes.programs import Programs, command_lines
+from forktrace.analysis.causes.endings import decoded, exit_paths, killing_rows, removed
+from forktrace.analysis.causes.programs import Programs, comm_rows, command_lines, comms_at
 from forktrace.analysis.causes.reasons import causes, creators
 from forktrace.analysis.causes.rules import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.analysis.history import History
@@ -49,6 +49,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "ppid": "int64",
     "forker_pid": "int64",
     "forker_tid": "int64",
+    "fork_comm": "string",
     "comm": "string",
     "argv": "string",
     "cgroup": "string",
@@ -68,6 +69,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "fork_site": "string",
     "fork_stack": "string",
     "fork_stack_status": events.STACK_STATUSES,
+    "fork_library": "string",
     "exit_code": "Int64",
     "term_signal": SIGNALS,
     "core_dumped": "bool",
@@ -86,6 +88,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "reap_site": "string",
     "reap_stack": "string",
     "reap_stack_status": events.STACK_STATUSES,
+    "reap_library": "string",
     "reap_cause": CAUSES,
     "empty_waits": "int64",
     "adopter_pid": "Int64",
@@ -117,18 +120,25 @@ def _identity(history: History) -> dict[str, object]:
     ns_pid = log.at("ns_pid", log.fork_row)
     return {
         "id": np.arange(log.count),
-        "parent_id": nullable(known.id),
+        "parent_id": nullable(np.where(_adopted(log), NONE, known.id)),
         "pid": log.pid,
         "ns_pid": nullable(np.where(ns_pid == NONE, log.pid, ns_pid)),
-        "ppid": _or_zero(known.pid),
+        "ppid": _or_zero(np.where(_adopted(log), NONE, known.pid)),
         "forker_pid": _or_zero(log.at("by_pid", log.fork_row)),
         "forker_tid": _or_zero(log.at("by_tid", log.fork_row)),
-        "comm": log.texts("comm", _last_saying(log, "comm", "fork", "exec", "exit")),
+        "fork_comm": _fork_comm(log),
+        "comm": log.texts("comm", last_rows(log.id, comm_rows(log), log.count)),
         "argv": _argv(log),
-        "cgroup": log.texts("cgroup", _last_saying(log, "cgroup", "fork", "exec")),
+        "cgroup": log.texts("cgroup", _last_cgroup(log)),
         "origin": category(log.at("origin", log.fork_row), events.ORIGINS),
         "fork_call": category(log.at("call", log.fork_row), events.CALLS[:4]),
     }
+
+
+def _adopted(log: Log) -> Flags:
+    """Which processes came as orphans from outside: whose children they were is not known, only who inherited them."""
+    so: Flags = log.at("origin", log.fork_row) == events.ORIGINS.index("adopted")
+    return so
 
 
 def _or_zero(pid: Ints) -> Ints:
@@ -136,9 +146,16 @@ def _or_zero(pid: Ints) -> Ints:
     return np.where(pid == NONE, 0, pid)
 
 
-def _last_saying(log: Log, column: str, *kinds: str) -> Ints:
-    rows = np.flatnonzero(log.is_kind(*kinds) & log.present(column))
-    return last_rows(log.id, rows, log.count)
+def _last_cgroup(log: Log) -> Ints:
+    return last_rows(log.id, np.flatnonzero(log.is_kind("fork", "exec") & log.present("cgroup")), log.count)
+
+
+def _fork_comm(log: Log) -> pd.Series:
+    """What the forker was called when it forked, where it has run another program since."""
+    forker, fork_ns = pick(log.by_id, log.fork_row), pick(log.time_ns, log.fork_row)
+    execs = log.rows("exec")
+    became = pick(pick(log.time_ns, last_rows(log.id, execs[log.id[execs] != NONE], log.count)), forker) > fork_ns
+    return comms_at(log, np.where(became, forker, NONE), fork_ns)
 
 
 def _argv(log: Log) -> pd.Series:
@@ -177,17 +194,21 @@ def _stacks(history: History) -> dict[str, object]:
     killer, reap = killing_rows(history), np.where(history.waited, history.release_row, NONE)
     path = exit_paths(history)
     inherited = path == EXIT_PATHS.index("bootstrap")  # what is on its stack by then was there before the fork
+    by_itself = (pick(log.by_id, killer) == np.arange(log.count)) & (pick(sites.code, killer) != NONE)
+    ended = np.where(by_itself, killer, log.exit_row)  # who kills himself stands at the kill, and his other threads anywhere
     return {
         "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
         "fork_stack": sites.stack_texts(log.fork_row),
         "fork_stack_status": sites.statuses(log.fork_row),
+        "fork_library": sites.packages(log.fork_row, pick(log.by_id, log.fork_row)),
         "created_by": category(creators(history), readings.names("created_by")),
         "exit_path": category(path, readings.names("exit_path")),
-        "exit_site": sites.sites(log.exit_row, np.arange(log.count)).where(~inherited, sites.innermost(log.exit_row)),
+        "exit_site": sites.sites(ended, np.arange(log.count)).where(~inherited, sites.innermost(log.exit_row)),
         "killer_site": sites.sites(killer, pick(log.by_id, killer)),
         "reap_site": sites.sites(reap, pick(log.by_id, reap)),
         "reap_stack": sites.stack_texts(reap),
         "reap_stack_status": sites.statuses(reap),
+        "reap_library": sites.packages(reap, pick(log.by_id, reap)),
         "reap_cause": category(causes(history), readings.names("cause")),
     }
 
@@ -222,6 +243,7 @@ def _release(history: History) -> dict[str, object]:
     by_parent = unseen & ~named
     call = pick(np.array([_code(REAP_CALLS, call) for call in events.CALLS]), log.at("call", by_wait))
     call = np.where(history.autoreaped | history.silent, REAP_CALLS.index("autoreap"), call)
+    call = np.where(removed(history), REAP_CALLS.index("kernel"), call)
     waited = np.where(history.waited, row, NONE)
     return {
         "reaper_pid": nullable(np.where(by_parent, known.last_pid, log.at("by_pid", by_wait))),
@@ -231,8 +253,8 @@ def _release(history: History) -> dict[str, object]:
         "reap_target": category(log.at("target", waited), events.TARGETS),
         "reap_options": option_names(log.at("flags", waited), log.at("call", waited)),
         "empty_waits": _empty_waits(history),
-        "adopter_pid": nullable(np.where(known.orphaned, known.last_pid, NONE)),
-        "adopter_id": nullable(np.where(known.orphaned, known.last_id, NONE)),
+        "adopter_pid": nullable(np.where(known.orphaned | _adopted(log), known.last_pid, NONE)),
+        "adopter_id": nullable(np.where(known.orphaned | _adopted(log), known.last_id, NONE)),
     }
 
 
@@ -275,7 +297,7 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     remarks: list[tuple[Flags, str, bool]] = [
         (log.fork_row == NONE, "fork not seen", True),
         (origin == events.ORIGINS.index("attached"), "started before the recording", True),
-        (origin == events.ORIGINS.index("adopted"), "forked outside the recording", True),
+        (_adopted(log), "forked outside the recording", True),
         ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
         (history.vanished, "gone; when is not known", True),
         (estimated, EXIT_ESTIMATED, True),

@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.causes.programs import Programs, command_lines
+from forktrace.analysis.causes.programs import Programs, command_lines, comms_at
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, category, nullable, pick
+from forktrace.analysis.log import NEVER, NONE, Flags, Ints, category, nullable, pick
 
 COLUMNS: Final = tuple("id parent_id pid ppid state elapsed_ms zombie_ms comm argv complete notes".split())
 STATES: Final = ("running", "zombie")
@@ -49,7 +49,7 @@ def processes_at(history: History, lifecycles: pd.DataFrame, time_ns: int) -> pd
             "state": category(np.where(unsure, NONE, zombie.astype(np.int64)), STATES),
             "elapsed_ms": (time_ns - log.fork_ns[there]) / 1e6,
             "zombie_ms": np.where(zombie, (time_ns - history.zombie_ns[there]) / 1e6, np.nan),
-            "comm": _comms(history, there, moment),
+            "comm": comms_at(log, there, moment),
             "argv": command_lines(log, Programs(log).at(there, moment)),
         }
     )
@@ -77,10 +77,3 @@ def _parents(history: History, process: Ints, time_ns: Ints, zombie: Flags) -> t
     dead_ns = pick(np.where(history.zombie_ns == NONE, NEVER, history.zombie_ns), ident, NEVER)
     unknown = (moved_unseen & ~zombie) | (dead_ns < time_ns) | (pick(history.gone_ns, ident, NEVER) < time_ns)
     return np.where(unknown, NONE, ident), np.where(unknown, NONE, number)
-
-
-def _comms(history: History, process: Ints, time_ns: Ints) -> pd.Series:
-    log = history.log
-    rows = np.flatnonzero(log.is_kind("fork", "exec", "exit") & log.present("comm") & (log.id != NONE))
-    latest = Latest(log.id[rows], log.time_ns[rows])
-    return log.texts("comm", pick(rows, latest.until(process, time_ns)))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from forktrace.analysis.causes.endings import removed
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, category, nullable, pick
 from forktrace.trace import events
@@ -43,8 +44,9 @@ def orphans(history: History) -> pd.DataFrame:
     was_zombie = zombie_ns <= end_ns
     zombie_ms = np.where(was_zombie, (end_ns - np.maximum(zombie_ns, since_ns)) / 1e6, np.nan)
     released = (until_ns == history.gone_ns[child]) & (until_ns < NEVER)
+    gone = removed(history)
     outcome = np.select(
-        [released & history.autoreaped[child], released & ~history.called("kernel")[child], was_zombie],
+        [released & history.autoreaped[child] & ~gone[child], released & ~gone[child], was_zombie],
         [OUTCOMES.index(name) for name in ("autoreaped", "reaped", "left")],
         OUTCOMES.index("running"),
     )

@@ -23,6 +23,8 @@ def signals(history: History) -> pd.DataFrame:
         kind                     category   `process` `kernel` `oom` `pdeathsig` `pidns`
         sender_id, sender_pid, sender_tid   Int64  `<NA>`: no process sent it, or it cannot be told
         sender_site              string     line that sent it
+        sender_stack             string     the folded stack of the thread that sent it
+        disposition              category   what it had set for this signal then: `default` `handler` `ignored`
     """
     log = history.log
     rows = log.rows("signal")
@@ -39,5 +41,7 @@ def signals(history: History) -> pd.DataFrame:
             "sender_pid": nullable(log.at("by_pid", rows)),
             "sender_tid": nullable(np.where(named, log.at("by_tid", rows), NONE)),
             "sender_site": history.sites.sites(rows, log.by_id[rows]),
+            "sender_stack": history.sites.stack_texts(rows),
+            "disposition": category(log.at("disposition", rows), events.DISPOSITIONS),
         }
     )

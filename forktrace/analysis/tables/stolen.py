@@ -10,19 +10,20 @@ import pandas as pd
 from forktrace.analysis.causes.reasons import creators
 from forktrace.analysis.causes.rules import each
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, category, nullable, pick
+from forktrace.analysis.late import late
+from forktrace.analysis.log import NONE, Flags, Ints, category, nullable
 from forktrace.trace import events
 
 SEEN: Final = ("exitcode None", "returncode 0", "returncode 255", "ECHILD", "not asked")
 
-_ECHILD: Final = 10
 # The library that waits, by the cause of its wait. A cause that is not named here is the program's own, or of unknown code.
-_MULTIPROCESSING, _SUBPROCESS, _ASYNCIO, _PROGRAM = 1, 2, 3, 0
+_MULTIPROCESSING, _SUBPROCESS, _ASYNCIO, _LOOP, _PROGRAM = 1, 2, 3, 4, 0
 _LIBRARY: Final = {
     **dict.fromkeys(("next-start", "join", "active-children", "pool", "executor", "forkserver"), _MULTIPROCESSING),
     **dict.fromkeys(("exit-handler", "resource-tracker"), _MULTIPROCESSING),
     **dict.fromkeys(("subprocess-wait", "subprocess-cleanup"), _SUBPROCESS),
     "asyncio": _ASYNCIO,
+    "event-loop": _LOOP,
 }
 _SWEEPS: Final = ("next-start", "active-children", "exit-handler", "subprocess-cleanup")  # which ask for no child in particular
 
@@ -43,7 +44,7 @@ def stolen(history: History) -> pd.DataFrame:
         thief_site, owner_site   string     the line that reaped it; the line that waited in vain
         seen                     category   what that line got to see: `exitcode None` of a Process, `returncode 0` of a Popen,
                                             `returncode 255` of asyncio, `ECHILD` of a wait by the program itself; `not asked`:
-                                            the Popen was dropped unasked
+                                            no line asked for it, a start or the program's end swept all children
     """
     log, sites = history.log, history.sites
     wait, child = _in_vain(history)
@@ -65,29 +66,15 @@ def stolen(history: History) -> pd.DataFrame:
             "thief_tid": nullable(log.at("by_tid", reap)),
             "thief_site": sites.sites(reap, log.by_id[reap]),
             "owner_site": sites.sites(wait, log.by_id[wait]),
-            "seen": category(_seen(history, wait, child, made), SEEN),
+            "seen": category(seen(history, wait, child, made), SEEN),
         }
     )
 
 
 def _in_vain(history: History) -> tuple[Ints, Ints]:
-    """The waits for one child that failed with ECHILD after it was reaped by the same process, and which child it was."""
-    log = history.log
-    named = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
-    rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == _ECHILD) & (log.by_id != NONE))
-    reaped = np.flatnonzero(history.waited)
-    ns_pid = log.at("ns_pid", log.fork_row[reaped])
-    children = np.concatenate([reaped, reaped])
-    numbers = np.concatenate([log.pid[reaped], np.where(ns_pid == NONE, log.pid[reaped], ns_pid)])
-    waiters = log.by_id[history.release_row[children]]
-    keys = pd.MultiIndex.from_arrays([np.append(waiters, log.by_id[rows]), np.append(numbers, log.at("target_pid", rows))])
-    key = keys.factorize()[0].astype(np.int64)
-    dead_ns = np.where(history.zombie_ns == NONE, NEVER, history.zombie_ns)[children]
-    found = Latest(key[: len(children)], dead_ns).until(key[len(children) :], log.time_ns[rows])
-    child = np.where(log.id[rows] == NONE, pick(children, found), log.id[rows])
-    good = (child != NONE) & pick(history.waited.astype(np.int64), child, 0).astype(bool)
-    good &= pick(log.by_id, pick(history.release_row, child)) == log.by_id[rows]
-    return rows[good], child[good]
+    """The waits that came too late for a child that the same process had reaped, and which child it was."""
+    wait, child = late(history)
+    return wait[history.waited[child]], child[history.waited[child]]
 
 
 def _is_theft(history: History, wait: Ints, child: Ints, made: Ints) -> Flags:
@@ -130,8 +117,8 @@ def _in_subprocess(history: History, rows: Ints) -> Flags:
     return so
 
 
-def _seen(history: History, wait: Ints, child: Ints, made: Ints) -> Ints:
-    """What who waits in vain gets to see, an index into `SEEN`.
+def seen(history: History, wait: Ints, child: Ints, made: Ints) -> Ints:
+    """Return what who waits in vain gets to see, an index into `SEEN`; `made` is what made each process.
 
     popen_fork.poll returns None and asks again the next time; subprocess takes ECHILD for status 0, and asyncio's child
     watchers for 255: so in the sources of CPython 2.7 to 3.13.
@@ -139,7 +126,7 @@ def _seen(history: History, wait: Ints, child: Ints, made: Ints) -> Ints:
     library = _library(history, wait, made[child])
     closed = _is_cause(history, wait, "asyncio") & _in_subprocess(history, wait)  # the Popen of a transport
     told = [
-        (_is_cause(history, wait, "subprocess-cleanup") | closed, "not asked"),
+        (_is_cause(history, wait, *_SWEEPS) | closed, "not asked"),
         (_is_cause(history, wait, "resource-tracker"), "ECHILD"),
         (library == _MULTIPROCESSING, "exitcode None"),
         (library == _SUBPROCESS, "returncode 0"),

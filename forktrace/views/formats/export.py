@@ -26,6 +26,7 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "branches": Recording.branches,
     "signals": Recording.signals,
     "failed_forks": Recording.failed_forks,
+    "late_waits": Recording.late_waits,
     "stolen": Recording.stolen,
     "orphans": Recording.orphans,
 }

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from forktrace.analysis.causes.names import printable
 from forktrace.analysis.recording import Call, Recording
-from forktrace.trace.stacks import Frame
+from forktrace.trace.stacks import HANDLER, Frame
 
 MOST_FRAMES: Final = 6  # of a call chain; of a longer one the middle is left out
 
@@ -23,11 +23,31 @@ def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
     """
     found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
     own = not found or calls[found[-1]].home != "python"
-    inner = itertools.dropwhile(_starts_thread, calls) if not own else calls[found[-1] + 1 :] if found else []
-    words = [
-        f"handler of {printable(name)}" if frame.file == "<signal handler>" else printable(name) for frame, name, _ in inner
-    ]
+    handler = max((number for number, call in enumerate(calls) if call.frame.file == HANDLER), default=0)
+    library = list(itertools.dropwhile(_starts_thread, calls[handler:]))
+    inner = library if not own else calls[found[-1] + 1 :] if found else []
+    outer = [None, *inner] if not own or not found else [calls[found[-1]], *inner]
+    words = [printable(_word(one, before)) for one, before in zip(inner, outer, strict=False)]
     return own, words if len(words) <= MOST_FRAMES else [*words[:2], "...", *words[3 - MOST_FRAMES :]]
+
+
+def passes_a_package(site: str, calls: Sequence[Call]) -> bool:
+    """Whether an installed package stands between `site` and the call that the kernel saw."""
+    found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
+    return any(call.home == "packages" for call in calls[found[-1] + 1 :]) if found else False
+
+
+def _word(call: Call, before: Call | None) -> str:
+    """A call in a chain, with its file where the chain comes into an installed package: `rq/worker.py work`."""
+    if call.frame.file == HANDLER:
+        return f"handler of {call.name}"
+    goes_on = before is not None and before.home == "packages" and _package(before) == _package(call)
+    plain = call.name == call.frame.name and call.home == "packages" and not goes_on
+    return f"{call.module} {call.name}" if plain else call.name
+
+
+def _package(call: Call) -> str:
+    return call.module.partition("/")[0]
 
 
 def _starts_thread(call: Call) -> bool:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from forktrace.analysis.causes.programs import entry_of
 from forktrace.analysis.causes.rules import load
-from forktrace.analysis.causes.sites import Libraries, Owner, named_package, own_frame, shortest_suffixes
+from forktrace.analysis.causes.sites import Libraries, Owner, named_package, shown_names, site_frame
 from forktrace.analysis.recording import Call as Frames
 from forktrace.analysis.recording import Recording
 from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
@@ -66,16 +66,16 @@ class Places:
         self._libraries = Libraries(dict.fromkeys(seen.libraries, seen.python or ""))
         self._owner = Owner(frozenset(named_package(entry_of(list(seen.argv)), self._libraries)))
         self._rules = load()
-        self._shown = shortest_suffixes({frame.file for thread in seen.threads for frame in thread.frames})
+        self._shown = shown_names({frame.file for thread in seen.threads for frame in thread.frames}, self._libraries)
 
     def of(self, thread: Thread) -> Place:
         """Return the innermost line of the program's own, or of all where none is."""
         if not thread.frames:
             return Place(_no_stack(thread), (), None)
         inner = self._rules.inner(thread.frames, [self._libraries.place(frame.file) for frame in thread.frames])
-        frame = own_frame(inner, self._owner)
+        frame = site_frame(inner, self._owner)
         site = f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}"
-        calls = [Frames(one, self._rules.name_of(one, place), place.home) for one, place in reversed(inner)]
+        calls = [Frames(one, self._rules.name_of(one, place), *place[:2]) for one, place in reversed(inner)]
         own, words = calls_of(site, calls)
         return Place(printable(site), words, frame, own)
 

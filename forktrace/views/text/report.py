@@ -15,7 +15,7 @@ from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import zombie_time
-from forktrace.views.text import orphans
+from forktrace.views.text import late, orphans
 from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.text.screen import Grid, print_grid, print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
@@ -41,6 +41,8 @@ def report(recording: Recording, console: Console) -> None:
     _print_list(console, "What happened", _findings(table, names))
     _print_list(console, "Orphans that nobody reaps", orphans.lines(recording, names))
     _print_list(console, "Stolen exit statuses", _thefts(recording, names))
+    _print_list(console, "Exit statuses that nobody got", late.lost_statuses(recording, names))
+    _print_list(console, "Waits that came too late", late.late_lines(recording, names))
     _print_table(console, "Longest zombies", _zombie_table(table, names))
     _print_table(console, "Why they were reaped", marked(_cause_table(table), mark))
     _print_table(console, "Who reaped them", marked(_reap_table(table, names), mark))

@@ -11,13 +11,13 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from forktrace.analysis.causes.names import Names, printable
+from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.words import count, duration, zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
-from forktrace.views.text import orphans
-from forktrace.views.text.calls import MOST_FRAMES, calls_of, source_text
+from forktrace.views.text import late, orphans
+from forktrace.views.text.calls import MOST_FRAMES, calls_of, passes_a_package, source_text
 from forktrace.views.text.screen import print_text
 from forktrace.views.words import NOTICEABLE_MS, sender, shorten, some
 
@@ -28,6 +28,7 @@ MOST_SIGNALS: Final = 3
 _EXEC_FAILED: Final = {"subprocess": 255, "asyncio": 255, "posix-spawn": 127}  # _posixsubprocess.c; posix_spawn(3)
 _WAITID_TARGETS: Final = {"pid": "P_PID, {}", "any": "P_ALL", "pgid": "P_PGID", "pidfd": "P_PIDFD"}
 _WAIT4_TARGETS: Final = {"pid": "{}", "any": "-1", "pgid": "-pgid", "pidfd": "pidfd"}
+_NOBODY_KNOWN: Final = "a process that is not known"
 
 
 class Line(NamedTuple):
@@ -96,7 +97,7 @@ class _Chain:
         self.row = next(_rows(self.table.loc[[process]]))
         row = self.row
         self.name = self.names.pid(process)
-        self.parent = self.names.of(row.parent_id, row.ppid)
+        self.parent = self.names.of(row.parent_id, row.ppid) if row.ppid else _NOBODY_KNOWN
         self.orphan = not pd.isna(row.adopter_pid)
         self.adopter = self.names.of(row.adopter_id, row.adopter_pid) if self.orphan else self.parent
         self.adopters = list(orphans.adopters(recording.whole, self.names))
@@ -105,14 +106,14 @@ class _Chain:
     def lines(self) -> Iterator[Line]:
         yield Line("", self._headline(), style="bold red" if self.row.zombie_open else "bold")
         events = [*self._fork(), *self._ran(), *self._failed(), *self._signals(), *self._orphaned(), *self._ended()]
-        events += self._released()
+        events += [*self._released(), *self._late()]
         shown: set[str] = set()
         for _, line in sorted(events, key=lambda each: each[0]):
             yield line._replace(source=None if line.source in shown else line.source)
             shown.add(line.source or "")
         yield from self._stolen()
         yield from self._adopts()
-        yield from (Line("damage", text) for text in failed.during(self.recording, self.names, self.row))
+        yield from (Line("damage", text) for text in (*self._lost(), *failed.during(self.recording, self.names, self.row)))
         yield from self._why()
         if not pd.isna(self.row.notes):
             yield Line("note", printable(self.row.notes))
@@ -124,7 +125,7 @@ class _Chain:
             return f"{self.name} was still running after {duration(age_ms)}, when the recording ended"
         if not pd.isna(row.zombie_ms):
             return zombie_headline(self.name, row.zombie_ms, still=row.zombie_open, bound=bound_of(row))
-        if row.reap_call == "autoreap":
+        if row.reap_call == "autoreap" or (row.reap_call == "kernel" and not pd.isna(row.exit_ns)):
             return f"{self.name} was never a zombie: it was released as it ended"
         if pd.isna(row.zombie_ns) and pd.isna(row.reap_call):
             return f"{self.name} is gone; when it ended is not known"
@@ -141,15 +142,25 @@ class _Chain:
         elif row.origin == "forked":
             forker = row.parent_id if row.forker_pid == row.ppid else pd.NA
             who = self._actor(forker, row.forker_pid, row.forker_tid, row.fork_site)
+            who = f"{self.parent} {name(row.fork_comm)}" if self._became() else who
             source = self._source(row.fork_site)
-            place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=0 if source else 1)
+            short = not pd.isna(row.fork_site) and not passes_a_package(row.fork_site, self._calls(row.fork_stack))
+            inward = (0 if source else 1) if short else MOST_FRAMES
+            place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=inward)
             adopted = f", as a child of {self.parent}" if row.forker_pid != row.ppid else ""
-            yield self._at(row.fork_ns, f"forked  by {who}{place}{adopted}", source)
+            yield self._at(row.fork_ns, f"forked  by {who}{place}{adopted}{self._became()}", source)
             yield from self._start()
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
             where = "by a fork that was not seen" if pd.isna(row.origin) else where
             yield self._at(row.fork_ns, f"began   {where}")
+
+    def _became(self) -> str:
+        """That its forker runs another program since."""
+        row = self.row
+        if pd.isna(row.fork_comm) or row.forker_pid != row.ppid:
+            return ""
+        return f"; since then {self.parent} runs {name(self.table.at[row.parent_id, 'comm'])}, which does not know this child"
 
     def _start(self) -> Iterator[Event]:
         """What the start of multiprocessing that made it did, step by step."""
@@ -167,7 +178,7 @@ class _Chain:
     def _actor(self, ident: Any, pid: Any, tid: Any, site: Any) -> str:
         """`4700`, with its name where no line tells what it is, `thread 4702 of 4700`."""
         if pd.isna(ident) and (pd.isna(pid) or pid == 0):
-            return "a process that is not known"
+            return _NOBODY_KNOWN
         who = self.names.of(ident, pid, full=bool(pd.isna(site)))
         main = pd.isna(tid) or tid == 0 or (not pd.isna(pid) and tid == pid)
         return who if main else f"thread {tid} of {who}"
@@ -214,19 +225,30 @@ class _Chain:
         mine = table[(table["id"] == self.row.id) & ~table["fatal"]].head(MOST_SIGNALS)
         for one in _rows(mine):
             site = one.sender_site
-            words = self._sender(one.kind, one.sender_id, one.sender_pid, site)
-            yield self._at(one.time_ns, f"got     {one.signal}, {words}, which did not end it", self._source(site))
+            words = self._sender(one.kind, one.sender_id, one.sender_pid, site, one.sender_stack)
+            handled = not pd.isna(one.disposition) and one.disposition == "handler"
+            after = "; it has a handler for that" if handled else ", which did not end it"
+            yield self._at(one.time_ns, f"got     {one.signal}, {words}{after}", self._source(site))
 
-    def _sender(self, kind: Any, ident: Any, pid: Any, site: Any) -> str:
+    def _sender(self, kind: Any, ident: Any, pid: Any, site: Any, stack: Any) -> str:
+        """`sent by 100 app.py:9 main > rq/worker.py work > kill_horse`."""
         who = self.names.of(ident, pid, full=bool(pd.isna(site)))
         who = "itself" if not pd.isna(ident) and ident == self.row.id else who
-        return sender(None if pd.isna(kind) else kind, who) + ("" if pd.isna(site) else f" {printable(site)}")
+        line = "" if pd.isna(site) else " " + " > ".join([printable(site), *calls_of(site, self._calls(stack))[1]])
+        return sender(None if pd.isna(kind) else kind, who) + line
+
+    def _killing_stack(self) -> Any:
+        """The stack at the kill call that ended it; `<NA>`: none is known."""
+        table = self.recording.whole.signals()
+        stacks = table.loc[((table["id"] == self.row.id) & table["fatal"]).to_numpy(bool, na_value=False), "sender_stack"]
+        return stacks.iloc[-1] if len(stacks) else pd.NA
 
     def _orphaned(self) -> Iterator[Event]:
         row = self.row
         if not self.orphan:
             return
-        text = f"lost    its parent {self.parent}, which ended; {self.adopter} inherited it"
+        who = f"{self.parent}, which ended" if row.ppid else "from outside the recording"
+        text = f"lost    its parent {who}; {self.adopter} inherited it"
         parent = None if pd.isna(row.parent_id) else self.table.loc[row.parent_id]
         moments = [] if parent is None else [each for each in (parent["zombie_ns"], parent["exit_ns"]) if not pd.isna(each)]
         yield self._at(moments[0], text) if moments else (row.fork_ns, Line("", text))
@@ -242,16 +264,21 @@ class _Chain:
         if not pd.isna(row.term_signal):
             core = " (core dumped)" if row.core_dumped else ""
             words = f"killed  by {row.term_signal} {after}{core}, "
-            words += self._sender(row.killer_kind, row.killer_id, row.killer_pid, row.killer_site)
+            words += self._sender(row.killer_kind, row.killer_id, row.killer_pid, row.killer_site, self._killing_stack())
             words += f"; {path}" if path else ""
             own = row.killer_kind == "kernel" or (not pd.isna(row.killer_id) and row.killer_id == row.id)
         else:
             words = f"exited  {'?' if pd.isna(row.exit_code) else row.exit_code} {after}"
             words += f", {path}" if path else ""
             own = row.exit_path != "bootstrap"  # that line is the parent's, before the fork
-        if own:
+        if own and not self._killed_itself():
             words, source = words + _at_line(row.exit_site), source or self._source(row.exit_site)
         yield self._at(row.exit_ns, words + self._failed_exec(), source)
+
+    def _killed_itself(self) -> bool:
+        """Whether the line of the kill, which has been named, is where it stood."""
+        row = self.row
+        return not pd.isna(row.killer_site) and not pd.isna(row.killer_id) and bool(row.killer_id == row.id)
 
     def _failed_exec(self) -> str:
         row = self.row
@@ -285,13 +312,32 @@ class _Chain:
         line = self._at(gone_ns, text, self._source(row.reap_site))
         yield line if not pd.isna(row.reap_ns) else (gone_ns, Line("", text))
 
+    def _late_waits(self) -> pd.DataFrame:
+        table = late.asked(self.recording.whole)
+        mine: pd.DataFrame = table[table["child_id"] == self.row.id]
+        return mine
+
+    def _late(self) -> Iterator[Event]:
+        """The lines that waited for it when it was gone already."""
+        for one in _rows(self._late_waits().head(MOST_SIGNALS)):
+            who = self._actor(one.id, self.table.at[one.id, "pid"], one.tid, one.site)
+            text = f"waited  by {who}{_at_line(one.site)}, too late, and got {late.got(one.seen)}"
+            yield self._at(one.time_ns, text, self._source(one.site))
+
+    def _lost(self) -> Iterator[str]:
+        """That it failed, and that who waited for it did not learn so, since SIGCHLD is ignored."""
+        lost = self._late_waits().query("lost and failed")
+        if len(lost):
+            yield f"it {late.ended(self.row)}, and the program did not learn of it"
+
     def _where_asked(self) -> str:
-        """The lines of its parent that asked for single children in vain; for which of them is not recorded."""
+        """The lines that asked for it in vain, where they are certain: a wait in vain does not say for which child it was."""
         table = self.recording.whole.waits()
         table = table[(table["id"] == self.row.parent_id).fillna(False) & (table["target"] == "pid") & table["site"].notna()]
         asked = table.groupby("site", sort=False)["empty"].sum().sort_values(ascending=False, kind="stable")
         lines = [printable(str(site)) for site in asked.index[asked > 0]]
-        return f"; {self.parent} asks children in vain at {some(lines[:4], len(lines))}" if lines else ""
+        certain = len(lines) == 1 or asked.sum() == self.row.empty_waits
+        return f" at {some(lines[:4], len(lines))}" if lines and certain else ""
 
     def _call(self) -> str:
         """`waitpid(4711, WNOHANG)`: the call as a Python program writes it, else as the kernel has it."""
@@ -354,9 +400,10 @@ class _Chain:
             yield Line("why", f"not known ({self._no_stack(row.reap_stack_status)})")
             return
         cause, words = explanations.cause(name), self._words()
+        reason = cause.at_end if cause.at_end and self._deleted_at_end() else cause.why
         noticed = row.zombie_open or row.zombie_ms >= NOTICEABLE_MS
         stolen = self._thefts("id")["thief_site"]
-        text = cause.why.format(**words) + (cause.late if noticed and not len(stolen) else "")
+        text = reason.format(**words) + (cause.late if noticed and not len(stolen) else "")
         if name == "never" and self.orphan:
             text = f"{self.parent} ended without waiting for it; {self.adopter} inherited it and has not waited for it either"
         yield Line("why", f"{text} ({printable(name)})")
@@ -372,6 +419,11 @@ class _Chain:
         if self.not_init:
             yield Line("beware", orphans.texts()["beware"])
 
+    def _deleted_at_end(self) -> bool:
+        """Whether the interpreter deleted its Popen as it ended: no line of the program is below that."""
+        calls = self._calls(self.row.reap_stack)
+        return bool(calls) and calls[0].frame.name == "__del__"
+
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""
         row = self.row
@@ -379,7 +431,8 @@ class _Chain:
         reaper = self.adopter if pd.isna(row.reaper_pid) else self.names.of(row.reaper_id, row.reaper_pid)
         it = explanations.object_of(self._source(row.fork_site), self._creator().it)
         adopter = self.not_init.name if self.not_init else self.adopter
-        return {"start": start, "reaper": reaper, "it": it, "parent": self.parent, "adopter": adopter}
+        library = "a library" if pd.isna(row.reap_library) else printable(row.reap_library)
+        return {"start": start, "reaper": reaper, "library": library, "it": it, "parent": self.parent, "adopter": adopter}
 
     def _creator(self) -> explanations.Creator:
         made = "unknown" if pd.isna(self.row.created_by) else self.row.created_by
