@@ -11,7 +11,7 @@ from forktrace.kernel.bpf_maps import Records
 from forktrace.system.procfs import Proc
 from forktrace.trace import events
 from forktrace.trace.events import CALLS, DISPOSITIONS
-from forktrace.trace.words import zombie_headline
+from forktrace.trace.words import duration, zombie_headline
 
 IGNORING: Final = (DISPOSITIONS.index("ignored"), DISPOSITIONS.index("nocldwait"))
 
@@ -54,7 +54,7 @@ class Closing:
             return None
         lasted_ns, who, by, call = self._worst
         bound = "about" if who in self._estimated else ""
-        return f"{zombie_headline(str(who[0]), lasted_ns / 1e6, bound=bound)}, {ending_of_zombie(by, call)}"
+        return f"{zombie_headline(str(who[0]), duration(lasted_ns / 1e6), bound=bound)}, {ending_of_zombie(by, call)}"
 
 
 def identity(one: Any) -> tuple[int, int]:

@@ -42,12 +42,12 @@ def about(seconds: float) -> str:
     return f"{round(seconds / 86_400):,} d"
 
 
-def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, bound: str = "") -> str:
+def zombie_headline(name: str, lasted: str, *, still: bool = False, bound: str = "") -> str:
     """Return the sentence that says how long a process was a zombie; `still`: it was one when the recording ended.
 
-    `bound` is what the time is, when not exact: `at most`, `at least` or `about`.
+    `lasted` is the duration; `bound` what it is, when not exact: `at most`, `at least` or `about`.
     """
-    lasted = f"{bound} {duration(zombie_ms)}".lstrip()
+    lasted = f"{bound} {lasted}".lstrip()
     if still:
         return f"{name} was still a zombie after {lasted}, when the recording ended"
     return f"{name} was a zombie for {lasted}"

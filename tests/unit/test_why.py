@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,12 +12,15 @@ import pytest
 from rich.console import Console
 from traces import MS, child, known, recording, target
 
+import forktrace
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.trace import events as ev
 from forktrace.views import explanations
 from forktrace.views.text.calls import calls_of
-from forktrace.views.text.why import chain, why, worst
+from forktrace.views.text.chain import Chains, _Section, chain
+from forktrace.views.text.particulars import About
+from forktrace.views.text.why import why, worst
 
 LIBRARY = "/usr/lib/python3.11"
 PROCESS, POPEN = f"{LIBRARY}/multiprocessing/process.py", f"{LIBRARY}/multiprocessing/popen_fork.py"
@@ -712,3 +717,19 @@ def test_the_damage_that_a_zombie_did() -> None:
     rows += [ev.fork_failed(42 * MS, 501, 11, **FULL), ev.reap(50 * MS, 500, by=100), ev.fork_failed(60 * MS, 100, 11, **FULL)]
     said = [one for one in told(recording(target(), *rows, END, closed=False)) if one.startswith("damage")]
     assert said == ["damage meanwhile 2 forks of 100 failed with EAGAIN (RLIMIT_NPROC of 20); it counts against that limit"]
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "data").glob("*.arrows")), ids=lambda path: path.stem)
+def test_made_for_whole_columns(path: Path) -> None:
+    """What is said of all processes at once is what is said of each alone."""
+    made = forktrace.read(path)
+    table = made.lifecycles()
+    chains = Chains(made, table)
+    assert [chains.lines(row) for row in range(len(table))] == [chain(made, one) for one in table["id"]]
+
+
+def test_a_line_knows_only_what_it_says_it_depends_on() -> None:
+    """A section that looked at a column which it does not name could say of one process what is true of another."""
+    row = namedtuple("row", ["stepped"])(stepped=True)
+    with pytest.raises(AttributeError, match="sweeps"):
+        list(_Section(About(swept()), row).start())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
@@ -40,11 +41,24 @@ def _is_at(frame: Frame, site: str) -> bool:
     return place == site or place.endswith(f"/{site}")
 
 
-def source_text(recording: Recording, site: str) -> str | None:
-    """Return the text of the source line on which `site` stands; None: the trace does not have it, or several fit."""
-    place = "/" + site.rpartition(" ")[0]
-    table = recording.trace.table
-    rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
-    texts = {one["detail"] for one in rows.to_pylist() if f"/{one['file']}:{one['line']}".endswith(place)}
-    text = texts.pop() if len(texts) == 1 else None
-    return None if text is None else printable(text)
+class Sources:
+    """The source lines that a trace has, by the sites that stand on them."""
+
+    def __init__(self, recording: Recording) -> None:
+        table = recording.trace.table
+        rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
+        self._lines: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for one in rows.to_pylist():
+            place = f"/{one['file']}:{one['line']}"
+            self._lines[_last(place)].append((place, one["detail"]))
+
+    def text(self, site: str) -> str | None:
+        """Return the text of the source line on which `site` stands; None: the trace does not have it, or several fit."""
+        end = "/" + site.rpartition(" ")[0]
+        texts = {text for place, text in self._lines.get(_last(end), ()) if place.endswith(end)}
+        text = texts.pop() if len(texts) == 1 else None
+        return None if text is None else printable(text)
+
+
+def _last(place: str) -> str:
+    return place.rpartition("/")[2]

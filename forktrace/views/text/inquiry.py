@@ -20,10 +20,11 @@ from forktrace.trace.snapshot import Zombie
 from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
 from forktrace.views import explanations
-from forktrace.views.text.calls import calls_of, source_text
+from forktrace.views.text.calls import Sources, calls_of
+from forktrace.views.text.chain import Line, fix_lines
 from forktrace.views.text.ps import about_parent, name, print_zombies
 from forktrace.views.text.screen import print_text
-from forktrace.views.text.why import Line, fix_lines, print_line
+from forktrace.views.text.why import print_line
 from forktrace.views.words import shorten, some
 
 MOST_COMMAND: Final = 100
@@ -284,7 +285,7 @@ class _Answer:
             made = str(self._started["created_by"].iloc[-1])
             site = None if known.empty else str(known["fork_site"].mode().iloc[0])
         creator = explanations.creator(made)
-        source = source_text(self._recording, site) if self._recording is not None and site else None
+        source = Sources(self._recording).text(site) if self._recording is not None and site else None
         pid = str(self._last.pid)
         words = {"it": explanations.object_of(source, creator.it), "parent": pid, "adopter": pid, "reaper": pid, "start": pid}
         yield from fix_lines([explanations.remedy(each, **words) for each in creator.fix], site)

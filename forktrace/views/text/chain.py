@@ -1,0 +1,385 @@
+"""The chain of a process from its fork to its reap, and what would help: sentences, made once for processes that are alike."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis.causes.names import printable
+from forktrace.analysis.recording import Recording
+from forktrace.trace.words import zombie_headline
+from forktrace.views import explanations, failed
+from forktrace.views.bounds import bound_of
+from forktrace.views.text import orphans
+from forktrace.views.text.calls import MOST_FRAMES, calls_of
+from forktrace.views.text.particulars import MOMENTS, MOST_ARGV, VALUES, About, particulars
+from forktrace.views.text.sentences import blank, fill
+from forktrace.views.words import shorten, some
+
+_EXEC_FAILED: Final = {"subprocess": 255, "asyncio": 255, "posix-spawn": 127}  # _posixsubprocess.c; posix_spawn(3)
+_WAITID_TARGETS: Final = {"pid": "P_PID, {}", "any": "P_ALL", "pgid": "P_PGID", "pidfd": "P_PIDFD"}
+_WAIT4_TARGETS: Final = {"pid": "{}", "any": "-1", "pgid": "-pgid", "pidfd": "pidfd"}
+
+# Section -> the columns that its lines depend on. A line that needs another one fails, so that no two processes that differ in
+# it are told the same.
+_HEAD: Final[Mapping[str, Sequence[str]]] = {
+    "headline": ("state", "was_zombie", "zombie_open", "begun", "reap_call", "notes"),
+}
+_EVENTS: Final[Mapping[str, Sequence[str]]] = {
+    "forked": ("origin", "fork_site", "fork_stack", "fork_stack_status", "by_parent"),
+    "start": ("stepped", "sweeps", "method"),
+    "ran": ("origin", "executed"),
+    "failures": ("failed",),
+    "got": ("signals",),
+    "orphaned": ("orphan", "lost_seen"),
+    "ended": (
+        *("exited", "exit_path", "exit_code", "exit_site", "term_signal", "core_dumped"),
+        *("killer_kind", "killer_site", "killer_itself", "executed", "created_by"),
+    ),
+    "asked": ("asked",),
+    "gone": (
+        *("state", "released", "reaper_known", "by_recorder", "reap_call", "reap_target", "reap_options"),
+        *("reap_site", "reap_stack", "reap_stack_status"),
+    ),
+}
+_REMARKS: Final[Mapping[str, Sequence[str]]] = {
+    "robbed": ("thefts", "robber_pid"),
+    "thief": ("taken",),
+    "adopting": ("adopts", "not_init"),
+    "damage": ("damaged",),
+    "why": (
+        *("state", "origin", "was_zombie", "noticed", "inferred", "stolen", "thefts", "orphan", "not_init", "created_by"),
+        *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "fork_site", "fork_own"),
+    ),
+    "note": ("notes",),
+}
+EVENTS: Final = tuple(_EVENTS)
+
+
+class Line(NamedTuple):
+    """One line: a moment (`+1.204`) or a word (`why`) in front, a text, and the source line that it is about."""
+
+    mark: str
+    text: str
+    source: str | None = None
+    style: str = ""
+
+
+Event = tuple[str | int, Line]  # with its moment, for their order: a name of MOMENTS, or ns since the target's start
+
+
+class Chains:
+    """What is said of the processes of `table`, rows of lifecycles.
+
+    Attributes:
+        said: the lines with their blanks, by section; those of EVENTS come by their moments
+        values: what goes into the blanks
+        moments_ns: MOMENTS, since the target's start; NaN where there was none
+    """
+
+    def __init__(self, recording: Recording, table: pd.DataFrame) -> None:
+        about = About(recording)
+        alike = particulars(about, table)
+        self.moments_ns = {
+            name: (alike.table[f"{name}_ns"] - recording.start_ns).to_numpy(float, na_value=np.nan) for name in MOMENTS
+        }
+        self.values = {name: alike.each(columns, partial(of, about)) for name, (columns, of) in VALUES.items()}
+        sections = {**_HEAD, **_EVENTS, **_REMARKS}
+        self.said = {name: alike.each(columns, _teller(about, name)) for name, columns in sections.items()}
+
+    def lines(self, row: int) -> list[Line]:
+        """Return the lines about the process in a row of the table, the headline first."""
+        head, events, remarks = (
+            [one for name in part for one in self.said[name].of(row)] for part in (_HEAD, _EVENTS, _REMARKS)
+        )
+        events.sort(key=lambda event: self.moments_ns[event[0]][row] if isinstance(event[0], str) else event[0])
+        values = {name: each.of(row) for name, each in self.values.items()}
+        values |= {f"{name}_at": at_s(ns[row]) for name, ns in self.moments_ns.items()}
+        lines = [line for _, line in (*head, *_once(events), *remarks)]
+        return [line._replace(mark=fill(line.mark, values), text=fill(line.text, values)) for line in lines]
+
+
+def chain(recording: Recording, process: int) -> list[Line]:
+    """Return what became of a process, line by line, the headline first. Nothing in it can steer a terminal."""
+    return Chains(recording, recording.whole.lifecycles().loc[[process]]).lines(0)
+
+
+def at_s(since_ns: float) -> str:
+    """Return a moment since the target's start in s: `+1.204`."""
+    return f"{since_ns / 1e9:+.3f}"
+
+
+def _once(events: list[Event]) -> Iterator[Event]:
+    """Leave out a source line that stands above already."""
+    shown: set[str] = set()
+    for when, line in events:
+        yield when, line._replace(source=None if line.source in shown else line.source)
+        shown.add(line.source or "")
+
+
+def _teller(about: About, name: str) -> Callable[[Any], list[Event]]:
+    return lambda row: list(getattr(_Section(about, row), name)())
+
+
+class _Section:
+    """The lines of one section; `row` has its columns and no others."""
+
+    def __init__(self, about: About, row: Any) -> None:
+        self.about = about
+        self.recording = about.recording
+        self.row = row
+
+    def headline(self) -> Iterator[Event]:
+        row, name = self.row, blank("name")
+        if row.state == "running":
+            text = f"{name} was still running after {blank('age')}, when the recording ended"
+        elif row.was_zombie:
+            text = zombie_headline(name, blank("zombie"), still=row.zombie_open, bound=bound_of(row))
+        elif row.reap_call == "autoreap":
+            text = f"{name} was never a zombie: it was released as it ended"
+        elif not row.begun and pd.isna(row.reap_call):
+            text = f"{name} is gone; when it ended is not known"
+        else:
+            text = f"{name} was a zombie; for how long is not known"
+        yield "fork", Line("", text, style="bold red" if row.zombie_open else "bold")
+
+    def _at(self, when: str, text: str, source: str | None = None) -> Event:
+        return when, Line(blank(f"{when}_at"), text, source)
+
+    def _then(self, time_ns: int, text: str, source: str | None = None) -> Event:
+        since_ns = int(time_ns) - self.recording.start_ns
+        return since_ns, Line(at_s(since_ns), text, source)
+
+    def forked(self) -> Iterator[Event]:
+        row = self.row
+        if row.origin == "target":
+            command = shorten(printable(shlex.join(self.recording.header["command"])), MOST_ARGV)
+            yield self._at("fork", f"started by forktrace: {command}")
+        elif row.origin == "forked":
+            source = self.about.source(row.fork_site)
+            place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=0 if source else 1)
+            adopted = "" if row.by_parent else f", as a child of {blank('parent')}"
+            yield self._at("fork", f"forked  by {blank('forker')}{place}{adopted}", source)
+        else:
+            where = "before the recording" if row.origin == "attached" else "outside the recording"
+            where = "by a fork that was not seen" if pd.isna(row.origin) else where
+            yield self._at("fork", f"began   {where}")
+
+    def start(self) -> Iterator[Event]:
+        """What the start of multiprocessing that made it did, step by step."""
+        if self.row.stepped:
+            reaped = f", reaped {blank('swept')}" if self.row.sweeps else ""
+            method = "" if pd.isna(self.row.method) else f" (method {self.row.method})"
+            words = f"polled {blank('polled')}{reaped}; forked{method}; child set now {blank('children')}"
+            yield "fork", Line("", f"start   {words}")
+
+    def _place(self, site: Any, stack: Any, status: Any, call: str = "", inward: int = MOST_FRAMES) -> str:
+        """` consumer.py:33 consume_task > Process.start > _cleanup > poll > waitpid(4711)`, or why there is no line.
+
+        `inward`: how many calls at most are named from the line of the program on.
+        """
+        if pd.isna(site):
+            return f"{f' with {call}' if call else ''} ({_no_stack(status)})"
+        own, calls = calls_of(site, self.about.calls(stack))
+        words = [printable(site), *calls[:inward]] if own else calls
+        words += [call] if call else []
+        cut = "" if pd.isna(status) or status == "ok" else " (of a stack whose outermost frames are missing)"
+        return f"{' ' if own else ', in its libraries: '}{' > '.join(words)}{cut}"
+
+    def ran(self) -> Iterator[Event]:
+        if self.row.executed and self.row.origin != "target":
+            yield self._at("exec", f"ran     {blank('argv')}")
+
+    def failures(self) -> Iterator[Event]:
+        """The forks that it tried in vain."""
+        if not pd.isna(self.row.failed):
+            for time_ns, text in failed.of_process(self.recording, int(self.row.failed)):
+                yield self._then(time_ns, f"could not fork: {text}")
+
+    def got(self) -> Iterator[Event]:
+        """The signals that reached it and did not end it."""
+        for one in self.about.signals.get(_known(self.row.signals), ()):
+            itself = not pd.isna(one.sender_id) and one.sender_id == one.id
+            words = self.about.sender(one.kind, one.sender_id, one.sender_pid, one.sender_site, itself=itself)
+            text = f"got     {one.signal}, {words}, which did not end it"
+            yield self._then(one.time_ns, text, self.about.source(one.sender_site))
+
+    def orphaned(self) -> Iterator[Event]:
+        if self.row.orphan:
+            text = f"lost    its parent {blank('parent')}, which ended; {blank('adopter')} inherited it"
+            yield self._at("lost", text) if self.row.lost_seen else ("fork", Line("", text))
+
+    def ended(self) -> Iterator[Event]:
+        row = self.row
+        if not row.exited:
+            return
+        failed = row.exit_path == "bootstrap" and not pd.isna(row.exit_code) and row.exit_code != 0
+        name = "failed" if failed else row.exit_path
+        path = "" if pd.isna(name) else explanations.texts()["exit-path"].get(name, "")
+        after, source = f"after {blank('run')}", self.about.source(row.killer_site)
+        if not pd.isna(row.term_signal):
+            core = " (core dumped)" if row.core_dumped else ""
+            words = f"killed  by {row.term_signal} {after}{core}, {blank('sender')}{f'; {path}' if path else ''}"
+            own = row.killer_kind == "kernel" or row.killer_itself
+        else:
+            words = f"exited  {'?' if pd.isna(row.exit_code) else row.exit_code} {after}{f', {path}' if path else ''}"
+            own = row.exit_path != "bootstrap"  # that line is the parent's, before the fork
+        if own:
+            words, source = words + at_line(row.exit_site), source or self.about.source(row.exit_site)
+        yield self._at("exit", words + self._failed_exec(), source)
+
+    def _failed_exec(self) -> str:
+        row = self.row
+        if row.executed or pd.isna(row.created_by) or pd.isna(row.exit_code):
+            return ""
+        failed = _EXEC_FAILED.get(row.created_by) == row.exit_code
+        return "; it never ran a program: its exec failed (or a preexec_fn did)" if failed else ""
+
+    def asked(self) -> Iterator[Event]:
+        if self.row.asked:
+            yield "gone", Line("", f"asked   {blank('times')} in vain{blank('where_asked')}")
+
+    def gone(self) -> Iterator[Event]:
+        row, who = self.row, blank("reaper_there")
+        if row.state != "gone":
+            return
+        if not row.reaper_known:
+            yield "gone", Line("", "gone    some time later; its release was not seen")
+            return
+        if row.reap_call == "autoreap":
+            text = f"freed   by the kernel: {blank('adopter')} does not want to know of its children's ends"
+        elif row.reap_call == "kernel":
+            text = "removed by the kernel, with its PID namespace"
+        elif row.reap_call == "unseen":
+            text = f"reaped  by {who}, at the latest; its wait raised no event"
+        else:
+            place = self._place(row.reap_site, row.reap_stack, row.reap_stack_status, self._call())
+            text = f"reaped  by {who}{f' with {self._call()}' if row.by_recorder else place}"
+        line = self._at("gone", text, self.about.source(row.reap_site))
+        yield line if row.released else ("gone", Line("", text))
+
+    def _call(self) -> str:
+        """`waitpid(4711, WNOHANG)`: the call as a Python program writes it, else as the kernel has it."""
+        row = self.row
+        targets = _WAITID_TARGETS if row.reap_call == "waitid" else _WAIT4_TARGETS
+        target = "?" if pd.isna(row.reap_target) else targets[row.reap_target].format(blank("pid"))
+        arguments = [target] if pd.isna(row.reap_options) or not row.reap_options else [target, row.reap_options]
+        python = row.reap_call == "wait4" and not pd.isna(row.reap_site)
+        return f"{'waitpid' if python else row.reap_call}({', '.join(arguments)})"
+
+    def robbed(self) -> Iterator[Event]:
+        """Whose wait took the exit status of this process from whom."""
+        for one in self.about.thefts.get(_known(self.row.thefts), ()):
+            thief = self.about.actor(one.thief_id, self.row.robber_pid, one.thief_tid, one.thief_site)
+            source = self.about.source
+            yield "", Line("stolen", f"by {thief}{at_line(one.thief_site)}", source(one.thief_site))
+            owner = "its owner" if pd.isna(one.created_by) else explanations.creator(one.created_by).owner
+            seen = "" if pd.isna(one.seen) else f", and got {explanations.texts()['seen'].get(one.seen, printable(one.seen))}"
+            yield "", Line("from", f"{owner}, which waits for it{at_line(one.owner_site)}{seen}", source(one.owner_site))
+
+    def thief(self) -> Iterator[Event]:
+        """What a thief took."""
+        if taken := self.about.taken.get(_known(self.row.taken)):
+            which = some([self.about.names.pid(int(one)) for one in taken[:4]], len(taken))
+            whom = "it" if len(taken) == 1 else "them"
+            yield "", Line("thief", f"{blank('name')} took the exit status of {which} from what waits for {whom}")
+
+    def _adopter(self, number: Any) -> orphans.Adopter | None:
+        return None if pd.isna(number) else self.about.adopters[int(number)]
+
+    def adopting(self) -> Iterator[Event]:
+        """Of an orphan who inherited it and did not reap it; of one who does so, and what helps.
+
+        A zombie that was there before the recording may be an orphan as well: of that it is told what its parent does.
+        """
+        mine = self._adopter(self.row.adopts)
+        for one in filter(None, (self._adopter(self.row.not_init), mine)):
+            yield "", Line("finding", f"{one.text} ({orphans.NAME})")
+        if mine:
+            yield from (("", Line("", orphans.texts()[name])) for name in ("helps", "beware"))
+
+    def damage(self) -> Iterator[Event]:
+        if not pd.isna(self.row.damaged):
+            row = next(self.about.table.loc[[self.row.damaged]].itertuples())
+            yield from (("", Line("damage", text)) for text in failed.during(self.recording, self.about.names, row))
+
+    def _cause(self) -> str:
+        """The cause; of a trace without stacks it may follow from the order of calls."""
+        row = self.row
+        name = "unknown" if pd.isna(row.reap_cause) else str(row.reap_cause)
+        return "next-start" if name == "unknown" and pd.isna(row.reap_site) and row.inferred else name
+
+    def why(self) -> Iterator[Event]:
+        yield from (("", line) for line in self._why())
+
+    def _why(self) -> Iterator[Line]:
+        row, name = self.row, self._cause()
+        if row.state == "running":
+            return
+        if row.origin == "target" and row.state == "gone":
+            yield Line("why", "forktrace started it, so forktrace waited for it")
+            return
+        if name == "unknown" and pd.isna(row.reap_site):
+            yield Line("why", f"not known ({_no_stack(row.reap_stack_status)})")
+            return
+        cause, words, not_init = explanations.cause(name), self._words(), self._adopter(row.not_init)
+        text = cause.why.format(**words) + (cause.late if row.noticed and not row.stolen else "")
+        if name == "never" and row.orphan:
+            parent, adopter = blank("parent"), blank("adopter")
+            text = f"{parent} ended without waiting for it; {adopter} inherited it and has not waited for it either"
+        yield Line("why", f"{text} ({printable(name)})")
+        if row.stolen:
+            thief_site = self.about.thefts[int(row.thefts)][0].thief_site
+            yield from fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], thief_site)
+        elif row.noticed or cause.accident:
+            remedies = self._creator().fix if cause.fix is None or not_init else cause.fix
+            site, own = (row.fork_site, row.fork_own) if cause.at == "fork" else (row.reap_site, row.reap_own)
+            yield from fix_lines([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
+        elif row.was_zombie:
+            yield Line("fix", "none needed: it was reaped at once")
+        if not_init:
+            yield Line("beware", orphans.texts()["beware"])
+
+    def _words(self) -> dict[str, str]:
+        """What the texts of explanations.toml can name."""
+        it = explanations.object_of(self.about.source(self.row.fork_site), self._creator().it)
+        not_init = self._adopter(self.row.not_init)
+        blanks = {name: blank(name) for name in ("start", "reaper", "parent")}
+        return {**blanks, "it": it, "adopter": not_init.name if not_init else blank("adopter")}
+
+    def _creator(self) -> explanations.Creator:
+        made = "unknown" if pd.isna(self.row.created_by) else self.row.created_by
+        return explanations.creator("orphan" if self.row.orphan or not pd.isna(self.row.not_init) else made)
+
+    def note(self) -> Iterator[Event]:
+        if not pd.isna(self.row.notes):
+            yield "", Line("note", printable(self.row.notes))
+
+
+def _known(ident: Any) -> int:
+    return -1 if pd.isna(ident) else int(ident)
+
+
+def _no_stack(status: Any) -> str:
+    """Why there is no line."""
+    return "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"].get(status, "no line"))
+
+
+def at_line(site: Any) -> str:
+    """Return ` at consumer.py:33 consume_task`, where a line is known."""
+    return "" if pd.isna(site) else f" at {printable(site)}"
+
+
+def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:
+    """What would help, and the line to change."""
+    where = "" if pd.isna(site) else printable(site).rpartition(" ")[0]
+    if len(remedies) == 1:
+        yield Line("fix", f"{where}: {remedies[0]}" if where else remedies[0])
+    elif remedies:
+        yield Line("fix", f"{where}, one of:" if where else "one of:")
+        yield from (Line("", f"- {each}") for each in remedies)
