@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
+
 
 def duration(ms: float) -> str:
     """Return a duration as people read it: `0.03 ms`, `4.2 ms`, `345 ms`, `1.803 s`, `12 min 05 s`, `3 h 02 min`."""

@@ -20,7 +20,8 @@ from forktrace.views import explanations
 from forktrace.views.text.calls import calls_of
 from forktrace.views.text.chain import Chains, _Section, chain
 from forktrace.views.text.particulars import About
-from forktrace.views.text.why import why, worst
+from forktrace.views.text.why import why
+from forktrace.views.zombies import worst
 
 LIBRARY = "/usr/lib/python3.11"
 PROCESS, POPEN = f"{LIBRARY}/multiprocessing/process.py", f"{LIBRARY}/multiprocessing/popen_fork.py"
@@ -112,14 +113,29 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_worst() -> None:
-    """Without a process it is the longest zombie, a note says so; a recording without one says that."""
+    """Without a process it is the zombie to look at first, a note says so; a recording without one says that."""
     rows = [*child(500, 10, 20), ev.reap(40 * MS, 500, by=100)]
     made = recording(*CHILD, *rows, REAP, END, closed=False)
-    assert worst(made.lifecycles()) == 2
+    assert worst(made) == 2
     assert text(made, None).startswith("4711 was a zombie for 1.803 s\n")
-    assert text(made, None).endswith("The longest of 2 zombies; `forktrace why TRACE PID` explains another one.\n")
-    assert "The longest" not in text(made, 2)
+    assert " ".join(text(made, None).splitlines()[-2:]) == (
+        "The first to look at of 2 zombies; the report names the others, and `forktrace why TRACE PID` explains one of them."
+    )
+    assert "first to look at" not in text(made, 2)
     assert text(recording(target()), None) == "No process of this recording was a zombie.\n"
+
+
+def test_the_worst_is_what_matters_most() -> None:
+    """Stolen before never reaped, that before the longest, and an upper bound last."""
+    rows = [*child(500, 10, 20), ev.reap(3000 * MS, 500, by=100), *child(501, 10, 20), *child(502, 10, 100)]
+    bound = ev.reap(3900 * MS, 502, by=1, call="unseen")
+    made = recording(*CHILD, *rows, bound, REAP, END, closed=False)
+    assert made.lifecycles().loc[worst(made), "pid"] == 501
+    made.__dict__["_stolen"] = pd.DataFrame({"id": [1]})
+    assert worst(made) == made.lifecycles().query("pid == 500")["id"].item()
+    rows += [ev.reap(21 * MS, 501, by=100)]
+    gone = recording(*CHILD, *rows, bound, REAP, END, closed=False)
+    assert gone.lifecycles().loc[worst(gone), "pid"] == 500
 
 
 @pytest.mark.parametrize(
@@ -375,7 +391,9 @@ def test_the_command_itself() -> None:
     rows = [ev.exit_(50 * MS, 100, parent=50), ev.zombie(50 * MS, 100, parent=50), ev.reap(51 * MS, 100, by=50)]
     made = recording(target(), *rows)
     assert line(made, "+0.051", 0) == "reaped  by 50 forktrace with wait4(100)"
-    assert line(made, "why", 0) == "forktrace started it, so forktrace waited for it"
+    assert told(made, 0)[0] == "100 is the command itself; forktrace, its parent, waited for it"
+    assert line(made, "why", 0) == "forktrace started the command, so forktrace waited for it (recorder)"
+    assert text(made, None) == "No process of this recording was a zombie.\n"
     assert not [one for one in told(made, 0) if one.startswith("fix")]
 
 
@@ -403,7 +421,9 @@ def test_every_cause_is_explained(cause: str) -> None:
     assert not [one for one in lines if "{" in one or "}" in one]
 
 
-@pytest.mark.parametrize("cause", sorted(set(CAUSES) - {"unknown", "forkserver", "resource-tracker", "other-native"}))
+@pytest.mark.parametrize(
+    "cause", sorted(set(CAUSES) - {"unknown", "recorder", "forkserver", "resource-tracker", "other-native"})
+)
 def test_every_noticed_zombie_has_a_fix(cause: str) -> None:
     """What helps is named with its cost, at a line of the program."""
     lines = told(of_child(REAP, reap_cause=cause, **FORKED, **REAPED))

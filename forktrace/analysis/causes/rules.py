@@ -29,7 +29,7 @@ CREATORS: Final = (
 CAUSES: Final = (
     *("next-start", "join", "poll", "active-children", "pool", "executor", "forkserver", "resource-tracker"),
     *("subprocess-wait", "subprocess-cleanup", "asyncio", "signal-handler", "os-wait", "exit-handler", "parent-exit"),
-    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "other-native", "unknown", "never"),
+    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "recorder", "other-native", "unknown", "never"),
 )
 EXIT_PATHS: Final = (
     *("main-return", "sys-exit", "exception", "os-exit", "bootstrap"),

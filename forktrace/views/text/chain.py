@@ -19,7 +19,7 @@ from forktrace.views.text import orphans
 from forktrace.views.text.calls import MOST_FRAMES, calls_of
 from forktrace.views.text.particulars import MOMENTS, MOST_ARGV, VALUES, About, particulars
 from forktrace.views.text.sentences import blank, fill
-from forktrace.views.words import shorten, some
+from forktrace.views.words import at_line, shorten, some
 
 _EXEC_FAILED: Final = {"subprocess": 255, "asyncio": 255, "posix-spawn": 127}  # _posixsubprocess.c; posix_spawn(3)
 _WAITID_TARGETS: Final = {"pid": "P_PID, {}", "any": "P_ALL", "pgid": "P_PGID", "pidfd": "P_PIDFD"}
@@ -28,7 +28,7 @@ _WAIT4_TARGETS: Final = {"pid": "{}", "any": "-1", "pgid": "-pgid", "pidfd": "pi
 # Section -> the columns that its lines depend on. A line that needs another one fails, so that no two processes that differ in
 # it are told the same.
 _HEAD: Final[Mapping[str, Sequence[str]]] = {
-    "headline": ("state", "was_zombie", "zombie_open", "begun", "reap_call", "notes"),
+    "headline": ("state", "was_zombie", "zombie_open", "begun", "reap_call", "reap_cause", "notes"),
 }
 _EVENTS: Final[Mapping[str, Sequence[str]]] = {
     "forked": ("origin", "fork_site", "fork_stack", "fork_stack_status", "by_parent"),
@@ -138,6 +138,8 @@ class _Section:
         row, name = self.row, blank("name")
         if row.state == "running":
             text = f"{name} was still running after {blank('age')}, when the recording ended"
+        elif row.reap_cause == "recorder":
+            text = f"{name} is the command itself; forktrace, its parent, waited for it"
         elif row.was_zombie:
             text = zombie_headline(name, blank("zombie"), still=row.zombie_open, bound=bound_of(row))
         elif row.reap_call == "autoreap":
@@ -321,9 +323,6 @@ class _Section:
         row, name = self.row, self._cause()
         if row.state == "running":
             return
-        if row.origin == "target" and row.state == "gone":
-            yield Line("why", "forktrace started it, so forktrace waited for it")
-            return
         if name == "unknown" and pd.isna(row.reap_site):
             yield Line("why", f"not known ({_no_stack(row.reap_stack_status)})")
             return
@@ -340,7 +339,7 @@ class _Section:
             remedies = self._creator().fix if cause.fix is None or not_init else cause.fix
             site, own = (row.fork_site, row.fork_own) if cause.at == "fork" else (row.reap_site, row.reap_own)
             yield from fix_lines([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
-        elif row.was_zombie:
+        elif row.was_zombie and name != "recorder":
             yield Line("fix", "none needed: it was reaped at once")
         if not_init:
             yield Line("beware", orphans.texts()["beware"])
@@ -368,11 +367,6 @@ def _known(ident: Any) -> int:
 def _no_stack(status: Any) -> str:
     """Why there is no line."""
     return "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"].get(status, "no line"))
-
-
-def at_line(site: Any) -> str:
-    """Return ` at consumer.py:33 consume_task`, where a line is known."""
-    return "" if pd.isna(site) else f" at {printable(site)}"
 
 
 def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
@@ -13,14 +11,15 @@ from forktrace.analysis.recording import Recording
 from forktrace.views.text.chain import Line, chain
 from forktrace.views.text.screen import print_text
 from forktrace.views.words import shorten
+from forktrace.views.zombies import without_recorder, worst
 
 MOST_SOURCE: Final = 70
 
 
 def why(recording: Recording, process: int | None, console: Console) -> None:
-    """Print the chain of the process with id `process`; None: of the longest zombie. Names from the trace are escaped."""
-    table = recording.lifecycles()
-    chosen = worst(table) if process is None else process
+    """Print the chain of the process with id `process`; None: of the worst zombie. Names from the trace are escaped."""
+    table = without_recorder(recording.lifecycles())
+    chosen = worst(recording) if process is None else process
     if chosen is None:
         print_text(console, Text("No process of this recording was a zombie.", "green"))
         return
@@ -33,7 +32,8 @@ def why(recording: Recording, process: int | None, console: Console) -> None:
         print_line(console, line._replace(text=text), f"{before}- " if item else before)
     zombies = int(table["zombie_ms"].notna().sum())
     if process is None and zombies > 1:
-        print_text(console, Text(f"The longest of {zombies:,} zombies; `forktrace why TRACE PID` explains another one.", "dim"))
+        more = "the report names the others, and `forktrace why TRACE PID` explains one of them"
+        print_text(console, Text(f"The first to look at of {zombies:,} zombies; {more}.", "dim"))
 
 
 def print_line(console: Console, line: Line, before: str) -> None:
@@ -48,9 +48,3 @@ def print_line(console: Console, line: Line, before: str) -> None:
     else:
         print_text(console, text, before)
         print_text(console, source, " " * len(before))
-
-
-def worst(table: pd.DataFrame) -> int | None:
-    """Return the id of the process that was a zombie for longest; None: none was one."""
-    zombie_ms = table["zombie_ms"]
-    return int(table["id"].to_numpy()[np.nanargmax(zombie_ms)]) if zombie_ms.notna().any() else None
