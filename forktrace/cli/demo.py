@@ -69,11 +69,14 @@ def demo(
 
 
 def _show(trace: str, picture: str, force: bool) -> None:
-    """Print the report of a trace and draw its timeline; under sudo with the rights of its caller, who owns both."""
+    """Print the report of a trace, draw its timeline and say what matters most.
+
+    Under sudo with the rights of its caller, who owns both.
+    """
     from forktrace.analysis import recording  # noqa: F401 - with our own rights, like the two below
     from forktrace.system.users import as_user, invoking_user
     from forktrace.views.pictures.timeline import write_timeline
-    from forktrace.views.text.report import report
+    from forktrace.views.text.report import headline, report
 
     who = invoking_user()
     recorded = as_user(who, partial(read, trace, None, None, None, says_cut=True))
@@ -81,3 +84,4 @@ def _show(trace: str, picture: str, force: bool) -> None:
     with opened(picture, force, partial(as_user, who)) as sink:
         write_timeline(recorded, sink, "png")
     say(f"wrote {trace} and {picture}; next: forktrace why {trace}")
+    say(f"forktrace: {headline(recorded).plain}")

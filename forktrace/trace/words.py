@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+NO_PROCESS: Final = "no process could be started for them"  # in `lacks` of a header: no fault of the kernel's
 NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 
 

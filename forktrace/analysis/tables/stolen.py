@@ -15,7 +15,6 @@ from forktrace.trace import events
 
 SEEN: Final = ("exitcode None", "returncode 0", "returncode 255", "ECHILD", "not asked")
 
-_ECHILD: Final = 10
 # The library that waits, by the cause of its wait. A cause that is not named here is the program's own, or of unknown code.
 _MULTIPROCESSING, _SUBPROCESS, _ASYNCIO, _PROGRAM = 1, 2, 3, 0
 _LIBRARY: Final = {
@@ -74,7 +73,7 @@ def _in_vain(history: History) -> tuple[Ints, Ints]:
     """The waits for one child that failed with ECHILD after it was reaped by the same process, and which child it was."""
     log = history.log
     named = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
-    rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == _ECHILD) & (log.by_id != NONE))
+    rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == events.ECHILD) & (log.by_id != NONE))
     reaped = np.flatnonzero(history.waited)
     ns_pid = log.at("ns_pid", log.fork_row[reaped])
     children = np.concatenate([reaped, reaped])

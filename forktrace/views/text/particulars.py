@@ -12,11 +12,12 @@ import pandas as pd
 
 from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Call, Recording
-from forktrace.trace.words import NOTICEABLE_MS, count, duration
+from forktrace.trace.words import count, duration
 from forktrace.views.text import orphans
 from forktrace.views.text.calls import Sources, calls_of
 from forktrace.views.text.sentences import Alike
 from forktrace.views.words import sender, shorten, some
+from forktrace.views.zombies import is_noticed
 
 MOST_ARGV: Final = 300
 MOST_SIGNALS: Final = 3
@@ -124,8 +125,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
     columns = {
         "was_zombie": table["zombie_ms"].notna(),
         "begun": table["zombie_ns"].notna(),
-        "noticed": table["reap_cause"].ne("recorder").fillna(True)
-        & (table["zombie_open"] | (table["zombie_ms"] >= NOTICEABLE_MS)),
+        "noticed": is_noticed(table),
         "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"] == "running"),
         "by_parent": by_parent,
         "forker_id": table["parent_id"].where(by_parent),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -20,7 +20,7 @@ from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.text.report_tables import call, cause_table, ended, place, reap_table, start_table, zombie_table
 from forktrace.views.text.screen import Grid, print_grid, print_text
 from forktrace.views.words import at_line, sender, some, title_of
-from forktrace.views.zombies import lead, noticed, rows, without_recorder, worst_first
+from forktrace.views.zombies import is_noticed, lead, rows, without_recorder, worst_first
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
@@ -32,24 +32,46 @@ def report(recording: Recording, console: Console) -> None:
 
     The first line says how the command fared, the second how bad the zombies were. Names from the trace are escaped.
     """
+    for line in summary(recording):
+        print_text(console, line)
+    for title, content in sections(recording):
+        console.print()
+        console.print(Text(title, "bold"))
+        if isinstance(content, Grid):
+            print_grid(console, content)
+        for text in () if isinstance(content, Grid) else content:
+            print_text(console, text, "  ")
+
+
+def summary(recording: Recording) -> list[Text]:
+    """Return the first lines: how the command fared, what matters most, and what of the recording is shown."""
+    nothing = _nothing(recording, recording.lifecycles())
+    return [nothing] if nothing else [_how_it_went_line(recording), headline(recording), *limits(recording)]
+
+
+def sections(recording: Recording) -> Iterator[tuple[str, Sequence[Text] | Grid]]:
+    """Yield the title of each section that has something to say, and what it says; what matters most comes first."""
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
     table, mark = without_recorder(recording.lifecycles()), mark_of(recording)
-    if nothing := _nothing(recording, table):
-        print_text(console, nothing)
+    if _nothing(recording, table):
         return
-    for line in (*_summary(recording, table), *limits(recording)):
-        print_text(console, line)
-    _print_list(console, "Stolen exit statuses", _thefts(recording, names))
-    _print_list(console, "Never reaped", _never_reaped(table, names))
-    _print_list(console, "Orphans that nobody reaps", orphans.lines(recording, names))
-    _print_table(console, "Failed forks", failed.grid(recording, names))
-    _print_list(console, "What happened", _findings(table, names))
-    _print_table(console, "Longest zombies", zombie_table(table, names))
-    _print_table(console, "Why they were reaped", marked(cause_table(table), mark))
-    _print_table(console, "Who reaped them", marked(reap_table(table, names), mark))
-    _print_table(console, "Where they were started", marked(start_table(table), mark))
-    _print_list(console, "Killed by a signal", _killed(table, names))
-    _print_list(console, "Not known for sure", doubts(recording, table))
+    every: tuple[tuple[str, Iterator[Text] | Grid], ...] = (
+        ("Stolen exit statuses", _thefts(recording, names)),
+        ("Never reaped", _never_reaped(table, names)),
+        ("Orphans that nobody reaps", orphans.lines(recording, names)),
+        ("Failed forks", failed.grid(recording, names)),
+        ("What happened", _findings(table, names)),
+        ("Longest zombies", zombie_table(table, names)),
+        ("Why they were reaped", marked(cause_table(table), mark)),
+        ("Who reaped them", marked(reap_table(table, names), mark)),
+        ("Where they were started", marked(start_table(table), mark)),
+        ("Killed by a signal", _killed(table, names)),
+        ("Not known for sure", doubts(recording, table)),
+    )
+    for title, content in every:
+        found = content if isinstance(content, Grid) else list(content)
+        if found.rows if isinstance(found, Grid) else found:
+            yield title, found
 
 
 def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
@@ -64,30 +86,18 @@ def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
     return None
 
 
-def _print_list(console: Console, title: str, lines: Iterator[Text]) -> None:
-    texts = list(lines)
-    if texts:
-        console.print()
-        console.print(Text(title, "bold"))
-    for text in texts:
-        print_text(console, text, "  ")
-
-
-def _print_table(console: Console, title: str, grid: Grid) -> None:
-    if grid.rows:
-        console.print()
-        console.print(Text(title, "bold"))
-        print_grid(console, grid)
-
-
-def _summary(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
-    mark = mark_of(recording)
+def _how_it_went_line(recording: Recording) -> Text:
     whole = count(len(recording.whole.lifecycles()), "process")
-    yield Text(f"{_how_it_went(recording)}; {whole}{mark} in the recording.", "bold")
+    return Text(f"{_how_it_went(recording)}; {whole}{mark_of(recording)} in the recording.", "bold")
+
+
+def headline(recording: Recording) -> Text:
+    """Return what matters most: harm that was done, and how many zombies lasted."""
+    table = without_recorder(recording.lifecycles())
     harm = list(_harm(recording, table))
     words = "; ".join([*harm, *_lasting(recording, table)])
     style = "red" if harm else "yellow" if table["zombie_ms"].ge(NOTICEABLE_MS).any() else "green"
-    yield Text(f"{words[0].upper()}{words[1:]}.", style)
+    return Text(f"{words[0].upper()}{words[1:]}.", style)
 
 
 def _harm(recording: Recording, table: pd.DataFrame) -> Iterator[str]:
@@ -160,7 +170,7 @@ def _never_reaped(table: pd.DataFrame, names: Names) -> Iterator[Text]:
 
 def _findings(table: pd.DataFrame, names: Names) -> Iterator[Text]:
     """One sentence for each group of zombies that were reaped together, those that `lead` first, then the longest."""
-    gone = worst_first(noticed(table[~table["zombie_open"]]))
+    gone = worst_first(table[is_noticed(table) & ~table["zombie_open"]])
     fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself
     sizes = gone.groupby(fate, sort=False).size()
     alone, together = sizes.index[sizes == 1], sizes.index[sizes > 1]

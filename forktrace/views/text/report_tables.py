@@ -13,7 +13,7 @@ from forktrace.views import explanations
 from forktrace.views.bounds import zombie_time
 from forktrace.views.text.screen import Grid
 from forktrace.views.words import short_site, shorten, without_folders
-from forktrace.views.zombies import noticed, rows, worst_first
+from forktrace.views.zombies import is_noticed, rows, worst_first
 
 MOST_ROWS: Final = 10
 MOST_SITE: Final = 40  # characters of a source line
@@ -43,8 +43,8 @@ def _call_of(row: Any) -> str:
     return "" if pd.isna(row.reap_call) else str(row.reap_call)
 
 
-def _reaped_by(row: Any, names: Names, full: bool = False) -> str:
-    """`4700 consumer.py:33`, `4700 wait4(pid, WNOHANG)` where no line is known, or how else it was released."""
+def reaped_by(row: Any, names: Names, full: bool = False) -> str:
+    """Return `4700 consumer.py:33`, `4700 wait4(pid, WNOHANG)` where no line is known, or how else it was released."""
     if row.state != "gone":
         return "nobody yet"
     name, reaper = _call_of(row), names.of(row.reaper_id, row.reaper_pid, full)
@@ -61,7 +61,7 @@ def _reaped_by(row: Any, names: Names, full: bool = False) -> str:
 
 def zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     """Return the zombies that lasted, each with the line that started it and the one that reaped it."""
-    longest = worst_first(noticed(table)).head(MOST_ROWS)
+    longest = worst_first(table[is_noticed(table)]).head(MOST_ROWS)
     by_line = longest["fork_site"].notna().any()
     columns = {"pid": "right", "command": "left"}
     columns |= {"started at": "left"} if by_line else {}
@@ -83,7 +83,7 @@ def _zombie_cells(row: Any, names: Names) -> dict[str, str]:
         "started at": "?" if pd.isna(row.fork_site) else short_site(place(row.fork_site), MOST_SITE // 2),
         "ended": ended(row),
         "zombie": zombie_time(row) + (" +" if row.zombie_open else "  "),
-        "reaped by": _reaped_by(row, names),
+        "reaped by": reaped_by(row, names),
         "why": "?" if pd.isna(row.reap_cause) else row.reap_cause,
     }
 
@@ -132,7 +132,7 @@ def _reapers_words(group: pd.DataFrame, names: Names) -> str:
     """`4700 python consumer.py:33 drain`; of more than one process `consumer.py:33 drain of 54 processes`."""
     first, reapers = next(rows(group)), len(group[["reaper_pid", "reaper_id"]].drop_duplicates())
     if reapers == 1 or pd.isna(first.reap_call) or first.reap_call in ("autoreap", "kernel", "unseen"):
-        return _reaped_by(first, names, full=True)
+        return reaped_by(first, names, full=True)
     by_call = f"{names.program(first.reaper_id, first.reaper_pid)} {call(first)}"
     what = by_call if pd.isna(first.reap_site) else short_site(printable(first.reap_site), MOST_SITE)
     return f"{what} of {count(reapers, 'process')}"
