@@ -22,7 +22,7 @@ def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
 
     Where the program has no line on the stack, as in a thread of the standard library, they are those of the library.
     """
-    found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
+    found = [number for number, call in enumerate(calls) if is_at(call.frame, site)]
     own = not found or calls[found[-1]].home != "python"
     inner = itertools.dropwhile(_starts_thread, calls) if not own else calls[found[-1] + 1 :] if found else []
     words = [
@@ -36,7 +36,8 @@ def _starts_thread(call: Call) -> bool:
     return call.home == "python" and call.frame.file.endswith("/threading.py")
 
 
-def _is_at(frame: Frame, site: str) -> bool:
+def is_at(frame: Frame, site: str) -> bool:
+    """Return whether a site is about this frame."""
     place = f"{frame.file}:{frame.line or '?'} {frame.name}"
     return place == site or place.endswith(f"/{site}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,10 @@ from forktrace.analysis.recording import Recording
 from forktrace.trace.words import zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
-from forktrace.views.text import orphans
+from forktrace.views.text import orphans, remedies
 from forktrace.views.text.calls import MOST_FRAMES, calls_of
 from forktrace.views.text.particulars import MOMENTS, MOST_ARGV, VALUES, About, particulars
+from forktrace.views.text.remedies import Line, fix_lines
 from forktrace.views.text.sentences import blank, fill
 from forktrace.views.words import at_line, shorten, some
 
@@ -28,7 +29,7 @@ _WAIT4_TARGETS: Final = {"pid": "{}", "any": "-1", "pgid": "-pgid", "pidfd": "pi
 # Section -> the columns that its lines depend on. A line that needs another one fails, so that no two processes that differ in
 # it are told the same.
 _HEAD: Final[Mapping[str, Sequence[str]]] = {
-    "headline": ("state", "was_zombie", "zombie_open", "begun", "reap_call", "reap_cause", "notes"),
+    "headline": ("state", "was_zombie", "zombie_open", "begun", "reap_call", "reap_cause", "notes", "helper"),
 }
 _EVENTS: Final[Mapping[str, Sequence[str]]] = {
     "forked": ("origin", "fork_site", "fork_stack", "fork_stack_status", "by_parent"),
@@ -54,20 +55,12 @@ _REMARKS: Final[Mapping[str, Sequence[str]]] = {
     "damage": ("damaged",),
     "why": (
         *("state", "origin", "was_zombie", "noticed", "inferred", "stolen", "thefts", "orphan", "not_init", "created_by"),
-        *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "fork_site", "fork_own"),
+        *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "reap_options", "reap_package"),
+        *("fork_site", "fork_own", "fork_package", "helper", "inside", "handled"),
     ),
     "note": ("notes",),
 }
 EVENTS: Final = tuple(_EVENTS)
-
-
-class Line(NamedTuple):
-    """One line: a moment (`+1.204`) or a word (`why`) in front, a text, and the source line that it is about."""
-
-    mark: str
-    text: str
-    source: str | None = None
-    style: str = ""
 
 
 Event = tuple[str | int, Line]  # with its moment, for their order: a name of MOMENTS, or ns since the target's start
@@ -135,7 +128,8 @@ class _Section:
         self.row = row
 
     def headline(self) -> Iterator[Event]:
-        row, name = self.row, blank("name")
+        row = self.row
+        name = blank("name") if pd.isna(row.helper) else f"{blank('name')}, {row.helper} of multiprocessing,"
         if row.state == "running":
             text = f"{name} was still running after {blank('age')}, when the recording ended"
         elif row.reap_cause == "recorder":
@@ -335,14 +329,26 @@ class _Section:
         if row.stolen:
             thief_site = self.about.thefts[int(row.thefts)][0].thief_site
             yield from fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], thief_site)
-        elif row.noticed or cause.accident:
-            remedies = self._creator().fix if cause.fix is None or not_init else cause.fix
-            site, own = (row.fork_site, row.fork_own) if cause.at == "fork" else (row.reap_site, row.reap_own)
-            yield from fix_lines([explanations.remedy(each, **words) for each in remedies], site if own else pd.NA)
+        elif not pd.isna(row.helper):
+            yield Line("fix", remedies.ASIDE.format(row.helper))
+        elif row.noticed:
+            yield from self._fix(cause, words)
         elif row.was_zombie and name != "recorder":
-            yield Line("fix", "none needed: it was reaped at once")
+            yield Line("fix", f"none needed: it was reaped at once{', by luck' if cause.accident else ''}")
         if not_init:
             yield Line("beware", orphans.texts()["beware"])
+
+    def _fix(self, cause: explanations.Cause, words: dict[str, str]) -> Iterator[Line]:
+        """What would help, at the line to change; where that is an installed package's, that it is not the user's to mend."""
+        row = self.row
+        left, nohang = not pd.isna(row.not_init), "WNOHANG" in str(row.reap_options)
+        case = remedies.Case(self._made(), row.orphan, left, row.inside, nohang, row.handled)
+        names, at = remedies.chosen(cause, case)
+        site, own, package = (getattr(row, f"{at}_{what}") for what in ("site", "own", "package"))
+        if package and names:
+            yield from remedies.package_lines(package, site)
+        else:
+            yield from fix_lines([explanations.remedy(each, **words) for each in names], site if own else pd.NA)
 
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""
@@ -351,9 +357,11 @@ class _Section:
         blanks = {name: blank(name) for name in ("start", "reaper", "parent")}
         return {**blanks, "it": it, "adopter": not_init.name if not_init else blank("adopter")}
 
+    def _made(self) -> str:
+        return "unknown" if pd.isna(self.row.created_by) else str(self.row.created_by)
+
     def _creator(self) -> explanations.Creator:
-        made = "unknown" if pd.isna(self.row.created_by) else self.row.created_by
-        return explanations.creator("orphan" if self.row.orphan or not pd.isna(self.row.not_init) else made)
+        return explanations.creator("orphan" if self.row.orphan or not pd.isna(self.row.not_init) else self._made())
 
     def note(self) -> Iterator[Event]:
         if not pd.isna(self.row.notes):
@@ -367,13 +375,3 @@ def _known(ident: Any) -> int:
 def _no_stack(status: Any) -> str:
     """Why there is no line."""
     return "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"].get(status, "no line"))
-
-
-def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:
-    """What would help, and the line to change."""
-    where = "" if pd.isna(site) else printable(site).rpartition(" ")[0]
-    if len(remedies) == 1:
-        yield Line("fix", f"{where}: {remedies[0]}" if where else remedies[0])
-    elif remedies:
-        yield Line("fix", f"{where}, one of:" if where else "one of:")
-        yield from (Line("", f"- {each}") for each in remedies)

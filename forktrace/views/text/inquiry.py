@@ -21,8 +21,8 @@ from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
 from forktrace.views import explanations
 from forktrace.views.text.calls import Sources, calls_of
-from forktrace.views.text.chain import Line, fix_lines
 from forktrace.views.text.ps import about_parent, name, print_zombies
+from forktrace.views.text.remedies import Line, fix_lines
 from forktrace.views.text.screen import print_text
 from forktrace.views.text.why import print_line
 from forktrace.views.words import shorten, some

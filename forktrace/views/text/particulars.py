@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.causes.names import Names, printable
+from forktrace.analysis.causes.sites import named_own
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.words import count, duration
 from forktrace.views.text import orphans
 from forktrace.views.text.calls import Sources, calls_of
+from forktrace.views.text.remedies import package_at
 from forktrace.views.text.sentences import Alike
 from forktrace.views.words import sender, shorten, some
-from forktrace.views.zombies import is_noticed
+from forktrace.views.zombies import helpers, is_noticed
 
 MOST_ARGV: Final = 300
 MOST_SIGNALS: Final = 3
@@ -34,6 +36,7 @@ class About:
         self.names = Names(self.table, recording.header["recorder_pid"])
         self.adopters = list(orphans.adopters(self.whole, self.names))
         self._sources = Sources(recording)
+        self._own = named_own(recording.header)
         self._calls: dict[str, list[Call]] = {}
 
     def source(self, site: Any) -> str | None:
@@ -51,6 +54,10 @@ class About:
     def own(self, site: Any, stack: Any) -> bool:
         """Return whether a site is a line of the program's own."""
         return not pd.isna(site) and calls_of(site, self.calls(stack))[0]
+
+    def package(self, site: Any, stack: Any) -> str:
+        """Return the installed package in whose file a site lies; "" where it is in none."""
+        return package_at(site, self.calls(stack), self._own)
 
     def actor(self, ident: Any, pid: Any, tid: Any, site: Any) -> str:
         """Return `4700`, with its name where no line tells what it is, `thread 4702 of 4700`."""
@@ -144,12 +151,17 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
         "asked": table["empty_waits"] > 0,
         "inferred": table["cleared_by_id"].notna(),
+        "helper": helpers(table),
+        "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),
+        "handled": about.whole.sigchld().reindex(table["id"]).eq("handler").set_axis(table.index),
         **_singular(about, table),
     }
     alike = Alike(table.assign(**columns, lost_seen=columns["lost_ns"].notna()))
     for end in ("fork", "reap"):
         own = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.own(*row))
         alike.table[f"{end}_own"] = np.array(own.distinct, bool)[own.codes]
+        package = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.package(*row))
+        alike.table[f"{end}_package"] = np.array(package.distinct, object)[package.codes]
     return alike
 
 

@@ -20,7 +20,7 @@ from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.text.report_tables import call, cause_table, ended, place, reap_table, start_table, zombie_table
 from forktrace.views.text.screen import Grid, print_grid, print_text
 from forktrace.views.words import at_line, sender, some, title_of
-from forktrace.views.zombies import is_noticed, lead, rows, without_recorder, worst_first
+from forktrace.views.zombies import helpers, is_noticed, lead, rows, without_recorder, worst_first
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
@@ -53,14 +53,15 @@ def sections(recording: Recording) -> Iterator[tuple[str, Sequence[Text] | Grid]
     """Yield the title of each section that has something to say, and what it says; what matters most comes first."""
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
     table, mark = without_recorder(recording.lifecycles()), mark_of(recording)
+    program = table[helpers(table).isna()]
     if _nothing(recording, table):
         return
     every: tuple[tuple[str, Iterator[Text] | Grid], ...] = (
         ("Stolen exit statuses", _thefts(recording, names)),
-        ("Never reaped", _never_reaped(table, names)),
+        ("Never reaped", _never_reaped(program, names)),
         ("Orphans that nobody reaps", orphans.lines(recording, names)),
         ("Failed forks", failed.grid(recording, names)),
-        ("What happened", _findings(table, names)),
+        ("What happened", _findings(program, names)),
         ("Longest zombies", zombie_table(table, names)),
         ("Why they were reaped", marked(cause_table(table), mark)),
         ("Who reaped them", marked(reap_table(table, names), mark)),
@@ -94,6 +95,7 @@ def _how_it_went_line(recording: Recording) -> Text:
 def headline(recording: Recording) -> Text:
     """Return what matters most: harm that was done, and how many zombies lasted."""
     table = without_recorder(recording.lifecycles())
+    table = table[helpers(table).isna()]
     harm = list(_harm(recording, table))
     words = "; ".join([*harm, *_lasting(recording, table)])
     style = "red" if harm else "yellow" if table["zombie_ms"].ge(NOTICEABLE_MS).any() else "green"
