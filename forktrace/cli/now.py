@@ -74,7 +74,7 @@ def _show_zombies(as_json: bool, watch_s: float | None) -> None:
         return
     else:
         seen = watcher.look()
-        view.show(console, seen, clock=watch_s is not None)
+        (view.show if watch_s is None else view.show_growth)(console, seen)
         if seen.zombies and watch_s is None:
             say("forktrace: next: forktrace ps --watch, for how fast they grow")
             say("  or record the program from its start, for the lines that fork them: forktrace record -- COMMAND")
@@ -84,7 +84,7 @@ def _show_zombies(as_json: bool, watch_s: float | None) -> None:
             click.echo(view.as_json(watcher.look(), one_line=True))
         else:
             console.print()
-            view.show(console, watcher.look(), clock=True)
+            view.show_growth(console, watcher.look())
 
 
 def inquire(pid: int, seconds: float, causes: str | None) -> None:
