@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -26,9 +25,8 @@ from forktrace.views import failed
 from forktrace.views.bounds import zombie_time
 from forktrace.views.pictures import key
 from forktrace.views.pictures.key import RUNNING, START, ZOMBIE, Rows, Style
+from forktrace.views.pictures.spans import Floats, Spans, end_s, seconds, spans_of, starters_of
 from forktrace.views.words import shorten, title_of
-
-Floats = npt.NDArray[np.float64]
 
 MOST_BARS: Final = 60  # more rows than this cannot be read on a page; they are folded into one row per parent
 MOST_PARENTS: Final = 15
@@ -156,7 +154,7 @@ def _entries(recording: Recording) -> list[Artist]:
     if table["zombie_open"].any():
         lines.append(Line2D([], [], **_STILL, linestyle="", label="still a zombie at the end"))
     lines += [Line2D([], [], **_START_MARK, **kind.style, linewidth=0.9, label=kind.label) for kind in key.starts(table)]
-    if (_starters(table) >= 0).any():
+    if (starters_of(table) >= 0).any():
         lines.append(Line2D([], [], **_DOT, **START, linewidth=0.9, label="cleared (dot) by a start"))
     return [*entries, *lines]
 
@@ -172,12 +170,8 @@ def _span(recording: Recording) -> tuple[float, float]:
     """The seconds that are shown: what was selected, else the whole recording, with a little room to its right."""
     since_ns, until_ns = recording.selected.since_ns, recording.selected.until_ns
     first_s = 0.0 if since_ns is None else (since_ns - recording.start_ns) / 1e9
-    last_s = _end_s(recording) if until_ns is None else (until_ns - recording.start_ns) / 1e9
+    last_s = end_s(recording) if until_ns is None else (until_ns - recording.start_ns) / 1e9
     return first_s, max(last_s, first_s + 1e-6) + (last_s - first_s) * 0.015
-
-
-def _end_s(recording: Recording) -> float:
-    return max((recording.end_ns - recording.start_ns) / 1e9, 1e-6)
 
 
 def _title(recording: Recording, table: pd.DataFrame, width_inches: float) -> str:
@@ -189,38 +183,10 @@ def _title(recording: Recording, table: pd.DataFrame, width_inches: float) -> st
     return title_of(recording.header["command"], max(min(most, 60), 20)) + about
 
 
-class _Spans(NamedTuple):
-    """When each process ran and was a zombie, in s from the target's start; `zombie` is NaN for one that was none."""
-
-    fork: Floats
-    exit: Floats
-    zombie: Floats
-    gone: Floats
-
-    def take(self, rows: Rows) -> _Spans:
-        """Return the spans of some rows."""
-        return _Spans(*(column[rows] for column in self))
-
-
-def _seconds(recording: Recording, column: pd.Series, missing_s: float) -> Floats:
-    return recording.seconds(column).fillna(missing_s).to_numpy()
-
-
-def _spans(recording: Recording, table: pd.DataFrame) -> _Spans:
-    """Of what is gone and when is not known, only what is known to have been."""
-    end_s = _end_s(recording)
-    fork, zombie = _seconds(recording, table["fork_ns"], 0), _seconds(recording, table["zombie_ns"], np.nan)
-    last = np.where(table["state"] == "gone", np.fmax(fork, zombie), end_s)
-    gone, exit_s = _seconds(recording, table["reap_ns"], np.nan), _seconds(recording, table["exit_ns"], np.nan)
-    exit_s = np.where(np.isnan(exit_s), last, exit_s)
-    gone = np.where(np.isnan(gone), np.fmax(last, exit_s), gone)
-    return _Spans(fork, np.minimum(exit_s, np.maximum(gone, fork)), zombie, np.fmax(zombie, gone))
-
-
 def _bars(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     """One bar per process, the first forked on top."""
     names = Names(recording.whole.lifecycles())
-    spans, rows = _spans(recording, table), np.arange(len(table))
+    spans, rows = spans_of(recording, table), np.arange(len(table))
     ax.barh(rows, spans.exit - spans.fork, left=spans.fork, height=0.62, **RUNNING)
     for kind in key.zombies(table):
         some = spans.take(kind.rows)
@@ -246,14 +212,9 @@ def _failures(recording: Recording, row_of: dict[int, int], ax: Axes) -> None:
         ax.plot(x[shown][distinct], rows[shown].to_numpy(float)[distinct], **key.FAILED, zorder=6)
 
 
-def _starters(table: pd.DataFrame) -> Rows:
-    """For each row the row of the process whose start cleared it; -1 where there is none."""
-    return np.asarray(pd.Index(table["id"]).get_indexer(table["cleared_by_id"].to_numpy(np.int64, na_value=-1)))
-
-
-def _connectors(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
+def _connectors(table: pd.DataFrame, spans: Spans, ax: Axes) -> None:
     """A triangle at each start, and a line to a dot on the end of each zombie that it cleared, in the style of its site."""
-    starters = _starters(table)
+    starters = starters_of(table)
     clearing = np.unique(starters[starters >= 0])
     kinds = key.starts(table)
     unknown = np.setdiff1d(clearing, np.concatenate([kind.rows for kind in kinds]) if kinds else [])
@@ -269,7 +230,7 @@ def _plural(style: Style) -> Style:
     return {f"{name}s": value for name, value in style.items()}
 
 
-def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
+def _durations(table: pd.DataFrame, spans: Spans, ax: Axes) -> None:
     """The zombie time in words on each bar that has room for it."""
     first_s, last_s = ax.get_xlim()
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
@@ -285,8 +246,8 @@ def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
 
     The zombies of the moment with the most are told apart by cause.
     """
-    spans, groups = _spans(recording, table), _by_parent(recording, table)
-    edges = np.linspace(_span(recording)[0], max(_end_s(recording), _span(recording)[0] + 1e-6), BINS + 1)
+    spans, groups = spans_of(recording, table), _by_parent(recording, table)
+    edges = np.linspace(_span(recording)[0], max(end_s(recording), _span(recording)[0] + 1e-6), BINS + 1)
     labels, kinds, kind_of = [], key.zombies(table), np.full(len(table), -1)
     for number, kind in enumerate(kinds):
         kind_of[kind.rows] = number
@@ -368,8 +329,8 @@ def _existing(begin: Floats, end: Floats, when: Floats) -> Rows:
 def _labelled(recording: Recording, table: pd.DataFrame) -> list[tuple[int, int]]:
     """The rows of the starts that cleared most, two at least, with how many; as far apart as their labels need."""
     first_s, last_s = _span(recording)
-    width, fork_s = last_s - first_s, _spans(recording, table).fork
-    starters = _starters(table)
+    width, fork_s = last_s - first_s, spans_of(recording, table).fork
+    starters = starters_of(table)
     distinct, sizes = np.unique(starters[starters >= 0], return_counts=True)
     shown: list[tuple[int, int]] = []
     for one in np.argsort(-sizes, kind="stable").tolist():
@@ -385,9 +346,9 @@ def _labelled(recording: Recording, table: pd.DataFrame) -> list[tuple[int, int]
 def _strip(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     """How many zombies there are at a time, of all parents together."""
     counts = total_zombies(recording.zombie_count())
-    times = _seconds(recording, counts["time_ns"], 0)
+    times = seconds(recording, counts["time_ns"], 0)
     level = np.concatenate([[0], counts["zombies"].to_numpy()])
-    edges = np.concatenate([[times.min(initial=0)], times, [times.max(initial=_end_s(recording))]])
+    edges = np.concatenate([[times.min(initial=0)], times, [times.max(initial=end_s(recording))]])
     many = len(level) > 4 * BINS
     if many:
         edges = np.linspace(edges[0], edges[-1], 4 * BINS + 1)
