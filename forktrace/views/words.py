@@ -47,6 +47,12 @@ def some(names: list[str], total: int, most: int = 3) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def place(site: str) -> str:
+    """Return `consumer.py:33`, without the function."""
+    words = printable(site)
+    return words.rpartition(" ")[0] or words
+
+
 def at_line(site: Any) -> str:
     """Return ` at consumer.py:33 consume_task`; nothing where no line is known."""
     return "" if pd.isna(site) else f" at {printable(site)}"

@@ -12,7 +12,7 @@ from forktrace.trace.words import count, duration
 from forktrace.views import explanations
 from forktrace.views.bounds import zombie_time
 from forktrace.views.text.screen import Grid
-from forktrace.views.words import short_site, shorten, without_folders
+from forktrace.views.words import place, short_site, shorten, without_folders
 from forktrace.views.zombies import is_noticed, rows, worst_first
 
 MOST_ROWS: Final = 10
@@ -24,12 +24,6 @@ def ended(row: Any) -> str:
     if not pd.isna(row.term_signal):
         return f"{row.term_signal}{', core dumped' if row.core_dumped else ''}"
     return "?" if pd.isna(row.exit_code) else f"exited {row.exit_code}"
-
-
-def place(site: str) -> str:
-    """Return `consumer.py:33`, without the function."""
-    words = printable(site)
-    return words.rpartition(" ")[0] or words
 
 
 def call(row: Any) -> str:
