@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from forktrace.cli.options import force_option, opened, read, say, screen
+from forktrace.cli.options import color_option, force_option, opened, read, say, screen
 from forktrace.scenes import SCENES
 
 _SCENES: Final = tuple(each.name for each in SCENES)
@@ -25,6 +25,7 @@ _SCENES: Final = tuple(each.name for each in SCENES)
 @click.option("--burst", metavar="N", type=click.IntRange(1, 300), help="kafka: messages of the burst [default: 5].")
 @click.option("-o", "--output", metavar="NAME", help="Write NAME.arrows and NAME.png [default: forktrace-SCENE.PID].")
 @force_option
+@color_option
 def demo(
     scene: str | None,
     listing: bool,
