@@ -163,7 +163,7 @@ def test_every_field_of_ps_is_described() -> None:
     from forktrace.trace import snapshot
 
     section = DOCS["commands.md"].partition("## ps\n")[2].partition("\n## ")[0]
-    kinds = (snapshot.Snapshot, snapshot.Parent, snapshot.Zombie, snapshot.Limit)
+    kinds = (snapshot.Snapshot, snapshot.Parent, snapshot.Zombie, snapshot.Limit, snapshot.HalfDead)
     fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert fields == first_cells(section)
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import pandas as pd
 
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Ints, Latest, pick
 from forktrace.trace import events
-
-ECHILD: Final = 10
 
 
 def late(history: History) -> tuple[Ints, Ints]:
@@ -21,7 +17,7 @@ def late(history: History) -> tuple[Ints, Ints]:
     """
     log = history.log
     named = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
-    rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == ECHILD) & (log.by_id != NONE))
+    rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == events.ECHILD) & (log.by_id != NONE))
     owner = _owners(history)
     dead = np.flatnonzero((owner != NONE) & (history.gone_ns < NEVER))
     ns_pid = log.at("ns_pid", log.fork_row[dead])

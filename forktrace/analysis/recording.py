@@ -13,12 +13,13 @@ import pandas as pd
 from forktrace.analysis import selection
 from forktrace.analysis.causes import rules
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NONE, Log
+from forktrace.analysis.log import NONE, Log, category
 from forktrace.analysis.selection import Selection
 from forktrace.analysis.tables import events, late_waits, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
 from forktrace.analysis.tables.balance import Balance, balance
 from forktrace.errors import UsageError
 from forktrace.trace import stream
+from forktrace.trace.events import DISPOSITIONS
 from forktrace.trace.stacks import Frame, unfold
 
 
@@ -176,6 +177,12 @@ class Recording:
     def orphans(self) -> pd.DataFrame:
         """Return one row per orphan and process that inherited it: `analysis.orphans.orphans`."""
         return self._orphans
+
+    def sigchld(self) -> pd.Series:
+        """Return by id what the parent of each process did about SIGCHLD as it ended: `handler`, ...; `<NA>`: not known."""
+        log = self._history.log
+        found = category(log.at("disposition", log.exit_row), DISPOSITIONS)
+        return pd.Series(found, name="sigchld")
 
     def processes_at(self, time_ns: int) -> pd.DataFrame:
         """Return one row per process that was there at a moment, CLOCK_BOOTTIME ns: `analysis.moments.processes_at`.

@@ -27,12 +27,12 @@ def cli() -> None:
 
     \b
     Examples:
-        forktrace doctor                            is all here that recording needs?
-        forktrace record -- python consumer.py      asks sudo for the recorder alone
-        forktrace report                            the newest recording here, in words
-        forktrace why 4711                          one process, explained
+        forktrace doctor                          can this machine record?
+        forktrace record -- python consumer.py    asks sudo for the recorder alone
+        forktrace report                          the newest trace here, in words
+        forktrace why 4711                        one process, explained
         forktrace timeline -o consumer.png
-        forktrace ps --watch                        the zombies of this machine, now
+        forktrace ps --watch                      the zombies of this machine, now
     """
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from forktrace.cli.options import force_option, opened, read, say, screen
+from forktrace.cli.options import color_option, force_option, opened, read, say, screen
 from forktrace.scenes import SCENES
 
 _SCENES: Final = tuple(each.name for each in SCENES)
@@ -25,6 +25,7 @@ _SCENES: Final = tuple(each.name for each in SCENES)
 @click.option("--burst", metavar="N", type=click.IntRange(1, 300), help="kafka: messages of the burst [default: 5].")
 @click.option("-o", "--output", metavar="NAME", help="Write NAME.arrows and NAME.png [default: forktrace-SCENE.PID].")
 @force_option
+@color_option
 def demo(
     scene: str | None,
     listing: bool,
@@ -69,11 +70,14 @@ def demo(
 
 
 def _show(trace: str, picture: str, force: bool) -> None:
-    """Print the report of a trace and draw its timeline; under sudo with the rights of its caller, who owns both."""
+    """Print the report of a trace, draw its timeline and say what matters most.
+
+    Under sudo with the rights of its caller, who owns both.
+    """
     from forktrace.analysis import recording  # noqa: F401 - with our own rights, like the two below
     from forktrace.system.users import as_user, invoking_user
     from forktrace.views.pictures.timeline import write_timeline
-    from forktrace.views.text.report import report
+    from forktrace.views.text.report import headline, report
 
     who = invoking_user()
     recorded = as_user(who, partial(read, trace, None, None, None, says_cut=True))
@@ -81,3 +85,4 @@ def _show(trace: str, picture: str, force: bool) -> None:
     with opened(picture, force, partial(as_user, who)) as sink:
         write_timeline(recorded, sink, "png")
     say(f"wrote {trace} and {picture}; next: forktrace why {trace}")
+    say(f"forktrace: {headline(recorded).plain}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Final
 
 import click
 
-from forktrace.cli.options import Seconds, read, say, screen, trace_argument
+from forktrace.cli.options import Seconds, color_option, read, say, screen, trace_argument
 from forktrace.errors import PermissionMissing, UsageError
 
 _WATCH_S: Final = 2.0
@@ -21,12 +22,13 @@ INQUIRY_S: Final = 10.0
 @click.option("--json", "as_json", is_flag=True, help="Write the zombies of now as JSON; with --watch a line each time.")
 @click.option(
     "--watch",
-    metavar="[SECONDS]",
+    metavar="[TIME]",
     is_flag=False,
     flag_value=_WATCH_S,
     type=Seconds(0.1, 86_400),
-    help=f"Look again every SECONDS, until Ctrl-C [{_WATCH_S:g}].",
+    help=f"Look again every 10s, 500ms, until Ctrl-C [{_WATCH_S:g}s].",
 )
+@color_option
 def ps(trace: str | None, at: str | None, as_json: bool, watch: float | None) -> None:
     """Show zombies now, or a moment of a recording.
 
@@ -69,12 +71,12 @@ def _show_zombies(as_json: bool, watch_s: float | None) -> None:
     watcher, console = Watcher(), screen()
     if as_json:
         click.echo(view.as_json(watcher.look(), one_line=watch_s is not None))
-    elif watch_s is not None and console.is_terminal and not console.is_dumb_terminal:
+    elif watch_s is not None and sys.stdout.isatty() and not console.is_dumb_terminal:
         view.show_live(console, watcher.look, lambda: time.sleep(watch_s))
         return
     else:
         seen = watcher.look()
-        view.show(console, seen, clock=watch_s is not None)
+        (view.show if watch_s is None else view.show_growth)(console, seen)
         if seen.zombies and watch_s is None:
             say("forktrace: next: forktrace ps --watch, for how fast they grow")
             say("  or record the program from its start, for the lines that fork them: forktrace record -- COMMAND")
@@ -84,7 +86,7 @@ def _show_zombies(as_json: bool, watch_s: float | None) -> None:
             click.echo(view.as_json(watcher.look(), one_line=True))
         else:
             console.print()
-            view.show(console, watcher.look(), clock=True)
+            view.show_growth(console, watcher.look())
 
 
 def inquire(pid: int, seconds: float, causes: str | None) -> None:

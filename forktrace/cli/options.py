@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "ms": 0.001}
+_COLOR: Final = "forktrace.color"  # where the option is kept
+_PROCESS: Final = re.compile(r"#?[0-9]+")
+
 trace_argument = click.argument("trace", required=False)
 causes_option = click.option("--causes", metavar="FILE", help="Rules for causes that come before the built-in ones.")
 force_option = click.option("--force", is_flag=True, help="Overwrite the output file.")
@@ -32,21 +35,21 @@ def selection_options(command: _Command) -> _Command:
     for option in (
         click.option("--until", metavar="TIME", help="Only what was before TIME."),
         click.option("--since", metavar="TIME", help="Only what was after TIME: 0.9s after the start, or a clock: 10:27:43.5."),
-        click.option("--pid", metavar="PID", help="Only this process and its descendants; #ID when several had the number."),
+        click.option("--of", "--pid", "pid", metavar="PID", help="Only this process and its descendants; #ID of several."),
     ):
         command = option(command)
     return command
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds; not `nan`, which is in every range."""
+    """A duration: `10` or `10s`, `1.5m`, `2h`, `500ms`; in seconds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number (click.ParamType)."""
-        seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-        return seconds
+        """Return the number of seconds (click.ParamType)."""
+        found = re.fullmatch(r"([0-9]{0,12}(?:\.[0-9]{1,12})?|[0-9]{1,12}\.)(ms|s|m|h|)", str(value))
+        if not found or not found[1]:
+            self.fail(f"{value!r} is not a duration such as 10s, 1.5m or 500ms.", param, ctx)
+        return super().convert(float(found[1]) * _UNITS_S[found[2]], param, ctx)
 
 
 class Size(click.IntRange):
@@ -60,7 +63,31 @@ class Size(click.IntRange):
         return super().convert(int(found[1]) << 10 * " KMGT".index(found[2] or " "), param, ctx)
 
 
-def screen() -> Console:
+def color_option(command: _Command) -> _Command:
+    """Add the option that says whether to colour, which `screen` obeys."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: str) -> None:
+        ctx.meta[_COLOR] = value
+
+    choice = click.Choice(("auto", "always", "never"))
+    words = "Colours: auto is on a terminal only, as NO_COLOR and CLICOLOR_FORCE ask [default: auto]."
+    return click.option("--color", type=choice, default="auto", expose_value=False, callback=keep, help=words)(command)
+
+
+def _colours() -> dict[str, Any]:
+    """What rich is told: nothing where it finds out itself, which it does on a terminal without NO_COLOR."""
+    context = click.get_current_context(silent=True)
+    wish = context.meta.get(_COLOR, "auto") if context else "auto"
+    if wish == "auto" and os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0") and not os.environ.get("NO_COLOR"):
+        wish = "always"
+    told: dict[str, dict[str, Any]] = {
+        "always": {"force_terminal": True, "color_system": "standard", "no_color": False},
+        "never": {"no_color": True, "color_system": None},
+    }
+    return told.get(wish, {})
+
+
+def screen(*, to_stderr: bool = False) -> Console:
     """Return the screen, or what stands in its place; one whose reader has left is no error of its own."""
     from rich.console import Console
 
@@ -68,7 +95,24 @@ def screen() -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Screen()
+    return Screen(stderr=to_stderr, **_colours())
+
+
+def check_terminal(output: str, what: str, instead: str) -> None:
+    """Make sure that nothing binary goes to a terminal.
+
+    Raises:
+        UsageError: it would.
+    """
+    if output == "-" and sys.stdout.isatty():
+        raise UsageError(f"{what} is not for a terminal", instead)
+
+
+def trace_and_process(trace: str | None, pid: str | None) -> tuple[str | None, str | None]:
+    """Return what the arguments `[TRACE] [PID]` mean: a lone `4711` or `#12` is a process of the newest trace."""
+    if trace and pid is None and _PROCESS.fullmatch(trace) and not Path(trace).exists():
+        return None, trace
+    return trace, pid
 
 
 def read(
@@ -97,9 +141,9 @@ def read(
 
 def newest() -> str:
     """Return the name of the newest trace in this directory, and say which it is."""
-    found = sorted(Path().glob("forktrace-*.arrows"), key=lambda path: path.stat().st_mtime_ns)
+    found = sorted(filter(Path.is_file, Path().glob("*.arrows")), key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        raise UsageError("no forktrace-*.arrows in this directory", "name a trace, or make one: forktrace record -- COMMAND")
+        raise UsageError("no trace (*.arrows) in this directory", "name one, or make one: forktrace record -- COMMAND")
     click.echo(f"forktrace: reading {found[-1]}", err=True)
     return str(found[-1])
 

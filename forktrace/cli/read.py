@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -13,12 +11,15 @@ from forktrace.cli.now import INQUIRY_S, inquire
 from forktrace.cli.options import (
     Seconds,
     causes_option,
+    check_terminal,
+    color_option,
     force_option,
     newest,
     opened,
     read,
     screen,
     selection_options,
+    trace_and_process,
     trace_argument,
 )
 from forktrace.errors import UsageError
@@ -28,25 +29,33 @@ _TABLES: Final = (
     *("late_waits", "stolen", "orphans"),
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
-_PROCESS: Final = re.compile(r"#?[0-9]+")
 
 
 @click.command()
 @trace_argument
+@click.argument("process", metavar="[PID]", required=False)
 @selection_options
 @causes_option
-def report(trace: str | None, pid: str | None, since: str | None, until: str | None, causes: str | None) -> None:
+@color_option
+def report(
+    trace: str | None, process: str | None, pid: str | None, since: str | None, until: str | None, causes: str | None
+) -> None:
     """Say what happened, in words.
 
-    The longest zombies, who reaped them with which call, what was never reaped, failed forks, and what was lost.
+    Stolen exit statuses, what was never reaped, the longest zombies and who reaped them with which call, failed forks, and
+    what was lost. PID is the same as --of PID.
 
     \b
     Examples:
         forktrace report
-        forktrace report run.arrows --pid 4711
+        forktrace report run.arrows 4711
     """
     from forktrace.views.text.report import report
 
+    trace, process = trace_and_process(trace, process)
+    if process and pid:
+        raise UsageError(f"only {process}, or only {pid}?", "leave one of them out")
+    pid = pid or process
     report(read(trace, pid, since, until, causes, says_cut=True), screen())
 
 
@@ -55,15 +64,18 @@ def report(trace: str | None, pid: str | None, since: str | None, until: str | N
 @click.argument("pid", required=False)
 @causes_option
 @click.option("-p", "--pid", "running", metavar="PID", type=click.IntRange(1), help="A process that runs now, or a zombie.")
-@click.option("-d", "--duration", metavar="SEC", type=Seconds(0, 1e6), help=f"With -p: answer after SEC [{INQUIRY_S:g}].")
+@click.option(
+    "-d", "--duration", metavar="TIME", type=Seconds(0, 1e6), help=f"With -p: answer after 30s, 1.5m [{INQUIRY_S:g}s]."
+)
+@color_option
 def why(trace: str | None, pid: str | None, causes: str | None, running: int | None, duration: float | None) -> None:
     """Explain one process, recorded or running.
 
     Of a recording: who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier,
-    and what the program could do instead. PID may be '#ID' when several had the number; without PID it is the longest zombie.
+    and what the program could do instead. PID may be '#ID' when several had the number; without PID it is the worst zombie.
 
     With -p PID, of a process that runs now: its zombies, where each of its threads is and what it waits for, then what it
-    does within SEC: whether it starts or waits for children. Of a zombie it is the parent. The process is neither stopped
+    does within TIME: whether it starts or waits for children. Of a zombie it is the parent. The process is neither stopped
     nor signalled.
 
     \b
@@ -82,8 +94,7 @@ def why(trace: str | None, pid: str | None, causes: str | None, running: int | N
 
     from forktrace.views.text.why import why
 
-    if trace and pid is None and _PROCESS.fullmatch(trace) and not Path(trace).exists():
-        trace, pid = None, trace
+    trace, pid = trace_and_process(trace, pid)
     recording = read(trace, None, None, None, causes)
     why(recording, recording.find_process(pid) if pid else None, screen())
 
@@ -107,6 +118,7 @@ def timeline(trace: str | None, output: str | None, force: bool, pid: str | None
 
     trace = trace or newest()
     output = output or f"{Path(trace).stem}.png"
+    check_terminal(output, "a picture", "forktrace timeline -o FILE.png")
     form = "png" if output == "-" else format_of(output)
     recording = read(trace, pid, since, until)
     with opened(output, force) as sink:
@@ -124,7 +136,7 @@ def events(trace: str | None, pid: str | None, since: str | None, until: str | N
     \b
     Examples:
         forktrace events
-        forktrace events run.arrows --pid 4711 | grep reap
+        forktrace events run.arrows --of 4711 | grep reap
     """
     from forktrace.views.text.events import lines
 
@@ -161,8 +173,8 @@ def export(
     from forktrace.views.formats.export import format_of, write
 
     form = to or ("csv" if output == "-" else format_of(output))
-    if form == "parquet" and output == "-" and sys.stdout.isatty():
-        raise UsageError("parquet is not for a terminal", "forktrace export -o FILE.parquet")
+    if form == "parquet":
+        check_terminal(output, "parquet", "forktrace export -o FILE.parquet")
     recording = read(trace, pid, since, until, causes)
     with opened(output, force) as sink:
         write(recording, table, form, sink)

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from forktrace.cli.options import Seconds, Size, force_option
+from forktrace.cli.options import Seconds, Size, check_terminal, force_option
 from forktrace.cli.process import RECORD_FAILED, end_as
 from forktrace.errors import CommandError, ForktraceError, UsageError, in_words
 
@@ -16,7 +16,9 @@ _LEAST_SIZE: Final = 64 << 10  # of a trace
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="FILE", help="The trace file, - for stdout [default: forktrace-NAME.PID.arrows].")
 @force_option
-@click.option("-d", "--duration", metavar="SEC", type=Seconds(0, 1e9, min_open=True), help="Stop recording after SEC.")
+@click.option(
+    "-d", "--duration", metavar="TIME", type=Seconds(0, 1e9, min_open=True), help="Stop recording after 10s, 1.5m, 2h."
+)
 @click.option(
     "--max-size", metavar="SIZE", type=Size(_LEAST_SIZE), help="Stop recording before the trace exceeds SIZE: 100M, 2G."
 )
@@ -68,6 +70,7 @@ def record(
     try:
         if sum(map(bool, (command, pids, cgroup))) != 1:
             raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
+        check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
         if command:
             from forktrace.launcher.command import record
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import select
+import shlex
 import shutil
 import signal
 import time
@@ -70,7 +71,14 @@ def check_command(name: str, who: User) -> None:
     if not name:
         raise CommandError("'': command not found", 127)
     if os.sep not in name and not any(os.path.lexists(os.path.join(folder or ".", name)) for folder in folders):
-        raise CommandError(f"{name}: command not found", 127)
+        raise CommandError(f"{name}: command not found", 127, _meant(name))
+
+
+def _meant(name: str) -> str:
+    """Return what was probably meant by the name of a file that is no command."""
+    if name.endswith(".py") and os.path.isfile(name):
+        return f"python {shlex.quote(name)}?"
+    return f"./{shlex.quote(name)}?" if os.path.isfile(name) else ""
 
 
 class Held:
@@ -125,7 +133,7 @@ class Held:
             number = int(failure)
             missing = number in (errno.ENOENT, errno.ENOTDIR)
             reason = "command not found" if missing else os.strerror(number)
-            raise CommandError(f"{self._command}: {reason}", 127 if missing else 126)
+            raise CommandError(f"{self._command}: {reason}", 127 if missing else 126, "" if missing else _meant(self._command))
 
     def __enter__(self) -> Held:
         return self

@@ -22,7 +22,7 @@ from forktrace.now.zombies import Watcher
 from forktrace.recorder.sources import Sources, files_of
 from forktrace.system import capabilities
 from forktrace.system.memory import MOST_S, Memory
-from forktrace.system.procfs import Proc
+from forktrace.system.procfs import Proc, innermost_pid
 from forktrace.system.users import as_user
 from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
 from forktrace.trace.stacks import Frame
@@ -46,7 +46,7 @@ class _Inside:
     denied: bool = False
     python: Python | None = None
     no_python: str = ""
-    stack_status: str = "denied"  # of the threads without a stack
+    stack_status: str = "read-fault"  # of the threads without a stack
     stacks: list[ThreadStack] = field(default_factory=list)
     calls: dict[int, Call | None] = field(default_factory=dict)
     held: frozenset[int] | None = None
@@ -91,6 +91,7 @@ class Inquirer:
             zombie=next((one for one in parent.zombies if one.pid == self.asked), None) if parent else None,
             parent=parent,
             below=tuple(one for one in seen.parents if self._is_below(one.pid)),
+            ns_pid=innermost_pid(self._proc.status(self.pid)),
             argv=argv,
             children=self._children(tids),
             python=inside.python.version if inside.python else None,
@@ -125,18 +126,19 @@ class Inquirer:
         return _Inside(no_python="its memory does not answer", stack_status="read-fault")
 
     def _look_into(self, tids: list[int], found: _Inside) -> None:
+        living = self._living(tids)
         try:
-            memory = Memory(self.pid)
+            memory = Memory(living)
         except PermissionError:
-            found.denied = True
+            found.denied, found.stack_status = True, "denied"
             return
         except OSError:
             return  # it ends
         try:
             numbers = self._numbers()
-            calls = {tid: call_of(self._proc, self.pid, tid, memory) for tid in tids}
+            calls = {tid: call_of(self._proc, living, tid, memory) for tid in tids}
             found.calls = {tid: _as_here(call, numbers) for tid, call in calls.items()}
-            found.python = find_python(self.pid, memory)
+            found.python = find_python(living, memory)
             found.stacks = Reader(memory, found.python).stacks(tids)
             held = multiprocessing_children(memory, found.python)
             if held is not None and numbers is not None:
@@ -146,6 +148,15 @@ class Inquirer:
             found.no_python, found.stack_status = str(error), error.status
         finally:
             memory.close()
+
+    def _living(self, tids: list[int]) -> int:
+        """A thread that has the memory of the process: a main thread that has ended has none any more."""
+        return next((tid for tid in tids if self._state(tid) not in ("Z", "X")), self.pid)
+
+    def _state(self, tid: int) -> str | None:
+        """The letter of ps(1) of a thread; None: it is gone."""
+        rest = (self._proc.read(f"{self.pid}/task/{tid}/stat") or "").rpartition(")")[2]
+        return rest.split()[0] if rest else None
 
     def _numbers(self) -> Mapping[int, int] | None:
         """The numbers here of its children, by those in its own PID namespace; None: they are the same."""
@@ -166,9 +177,9 @@ class Inquirer:
         unknown = ThreadStack(None, (), inside.stack_status if not inside.stacks else "no-thread-state")
         for tid in tids:
             place, stack = f"{self.pid}/task/{tid}", stacks.get(tid, unknown)
-            _, _, rest = (self._proc.read(f"{place}/stat") or "").rpartition(")")
+            state = self._state(tid)
+            stack = replace(stack, status="ended") if state in ("Z", "X") else stack
             comm, wchan = ((self._proc.read(f"{place}/{name}") or "").strip() for name in ("comm", "wchan"))
-            state = rest.split()[0] if rest else None
             yield Thread(
                 tid, comm or None, state, stack.frames, stack.status, inside.calls.get(tid), wchan if wchan.strip("0") else None
             )

@@ -6,13 +6,13 @@ import contextlib
 import signal
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from forktrace.now.limits import Headroom, user_name
-from forktrace.system.procfs import TICK_NS, Proc, Stat, TaskClocks, boottime_ns
-from forktrace.trace.snapshot import ESTIMATED, EXACT, UNKNOWN, Limit, Parent, Snapshot, Zombie
+from forktrace.system.procfs import TICK_NS, Proc, Stat, TaskClocks, boottime_ns, innermost_pid
+from forktrace.trace.snapshot import ESTIMATED, EXACT, UNKNOWN, HalfDead, Limit, Parent, Snapshot, Zombie
 from forktrace.trace.waitstatus import Ending, decode, signal_name
 
 GROWTH_NS: Final = 60 * 10**9  # the stretch over which growth is counted
@@ -73,6 +73,7 @@ class Watcher:
         """Return what is there now. A process that vanishes while it is looked at is not counted."""
         scan = self._scan()
         zombies = self._of_parents(scan)
+        lasting = Counter(ppid for ppid, group in zombies.items() for one in group if _of(one) in self._sightings)
         self._remember([one for group in zombies.values() for one in group], scan)
         counts = Counter({_key(scan.stats.get(pid), pid): len(group) for pid, group in zombies.items()})
         self._counts.append((scan.end_ns, counts))
@@ -86,6 +87,8 @@ class Watcher:
             not hidden and scan.unreadable == 0,
         )
         parents = [self._parent(pid, group, scan, room) for pid, group in zombies.items()]
+        before = self._counts[0][1]
+        stays = {pid: lasting[pid] - before[_key(scan.stats.get(pid), pid)] for pid in zombies}
         parents.sort(key=lambda parent: (-len(parent.zombies), parent.pid))
         self._last_ns = scan.begin_ns
         return Snapshot(
@@ -95,7 +98,10 @@ class Watcher:
             unreadable=scan.unreadable,
             others_hidden=hidden,
             outside_hidden=room.outside_hidden,
-            parents=tuple(_forecast(parents)),
+            parents=tuple(_forecast(parents, stays)),
+            half_dead=tuple(
+                HalfDead(one.pid, one.comm, one.ppid, one.threads - 1) for one in scan.stats.values() if one.is_half_dead
+            ),
         )
 
     def _scan(self) -> _Scan:
@@ -129,14 +135,14 @@ class Watcher:
 
     def _remember(self, zombies: list[Stat], scan: _Scan) -> None:
         """Note when each new zombie ended, as well as that is known, and forget those that are gone."""
-        known = {key: self._sightings[key] for one in zombies if (key := (one.pid, one.start_ticks)) in self._sightings}
-        new = [one for one in zombies if (one.pid, one.start_ticks) not in known]
+        known = {key: self._sightings[key] for one in zombies if (key := _of(one)) in self._sightings}
+        new = [one for one in zombies if _of(one) not in known]
         if new:
             self._clocks.compare({one.processor for one in new})
         for one in new:
             start_ns = one.start_ticks * TICK_NS
             ran_ms = self._proc.last_run_ms(one.pid)
-            known[one.pid, one.start_ticks] = _Sighting(
+            known[_of(one)] = _Sighting(
                 after_ns=max(start_ns, self._last_ns or 0),
                 before_ns=scan.end_ns,
                 guess_ns=None if ran_ms is None else self._clocks.boottime_ns(one.processor, ran_ms),
@@ -145,7 +151,7 @@ class Watcher:
         self._sightings = known
 
     def _zombie(self, stat: Stat, now_ns: int) -> Zombie:
-        sighting = self._sightings[stat.pid, stat.start_ticks]
+        sighting = self._sightings[_of(stat)]
         age_s, age_is = sighting.age(now_ns)
         ending = self._ending(stat)
         signalled = ending and ending.term_signal
@@ -180,6 +186,7 @@ class Watcher:
         growth, growth_s = self._growth(_key(stat, pid), len(group))
         return Parent(
             pid=pid,
+            ns_pid=innermost_pid(status),
             comm=stat.comm if stat else None,
             argv=self._proc.argv(pid) if stat else None,
             uid=uid,
@@ -222,6 +229,10 @@ class Watcher:
         return counts
 
 
+def _of(stat: Stat) -> Key:
+    return (stat.pid, stat.start_ticks)
+
+
 def _key(stat: Stat | None, pid: int) -> Key:
     return (pid, stat.start_ticks if stat else 0)
 
@@ -240,18 +251,20 @@ def _disposition(status: dict[str, str]) -> str:
     return "handled" if int(status["SigCgt"], 16) & _SIGCHLD else "default"
 
 
-def _forecast(parents: Iterable[Parent]) -> list[Parent]:
-    """Say of each parent whose zombies grow when the first of its limits is met, at the growth of all who share that limit."""
-    parents = list(parents)
+def _forecast(parents: Sequence[Parent], stays: Mapping[int, int]) -> list[Parent]:
+    """Say of each parent whose zombies grow when the first of its limits is met, at the growth of all who share that limit.
+
+    `stays` is the growth by zombies that two looks have seen: one that the next look may not find again foretells nothing.
+    """
     grown: Counter[tuple[str, str]] = Counter()
     for parent in parents:
         for limit in parent.limits:
-            grown[limit.name, limit.where] += parent.growth or 0
-    return [_with_forecast(parent, grown) for parent in parents]
+            grown[limit.name, limit.where] += stays[parent.pid]
+    return [_with_forecast(parent, grown) if stays[parent.pid] > 0 else parent for parent in parents]
 
 
 def _with_forecast(parent: Parent, grown: Counter[tuple[str, str]]) -> Parent:
-    if not parent.growth_s or (parent.growth or 0) <= 0:
+    if not parent.growth_s:
         return parent
     rates: list[tuple[float, Limit]] = [
         (limit.left * parent.growth_s / grown[limit.name, limit.where], limit)

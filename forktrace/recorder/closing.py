@@ -2,59 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
-from typing import Any, Final
+from collections.abc import Collection, Container, Iterable
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.system.procfs import Proc
 from forktrace.trace import events
-from forktrace.trace.events import CALLS, DISPOSITIONS
-from forktrace.trace.words import zombie_headline
+from forktrace.trace.events import CALLS, DISPOSITIONS, ECHILD, STACK_STATUSES, TARGETS
+from forktrace.trace.words import NOTICEABLE_MS, count, duration, zombie_headline
 
+MOST_TAKEN: Final = 10_000  # reaps by waits for any child that are kept, the last ones
 IGNORING: Final = (DISPOSITIONS.index("ignored"), DISPOSITIONS.index("nocldwait"))
+_GREEDY: Final = (TARGETS.index("any"), TARGETS.index("pgid"))
+
+
+_Asked = tuple[int, int, int]  # number and start of who waits, number of the child
+
+
+class _Zombie(NamedTuple):
+    """How long a process was a zombie, who it is (number, start), and who reaped it with which call; none: nobody."""
+
+    lasted_ns: int
+    who: tuple[int, int]
+    by: int
+    call: str
 
 
 class Closing:
-    """Keeps the longest zombie that was met. Since when those in `estimated`, (pid, start), were zombies is an estimate."""
+    """Keeps what matters most of a recording: stolen exit statuses, zombies that nobody reaped, the longest one.
 
-    def __init__(self, estimated: Container[tuple[int, int]] = ()) -> None:
+    Since when those in `estimated`, (pid, start), were zombies is an estimate. The reaps of the processes `aside` say nothing
+    of the program: forktrace's own of the command, and those of the machine's init, which comes when it likes.
+    """
+
+    def __init__(self, estimated: Container[tuple[int, int]] = (), aside: Collection[int] = ()) -> None:
         self._estimated = estimated
+        self._aside = aside
         self._gone: set[tuple[int, int]] = set()
-        self._worst: tuple[int, tuple[int, int], int, str] | None = None  # zombie ns, (pid, start), reaper, call
+        self._worst: _Zombie | None = None
+        self._open: list[_Zombie] = []
+        self._taken: dict[_Asked, int] = {}  # -> the stack of the wait for any child that took it
+        self._stolen: set[_Asked] = set()
 
     def note(self, reaps: Records) -> None:
         """Look at reaps (`struct wait_record`)."""
-        seen = reaps[reaps["zombie_ns"] != 0]
+        self._note_taken(reaps)
+        own = np.isin(reaps["head"]["by"]["pid"], list(self._aside))
+        seen = reaps[(reaps["zombie_ns"] != 0) & ~own]
         if not len(seen):
             return
         lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
         index = int(lasted.argmax())
         head = seen[index]["head"]
-        self._note(int(lasted[index]), identity(head["process"]), int(head["by"]["pid"]), CALLS[seen[index]["call"]])
+        who, by, call = identity(head["process"]), int(head["by"]["pid"]), CALLS[seen[index]["call"]]
+        self._worst = max(filter(None, (self._worst, _Zombie(int(lasted[index]), who, by, call))))
+
+    def _note_taken(self, reaps: Records) -> None:
+        """Keep which children waits for any child took, at which stack; one that was asked for is taken from nobody."""
+        greedy = np.isin(reaps["target"], _GREEDY) & _has_line(reaps)
+        if self._taken:
+            for asked, _ in _asked(reaps[~greedy], "ns_pid"):
+                self._taken.pop(asked, None)
+        self._taken |= _asked(reaps[greedy], "ns_pid")
+        while len(self._taken) > MOST_TAKEN:
+            self._taken.pop(next(iter(self._taken)))
+
+    def note_waits(self, waits: Records) -> None:
+        """Look at waits (`struct wait_record`): whether one for one child came too late, as another had taken it."""
+        in_vain = waits[(waits["error"] == ECHILD) & ~np.isin(waits["target"], _GREEDY) & _has_line(waits)]
+        self._stolen |= {asked for asked, stack in _asked(in_vain, "target_pid") if self._taken.get(asked, stack) != stack}
 
     def note_open(self, still: Records, until_ns: int) -> None:
         """Look at processes (`struct process`) that nobody has reaped before the recording ended."""
         for one in still:
             if 0 < one["zombie_ns"] < until_ns and identity(one) not in self._gone:
-                self._note(until_ns - int(one["zombie_ns"]), identity(one), 0, "")
+                self._open.append(_Zombie(until_ns - int(one["zombie_ns"]), identity(one), 0, ""))
 
     def forget(self, gone: Iterable[tuple[int, int]]) -> None:
         """Take these for none that is still a zombie."""
         self._gone |= set(gone)
 
-    def _note(self, lasted_ns: int, who: tuple[int, int], by: int, call: str) -> None:
-        if self._worst is None or lasted_ns > self._worst[0]:
-            self._worst = (lasted_ns, who, by, call)
+    @property
+    def has_zombies(self) -> bool:
+        """Whether there is a zombie to explain."""
+        return bool(self._open) or (self._worst is not None and self._worst.lasted_ns >= NOTICEABLE_MS * 1e6)
 
-    def worst(self) -> str | None:
-        """Return the sentence; None: there was no zombie."""
-        if self._worst is None:
-            return None
-        lasted_ns, who, by, call = self._worst
-        bound = "about" if who in self._estimated else ""
-        return f"{zombie_headline(str(who[0]), lasted_ns / 1e6, bound=bound)}, {ending_of_zombie(by, call)}"
+    def words(self) -> list[str]:
+        """Return what matters most, in sentences."""
+        stolen = len(self._stolen)
+        harm = [f"{count(stolen, 'exit status')} stolen: a wait for any child came first"] * bool(stolen)
+        if self._open:
+            others = f", one of {len(self._open):,}" if len(self._open) > 1 else ""
+            harm.append(self._sentence(max(self._open)) + others)
+        if not harm and self._worst and self.has_zombies:
+            harm.append(self._sentence(self._worst))
+        return harm or [f"no zombie lasted longer than {NOTICEABLE_MS:.0f} ms"]
+
+    def _sentence(self, one: _Zombie) -> str:
+        bound = "about" if one.who in self._estimated else ""
+        headline = zombie_headline(str(one.who[0]), duration(one.lasted_ns / 1e6), bound=bound)
+        return f"{headline}, {ending_of_zombie(one.by, one.call)}"
+
+
+def _has_line(waits: Records) -> Any:
+    """Which waits (`struct wait_record`) were made by a line of Python."""
+    return waits["head"]["stack_status"] == STACK_STATUSES.index("ok")
+
+
+def _asked(waits: Records, number: str) -> list[tuple[_Asked, int]]:
+    """Of waits (`struct wait_record`): who waits, with the child's number, which is in the field `number`; and the stack."""
+    by = waits["head"]["by"]
+    asked = zip(by["pid"].tolist(), by["start_ns"].tolist(), waits[number].tolist(), strict=True)
+    return list(zip(asked, waits["head"]["stack"].tolist(), strict=True))
 
 
 def identity(one: Any) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from forktrace.kernel.bpf_maps import Records
@@ -35,6 +35,7 @@ class Intake:
     Attributes:
         counts: events written, by kind
         lost: what could not be delivered, by what it was
+        closing: what is to be said at the end
         unfollowed: processes of which it could not be told whether they live
         pid_ns: inode number of the PID namespace here
     """
@@ -43,7 +44,7 @@ class Intake:
         self._probes = probes
         self._registry = registry
         self._joining = joining
-        self._closing = Closing(joining.ended_ns if joining else ())
+        self.closing = Closing()
         self._stacks = Stacks(probes.forget_stacks, registry.not_python)
         self._places = Places()
         self._cgroups: dict[int, str | None] = {}
@@ -57,8 +58,9 @@ class Intake:
         self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
         self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
 
-    def begin(self, output: Output, sources: Sources | None) -> None:
-        """Write to `output` from now on, with the lines that `sources` reads."""
+    def begin(self, output: Output, sources: Sources | None, aside: Collection[int] = ()) -> None:
+        """Write to `output` from now on, with the lines that `sources` reads; the reaps of `aside` are not to be told of."""
+        self.closing = Closing(self._joining.ended_ns if self._joining else (), aside)
         self._output = output
         self._sources = sources
 
@@ -77,10 +79,6 @@ class Intake:
         if any(self.lost.values()):
             return int((self._probes.following()["exit_ns"] != 0).sum())
         return self.counts["exit"] - self.counts["reap"] - self.counts["autoreap"]
-
-    def worst_zombie(self) -> str | None:
-        """Return a sentence about the longest zombie; None: there was none."""
-        return self._closing.worst()
 
     def tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
@@ -135,7 +133,9 @@ class Intake:
         if "reap" in records:
             reaps = records["reap"]
             self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
-            self._closing.note(reaps)
+            self.closing.note(reaps)
+        if "wait" in records:
+            self.closing.note_waits(records["wait"])
         self._stacks.make_room()
 
     def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
@@ -216,7 +216,7 @@ class Intake:
         """Write that these are gone, if their release has not come through the ring since; the time is an upper bound."""
         here = set(map(identity, self._probes.following()))
         unseen = [one for one in gone if identity(one) in here]
-        self._closing.forget(map(identity, unseen))
+        self.closing.forget(map(identity, unseen))
         self.counts["reap"] += len(unseen)
         self._output.write(unseen_reap(one, self._output.until_ns) for one in unseen)
 
@@ -224,7 +224,7 @@ class Intake:
         """Close the trace at the moment up to which it is whole, and detach the probes. `full`: the size that it reached."""
         still = self._probes.following()
         self._know_better(still, still["zombie_ns"])
-        self._closing.note_open(still, self._output.until_ns)
+        self.closing.note_open(still, self._output.until_ns)
         totals = {
             "events": dict(self.counts),
             "lost": {what: count for what, count in self.lost.items() if count},

@@ -29,7 +29,7 @@ from forktrace.system import resource_limits
 from forktrace.system.capabilities import become_recorder, in_effect, missing, remedy
 from forktrace.system.procfs import Proc, is_control_group
 from forktrace.system.users import User, as_user
-from forktrace.trace.words import count, printable, size
+from forktrace.trace.words import NO_PROCESS, count, printable, size
 
 if TYPE_CHECKING:
     from forktrace.recorder.sources import Sources
@@ -161,7 +161,7 @@ class Recorder:
             sink: RawIOBase = file if is_regular else PatientSink(trace, self._is_waited_for)
             try:
                 self._output = Output(sink, order, self._intake.counts, is_file=self._is_file)
-                self._intake.begin(self._output, reader)
+                self._intake.begin(self._output, reader, _aside(order))
                 self._begin(order)
             except stream.Full:
                 raise UsageError(f"--max-size: {order.max_size:,} bytes do not hold the beginning of this trace") from None
@@ -346,7 +346,7 @@ class Recorder:
     def _refused(self) -> list[str]:
         """What the recording lacks since there could be no process for it, in words."""
         lacking = zip(("Python stacks", "source lines"), self._helpers, strict=False)
-        return [f"{what} (no process could be started for them: {one.refused})" for what, one in lacking if one.refused]
+        return [f"{what} ({NO_PROCESS}: {one.refused})" for what, one in lacking if one.refused]
 
     def _say(self, text: str) -> None:
         if self._asked.words:
@@ -373,8 +373,8 @@ class Recorder:
         counts, path = self._intake.counts, "standard output" if order.path == "-" else order.path
         if not counts:  # the command could not be started, which is said elsewhere
             return
-        if worst := self._intake.worst_zombie():
-            self._say(worst)
+        for sentence in self._intake.closing.words():
+            self._say(sentence)
         if self._full:
             runs_on = "; what was recorded runs on" if self._asked.attach else "" if self._ended_at else "; the command runs on"
             self._say(f"the trace is full (--max-size {size(self._full)}), the recording ended{runs_on}")
@@ -386,7 +386,12 @@ class Recorder:
         for refused in self._refused():
             self._say(f"missing: {refused}")
         if self._is_file:
-            self._say(f"next: forktrace {'why' if worst else 'report'} {shlex.quote(path)}")
+            self._say(f"next: forktrace {'why' if self._intake.closing.has_zombies else 'report'} {shlex.quote(path)}")
+
+
+def _aside(order: Order) -> set[int]:
+    """Return whose reaps say nothing of the program: forktrace's own, and the machine's init's unless it is recorded."""
+    return {order.header["recorder_pid"], 1} - set(order.attach.pids if order.attach else ())
 
 
 class _Progress:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -75,6 +75,11 @@ class Stat(NamedTuple):
     def is_zombie(self) -> bool:
         """Dead and not reaped; not a dead main thread whose process goes on."""
         return self.state == "Z" and self.threads <= 1
+
+    @property
+    def is_half_dead(self) -> bool:
+        """Its main thread has ended, and others live: it looks like a zombie, but cannot be reaped yet."""
+        return self.state == "Z" and self.threads > 1
 
 
 class Proc:
@@ -287,6 +292,12 @@ class Mount(NamedTuple):
     point: Path
     kind: str
     options: str
+
+
+def innermost_pid(status: Mapping[str, str]) -> int | None:
+    """Return a process's number in its own PID namespace, by its /proc/PID/status; None: it does not say."""
+    numbers = status.get("NSpid", "").split()
+    return int(numbers[-1]) if numbers else None
 
 
 def mounts(proc: Proc) -> list[Mount]:

@@ -40,6 +40,7 @@ CALLS: Final = ("fork", "vfork", "clone", "clone3", "wait4", "waitid", "io_uring
 WAIT_CALLS: Final = CALLS[4:7]
 TARGETS: Final = ("pid", "any", "pgid", "pidfd")
 DISPOSITIONS: Final = ("default", "handler", "ignored", "nocldwait")
+ECHILD: Final = 10  # `result` of a wait that found no such child (errno(3))
 SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
 # Whose code called exit_group: os._exit; Py_Exit; any other, in an interpreter where SystemExit passes Py_Exit or main returns.
 EXITS: Final = ("interpreter", "py-exit", "other", "returned")

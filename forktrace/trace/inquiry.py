@@ -40,7 +40,8 @@ class Thread:
         tid, comm, state: its number, name, and the letter of ps(1); None: which thread this stack belongs to cannot be told
         frames: its Python stack, outermost first
         status: of that stack: `ok`; `changing`: it ran meanwhile, and these are its outermost frames; or why there are none
-            or not all: `no-thread-state` `read-fault` `truncated` `not-python` `no-runtime` `denied`
+            or not all: `no-thread-state` `read-fault` `truncated` `not-python` `no-runtime` `denied`; `ended`: it has
+            ended while others live
         call: what it waits for; None: it is running, or it may not be asked
         wchan: the place in the kernel where it sleeps; None: not told
     """
@@ -63,6 +64,7 @@ class Inquiry:
         asked, zombie: the process that was asked about; where that is a zombie, `pid` is its parent
         parent: the process with its zombies, as `forktrace ps` has it; None: it has none
         below: its descendants that have zombies, those with most first
+        ns_pid: its number in its own PID namespace; 1: it is the init there; None: not known
         argv: its arguments, or its name in brackets
         children: how many it has, zombies among them; None: not known
         python, libraries: the version of its Python and the directories of the standard library; None: it has none or
@@ -79,6 +81,7 @@ class Inquiry:
     zombie: Zombie | None
     parent: Parent | None
     below: tuple[Parent, ...]
+    ns_pid: int | None
     argv: tuple[str, ...]
     children: int | None
     python: str | None

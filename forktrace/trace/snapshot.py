@@ -63,6 +63,7 @@ class Parent:
 
     Attributes:
         pid: 0: outside of this PID namespace
+        ns_pid: its number in its own PID namespace; 1: it is the init there, and inherits orphans; None: not known
         comm, argv, uid, user, elapsed_s: name, arguments, real user and age of the process; None: it cannot be seen
         state: the letter of ps(1): `R` `S` `D` `T` `t` `I` `Z`; `Z` is a main thread that has ended while others live
         threads, sigchld_blocked_threads: how many there are, and how many of them block SIGCHLD
@@ -75,6 +76,7 @@ class Parent:
     """
 
     pid: int
+    ns_pid: int | None
     comm: str | None
     argv: tuple[str, ...] | None
     uid: int | None
@@ -94,6 +96,21 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class HalfDead:
+    """A process whose main thread has ended while others live: ps(1) shows it as a zombie, and nobody can reap it yet.
+
+    Attributes:
+        pid, comm, ppid: its number, its name, and its parent
+        threads: how many threads live
+    """
+
+    pid: int
+    comm: str
+    ppid: int
+    threads: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """All zombies that could be seen at one moment.
 
@@ -105,6 +122,7 @@ class Snapshot:
         others_hidden: /proc hides the processes of other users (hidepid)
         outside_hidden: this is not the machine's first PID namespace, and what is outside of it cannot be seen
         parents: those with most zombies first
+        half_dead: those whose main thread alone has ended, which are no zombies yet
     """
 
     time: float
@@ -114,6 +132,7 @@ class Snapshot:
     others_hidden: bool
     outside_hidden: bool
     parents: tuple[Parent, ...]
+    half_dead: tuple[HalfDead, ...] = ()
 
     @property
     def zombies(self) -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+NO_PROCESS: Final = "no process could be started for them"  # in `lacks` of a header: no fault of the kernel's
+NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
+
 
 def duration(ms: float) -> str:
     """Return a duration as people read it: `0.03 ms`, `4.2 ms`, `345 ms`, `1.803 s`, `12 min 05 s`, `3 h 02 min`."""
@@ -42,12 +47,12 @@ def about(seconds: float) -> str:
     return f"{round(seconds / 86_400):,} d"
 
 
-def zombie_headline(name: str, zombie_ms: float, *, still: bool = False, bound: str = "") -> str:
+def zombie_headline(name: str, lasted: str, *, still: bool = False, bound: str = "") -> str:
     """Return the sentence that says how long a process was a zombie; `still`: it was one when the recording ended.
 
-    `bound` is what the time is, when not exact: `at most`, `at least` or `about`.
+    `lasted` is the duration; `bound` what it is, when not exact: `at most`, `at least` or `about`.
     """
-    lasted = f"{bound} {duration(zombie_ms)}".lstrip()
+    lasted = f"{bound} {lasted}".lstrip()
     if still:
         return f"{name} was still a zombie after {lasted}, when the recording ended"
     return f"{name} was a zombie for {lasted}"

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from forktrace.analysis.causes.names import printable
@@ -19,7 +20,11 @@ _OBJECT: Final = (  # what a source line calls the child that it makes: `p.start
 
 
 class Cause(NamedTuple):
-    """What is said of a cause; `fix` None: what helps depends on what made the child."""
+    """What is said of a cause; `fix` None: what helps depends on what made the child.
+
+    Instead of `fix`: `fix_of` by what made the child, `fix_nohang` of a wait with WNOHANG, `fix_inside` of an orphan whose
+    adopter is recorded.
+    """
 
     short: str
     why: str
@@ -28,6 +33,9 @@ class Cause(NamedTuple):
     fix: Sequence[str] | None = None
     at: str = "fork"
     accident: bool = False
+    fix_of: Mapping[str, Sequence[str]] = MappingProxyType({})
+    fix_nohang: Sequence[str] = ()
+    fix_inside: Sequence[str] = ()
 
 
 class Creator(NamedTuple):
@@ -54,6 +62,11 @@ def creator(name: str) -> Creator:
     """Return what is said of a child that `name` made: one of `created_by`, of a user's own rules too, or `orphan`."""
     known = texts()["creator"].get(name)
     return Creator(**known) if known else Creator(printable(name), "the child", [])
+
+
+def package(name: str) -> str:
+    """Return what users of an installed package can do themselves; "" where nothing is known."""
+    return str(texts()["package"].get(name, {}).get("you-can", ""))
 
 
 def remedy(name: str, **words: str) -> str:

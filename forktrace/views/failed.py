@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
-from rich.text import Text
 
 from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.events import errno_name
 from forktrace.trace.words import count
+from forktrace.views.text.screen import Grid
+from forktrace.views.words import at_line, short_site
+
+MOST_ROWS: Final = 10
+MOST_SITE: Final = 40  # characters of a line
 
 
 def reason(errno: Any, limit: Any, allowed: Any) -> str:
@@ -28,14 +32,24 @@ def groups(failed: pd.DataFrame) -> list[pd.DataFrame]:
     return [group for _, group in failed.groupby(key, dropna=False, sort=False)]
 
 
-def lines(recording: Recording, names: Names) -> Iterator[Text]:
-    """Yield what the report says: how many forks of whom failed at which line, why, and how many zombies there were then."""
-    for group in groups(recording.failed_forks()):
-        first = _first(group)
-        at = f"{'first ' if len(group) > 1 else ''}at {(first.time_ns - recording.start_ns) / 1e9:+.3f} s"
-        who, why = names.of(first.id, pd.NA, full=True), reason(first.errno, first.limit, first.allowed)
-        blame = "" if pd.isna(first.limit) else zombies(int(first.zombies))
-        yield Text(f"{count(len(group), 'fork')} of {who} failed with {why}{_at_line(first.site)}, {at}{blame}.", "red")
+def grid(recording: Recording, names: Names) -> Grid:
+    """Return the report's table: how many forks failed with which error at which line, and how many zombies there were then."""
+    columns = [("forks", "right"), ("failed with", "left"), ("line", "left"), ("in", "left"), ("first", "right")]
+    columns.append(("zombies", "right"))
+    table = recording.failed_forks()
+    groups = [group for _, group in table.groupby(["errno", "limit", "allowed", "site"], dropna=False, sort=False)]
+    rows = [_cells(recording, names, group) for group in sorted(groups, key=len, reverse=True)[:MOST_ROWS]]
+    return Grid(columns, rows, "line", 12, ["red"] * len(rows), ("in",))
+
+
+def _cells(recording: Recording, names: Names, group: pd.DataFrame) -> list[str]:
+    """A row of the table: the failed forks with one error at one line; zombies count where a limit was met."""
+    first, makers = _first(group), group["id"].nunique()
+    who = names.of(first.id, pd.NA, full=True) if makers == 1 else count(makers, "process")
+    line = "?" if pd.isna(first.site) else short_site(printable(first.site), MOST_SITE)
+    then = "-" if pd.isna(first.limit) else f"{int(first.zombies):,}"
+    at = f"{(first.time_ns - recording.start_ns) / 1e9:+.3f} s"
+    return [f"{len(group):,}", reason(first.errno, first.limit, first.allowed), line, who, at, then]
 
 
 def zombies(number: int) -> str:
@@ -50,7 +64,7 @@ def of_process(recording: Recording, process: int) -> Iterator[tuple[int, str]]:
         first = _first(group)
         times = f", {len(group):,} times from here on" if len(group) > 1 else ""
         blame = "" if pd.isna(first.limit) else zombies(int(first.zombies))
-        yield int(first.time_ns), f"{reason(first.errno, first.limit, first.allowed)}{_at_line(first.site)}{times}{blame}"
+        yield int(first.time_ns), f"{reason(first.errno, first.limit, first.allowed)}{at_line(first.site)}{times}{blame}"
 
 
 def during(recording: Recording, names: Names, row: Any) -> Iterator[str]:
@@ -64,7 +78,7 @@ def during(recording: Recording, names: Names, row: Any) -> Iterator[str]:
     for group in groups(table[then]):
         first = _first(group)
         who, why = names.of(first.id, pd.NA), reason(first.errno, first.limit, first.allowed)
-        forks = f"{count(len(group), 'fork')} of {who} failed with {why}{_at_line(first.site)}"
+        forks = f"{count(len(group), 'fork')} of {who} failed with {why}{at_line(first.site)}"
         yield f"meanwhile {forks}; it counts against that limit"
 
 
@@ -81,7 +95,3 @@ def labels(recording: Recording) -> list[str]:
 def _first(table: pd.DataFrame) -> Any:
     """The first row as a named tuple."""
     return next(table.itertuples())
-
-
-def _at_line(site: Any) -> str:
-    return "" if pd.isna(site) else f" at {printable(site)}"

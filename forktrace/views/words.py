@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
+
+import pandas as pd
 
 from forktrace.trace.words import printable
-
-NOTICEABLE_MS: Final = 10.0  # a parent that waits at once reaps within a few ms, even on a loaded machine
 
 _SENDERS: Final = {
     "process": "sent by {}",
@@ -45,6 +45,17 @@ def some(names: list[str], total: int, most: int = 3) -> str:
     if total > most + 1:
         return f"{', '.join(names[:most])} and {total - most:,} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def place(site: str) -> str:
+    """Return `consumer.py:33`, without the function."""
+    words = printable(site)
+    return words.rpartition(" ")[0] or words
+
+
+def at_line(site: Any) -> str:
+    """Return ` at consumer.py:33 consume_task`; nothing where no line is known."""
+    return "" if pd.isna(site) else f" at {printable(site)}"
 
 
 def sender(kind: str | None, name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, Recorded, forktrace_command, kill_with
 
-from forktrace.views.text.calls import source_text
+from forktrace.views.text.calls import Sources
 
 pytestmark = pytest.mark.root
 
@@ -214,7 +214,7 @@ def test_attached_to_from_outside(
     assert recorder.returncode == 0
     recorded = Recorded(trace, 0, "", "")
     check(recorded, own, children, level=0, origin="attached")
-    assert source_text(recorded.recording, recorded.row(children[0][0])["fork_site"]) == "process.start()"
+    assert Sources(recorded.recording).text(recorded.row(children[0][0])["fork_site"]) == "process.start()"
     zombie = recorded.row(old[0])
     assert (zombie["ns_pid"], zombie["origin"], zombie["exit_code"]) == (old[1], "attached", 0)
     assert one.end() == 0

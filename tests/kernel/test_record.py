@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, forktrace_command, processes_with, wait_until
+from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, forktrace_command, processes_with, wait_until
 from terminal import Terminal
 
 import forktrace
 from forktrace.kernel import bpf
+from forktrace.scenes import scene
+from forktrace.views.text.report import headline
 
 pytestmark = pytest.mark.root
 
@@ -529,3 +531,45 @@ def test_an_empty_command(environment: Mapping[str, str], open_folder: Path) -> 
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stderr) == (127, "forktrace: '': command not found\n")
     assert not path.exists()
+
+
+@pytest.fixture
+def closing(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., tuple[str, Path]]:
+    """Records a command, and returns what record says of it, and the trace."""
+
+    def run(command: list[str], *options: str) -> tuple[str, Path]:
+        path = open_folder / f"{uuid.uuid4()}.arrows"
+        line = forktrace_command("record", "-o", str(path), *options, "--", *command)
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr, path
+
+    return run
+
+
+def test_a_healthy_program_is_told_so(closing: Callable[..., tuple[str, Path]]) -> None:
+    """How long forktrace took to reap the command is no zombie of the program: there was none, and that is said."""
+    said, trace = closing(["/bin/sh", "-c", "/bin/true; /bin/true"])
+    assert "forktrace: no zombie lasted longer than 10 ms\n" in said
+    assert "was a zombie" not in said
+    recording = forktrace.read(trace)
+    table = recording.lifecycles()
+    assert table.loc[table["origin"] == "target", "reap_cause"].tolist() == ["recorder"]
+    assert recording.zombie_count()["parent_id"].notna().all()
+
+
+def test_a_zombie_that_is_left_is_told_before_one_that_lasted(closing: Callable[..., tuple[str, Path]]) -> None:
+    """What nobody reaps comes before the longest that was reaped; the rest is counted."""
+    program = "import os, time\nfor _ in range(3):\n os.fork() or os._exit(0)\ntime.sleep(0.4)\nos.wait()\ntime.sleep(4)"
+    said, _ = closing([sys.executable, "-c", program], "-d", "2")
+    assert re.search(r"forktrace: \d+ was a zombie for [\d.]+ m?s, and still is: nobody reaped it, one of 2\n", said)
+    assert "reaped it with" not in said
+
+
+def test_a_theft_is_told_first(closing: Callable[..., tuple[str, Path]]) -> None:
+    """A stolen exit status matters more than how long a zombie was there; no more are said than the table has."""
+    said, trace = closing([DEBIAN, str(scene("stolen").program), "--speed", "0.5"])
+    assert "forktrace: 3 exit statuses stolen: a wait for any child came first\n" in said
+    assert "was a zombie" not in said
+    recording = forktrace.read(trace)
+    assert headline(recording).plain.startswith("3 exit statuses were stolen; ")

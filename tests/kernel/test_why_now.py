@@ -187,7 +187,30 @@ def test_a_program_in_a_container(tmp_path: Path) -> None:
     assert not set(children) & set(outer.zombies)
     assert f"waits for child {child}: wait4({child})" in said
     assert "3 zombies wait for the next Process.start()" in said
+    assert "is PID 1 of its namespace: it inherits the orphans of all others there" in said
     assert f"main idle.py:{line_of('child.join()') + 1} main > Process.join > wait > poll child.join() waits for child" in said
+
+
+HALF_DEAD = """import ctypes, os, sys, threading
+threading.Thread(target=sys.stdin.readline).start()
+print(flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # exit of this thread alone
+"""
+
+
+def test_a_process_whose_main_thread_has_ended() -> None:
+    """ps(1) shows it as a zombie: what it is, and where its other thread is, is told by both commands."""
+    command = [DEBIAN, "-c", HALF_DEAD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: " Z " in Path(f"/proc/{process.pid}/stat").read_text(), "the end of its main thread")
+        said = asked(process.pid)
+        listed = subprocess.run(forktrace_command("ps"), capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+        assert process.stdin
+        process.stdin.write("\n")
+    assert "ended its main thread: ps(1) shows it as a zombie, but nobody can reap it before its other thread ends too" in said
+    assert "main it has ended; others live" in said
+    assert "pipe" in said
+    assert f"No zombie: {process.pid} python3" in " ".join(listed.split())
 
 
 def test_without_root() -> None:

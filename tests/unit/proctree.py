@@ -36,6 +36,7 @@ class Tree(Proc):
         lines = {"State": state, "Uid": f"{uid}\t7\t7\t7", "ShdPnd": more.get("pending", "0")}
         lines |= {"SigBlk": "0", "SigIgn": more.get("ignored", "0"), "SigCgt": more.get("caught", "0")}
         lines["CapEff"] = more.get("capabilities", "0")
+        lines |= {"NSpid": more["ns_pids"]} if "ns_pids" in more else {}
         self.write(f"{pid}/status", "".join(f"{name}:\t{value}\n" for name, value in lines.items()))
         for number in range(threads):
             mask = "10000" if number < more.get("blocking", 0) else "0"

@@ -78,9 +78,12 @@ def test_stacks_of_real_libraries(column: str) -> None:
 def test_the_wait_of_forktrace_for_the_target() -> None:
     """forktrace is the target's parent, and calls waitpid."""
     made = recording(target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), ev.reap(6 * MS, 100, by=50))
-    assert cells(made.lifecycles(), "reap_cause") == [("os-wait",)]
+    assert cells(made.lifecycles(), "reap_cause") == [("recorder",)]
     made = recording(target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), ev.reap(6 * MS, 100, by=51))
     assert cells(made.lifecycles(), "reap_cause") == [("unknown",)]
+    made = recording(target(), ev.exit_(5 * MS, 100), ev.zombie(5 * MS, 100), closed=False)  # not yet
+    assert cells(made.lifecycles(), "reap_cause") == [("recorder",)]
+    assert made.zombie_count().empty
 
 
 def test_no_rule_is_idle() -> None:

@@ -12,11 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from traces import HEADER
 
 from forktrace.cli import cli
+from forktrace.cli.options import Seconds
 from forktrace.trace import events as ev
 from forktrace.trace import stream
 
@@ -115,7 +117,7 @@ def test_no_trace_at_all(tmp_path: Path, command: str) -> None:
     """A directory without a trace is a usage error that says how to make one."""
     done = run(command, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("forktrace: no forktrace-*.arrows in this directory\n  ")
+    assert done.stderr.startswith("forktrace: no trace (*.arrows) in this directory\n  ")
     assert "forktrace record --" in done.stderr
 
 
@@ -188,7 +190,7 @@ def test_a_cut_trace_is_shown_with_a_warning(trace: Path) -> None:
         (["--nonsense"], 2),
         (["report", "--nonsense"], 2),
         (["report", "none.arrows"], 1),
-        (["report", "a", "b"], 2),
+        (["report", "a", "b", "c"], 2),
         (["export", "--table", "nonsense"], 2),
         (["timeline", "-o", "x.gif"], 2),
         (["export", "-o", "x.gif"], 2),
@@ -292,9 +294,9 @@ def test_a_terminal_gets_no_control_characters(trace: Path, table: str) -> None:
     [
         (["why"], "101 was a zombie for 41 ms"),
         (["why", "101"], "101 was a zombie for 41 ms"),
-        (["why", "#0"], "100 was a zombie for 1.0 ms"),
+        (["why", "#0"], "100 is the command itself; forktrace, its parent, waited for it"),
         (["why", "forktrace-consumer.100.arrows"], "101 was a zombie for 41 ms"),
-        (["why", "forktrace-consumer.100.arrows", "100"], "100 was a zombie for 1.0 ms"),
+        (["why", "forktrace-consumer.100.arrows", "100"], "100 is the command itself; forktrace, its parent, waited for it"),
     ],
 )
 def test_why_takes_a_trace_a_process_or_both(trace: Path, arguments: list[str], first: str) -> None:
@@ -305,9 +307,109 @@ def test_why_takes_a_trace_a_process_or_both(trace: Path, arguments: list[str], 
     assert run("why", "100", cwd=trace.parent).stdout.startswith("101 was a zombie")
 
 
+def test_a_report_of_one_process(trace: Path) -> None:
+    """`report` names a process as `why` does: a number alone, after the trace, or --of, whose old name is --pid."""
+    ways = (["101"], ["#1"], [trace.name, "101"], [trace.name, "--of", "101"], ["--pid", "101"])
+    said = {run("report", *way, cwd=trace.parent).stdout for way in ways}
+    assert len(said) == 1
+    assert "Only a part is shown: 1 of 2 processes." in said.pop()
+    both = run("report", trace.name, "101", "--of", "100", cwd=trace.parent)
+    assert (both.returncode, both.stderr.splitlines()[0]) == (2, "forktrace: only 101, or only 100?")
+
+
+def test_the_newest_trace_of_any_name(trace: Path) -> None:
+    """A trace that -o named is found too; what is no file is not."""
+    trace.rename(trace.with_name("mine.arrows"))
+    trace.with_name("z.arrows").mkdir()
+    assert run("report", cwd=trace.parent).stderr == "forktrace: reading mine.arrows\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("2", 2), ("2s", 2), ("1.5m", 90), ("2h", 7200), ("500ms", 0.5), (".5", 0.5), ("0.25s", 0.25)]
+)
+def test_durations(written: str, seconds: float) -> None:
+    """With a unit, or seconds."""
+    assert Seconds(0, 1e9).convert(written, None, None) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("written", ["", ".", "s", "-1", "1e3", "nan", "inf", "1 s", "1d", "0x10", "1_0", "1" * 14])
+def test_no_durations(written: str) -> None:
+    """What is none says how one looks."""
+    with pytest.raises(click.BadParameter):
+        Seconds(0, 1e9).convert(written, None, None)
+
+
+def on_terminal(command: list[str], cwd: Path, **environment: str) -> tuple[str, int]:
+    """Run forktrace with its stdout on a terminal; return what that shows, and the status."""
+    ours, its = pty.openpty()
+    line = [sys.executable, "-m", "forktrace", *command]
+    there = {name: value for name, value in ENVIRONMENT.items() if name not in ("NO_COLOR", "CLICOLOR_FORCE")}
+    there |= {"TERM": "xterm"} | environment
+    done = subprocess.run(line, env=there, cwd=cwd, stdout=its, stderr=subprocess.PIPE, check=False)
+    os.close(its)
+    shown = done.stderr
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    return shown.decode(), done.returncode
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["timeline", "-o", "-"], ["export", "--to", "parquet"], ["record", "-o", "-", "true"], ["record", "-o", "-", "-p", "1"]],
+)
+def test_nothing_binary_goes_to_a_terminal(trace: Path, command: list[str]) -> None:
+    """It is refused, with what to type instead."""
+    shown, status = on_terminal(command, trace.parent)
+    assert status == (125 if command[0] == "record" else 2)
+    assert "is not for a terminal\n  forktrace" in shown.replace("\r", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "coloured"),
+    [
+        ([], {}, False),
+        (["--color", "always"], {}, True),
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+        ([], {"CLICOLOR_FORCE": "1"}, True),
+        ([], {"CLICOLOR_FORCE": "0"}, False),
+        ([], {"CLICOLOR_FORCE": "1", "NO_COLOR": "1"}, False),
+        (["--color", "never"], {"CLICOLOR_FORCE": "1"}, False),
+    ],
+)
+def test_colours_in_a_pipe(trace: Path, arguments: list[str], environment: dict[str, str], coloured: bool) -> None:
+    """None, unless they are asked for; the option comes before the environment."""
+    line = [sys.executable, "-m", "forktrace", "why", *arguments, trace.name]
+    done = subprocess.run(line, cwd=trace.parent, env=ENVIRONMENT | environment, capture_output=True, text=True, check=True)
+    assert ("\x1b[1m" in done.stdout) == coloured
+
+
+def test_colours_on_a_terminal(trace: Path) -> None:
+    """As it is asked for."""
+    assert "\x1b[1m" in on_terminal(["why", trace.name], trace.parent)[0]
+    assert "\x1b[" not in on_terminal(["why", "--color", "never", trace.name], trace.parent)[0]
+
+
+def test_a_script_is_no_command(tmp_path: Path) -> None:
+    """A Python file, or another file here, that is no command: what was probably meant is asked."""
+    (tmp_path / "consumer.py").write_text("")
+    (tmp_path / "tool").write_text("")
+    said = run("record", "consumer.py", cwd=tmp_path)
+    assert (said.returncode, said.stderr) == (127, "forktrace: consumer.py: command not found\n  python consumer.py?\n")
+    assert run("record", "tool", cwd=tmp_path).stderr.endswith("\n  ./tool?\n")
+    assert run("record", "other.py", cwd=tmp_path).stderr == "forktrace: other.py: command not found\n"
+
+
+def test_help_fits_80_columns() -> None:
+    """That of all commands together too."""
+    done = CliRunner().invoke(cli, ["--help"], terminal_width=80)
+    assert max(map(len, done.output.splitlines())) <= 80
+
+
 def test_selections_reach_the_tables(trace: Path) -> None:
-    """--pid, --since and --until leave out what was not asked for."""
-    lines = run("export", str(trace), "--pid", "101").stdout.splitlines()
+    """--of, --since and --until leave out what was not asked for."""
+    lines = run("export", str(trace), "--of", "101").stdout.splitlines()
     assert [line.split(",")[2] for line in lines[1:]] == ["101"]
     late = run("events", str(trace), "--since", "0.055s", "--until", "0.0605s").stdout.splitlines()
     assert len(late) == 2

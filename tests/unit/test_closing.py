@@ -72,4 +72,68 @@ def test_the_worst_is_not_one_that_is_gone() -> None:
     closing, seen = Closing(), still((500, 30, 10 * MS, "default"), (501, 30, 20 * MS, "default"))
     closing.forget([(500, 30 * TICK_NS + 5)])
     closing.note_open(seen, 90 * MS)
-    assert closing.worst() == "501 was a zombie for 70 ms, and still is: nobody reaped it"
+    assert closing.words() == ["501 was a zombie for 70 ms, and still is: nobody reaped it"]
+
+
+def waits(*rows: dict[str, int | str]) -> Records:
+    """The probes' records of waits: who reaps whom after how long, with which call, at which stack."""
+    made = np.zeros(len(rows), layouts()["wait_record"])
+    for one, row in zip(made, rows, strict=True):
+        one["head"]["by"]["pid"], one["head"]["process"]["pid"] = row["by"], row["child"]
+        one["ns_pid"] = one["target_pid"] = row["child"]
+        one["head"]["time_ns"], one["zombie_ns"] = MS * (1 + int(row.get("ms", 0))), MS
+        one["call"], one["target"] = ev.CALLS.index("wait4"), ev.TARGETS.index(str(row.get("target", "pid")))
+        one["error"], one["head"]["stack"] = row.get("error", 0), row.get("stack", 0)
+        one["head"]["stack_status"] = 0 if one["head"]["stack"] else ev.STACK_STATUSES.index("not-python")
+    return made
+
+
+def test_a_healthy_program_is_told_so() -> None:
+    """What forktrace itself reaps and what the machine's init reaps when it likes says nothing of the program."""
+    closing = Closing(aside={50, 1})
+    assert closing.words() == ["no zombie lasted longer than 10 ms"]
+    closing.note(waits({"by": 50, "child": 100, "ms": 40}, {"by": 1, "child": 500, "ms": 3000}))
+    closing.note(waits({"by": 100, "child": 501, "ms": 9}))
+    assert (closing.words(), closing.has_zombies) == (["no zombie lasted longer than 10 ms"], False)
+    closing.note(waits({"by": 100, "child": 502, "ms": 11}))
+    assert closing.words() == ["502 was a zombie for 11 ms, until 100 reaped it with wait4"]
+    assert closing.has_zombies
+
+
+def test_what_matters_most_is_said() -> None:
+    """A stolen exit status and zombies that nobody reaped come before the longest zombie that was reaped."""
+    closing = Closing()
+    closing.note(waits({"by": 100, "child": 500, "ms": 2000}, {"by": 100, "child": 501, "target": "any", "stack": 7}))
+    closing.note_open(still((502, 30, 10 * MS, "default"), (503, 30, 20 * MS, "default")), 90 * MS)
+    open_ = "502 was a zombie for 80 ms, and still is: nobody reaped it, one of 2"
+    assert closing.words() == [open_]
+    closing.note_waits(waits({"by": 100, "child": 501, "error": ev.ECHILD, "stack": 8}))
+    assert closing.words() == ["1 exit status stolen: a wait for any child came first", open_]
+
+
+@pytest.mark.parametrize(
+    ("reap", "wait"),
+    [
+        ({"target": "pid", "stack": 7}, {"stack": 8}),  # it was asked for
+        ({"target": "any", "stack": 7}, {"stack": 7}),  # the same line asks again
+        ({"target": "any", "stack": 7}, {"stack": 8, "by": 101}),  # another process's number
+        ({"target": "any", "stack": 7}, {"stack": 8, "error": 4}),  # interrupted
+        ({"target": "any", "stack": 7}, {"stack": 8, "target": "any"}),
+        ({"target": "any"}, {}),  # no Python
+    ],
+)
+def test_what_is_no_theft(reap: dict[str, int | str], wait: dict[str, int | str]) -> None:
+    """Only a wait for any child takes from another line, which then asks for that very child in vain."""
+    closing = Closing()
+    closing.note(waits({"by": 100, "child": 500} | reap))
+    closing.note_waits(waits({"by": 100, "child": 500, "error": ev.ECHILD} | wait))
+    assert "stolen" not in closing.words()[0]
+
+
+def test_a_number_that_is_used_again_is_another_child() -> None:
+    """A child that was asked for is taken from nobody, though one with its number was before."""
+    closing = Closing()
+    closing.note(waits({"by": 100, "child": 500, "target": "any", "stack": 7}))
+    closing.note(waits({"by": 100, "child": 500, "stack": 9}))
+    closing.note_waits(waits({"by": 100, "child": 500, "error": ev.ECHILD, "stack": 8}))
+    assert "stolen" not in closing.words()[0]

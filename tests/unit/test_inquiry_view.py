@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import re
 from typing import Any
 
 import pytest
@@ -31,7 +32,8 @@ def parent(*zombies: Zombie, **changed: Any) -> Parent:
     values = {"uid": 1000, "user": "alice", "elapsed_s": 7200.0, "state": "S", "threads": 1, "sigchld": "default"}
     values |= {"sigchld_blocked_threads": 0, "sigchld_pending": False, "growth": None, "growth_s": None}
     values |= {"limits": (room,), "fails_in_s": None, "fails_at": None}
-    return Parent(4700, "python", ("python", "consumer.py"), zombies=zombies, **(values | changed))
+    values |= {"ns_pid": 4700}
+    return Parent(pid=4700, comm="python", argv=("python", "consumer.py"), zombies=zombies, **(values | changed))
 
 
 def thread(tid: int | None = 4700, frames: tuple[Frame, ...] = MAIN, status: str = "ok", **changed: Any) -> Thread:
@@ -43,7 +45,7 @@ def thread(tid: int | None = 4700, frames: tuple[Frame, ...] = MAIN, status: str
 def look(*zombies: Zombie, **changed: Any) -> Inquiry:
     """What process 4700 looks like."""
     values = {"asked": 4700, "zombie": None, "parent": parent(*zombies) if zombies else None, "argv": ("python", "consumer.py")}
-    values |= {"below": ()}
+    values |= {"below": (), "ns_pid": 4700}
     values |= {"children": len(zombies), "python": "3.11.2", "no_python": "", "libraries": (LIBRARY,), "threads": (thread(),)}
     values |= {"sources": {("/srv/app/consumer.py", 29): "batch = queue.poll(1)"}, "held": frozenset(), "denied": False}
     return Inquiry(4700, **(values | changed))
@@ -153,6 +155,31 @@ def test_other_zombies(changed: dict[str, Any], comm: str, words: str, remedy: s
     text = answered(look(zombie(1, comm), **changed))
     assert words in text
     assert remedy in text
+
+
+def test_an_init() -> None:
+    """PID 1 of a namespace inherits orphans: that is said, and what helps is an init, or a loop for any child."""
+    one = parent(zombie(1), ns_pid=1)
+    seen = dataclasses.replace(look(zombie(1)), ns_pid=1, parent=one)
+    assert "PID 1 of its namespace: it inherits the orphans of all others there" in " ".join(said(seen))
+    assert "PID 1 of its namespace" in " ".join(said(dataclasses.replace(look(), ns_pid=1)))
+    text = answered(seen)
+    assert "as PID 1 of its namespace it inherits orphans, and these may be some of them" in text
+    assert "run the program below an init that reaps" in text
+    assert "let 4700, which inherits orphans, wait for any child in a loop" in text
+    assert "before it ends" not in text
+    assert "PID 1" not in " ".join(said(look(zombie(1))))
+
+
+def test_a_main_thread_that_has_ended() -> None:
+    """What looks like a zombie is none: nobody can reap it before the other threads end."""
+    main = thread(frames=(), status="ended", state="Z", call=None)
+    lines = re.sub(" {9,}", " ", " ".join(said(look(threads=(main, thread(4701), thread(None))))))
+    said_of_it = "its main thread: ps(1) shows it as a zombie, but nobody can reap it before its other thread ends too"
+    assert f"ended    {said_of_it}" in lines
+    assert "main     it has ended; others live" in lines
+    more = re.sub(" {9,}", " ", " ".join(said(look(threads=(main, thread(4701), thread(4702))))))
+    assert "before its 2 other threads end too" in more
 
 
 def test_what_changed() -> None:

@@ -12,8 +12,8 @@ from forktrace.analysis.causes.names import Names
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
 from forktrace.views.text import orphans
+from forktrace.views.text.chain import chain
 from forktrace.views.text.report import report
-from forktrace.views.text.why import chain
 
 COLUMNS = ("id", "adopter_id", "adopter_pid", "zombie_ms", "outcome", "finding")
 FOUND = "adopter-not-init"

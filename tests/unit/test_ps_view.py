@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forktrace.trace.snapshot import Limit, Parent, Snapshot, Zombie
+from forktrace.trace.snapshot import HalfDead, Limit, Parent, Snapshot, Zombie
 from forktrace.trace.words import about
 from forktrace.views.text import ps
 
 ZOMBIE = Zombie(4711, "python", 70.0, 61.2, "estimated", 0.0, 70.0, 0, None, False)
 PARENT = Parent(
     pid=4700,
+    ns_pid=4700,
     comm="python",
     argv=("/usr/bin/python", "consumer.py"),
     uid=1000,
@@ -204,6 +205,50 @@ def test_live() -> None:
     first, last = file.getvalue().index("312 processes"), file.getvalue().rindex("999 processes")
     assert "\x1b[1A\x1b[2K" in file.getvalue()[first:last]
     assert "1 zombie of 1 parent" in file.getvalue()[last - 40 : last]
+
+
+def growing(seen: Snapshot, lines: int | None = None, width: int = 100) -> list[str]:
+    """What --watch prints."""
+    file = io.StringIO()
+    ps.show_growth(Console(file=file, width=width), seen, lines)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def test_watching_many_parents() -> None:
+    """A line for each parent, the one that grows fastest first, as many as fit, and how many do not."""
+    calm = [dataclasses.replace(PARENT, pid=100 + number, growth=0, growth_s=4.0) for number in range(30)]
+    fast = dataclasses.replace(PARENT, pid=99, growth=7, growth_s=4.0, fails_in_s=50.0, fails_at=PARENT.limits[0])
+    seen = dataclasses.replace(SEEN, parents=(*calm, fast))
+    lines = growing(seen)
+    assert lines[1].split() == ["zombies", "growth", "forks", "fail", "in", "room", "oldest", "parent"]
+    assert lines[3].split() == ["1", "+7", "in", "4", "s", "~50", "s", "88", "~61", "s", "99", "python", "consumer.py"]
+    assert lines[4].split()[:6] == ["1", "+0", "in", "4", "s", "-"]
+    assert len(lines) == 3 + 31
+    for height in (8, 12, 24):
+        few = growing(seen, height)
+        assert len(few) <= height - 1
+        assert few[3] == lines[3]
+        assert few[-1] == f"and {31 - (height - 5)} more parents"
+    assert max(map(len, growing(seen, width=50))) <= 50
+    assert growing(SEEN)[3].split()[:2] == ["1", "-"]
+
+
+def test_an_init() -> None:
+    """PID 1 of a namespace is told to be the one who inherits orphans."""
+    (said,) = [line for line in of(ns_pid=1) if line.startswith("  is ")]
+    assert said == "  is       PID 1 of its namespace: it inherits the orphans of all others there, and has to reap them"
+    assert not any("PID 1" in line for line in of())
+
+
+def test_a_main_thread_that_has_ended() -> None:
+    """It looks like a zombie in ps(1), and is none: that is said, with what it waits for."""
+    lines = shown(dataclasses.replace(SEEN, parents=(), half_dead=(HalfDead(4800, "job\x1b", 1, 1),)), 200)
+    assert lines[2:] == [
+        r"No zombie: 4800 job\x1b, whose main thread has ended; ps(1) shows it as a zombie, but nobody can reap it before "
+        "its other thread ends too."
+    ]
+    many = dataclasses.replace(SEEN, half_dead=tuple(HalfDead(pid, "job", 1, 3) for pid in range(12)))
+    assert shown(many)[-1] == "and 2 more processes of which only the main thread has ended"
 
 
 def test_about() -> None:

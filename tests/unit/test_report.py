@@ -12,7 +12,7 @@ from traces import BOOT_NS, MS, child, consumer, known, recording, target
 
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
-from forktrace.trace.words import count, duration
+from forktrace.trace.words import NO_PROCESS, count, duration
 from forktrace.views.text.report import report
 from forktrace.views.words import some
 
@@ -36,8 +36,9 @@ def test_both_phenomena_in_words() -> None:
     rows += [row for pid in burst[:-1] for row in child(pid, 2150 + pid - 4720, 2300 + pid - 4720)]
     rows += [ev.reap(3210 * MS + pid, pid, by=100, options=1) for pid in burst] + [ev.fork(3211 * MS, 4730, by=100)]
     rows += [*child(4731, 3300, 3400), ev.exit_(5000 * MS, 100, 0), ev.reap(5001 * MS, 100, by=50)]
-    assert after("What happened", text(recording(*rows))).splitlines() == [
-        "  4731 was never reaped: zombie for 1.601 s so far, the parent is 100 python.",
+    written = text(recording(*rows))
+    assert after("Never reaped", written) == "  4731 was never reaped: zombie for 1.601 s so far, the parent is 100 python."
+    assert after("What happened", written).splitlines() == [
         "  4711 was a zombie for 1.803 s, until 4715 was started.",
         "  4715, 4720, 4721 and 3 more were zombies for up to 1.110 s and were cleared",
         "  together when 4730 was started by 100.",
@@ -51,7 +52,7 @@ def test_summary() -> None:
     assert text(recording(*rows)).splitlines()[:3] == [
         "python consumer.py ran for 2.500 s and was killed by SIGKILL; 3 processes in the",
         "recording.",
-        "2 zombies outlived 10 ms, the longest with 69 ms; at most 2 at once.",
+        "2 zombies lasted longer than 10 ms (longest 69 ms), at most 2 at once.",
     ]
 
 
@@ -71,7 +72,7 @@ def test_without_zombies() -> None:
     rows = [target(), *child(500, 10, 20), ev.reap(22 * MS, 500, by=100), ev.exit_(50 * MS, 100), ev.reap(50 * MS, 100, by=50)]
     written = text(recording(*rows, ev.zombie(50 * MS, 100, parent=50)))
     assert "ran for 50 ms and exited 0; 2 processes in the recording." in written
-    assert "No zombie outlived 10 ms; the longest was one for 2.0 ms." in written
+    assert "No zombie lasted longer than 10 ms (longest 2.0 ms)." in written
     assert "Longest zombies" not in written
     assert after("Not known for sure", written).startswith("  Recorded without Python stacks")
     assert len(after("Not known for sure", written).splitlines()) == 2
@@ -97,13 +98,13 @@ def test_tables() -> None:
     rows += [*child(503, 10, 20), *child(504, 10, 20), ev.exec_(11 * MS, 504, ["sh", "-c", "x y"])]
     rows += [ev.reap(50 * MS, 500, by=100, options=1), ev.reap(80 * MS, 501, by=100, call="waitid", target="any", options=4)]
     rows += [ev.autoreap(70 * MS, 502), ev.reap(60 * MS, 503, by=100, call="unseen"), ev.end(100 * MS)]
-    written = text(recording(*rows, closed=False))
+    written = text(recording(*rows, closed=False), 120)
     assert [line.split() for line in after("Longest zombies", written).splitlines()[2:]] == [
-        ["504", "sh", "-c", "'x", "y'", "exited", "0", "80", "ms", "+", "nobody", "yet"],
-        ["501", "child", "SIGSEGV,", "core", "dumped", "60", "ms", "100", "waitid(any,", "WEXITED)"],
-        ["502", "child", "SIGTERM", "50", "ms", "nobody:", "SIGCHLD", "ignored"],
-        ["503", "child", "exited", "0", "<40", "ms", "100,", "wait", "not", "seen"],
-        ["500", "child", "exited", "3", "30", "ms", "100", "wait4(pid,", "WNOHANG)"],
+        ["504", "sh", "-c", "'x", "y'", "exited", "0", "80", "ms", "+", "nobody", "yet", "never"],
+        ["501", "child", "SIGSEGV,", "core", "dumped", "60", "ms", "100", "waitid(any,", "WEXITED)", "unknown"],
+        ["502", "child", "SIGTERM", "50", "ms", "nobody:", "SIGCHLD", "ignored", "autoreap-ignored"],
+        ["500", "child", "exited", "3", "30", "ms", "100", "wait4(pid,", "WNOHANG)", "unknown"],
+        ["503", "child", "exited", "0", "<40", "ms", "100,", "wait", "not", "seen", "unknown"],
     ]
     assert [line.split("  ")[-1].strip() for line in after("Who reaped them", written).splitlines()[2:]] == [
         "30 ms",
@@ -126,7 +127,9 @@ def test_failed_forks_and_signals() -> None:
     rows += [*child(600, 10, 2000, status=9), ev.signal(1990 * MS, 600, 9, sent_by="kernel"), ev.oom(1991 * MS, 600)]
     rows += child(601, 10, 2000, status=31)
     written = text(recording(*rows))
-    assert after("Failed forks", written) == ("  2 forks of 100 python failed with EAGAIN (pids.max of 20), first at +1.204 s.")
+    assert " ".join(after("Failed forks", written).splitlines()[-1].split()) == (
+        "2 EAGAIN (pids.max of 20) ? 100 python +1.204 s 0"
+    )
     assert after("Killed by a signal", written).splitlines() == [
         "  500, 501, 502 and 3 more by SIGTERM, sent by 100 python.",
         "  600 by SIGKILL, by the OOM killer: memory ran out.",
@@ -141,8 +144,9 @@ def test_what_is_not_known() -> None:
     assert "The trace is not whole: the recording was not closed" in written.split("What happened")[0]
     above = " ".join(written.split("What happened")[0].split())
     assert "Events were lost: 3 exit. What they may have touched is marked *: numbers are then lower bounds." in above
-    assert "2 processes* in the recording. 1 zombie* outlived 10 ms, the longest with 20 ms*" in above
-    assert "500* was a zombie for 20 ms, until 100*" in written
+    assert "2 processes* in the recording. 1 zombie* was reaped outside the recording or unseen, after at most 20 ms" in above
+    assert "no other zombie* lasted longer than 10 ms" in above
+    assert "500* was a zombie for at most 20 ms, until 100*" in " ".join(written.split())
     doubts = after("Not known for sure", written)
     assert "1 process: reap not seen; time is an upper bound; events were lost while it\n  lived." in doubts
 
@@ -173,6 +177,10 @@ def test_what_the_kernel_does_not_give() -> None:
     said = " ".join(text(recording(target(), ev.exit_(9 * MS, 100), lacks=lacks)).split())
     assert "does not give: stacks at a crash; reaps through io_uring." in said
     assert "does not give" not in text(recording(target(), ev.exit_(9 * MS, 100), lacks=[]))
+    refused = [f"Python stacks ({NO_PROCESS}: Cannot fork)"]
+    said = " ".join(text(recording(target(), ev.exit_(9 * MS, 100), lacks=refused)).split())
+    assert "Not recorded: Python stacks (no process could be started for them: Cannot fork)." in said
+    assert "does not give" not in said
 
 
 def test_an_interpreter_that_is_not_walked() -> None:
@@ -219,16 +227,18 @@ def with_lines() -> Recording:
 def test_lines_of_the_program() -> None:
     """Which line reaped how many and why, which line started them, and the lines in the sentences."""
     written = text(with_lines())
-    assert after("What happened", written).splitlines() == [
+    assert after("Never reaped", written).splitlines() == [
         r"  502 was never reaped: zombie for 80 ms so far, the parent is 100 python,",
         r"  started at b\x1b.py:2.",
+    ]
+    assert after("What happened", written).splitlines() == [
         "  500 was a zombie for 70 ms, until 504 was started at a.py:1.",
         "  501 was a zombie for 60 ms, until 100 reaped it at c.py:3 (joined).",
         "  503 was a zombie for 40 ms, until 100 reaped it at c.py:3 (joined).",
     ]
-    assert [line.split() for line in after("Longest zombies", written).splitlines()[2:4]] == [
-        ["502", "child", "exited", "0", "80", "ms", "+", "nobody", "yet", "never"],
-        ["500", "child", "exited", "0", "70", "ms", "100", "a.py:1", "next-start"],
+    assert [line.split() for line in after("Longest zombies", text(with_lines(), 120)).splitlines()[2:4]] == [
+        ["502", "child", r"b\x1b.py:2", "exited", "0", "80", "ms", "+", "nobody", "yet", "never"],
+        ["500", "child", "a.py:1", "exited", "0", "70", "ms", "100", "a.py:1", "next-start"],
     ]
     assert [line.split() for line in after("Why they were reaped", written).splitlines()[2:]] == [
         ["2", "join", "joined", "60", "ms", "100", "ms"],
@@ -303,9 +313,9 @@ def test_lines_of_failed_forks_and_of_killers() -> None:
         recording(*rows), killer_kind={1: "process"}, killer_id={1: 0}, killer_pid={1: 100}, killer_site={1: "k.py:5 g"}
     )
     made.failed_forks()["site"] = pd.array(["a.py:1 f", "b.py:2 \x1b"], dtype="string")
-    assert after("Failed forks", text(made)).splitlines() == [
-        "  1 fork of 100 python failed with EAGAIN at a.py:1 f, at +0.001 s.",
-        r"  1 fork of 100 python failed with EAGAIN at b.py:2 \x1b, at +0.002 s.",
+    assert [" ".join(line.split()) for line in after("Failed forks", text(made)).splitlines()[2:]] == [
+        "1 EAGAIN a.py:1 f 100 python +0.001 s -",
+        r"1 EAGAIN b.py:2 \x1b 100 python +0.002 s -",
     ]
     assert after("Killed by a signal", text(made)) == "  500 by SIGKILL, sent by 100 python at k.py:5 g."
 
@@ -315,11 +325,77 @@ def test_zombies_at_a_failed_fork() -> None:
     rows = [target(), *child(500, 10, 20), *child(501, 10, 20), ev.fork_failed(30 * MS, 100, 11, detail="pids.max")]
     rows += [ev.reap(40 * MS, 500, by=100), ev.fork_failed(50 * MS, 100, 11, detail="RLIMIT_NPROC", count=2)]
     rows += [ev.fork_failed(60 * MS, 100, 12)]
-    assert after("Failed forks", text(recording(*rows), 200)).splitlines() == [
-        "  1 fork of 100 python failed with EAGAIN (pids.max), at +0.030 s; 2 zombies count against that limit then.",
-        "  1 fork of 100 python failed with EAGAIN (RLIMIT_NPROC of 2), at +0.050 s; 1 zombie counts against that limit then.",
-        "  1 fork of 100 python failed with ENOMEM, at +0.060 s.",
+    assert [" ".join(line.split()) for line in after("Failed forks", text(recording(*rows))).splitlines()[2:]] == [
+        "1 EAGAIN (pids.max) ? 100 python +0.030 s 2",
+        "1 EAGAIN (RLIMIT_NPROC of 2) ? 100 python +0.050 s 1",
+        "1 ENOMEM ? 100 python +0.060 s -",
     ]
+
+
+def test_the_same_failure_in_many_processes() -> None:
+    """Nine processes that met one limit at one line are one row."""
+    rows = [target(), *(row for pid in range(500, 509) for row in child(pid, 10, 200))]
+    rows += [ev.fork_failed((30 + pid) * MS, pid, 11, detail="pids.max", count=20) for pid in range(500, 509)]
+    made = recording(*rows)
+    made.failed_forks()["site"] = pd.array(["a.py:1 f"] * 9, dtype="string")
+    (row,) = after("Failed forks", text(made)).splitlines()[2:]
+    assert " ".join(row.split()) == "9 EAGAIN (pids.max of 20) a.py:1 f 9 processes +0.530 s 9"
+    assert "9 forks failed; " in text(made)
+
+
+def test_the_command_itself_is_accused_of_nothing() -> None:
+    """forktrace is its parent: how long it took to reap it is in no sentence and no table."""
+    rows = [target(), ev.exit_(50 * MS, 100, parent=50), ev.zombie(50 * MS, 100, parent=50), ev.reap(90 * MS, 100, by=50)]
+    for more in ([], [*child(500, 10, 20), ev.reap(22 * MS, 500, by=100)]):
+        written = text(recording(*rows, *more))
+        assert "lasted longer than 10 ms" in written
+        assert "40 ms" not in written
+        assert "forktrace" not in written
+        assert "recorder" not in written
+    assert "No zombie lasted longer than 10 ms." in text(recording(*rows))
+    open_ = text(recording(*rows[:-1], ev.end(95 * MS), closed=False))
+    assert "never reaped" not in open_
+
+
+def test_upper_bounds_never_lead() -> None:
+    """Neither what was reaped unseen nor what the machine's init reaped when it liked comes before what is known."""
+    rows = [target(), *child(500, 10, 100), *child(501, 20, 60, by=500), ev.reap(150 * MS, 500, by=100)]
+    rows += [*child(502, 30, 40), ev.reap(2000 * MS, 502, by=100, call="unseen")]
+    rows += [ev.zombie(100 * MS, 501, parent=1), ev.reap(1900 * MS, 501, by=1), ev.exit_(2100 * MS, 100)]
+    written = text(recording(*rows), 200)
+    assert "1 zombie lasted longer than 10 ms (longest 50 ms)" in written
+    assert "2 more zombies were reaped outside the recording or unseen, after at most 1.960 s." in written
+    assert [line.split(" was")[0].strip() for line in after("What happened", written).splitlines()] == ["500", "502", "501"]
+    assert [line.split()[0] for line in after("Longest zombies", written).splitlines()[2:]] == ["500", "502", "501"]
+    assert "502 was a zombie for at most 1.960 s" in written
+
+
+def test_many_reapers_of_one_kind() -> None:
+    """Who reaped is told by line, or by program and call, and not by number, where there are several."""
+    rows = [target()]
+    for pid in (500, 510, 520):
+        rows += [*child(pid, 10, 900), *child(pid + 1, 20, 30, by=pid), ev.reap(40 * MS + pid, pid + 1, by=pid, target="any")]
+        rows += [*child(pid + 2, 20, 30, by=pid), ev.reap(41 * MS + pid, pid + 2, by=pid)]
+    made = recording(*rows)
+    table = made.lifecycles()
+    known(made, reap_site=dict.fromkeys(table["id"][table["pid"].mod(10) == 2], "a.py:1 f"))
+    written = [" ".join(line.split()) for line in after("Who reaped them", text(made)).splitlines()[2:]]
+    assert "3 child wait4(any) of 3 processes 10 ms" in written
+    assert "3 a.py:1 f of 3 processes 11 ms" in written
+
+
+def test_what_matters_most_comes_first() -> None:
+    """Stolen, never reaped, and only then the longest zombie: in the second line, and in the order of what follows."""
+    rows = [target(), *child(500, 10, 20), *child(501, 10, 90), *child(502, 10, 20), ev.reap(800 * MS, 502, by=100)]
+    made = recording(*rows, ev.reap(21 * MS, 500, by=100, target="any"))
+    one = {"time_ns": MS, "thief_id": 0, "thief_tid": 100, "created_by": "subprocess", "id": 1}
+    one |= {"thief_site": "a.py:1 f", "owner_site": "b.py:2 g", "seen": "ECHILD"}
+    made.__dict__["_stolen"] = pd.DataFrame([one]).convert_dtypes()
+    written = text(made, 200)
+    second = "1 exit status was stolen; 1 zombie was never reaped; 2 zombies lasted longer than 10 ms (longest 780 ms)"
+    assert written.splitlines()[1].startswith(second)
+    titles = [line for line in written.splitlines() if line in ("Stolen exit statuses", "Never reaped", "What happened")]
+    assert titles == ["Stolen exit statuses", "Never reaped", "What happened"]
 
 
 def test_missing_stacks_are_counted() -> None:
@@ -339,8 +415,8 @@ def test_a_narrow_terminal() -> None:
     narrow = text(made, 40)
     assert max(map(len, narrow.splitlines())) <= 40
     assert after("Longest zombies", narrow).splitlines() == [
-        *("pid        502", "command    child", "ended      exited 0", "zombie     80 ms +", "reaped by  nobody yet"),
-        "why        never",
+        *("pid         502", "command     child", r"started at  b\x1b.py:2", "ended       exited 0"),
+        *("zombie      80 ms +", "reaped by   nobody yet", "why         never"),
     ]
     for width in (40, 50, 60, 80):
         assert {"500", "501", "502", "503"} <= set(text(made, width).replace(":", " ").split())
@@ -370,9 +446,8 @@ def test_a_reap_that_was_not_seen() -> None:
     """Who reaped, as whose adopter, and that the time is not known, in words."""
     rows = [target(), *child(500, 10, 100), *child(501, 20, 60, by=500), ev.reap(101 * MS, 500, by=100)]
     rows += [ev.zombie(100 * MS, 501, parent=1), ev.reap(160 * MS, 501, by=1, call="unseen", target=None)]
-    assert after("What happened", text(recording(*rows), width=200)).splitlines()[0] == (
-        "  501 was a zombie for 100 ms, until 1, which had adopted it, reaped it; that was not seen and may have been earlier."
-    )
+    (said,) = after("What happened", text(recording(*rows), width=200)).splitlines()[:1]
+    assert said.startswith("  501 was a zombie for at most 100 ms, until 1, which had adopted it, reaped it; that was not seen")
 
 
 def test_names_cannot_steer_the_terminal() -> None:
@@ -435,7 +510,7 @@ def test_what_a_trace_does_not_say() -> None:
     rows = [target(), *child(500, 10, 20), ev.reap(90 * MS, 500, by=100) | {"call": None}]
     assert "100 called ?(pid)" in text(recording(*rows))
     failed = ev.fork_failed(MS, 100, 11) | {"result": None}
-    assert "1 fork of 100 python failed with an unknown error" in text(recording(target(), failed))
+    assert "an unknown error" in after("Failed forks", text(recording(target(), failed)))
 
 
 def test_who_is_gone_and_when_is_not_known() -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from traces import MS, child, consumer, known, recording, target
+from traces import BOOT_NS, MS, child, consumer, known, recording, target
 
 import forktrace
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.tables.lifecycles import CAUSES
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace import events as ev
+from forktrace.views import explanations
+from forktrace.views.pictures import key
+from forktrace.views.pictures.fold import held, steps_of
 from forktrace.views.pictures.key import START
-from forktrace.views.pictures.timeline import format_of, timeline, write_timeline
+from forktrace.views.pictures.rows import levels, named, row_names, tree_order
+from forktrace.views.pictures.spans import spans_of
+from forktrace.views.pictures.timeline import clock, format_of, timeline, write_timeline
 
 
 def drawn(made: Recording) -> Axes:
@@ -90,14 +98,50 @@ def test_zombies_by_cause() -> None:
     assert ax.figure.axes[1].patches[0].get_facecolor() not in colours
 
 
-def test_causes_beyond_the_colours_share_the_last() -> None:
-    """Few colours can be told apart: the causes with the least zombie time share one."""
-    causes = ("join", "poll", "pool", "os-wait", "asyncio")
-    rows = [target(), *(row for pid in range(500, 505) for row in child(pid, 10, 20 + pid - 500))]
-    made = known(recording(*rows, ev.end(100 * MS), closed=False), reap_cause=dict(enumerate(causes, 1)))
-    assert legend(drawn(made))[1:] == [
-        *("zombie, joined", "zombie, asked whether it runs", "zombie, other causes", "still a zombie at the end")
-    ]
+def test_a_cause_looks_the_same_in_every_picture() -> None:
+    """Colour and hatch follow from the cause alone, whatever else is there, and tell every two causes apart."""
+    looks = {cause: key.style_of(cause) for cause in (*CAUSES, "mine", "a-rule-of-mine")}
+    seen = {(style["facecolor"], style["hatch"]) for cause, style in looks.items() if cause in CAUSES}
+    assert len(seen) == len(CAUSES)
+    for others in (["join"], ["poll", "pool", "os-wait", "asyncio", "never", "next-start"]):
+        rows = [target(), *(row for pid in range(500, 508) for row in child(pid, 10, 20 + pid - 500))]
+        made = recording(*rows, ev.end(100 * MS), closed=False)
+        known(made, reap_cause=dict(enumerate([*others, "executor"], 1)))
+        kinds = {kind.label: kind.style for kind in key.zombies(made.lifecycles())}
+        assert kinds["zombie, by its executor"] == looks["executor"]
+        assert {*kinds} >= {f"zombie, {explanations.cause(cause).short}" for cause in others}
+
+
+def test_the_command_itself_is_no_zombie() -> None:
+    """Neither its bar nor the legend nor the strip has the moment in which forktrace reaped it."""
+    rows = [target(), ev.exit_(50 * MS, 100, parent=50), ev.zombie(50 * MS, 100, parent=50), ev.reap(90 * MS, 100, by=50)]
+    ax = drawn(recording(*rows))
+    assert bars(ax) == [("100 python", 0.0, 0.05, False)]
+    assert legend(ax) == ["running"]
+    assert ax.figure.axes[1].patches[0].get_data().values.max() == 0
+    assert ax.get_title(loc="left").endswith(": 1 process, no zombies")
+
+
+def test_the_time_of_day() -> None:
+    """Below the seconds."""
+    made = recording(*SWEPT, closed=False, clock_offset_ns=BOOT_NS)
+    assert re.fullmatch(r"\d\d:\d\d:20\.5", clock(made, 0.5))
+    ax = drawn(made)
+    ax.figure.draw_without_rendering()
+    labels = [label.get_text() for label in ax.figure.axes[1].get_xticklabels()]
+    assert re.fullmatch(r"0\.2\n\d\d:\d\d:20\.2", labels[1])
+
+
+def test_rows_are_named_by_what_they_run() -> None:
+    """The program that was run, the line that started it, or what helper of multiprocessing it is."""
+    spawn = ["/usr/bin/python3.11", "-B", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"]
+    tracker = ["python", "-c", "from multiprocessing.resource_tracker import main;main(3)"]
+    programs = {500: ["/usr/bin/python3", "/srv/job.py", "-x"], 501: ["sh", "-c", "x"], 502: spawn, 503: tracker}
+    rows = [row for pid in range(500, 506) for row in child(pid, 10, 20)]
+    rows += [ev.exec_(11 * MS, pid, argv) for pid, argv in programs.items()]
+    made = known(recording(target(), *rows), fork_site={3: "a/b.py:7 go", 5: "c.py:9 f"})
+    names = row_names(made, made.lifecycles())
+    assert names[1:] == ["500 job.py -x", "501 sh -c x", "502 a/b.py:7", "503 resource tracker", "504 c.py:9", "505 child"]
 
 
 def test_starts_say_their_line() -> None:
@@ -137,76 +181,169 @@ def test_strip_below() -> None:
     assert "seconds" in strip.get_xlabel()
 
 
-@pytest.mark.parametrize(("children", "rows"), [(3, 4), (30, 31), (59, 60), (60, 1), (3000, 1)])
-def test_folds_beyond_sixty_rows(children: int, rows: int) -> None:
-    """Up to 60 processes have a row each; more have one row per parent, with how many there were."""
+@pytest.mark.parametrize(("children", "rows"), [(3, 4), (30, 31), (59, 60), (60, 61), (399, 400), (400, 1), (3000, 1)])
+def test_folds_beyond_some_hundred_rows(children: int, rows: int) -> None:
+    """Up to 400 processes have a row each; more have one row per parent, with how many there were."""
     ax = drawn(recording(*consumer(children, burst=7), closed=False))
-    labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert len(labels) == rows
+    drawn_rows = round(ax.get_ylim()[0] + 0.45 if rows == 1 else ax.get_ylim()[0] + 0.4)
+    assert drawn_rows == rows
     if rows == 1:
-        assert labels[0].splitlines()[0] == f"100 python: {children:,} children"
+        labels = [label.get_text() for label in ax.get_yticklabels()]
+        assert labels[0].splitlines()[0] == f"100 consumer.py: {children:,} children"
         assert "starts that cleared most" in legend(ax)
+
+
+def family(levels: int, width: int) -> list[ev.Row]:
+    """A tree: each process forks `width` others, on so many levels."""
+    rows, parents, pid = [target()], [100], 200
+    for level in range(levels):
+        below = []
+        for parent in parents:
+            for _ in range(width):
+                rows.append(ev.fork((10 + 10 * level) * MS, pid, by=parent, comm="worker"))
+                below.append(pid)
+                pid += 1
+        parents = below
+    return rows
+
+
+def test_a_tree_is_drawn_as_one() -> None:
+    """From 61 processes on children stand below their parents, indented; parents keep their names where room is short."""
+    made = recording(*family(6, 2))
+    table = made.lifecycles()
+    order = tree_order(table)
+    assert sorted(order) == list(range(len(table)))
+    shown = table.iloc[order]
+    at = {ident: row for row, ident in enumerate(shown["id"])}
+    assert all(at[parent] < at[one] for one, parent in zip(shown["id"], shown["parent_id"], strict=True) if not pd.isna(parent))
+    assert levels(shown).tolist()[:8] == [0, 1, 2, 3, 4, 5, 6, 6]
+    labels = [label.get_text() for label in drawn(made).get_yticklabels()]
+    assert labels[0] == "100 python"
+    assert labels[2].startswith("    2")
+    parents = set(shown["parent_id"].dropna())
+    for gap in (2, 5):
+        written = named(shown, gap)
+        assert min(np.diff(written)) >= gap
+        assert shown["id"].iloc[written].isin(parents).mean() > 0.6
+
+
+def test_a_damaged_family_is_drawn_all_the_same() -> None:
+    """Processes that would be their own ancestors have a row each."""
+    table = recording(*family(2, 3)).lifecycles()
+    table["parent_id"] = pd.array([5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12][: len(table)], dtype="Int64")
+    assert sorted(tree_order(table)) == list(range(len(table)))
+    assert levels(table).max() == 0
 
 
 def test_fold_by_cause_and_line() -> None:
     """A folded row piles up the zombies by cause; the line of its labelled starts is in the legend."""
-    made = recording(*consumer(300, burst=20), closed=False)
+    made = recording(*consumer(500, burst=20), closed=False)
     table = made.lifecycles()
     table.loc[table["origin"] == "forked", "fork_site"] = "a.py:1 f"
     table.loc[table["zombie_ms"].notna(), "reap_cause"] = "next-start"
     table.loc[table["zombie_ms"].notna() & (table["id"] % 3 == 0), "reap_cause"] = "join"
     ax = drawn(made)
     assert legend(ax) == [
-        *("running children (up)", "zombies (down), swept by the next start", "zombies (down), joined", "start at a.py:1 f")
+        *("running children (up)", "zombies (down), swept by the next start", "zombies (down), joined", "most at once"),
+        "start at a.py:1 f",
     ]
-    running, swept, joined = (patch.get_data() for patch in ax.patches)
-    depth = (np.nan_to_num(swept.values - swept.baseline) + np.nan_to_num(joined.values - joined.baseline)) / 0.42 * 13
-    assert depth.max().round(6) == 13
-    at = int(np.nanargmax(joined.values))
+    running, swept, joined = (patch.get_data() for patch in ax.patches[:3])
+    at = int(np.nanargmax(np.nan_to_num(joined.values) * ~np.isnan(swept.values)))
     assert joined.baseline[at] == pytest.approx(swept.values[at])
-    assert running.values.min() < 0
+    assert joined.values[at] > joined.baseline[at] > 0
+    assert np.nanmin(running.values) < 0
 
 
 def test_fold_names_only_the_lines_of_labelled_starts() -> None:
     """Of two lines that start processes, the legend has the one whose starts cleared most, in the colour of their lines."""
-    made = recording(*consumer(300, burst=20), closed=False)
+    made = recording(*consumer(500, burst=20), closed=False)
     table = made.lifecycles()
     clearing = table["cleared_by_id"].dropna().value_counts()
     table.loc[table["origin"] == "forked", "fork_site"] = "a.py:1 f"
     table.loc[clearing.index[clearing > 1], "fork_site"] = "b.py:2 g"
     ax = drawn(made)
     assert [text for text in legend(ax) if "start" in text] == ["start at b.py:2 g"]
-    (entry,) = ax.get_legend().get_lines()
+    entry = ax.get_legend().get_lines()[-1]
     assert mpl.colors.same_color(ax.collections[0].get_edgecolor(), entry.get_color())
     assert entry.get_color() != START["color"]
 
 
 def test_fold_without_starts_that_clear() -> None:
     """No start cleared two zombies: none is labelled, nor in the legend."""
-    rows = [target(), *(row for pid in range(500, 570) for row in child(pid, pid - 490, pid - 400))]
-    assert legend(drawn(recording(*rows))) == ["running children (up)", "zombies (down), never reaped"]
+    rows = [target(), *(row for pid in range(500, 920) for row in child(pid, pid - 490, pid - 400))]
+    assert legend(drawn(recording(*rows))) == ["running children (up)", "zombies (down), never reaped", "most at once"]
 
 
 def test_fold_counts() -> None:
-    """A folded row is as high as the most children that ran, and that were zombies, at one moment."""
+    """What is filled is the mean of each bin, by cause; the thin line, and the name, say the most at one moment."""
     rows = [target()]
-    for number in range(70):
+    for number in range(420):
         rows += child(1000 + number, 10 + number, 30 + number)
         rows.append(ev.reap((40 + number) * MS, 1000 + number, by=100))
     ax = drawn(recording(*rows))
-    assert ax.get_yticklabels()[0].get_text() == "100 python: 70 children\nup to 20 running\nup to 10 zombies"
+    assert ax.get_yticklabels()[0].get_text() == "100 python: 420 children\nup to 20 running\nup to 10 zombies"
+
+
+def test_a_busy_parent_is_no_solid_band() -> None:
+    """Of many short zombies, one after the other, the share of time in which there is one is filled, here and in the strip."""
+    rows = [target()]
+    for number in range(3000):
+        begin = 10 * MS + number * MS
+        rows += [ev.fork(begin, 1000 + number, by=100), ev.exit_(begin + MS // 2, 1000 + number, parent=100)]
+        rows += [ev.zombie(begin + MS // 2, 1000 + number, parent=100), ev.reap(begin + MS * 89 // 100, 1000 + number, by=100)]
+    ax = drawn(recording(*rows))
+    running, dead, most_running, most_dead = (patch.get_data().values[50:450] for patch in ax.patches)
+    assert dead.mean() == pytest.approx(0.42 * 0.39, rel=0.02)
+    assert -running.mean() == pytest.approx(0.42 * 0.5, rel=0.02)
+    assert (most_dead.max(), -most_running.max()) == pytest.approx((0.42, 0.42))
+    strip = ax.figure.axes[1].patches[0].get_data().values[100:1900]
+    assert strip.mean() == pytest.approx(0.39, rel=0.02)
+    assert strip.max() < 0.8
+
+
+def test_steps() -> None:
+    """The mean and the most of each bin, also where it changes within one, before the first change and after the last."""
+    steps = steps_of(np.array([1.0, 1.5, 3.0]), np.array([2.0, 2.5, 3.25]))
+    edges = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    assert steps.mean(edges).tolist() == [0, 1.5, 0.5, 0.25]
+    assert steps.most(edges).tolist() == [0, 2, 1, 1]
+    assert steps_of(np.array([]), np.array([])).mean(edges).tolist() == [0, 0, 0, 0]
 
 
 def test_many_parents() -> None:
-    """At most 15 parents have a row, those with the most children first; the rest share one."""
+    """At most 15 rows, those with the most processes first; parents without a row of their own share one."""
     rows = [target()]
-    for number in range(20):
+    for number in range(40):
         rows.append(ev.fork((1 + number) * MS, 200 + number, by=100, comm="worker"))
         rows += [ev.fork((50 + i) * MS, 1000 + 100 * number + i, by=200 + number) for i in range(number + 1)]
     labels = [label.get_text().splitlines()[0] for label in drawn(recording(*rows)).get_yticklabels()]
-    assert len(labels) == 16
-    assert labels[:2] == ["100 python: 20 children", "219 worker: 20 children"]
-    assert labels[-1] == "6 other parents: 21 children"
+    assert len(labels) == 15
+    assert labels[0] == "27 other parents: 378 children"
+    assert labels[1:3] == ["100 python: 40 children", "239 worker: 40 children"]
+
+
+def test_a_deep_family_is_cut_where_most_is() -> None:
+    """Ten levels are told by their largest branches, not by parents of one child each."""
+    ax = drawn(recording(*family(9, 2)))
+    labels = [label.get_text().splitlines()[0] for label in ax.get_yticklabels()]
+    assert len(labels) <= 15
+    assert sum("and below" in label for label in labels) >= 8
+    counts = [int(re.search(r": ([\d,]+) ", label)[1].replace(",", "")) for label in labels]
+    assert sum(counts) == 2**10 - 2
+    assert max(counts) < 400
+
+
+def test_inherited_zombies_are_those_of_who_has_them() -> None:
+    """An orphan is its parent's zombie until that ended, from then on its adopter's."""
+    rows = [target(), *child(500, 10, 200), *child(501, 20, 100, by=500)[:2], ev.zombie(100 * MS, 501, parent=500)]
+    rows += [ev.zombie(200 * MS, 501, parent=100), ev.reap(210 * MS, 500, by=100), ev.reap(900 * MS, 501, by=100)]
+    made = recording(*rows)
+    table = made.lifecycles()
+    assert table["adopter_pid"].tolist()[2] == 100
+    stretches = held(table, spans_of(made, table))
+    mine = stretches.row == 2
+    found = zip(stretches.holder[mine], stretches.begin[mine].round(6), stretches.end[mine].round(6), strict=True)
+    assert list(found) == [(1, 0.1, 0.2), (0, 0.2, 0.9)]
 
 
 def test_part() -> None:
@@ -308,7 +445,7 @@ def test_failed_forks() -> None:
 
 def test_failed_forks_in_a_fold() -> None:
     """On the row of the children of who called; of one without any on the row that it is in itself."""
-    rows = [*consumer(80), ev.fork_failed(300 * MS, 100, 11, detail="pids.max"), ev.fork_failed(500 * MS, 4712, 11)]
+    rows = [*consumer(480), ev.fork_failed(300 * MS, 100, 11, detail="pids.max"), ev.fork_failed(500 * MS, 4712, 11)]
     ax = drawn(recording(*rows, closed=False))
     assert crosses(ax) == [(0.3, 0.0), (0.5, 0.0)]
     assert "failed fork, EAGAIN (pids.max) and other errors" in legend(ax)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,12 +12,17 @@ import pytest
 from rich.console import Console
 from traces import MS, child, known, recording, target
 
+import forktrace
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.trace import events as ev
 from forktrace.views import explanations
+from forktrace.views.text import remedies
 from forktrace.views.text.calls import calls_of, passes_a_package
-from forktrace.views.text.why import chain, why, worst
+from forktrace.views.text.chain import Chains, _Section, chain
+from forktrace.views.text.particulars import About
+from forktrace.views.text.why import why
+from forktrace.views.zombies import worst
 
 LIBRARY = "/usr/lib/python3.11"
 PROCESS, POPEN = f"{LIBRARY}/multiprocessing/process.py", f"{LIBRARY}/multiprocessing/popen_fork.py"
@@ -45,6 +52,15 @@ def line(made: Recording, beginning: str, process: int = 1) -> str:
     found = [one for one in told(made, process) if one.startswith(beginning)]
     assert len(found) == 1, told(made, process)
     return found[0].removeprefix(beginning).strip()
+
+
+PACKAGES = "/venv/lib/python3.11/site-packages"
+
+
+def fixes(made: Recording, process: int = 1) -> list[str]:
+    """Return what is said of what helps."""
+    lines = told(made, process)
+    return lines[next(number for number, one in enumerate(lines) if one.startswith("fix")) :]
 
 
 def of_child(*rows: ev.Row, more: list[ev.Row] | None = None, **columns: Any) -> Recording:
@@ -107,14 +123,29 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_worst() -> None:
-    """Without a process it is the longest zombie, a note says so; a recording without one says that."""
+    """Without a process it is the zombie to look at first, a note says so; a recording without one says that."""
     rows = [*child(500, 10, 20), ev.reap(40 * MS, 500, by=100)]
     made = recording(*CHILD, *rows, REAP, END, closed=False)
-    assert worst(made.lifecycles()) == 2
+    assert worst(made) == 2
     assert text(made, None).startswith("4711 was a zombie for 1.803 s\n")
-    assert text(made, None).endswith("The longest of 2 zombies; `forktrace why TRACE PID` explains another one.\n")
-    assert "The longest" not in text(made, 2)
+    assert " ".join(text(made, None).splitlines()[-2:]) == (
+        "The first to look at of 2 zombies; the report names the others, and `forktrace why TRACE PID` explains one of them."
+    )
+    assert "first to look at" not in text(made, 2)
     assert text(recording(target()), None) == "No process of this recording was a zombie.\n"
+
+
+def test_the_worst_is_what_matters_most() -> None:
+    """Stolen before never reaped, that before the longest, and an upper bound last."""
+    rows = [*child(500, 10, 20), ev.reap(3000 * MS, 500, by=100), *child(501, 10, 20), *child(502, 10, 100)]
+    bound = ev.reap(3900 * MS, 502, by=1, call="unseen")
+    made = recording(*CHILD, *rows, bound, REAP, END, closed=False)
+    assert made.lifecycles().loc[worst(made), "pid"] == 501
+    made.__dict__["_stolen"] = pd.DataFrame({"id": [1]})
+    assert worst(made) == made.lifecycles().query("pid == 500")["id"].item()
+    rows += [ev.reap(21 * MS, 501, by=100)]
+    gone = recording(*CHILD, *rows, bound, REAP, END, closed=False)
+    assert gone.lifecycles().loc[worst(gone), "pid"] == 500
 
 
 @pytest.mark.parametrize(
@@ -372,15 +403,26 @@ def test_an_orphan_that_its_adopter_reaps() -> None:
         "+0.500 exited  0 after 390 ms",
         "+0.900 reaped  by 1, at the latest; its wait raised no event",
         "why its parent 300 ended without waiting for it; 1 inherited it and reaped it (parent-exit)",
-        "fix one of:",
-        "- let 300 wait for it before it ends (300 lives as long as its children)",
-        "- run the program below an init that reaps: tini, dumb-init, `docker run --init`, "
-        "in Kubernetes `shareProcessNamespace: true` (one small process more; exit codes of orphans are lost)",
+        "fix let 300 wait for it before it ends (300 lives as long as its children)",
     ]
     still = recording(target(), *rows, END, closed=False)
     known(still, reap_cause={2: "never"})
     assert line(still, "why", 2) == "300 ended without waiting for it; 1 inherited it and has not waited for it either (never)"
-    assert next(one for one in told(still, 2) if "any child" in one).startswith("- let 1, which inherits orphans, wait for any")
+    assert fixes(still, 2) == ["fix let 300 wait for it before it ends (300 lives as long as its children)"]
+
+
+def test_an_orphan_that_a_process_of_the_program_reaps() -> None:
+    """A subreaper that reaps needs no init: it may do so oftener, at its line."""
+    rows = [*child(300, 10, 200), *child(301, 20, 250, by=300)[:2], ev.zombie(250 * MS, 301, parent=100)]
+    made = recording(target(), *rows, ev.reap(200 * MS, 300, by=100), ev.reap(900 * MS, 301, by=100, target="any"), END)
+    table = made.lifecycles()
+    assert table.loc[2, "reap_cause"] == "parent-exit"
+    known(made, reap_site={2: "app.py:9 look"}, reap_stack={2: "/srv/app.py:9 look"}, reap_stack_status={2: "ok"})
+    assert fixes(made, 2) == [
+        "fix app.py:9, one of:",
+        "- call it oftener (a zombie until the next call, whatever the interval)",
+        "- let 300 wait for it before it ends (300 lives as long as its children)",
+    ]
 
 
 def test_an_orphan_of_a_parent_outside() -> None:
@@ -394,7 +436,9 @@ def test_the_command_itself() -> None:
     rows = [ev.exit_(50 * MS, 100, parent=50), ev.zombie(50 * MS, 100, parent=50), ev.reap(51 * MS, 100, by=50)]
     made = recording(target(), *rows)
     assert line(made, "+0.051", 0) == "reaped  by 50 forktrace with wait4(100)"
-    assert line(made, "why", 0) == "forktrace started it, so forktrace waited for it"
+    assert told(made, 0)[0] == "100 is the command itself; forktrace, its parent, waited for it"
+    assert line(made, "why", 0) == "forktrace started the command, so forktrace waited for it (recorder)"
+    assert text(made, None) == "No process of this recording was a zombie.\n"
     assert not [one for one in told(made, 0) if one.startswith("fix")]
 
 
@@ -422,7 +466,10 @@ def test_every_cause_is_explained(cause: str) -> None:
     assert not [one for one in lines if "{" in one or "}" in one]
 
 
-@pytest.mark.parametrize("cause", sorted(set(CAUSES) - {"unknown", "forkserver", "resource-tracker", "other-native"}))
+NO_FIX = {"unknown", "recorder", "forkserver", "resource-tracker", "other-native"}
+
+
+@pytest.mark.parametrize("cause", sorted(set(CAUSES) - NO_FIX))
 def test_every_noticed_zombie_has_a_fix(cause: str) -> None:
     """What helps is named with its cost, at a line of the program."""
     lines = told(of_child(REAP, reap_cause=cause, **FORKED, **REAPED))
@@ -433,14 +480,95 @@ def test_every_noticed_zombie_has_a_fix(cause: str) -> None:
 
 
 def test_a_short_zombie_needs_no_fix() -> None:
-    """One that was reaped at once needs none, except where that was luck."""
+    """One that was reaped at once needs none, though that may have been luck."""
     rows = [target(), *child(4711, 1204, 1406), ev.reap(1407 * MS, 4711, by=100)]
     joined = known(recording(*rows), reap_cause={1: "join"})
     assert told(joined)[-2:] == ["why 100 joined it (join)", "fix none needed: it was reaped at once"]
     lucky = known(recording(*rows), reap_cause={1: "next-start"})
-    assert "- keep the Process and join it (blocks until it ends)" in told(known(lucky, created_by={1: "multiprocessing"}))
+    assert told(known(lucky, created_by={1: "multiprocessing"}))[-1] == "fix none needed: it was reaped at once, by luck"
     late = of_child(REAP, reap_cause="join")
     assert line(late, "why") == "100 joined it; that join() came only then (join)"
+
+
+def test_a_fix_is_for_what_made_the_child() -> None:
+    """A Popen has neither a sentinel nor join()."""
+    poll = of_child(REAP, reap_cause="poll", **FORKED, **REAPED)
+    assert any("sentinel" in one for one in fixes(poll))
+    popen = " ".join(fixes(known(poll, created_by={1: "subprocess"})))
+    assert "call it oftener" in popen
+    assert "keep p and call wait() on it" in popen
+    assert "sentinel" not in popen
+    assert "join" not in popen
+
+
+def test_nobody_is_told_to_do_what_he_does() -> None:
+    """Who waits with WNOHANG is not told to, nor who has a handler of SIGCHLD to make one."""
+    blocking = ev.reap(3209 * MS, 4711, by=100)
+    said = " ".join(fixes(of_child(blocking, reap_cause="os-wait", **FORKED, **REAPED)))
+    assert "call it earlier" in said
+    assert "os.waitpid(p, os.WNOHANG) in the loop" in said
+    assert "a handler of SIGCHLD" in said
+    said = " ".join(fixes(of_child(REAP, reap_cause="os-wait", **FORKED, **REAPED)))
+    assert "call it oftener" in said
+    assert "os.WNOHANG" not in said
+    rows = [row | ({"disposition": "handler"} if row["kind"] == "exit" else {}) for row in (*CHILD, REAP, END)]
+    handled = known(recording(*rows, closed=False), reap_cause={1: "os-wait"}, **{n: {1: v} for n, v in REAPED.items()})
+    assert fixes(handled) == ["fix consumer.py:50: call it oftener (a zombie until the next call, whatever the interval)"]
+
+
+def in_package(path: str, **header: Any) -> Recording:
+    """A child that a line in this file reaped late."""
+    made = recording(*CHILD, REAP, END, closed=False, **header)
+    site = {"reap_site": "rq/worker.py:9 work", "reap_stack": f"{path}:9 work", "reap_stack_status": "ok"}
+    return known(made, reap_cause={1: "os-wait"}, **{name: {1: value} for name, value in site.items()})
+
+
+def test_a_package_is_its_authors_to_mend() -> None:
+    """A line in an installed package is not the user's, whatever makes it the site; what the user can set is said."""
+    assert fixes(in_package(f"{PACKAGES}/rq/worker.py")) == [
+        "fix rq/worker.py:9 is a line of rq: it is for its authors to mend",
+        "you can: run jobs without a fork: rq worker --worker-class rq.SimpleWorker",
+    ]
+    assert fixes(in_package("/usr/lib/python3/dist-packages/rq/worker.py"))[0].endswith("for its authors to mend")
+    for mine in ({"own": ["rq"]}, {"own": [f"{PACKAGES}/rq"]}):
+        assert fixes(in_package(f"{PACKAGES}/rq/worker.py", **mine))[:2] == [
+            "fix rq/worker.py:9, one of:",
+            "- call it oftener (a zombie until the next call, whatever the interval)",
+        ]
+    editable = fixes(in_package("/home/alice/src/rq/worker.py"))
+    assert editable[0].startswith("fix rq/worker.py:9")
+    assert "authors" not in " ".join(editable)
+
+
+def test_nothing_is_to_mend_in_a_package_where_nothing_is_wrong() -> None:
+    """A zombie that was reaped at once needs no words about whose line it is."""
+    made = recording(*CHILD, ev.reap(1407 * MS, 4711, by=100), END, closed=False)
+    site = {"reap_site": "rq/worker.py:9 work", "reap_stack": f"{PACKAGES}/rq/worker.py:9 work", "reap_cause": "os-wait"}
+    assert fixes(known(made, **{name: {1: value} for name, value in site.items()})) == [
+        "fix none needed: it was reaped at once"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        ("from multiprocessing.resource_tracker import main;main(3)", "the resource tracker"),
+        ("from multiprocessing.forkserver import main; main(3, 4, ['__main__'], **{})", "the fork server"),
+        ("from joblib.externals.loky.backend.resource_tracker import main; main(3, False)", "the resource tracker"),
+    ],
+)
+def test_helpers_of_multiprocessing(argv: str, name: str) -> None:
+    """They are named as such, are nobody's to mend, and never the headline; the fork server's children are none."""
+    helper = [*child(4800, 10, 20), ev.exec_(11 * MS, 4800, ["python", "-c", argv]), *child(4801, 12, 30, by=4800)]
+    rows = [*CHILD, REAP, *helper, ev.reap(3990 * MS, 4800, by=100), ev.reap(31 * MS, 4801, by=4800), END]
+    made = recording(*rows, closed=False)
+    table = made.lifecycles()
+    ident = table.loc[table["pid"] == 4800, "id"].item()
+    assert told(made, ident)[0] == f"4800, {name} of multiprocessing, was a zombie for 3.970 s"
+    assert table.loc[worst(made), "pid"] == 4711
+    assert "of multiprocessing" not in told(made, table.loc[table["pid"] == 4801, "id"].item())[0]
+    known(made, reap_cause={ident: "next-start"})
+    assert fixes(made, ident) == [f"fix {remedies.ASIDE.format(name)}"]
 
 
 def test_an_unknown_cause_says_what_is_missing() -> None:
@@ -708,8 +836,12 @@ def test_the_texts_are_complete() -> None:
     assert set(texts["cause"]) == set(CAUSES)
     assert set(texts["creator"]) == {*CREATORS, "orphan"}
     assert set(texts["exit-path"]) <= {*EXIT_PATHS, "failed"}
-    assert set(texts["stack-status"]) == set(texts["stack-count"]) == {*ev.STACK_STATUSES} - {"ok"}
-    used = {name for kind in ("cause", "creator") for one in texts[kind].values() for name in one.get("fix", [])}
+    assert set(texts["stack-count"]) == {*ev.STACK_STATUSES} - {"ok"}
+    assert set(texts["stack-status"]) == {*texts["stack-count"], "denied", "ended"}  # of a running process there are more
+    fixes = ("fix", "fix_nohang", "fix_inside")
+    used = {name for kind in ("cause", "creator") for one in texts[kind].values() for key in fixes for name in one.get(key, [])}
+    used |= {name for one in texts["cause"].values() for names in one.get("fix_of", {}).values() for name in names}
+    assert {made for one in texts["cause"].values() for made in one.get("fix_of", {})} <= set(CREATORS)
     assert used | {"own-children", "leave-it"} == set(texts["remedy"])
     assert {one.get("at", "fork") for one in texts["cause"].values()} == {"fork", "reap"}
 
@@ -764,3 +896,19 @@ def test_the_damage_that_a_zombie_did() -> None:
     rows += [ev.fork_failed(42 * MS, 501, 11, **FULL), ev.reap(50 * MS, 500, by=100), ev.fork_failed(60 * MS, 100, 11, **FULL)]
     said = [one for one in told(recording(target(), *rows, END, closed=False)) if one.startswith("damage")]
     assert said == ["damage meanwhile 2 forks of 100 failed with EAGAIN (RLIMIT_NPROC of 20); it counts against that limit"]
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "data").glob("*.arrows")), ids=lambda path: path.stem)
+def test_made_for_whole_columns(path: Path) -> None:
+    """What is said of all processes at once is what is said of each alone."""
+    made = forktrace.read(path)
+    table = made.lifecycles()
+    chains = Chains(made, table)
+    assert [chains.lines(row) for row in range(len(table))] == [chain(made, one) for one in table["id"]]
+
+
+def test_a_line_knows_only_what_it_says_it_depends_on() -> None:
+    """A section that looked at a column which it does not name could say of one process what is true of another."""
+    row = namedtuple("row", ["stepped"])(stepped=True)
+    with pytest.raises(AttributeError, match="sweeps"):
+        list(_Section(About(swept()), row).start())

@@ -15,7 +15,7 @@ from forktrace.now.limits import RESERVED_PIDS
 from forktrace.now.zombies import Watcher
 from forktrace.system import procfs
 from forktrace.system.procfs import TaskClocks
-from forktrace.trace.snapshot import Parent, Snapshot, Zombie
+from forktrace.trace.snapshot import HalfDead, Parent, Snapshot, Zombie
 
 
 @pytest.fixture
@@ -70,8 +70,35 @@ def test_a_dead_main_thread_is_no_zombie(tree: Tree) -> None:
     """While other threads live, /proc says Z, but nobody can reap it; what has such a parent has a parent all the same."""
     tree.add(10, 1, "Z", threads=3)
     tree.add(11, 10, "Z")
-    parent = only(Watched(tree).look())
+    seen = Watched(tree).look()
+    parent = only(seen)
     assert (parent.pid, parent.state, len(parent.zombies)) == (10, "Z", 1)
+    assert seen.half_dead == (HalfDead(10, "python", 1, 2),)
+
+
+def test_whose_init_a_parent_is(tree: Tree) -> None:
+    """The innermost of the numbers of a process is its own; where it is 1, it inherits orphans."""
+    tree.add(10, 1, ns_pids="10\t1")
+    tree.add(11, 10, "Z")
+    tree.add(20, 1, ns_pids="20")
+    tree.add(21, 20, "Z")
+    tree.add(30, 1)
+    tree.add(31, 30, "Z")
+    assert {one.pid: one.ns_pid for one in Watched(tree).look().parents} == {10: 1, 20: 20, 30: None}
+
+
+def test_zombies_that_come_and_go_foretell_nothing(tree: Tree) -> None:
+    """A parent that reaps late always has a young zombie: a forecast needs one that two looks have seen."""
+    tree.write("sys/kernel/pid_max", str(RESERVED_PIDS + 500 + 60))
+    tree.add(10, 1)
+    tree.add(11, 10, "Z")
+    watched = Watched(tree)
+    watched.look()
+    for number in range(3):
+        tree.add(20 + number, 10, "Z")
+        seen = watched.look(1)
+        assert (only(seen).growth, only(seen).fails_in_s) == (1, None)
+        tree.remove(20 + number)
 
 
 def test_hostile_names(tree: Tree) -> None:
@@ -283,7 +310,9 @@ def test_growth_and_when_forks_fail(tree: Tree) -> None:
     for pid in (12, 13, 21):
         tree.add(pid, pid // 10 * 10, "Z")
     tree.remove(32)
-    found = {parent.pid: parent for parent in watched.look(10).parents}
+    young = watched.look(5).parents
+    assert forecast(young) == {10: (None, None), 20: (None, None), 30: (None, None)}  # these may be gone at the next look
+    found = {parent.pid: parent for parent in watched.look(5).parents}
     assert {pid: (one.growth, one.growth_s) for pid, one in found.items()} == {10: (2, 10), 20: (1, 10), 30: (-1, 10)}
     # 60 more numbers at 2 + 1 - 1 in 10 s; 43 - 8 threads of the user at 1 in 10 s
     assert forecast(found.values()) == {

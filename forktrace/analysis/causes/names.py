@@ -42,6 +42,10 @@ class Names:
         """Return `4711 python`."""
         return f"{self.pid(process)} {name(self._comms[process])}"
 
+    def program(self, process: Any, pid: Any) -> str:
+        """Return the name of a process without its number; of one outside the recording, its number."""
+        return self.of(process, pid) if pd.isna(process) else name(self._comms[int(process)])
+
     def of(self, process: Any, pid: Any, full: bool = False) -> str:
         """Return the name of the process with this id, or for one outside the recording its number; `?`: neither is known."""
         if not pd.isna(process):

@@ -118,20 +118,29 @@ def causes(history: History) -> Ints:
     disposition = log.at("disposition", np.where(history.autoreaped, history.release_row, log.exit_row))
     autoreaped = history.autoreaped | history.silent
     adopter = known.orphaned & (history.called("unseen") | history.waited)
-    has_stack = pick(history.sites.code, row) != NONE
+    has_stack, own = pick(history.sites.code, row) != NONE, by_recorder(history)
     by_package = history.sites.library_codes(row, pick(log.by_id, row))[0] != NONE
     told: list[tuple[Flags, str]] = [
         (~dead, ""),
+        (own, "recorder"),
         (history.gone_ns == NEVER, "never"),
         (removed(history), "pidns-exit"),
         (autoreaped & (disposition == events.DISPOSITIONS.index("ignored")), "autoreap-ignored"),
         (autoreaped & (disposition == events.DISPOSITIONS.index("nocldwait")), "autoreap-nocldwait"),
         (adopter, "parent-exit"),
-        (log.at("by_pid", row) == log.trace.header["recorder_pid"], "os-wait"),  # which is how forktrace waits for the target
         (_by_libc(history) | _without_python(history, row), "other-native"),
         (_by_loop_in_c(history, row), "asyncio"),
         (by_package, "library-wait"),
         (has_stack, "os-wait"),
         (np.ones(log.count, bool), "unknown"),
     ]
-    return np.where((by_rule != NONE) & ~adopter, by_rule, _select(told, CAUSES))
+    return np.where((by_rule != NONE) & ~adopter & ~own, by_rule, _select(told, CAUSES))
+
+
+def by_recorder(history: History) -> Flags:
+    """Return which process is reaped by forktrace itself, or is to be: the command, as long as forktrace is its parent."""
+    log, known, recorder_pid = history.log, history.parents, history.log.trace.header["recorder_pid"]
+    target = log.at("origin", log.fork_row) == events.ORIGINS.index("target")
+    reaper = log.at("by_pid", np.where(history.waited, history.release_row, NONE))
+    own: Flags = target & ~known.orphaned & ~history.autoreaped & (known.last_pid == recorder_pid)
+    return own & np.isin(reaper, (recorder_pid, NONE))

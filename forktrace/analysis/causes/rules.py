@@ -30,7 +30,7 @@ CAUSES: Final = (
     *("next-start", "join", "poll", "active-children", "pool", "executor", "forkserver", "resource-tracker"),
     *("subprocess-wait", "subprocess-cleanup", "asyncio", "event-loop", "signal-handler", "os-wait", "library-wait"),
     *("exit-handler", "parent-exit"),
-    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "other-native", "unknown", "never"),
+    *("pidns-exit", "autoreap-ignored", "autoreap-nocldwait", "recorder", "other-native", "unknown", "never"),
 )
 EXIT_PATHS: Final = (
     *("main-return", "sys-exit", "exception", "os-exit", "bootstrap"),

@@ -21,7 +21,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -123,6 +123,14 @@ class Owner(NamedTuple):
         if place.home == "own":
             return True
         return package_of(place) in self.packages or file.startswith(self.folders)
+
+
+def named_own(header: Mapping[str, Any]) -> Owner:
+    """Return what `--own` named when it was recorded."""
+    own = header.get("own")
+    names = [name for name in own if isinstance(name, str) and name] if isinstance(own, list) else []
+    folders = tuple(name.rstrip("/") + "/" for name in names if "/" in name)
+    return Owner(frozenset(name.partition(".")[0] for name in names if "/" not in name), folders)
 
 
 def package_of(place: Place) -> str:
@@ -256,10 +264,7 @@ class Sites:
     @cached_property
     def _owners(self) -> list[Owner]:
         """What is the user's own in a process of each distinct program; first, in one whose program is not known."""
-        own = self._log.trace.header.get("own")
-        names = [name for name in own if isinstance(name, str) and name] if isinstance(own, list) else []
-        folders = tuple(name.rstrip("/") + "/" for name in names if "/" in name)
-        packages = frozenset(name.partition(".")[0] for name in names if "/" not in name)
+        packages, folders = named_own(self._log.trace.header)
         run = self._packages_run()
         return [Owner(packages, folders)] + [Owner(packages | more, folders) for more in run]
 

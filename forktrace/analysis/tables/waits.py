@@ -13,7 +13,6 @@ from forktrace.analysis.options import option_names
 from forktrace.trace import events
 
 EINTR: Final = 4
-ECHILD: Final = 10
 _KEY: Final = ["id", "call", "target", "flags", "site"]
 _COUNTS: Final = ["calls", "reaps", "empty", "interrupted", "no_child"]
 
@@ -81,7 +80,7 @@ def _others(log: Log) -> pd.DataFrame:
 
 def _results(log: Log, rows: Ints, count: Ints | int) -> dict[str, Ints]:
     result = log.at("result", rows)
-    return {"interrupted": (result == EINTR) * count, "no_child": (result == ECHILD) * count}
+    return {"interrupted": (result == EINTR) * count, "no_child": (result == events.ECHILD) * count}
 
 
 def _totals(history: History) -> pd.DataFrame:

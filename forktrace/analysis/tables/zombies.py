@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from forktrace.analysis.causes.reasons import by_recorder
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Ints, nullable, pick
 from forktrace.analysis.selection import Selection
@@ -15,8 +16,8 @@ def zombie_count(history: History, selected: Selection) -> pd.DataFrame:
 
     A zombie counts from its notification to its release, for the parent that it has at the moment: for the adopter from the
     handing over on. One that is still there at the end of the trace is never taken off.
-    `selected` limits the count to some zombies and the rows to a stretch of time; what was there before is then a row at its
-    beginning.
+    The command itself is not counted: forktrace is its parent, and reaps it. `selected` limits the count to some zombies and
+    the rows to a stretch of time; what was there before is then a row at its beginning.
 
     Columns:
         time_ns     int64, ns  the moment of the change
@@ -25,6 +26,7 @@ def zombie_count(history: History, selected: Selection) -> pd.DataFrame:
     """
     known = history.parents
     wanted = np.ones(history.log.count, bool) if selected.ids is None else np.isin(np.arange(history.log.count), selected.ids)
+    wanted &= ~by_recorder(history)
     zombie = np.flatnonzero(wanted & (history.zombie_ns != NONE))
     born_ns, gone_ns = history.zombie_ns[zombie], history.gone_ns[zombie]
     released = gone_ns < NEVER

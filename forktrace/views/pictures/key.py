@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +19,50 @@ Style = dict[str, Any]
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; what is hatched is so each in its own way besides.
 RUNNING: Final[Style] = {"facecolor": "#56B4E9", "edgecolor": "#0072B2", "linewidth": 0.6}
-ZOMBIE: Final[Style] = {"facecolor": "#FBE3B5", "edgecolor": "#D55E00", "hatch": "//////", "linewidth": 0.6}
-_NEVER: Final[Style] = {"facecolor": "#F3DCE9", "edgecolor": "#9C3F78", "hatch": "\\\\\\\\\\\\", "linewidth": 0.6}
-_OTHERS: Final[tuple[Style, ...]] = (
-    {"facecolor": "#D3EFE3", "edgecolor": "#00704F", "hatch": "||||||", "linewidth": 0.6},
-    {"facecolor": "#FBF7C0", "edgecolor": "#7D7400", "hatch": "xxxxxx", "linewidth": 0.6},
-    {"facecolor": "#E4E4E4", "edgecolor": "#555555", "hatch": "------", "linewidth": 0.6},
-)
+
+
+def _style(face: str, edge: str, hatch: str) -> Style:
+    return {"facecolor": face, "edgecolor": edge, "hatch": 6 * hatch, "linewidth": 0.6}
+
+
+# A family of causes has a colour, each of its causes a hatch: the same in every picture.
+_SWEPT: Final = ("#FBE3B5", "#D55E00")  # nobody asked for the child: something else came by
+_LEFT: Final = ("#F3DCE9", "#9C3F78")  # its parent did not wait
+_ASKED: Final = ("#D3EFE3", "#00704F")  # its Process or Popen was asked
+_CALLED: Final = ("#FBF7C0", "#7D7400")  # a wait call of the program, of a package, of C
+_KEPT: Final = ("#E6E0F5", "#5B3F99")  # what made it looks after it
+_OTHER: Final = ("#E4E4E4", "#555555")
+_OWN: Final = ("#F5DAD5", "#8A3324")  # causes of a user's own rules
+_STYLES: Final[dict[str, Style]] = {
+    "next-start": _style(*_SWEPT, "/"),
+    "subprocess-cleanup": _style(*_SWEPT, "x"),
+    "exit-handler": _style(*_SWEPT, "|"),
+    "never": _style(*_LEFT, "\\"),
+    "parent-exit": _style(*_LEFT, "x"),
+    "pidns-exit": _style(*_LEFT, "-"),
+    "join": _style(*_ASKED, "|"),
+    "subprocess-wait": _style(*_ASKED, "/"),
+    "poll": _style(*_ASKED, "-"),
+    "active-children": _style(*_ASKED, "x"),
+    "os-wait": _style(*_CALLED, "x"),
+    "signal-handler": _style(*_CALLED, "|"),
+    "library-wait": _style(*_CALLED, "-"),
+    "other-native": _style(*_CALLED, "/"),
+    "pool": _style(*_KEPT, "|"),
+    "executor": _style(*_KEPT, "-"),
+    "forkserver": _style(*_KEPT, "x"),
+    "asyncio": _style(*_KEPT, "/"),
+    "event-loop": _style(*_KEPT, "\\"),
+    "unknown": _style(*_OTHER, "-"),
+    "resource-tracker": _style(*_OTHER, "|"),
+    "recorder": _style(*_OTHER, "\\"),
+    "autoreap-ignored": _style(*_OTHER, "x"),
+    "autoreap-nocldwait": _style(*_OTHER, "/"),
+}
+_HATCHES: Final = "/\\|-x"
+_FIRST: Final = ("next-start", "never")  # in the key
+ZOMBIE: Final = _STYLES["next-start"]
 ALL_ZOMBIES: Final[Style] = {"facecolor": "#D8D8D8", "edgecolor": "#444444", "linewidth": 0.6}
-_OWN_STYLE: Final = {"next-start": ZOMBIE, "never": _NEVER}
 START: Final[Style] = {"color": "#222222", "linestyle": "-"}
 _STARTS: Final[tuple[Style, ...]] = (
     START,
@@ -51,18 +87,24 @@ class Kind(NamedTuple):
         return bool(place < len(self.rows) and self.rows[place] == row)
 
 
+def style_of(cause: str) -> Style:
+    """Return the colour and the hatch of a cause; one of a user's own rules has what follows from its name."""
+    return _STYLES.get(cause) or _style(*_OWN, _HATCHES[crc32(cause.encode()) % len(_HATCHES)])
+
+
 def zombies(table: pd.DataFrame) -> list[Kind]:
     """Return the zombies by cause: those swept by a start, then those never reaped, then those with most zombie time."""
     dead = table["zombie_ms"].notna().to_numpy()
     codes, causes = pd.factorize(table["reap_cause"].astype("string").fillna("unknown").where(dead))
     total = np.bincount(codes[dead], table["zombie_ms"].to_numpy()[dead], len(causes))
     known = list(causes)
-    own = _OWN_STYLE | ({} if "next-start" in known else {"unknown": ZOMBIE})  # of a trace without stacks nearly all are
-    names = [name for name in own if name in known]
-    names += [known[code] for code in np.argsort(-total, kind="stable").tolist() if known[code] not in own]
-    labels = [f"zombie, {explanations.cause(name).short}" for name in names]
-    styles = [*(own[name] for name in names if name in own), *_OTHERS]
-    return _kinds(_ranks(codes, [known.index(name) for name in names]), labels, styles, "zombie, other causes")
+    names = [name for name in _FIRST if name in known]
+    names += [known[code] for code in np.argsort(-total, kind="stable").tolist() if known[code] not in names]
+    ranks = _ranks(codes, [known.index(name) for name in names])
+    return [
+        Kind(f"zombie, {explanations.cause(name).short}", style_of(name), np.flatnonzero(ranks == rank))
+        for rank, name in enumerate(names)
+    ]
 
 
 def starts(table: pd.DataFrame) -> list[Kind]:

@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any, BinaryIO, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Final
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1 import make_axes_locatable  # type: ignore[import-untyped]  # it ships no types
 
-from forktrace.analysis.causes.names import Names, name
+from forktrace.analysis.causes.names import Names
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.trace.words import count, duration
+from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import failed
 from forktrace.views.bounds import zombie_time
 from forktrace.views.pictures import key
-from forktrace.views.pictures.key import RUNNING, START, ZOMBIE, Rows, Style
-from forktrace.views.words import shorten, title_of
+from forktrace.views.pictures.fold import BINS, FINE, MOST_LINE, Steps, branches_of, draw_fold, parents_of
+from forktrace.views.pictures.key import RUNNING, START, ZOMBIE, Style
+from forktrace.views.pictures.rows import MOST_LEVELS, levels, named, row_names, tree_order
+from forktrace.views.pictures.spans import Spans, end_s, seconds, spans_of, starters_of
+from forktrace.views.words import title_of
+from forktrace.views.zombies import lead, without_recorder
 
-Floats = npt.NDArray[np.float64]
-
-MOST_BARS: Final = 60  # more rows than this cannot be read on a page; they are folded into one row per parent
-MOST_PARENTS: Final = 15
+MOST_BARS: Final = 400  # more rows than this cannot be told apart on a page; they are folded into one row per branch
+MOST_ROOMY: Final = 60  # up to so many are as high as a line of text
 MOST_LABELLED_STARTS: Final = 6
-MOST_NAME: Final = 30  # characters of a number and a name; a kernel keeps 15 bytes of the name, which escapes make longer
-BINS: Final = 500
 FORMATS: Final = ("png", "svg", "pdf")
 _UNDATED: Final[dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same recording, the same file
 
-_FINE: Final[Style] = {"linewidth": 0.2}  # of steps as narrow as an edge
-
 _ROW_INCHES: Final = 0.21
+_LEAST_ROW_INCHES: Final = 0.045
+_LEAST_NAME_POINTS: Final = 5.5  # between two names
 _STRIP_INCHES: Final = 0.9
-_CHARACTER_INCHES: Final = 0.075
+_MEASURED: Final = 20  # names with the most characters, one of which is the widest
+_FOLDED_POINTS: Final = 8  # of the names of a folded picture
 _TITLE_CHARACTER_INCHES: Final = 0.083
 _LEGEND_POINTS: Final = 13.5
 _STILL: Final[Style] = {"marker": ">", "color": ZOMBIE["edgecolor"], "markersize": 5}
@@ -55,10 +58,11 @@ _STYLE: Final[Any] = {"font.size": 9, "hatch.linewidth": 0.6, "text.parse_math":
 def timeline(recording: Recording, ax: Axes | None = None) -> Axes:
     """Draw `recording` into `ax`, or into a new figure, and return the axes; a strip with the zombies' number is put below.
 
-    x is seconds since the target's start. Up to `MOST_BARS` processes have a bar each, in fork order: running time filled,
-    zombie time hatched in a way of its own for each cause, a triangle at each start in the colour of its source line, and a
-    line from the zombies that a start cleared to the process that it started. More are folded into one row per parent, which
-    shows how many of its children ran and how many were zombies at a time, by cause.
+    x is seconds since the target's start, and the time of day. Up to `MOST_BARS` processes have a bar each, in fork order, or
+    from 61 on below their parents: running time filled, zombie time hatched in a way of its own for each cause, a triangle at
+    each start in the colour of its source line, and a line from the zombies that a start cleared to the process that it
+    started. More are folded into one row per parent or branch of the family, which shows how many children ran and how many
+    were zombies, by cause: the mean of each moment filled, the most in a thin line.
     """
     if ax is None:
         from matplotlib import pyplot as plt
@@ -102,26 +106,57 @@ def write_timeline(recording: Recording, sink: str | os.PathLike[str] | BinaryIO
 
 def _axes_of(recording: Recording, figure: Figure) -> Axes:
     """Axes in a figure that is as high as its rows ask for, with room for names on the left and the legend above."""
-    rows, left = len(recording.lifecycles()), _left_inches(recording)
-    body = max(rows, 4) * _ROW_INCHES if rows <= MOST_BARS else max(_parents(recording), 2) * 0.75
+    table = _table(recording)
+    left = _left_inches(recording, table)
+    body = max(len(table), 4) * _row_inches(table) if len(table) <= MOST_BARS else max(_branches(recording), 2) * 0.75
     _, legend_rows = _columns(_entries(recording), 9.75 - left)
-    above, below = 0.36 + legend_rows * _LEGEND_POINTS / 72, 0.55
+    above, below = 0.36 + legend_rows * _LEGEND_POINTS / 72, 0.7
     height = above + body + 0.15 + _STRIP_INCHES + below
     figure.set_size_inches(10, height)
     return figure.add_axes((left / 10, below / height, (9.75 - left) / 10, 1 - (above + below) / height))
 
 
-def _left_inches(recording: Recording) -> float:
-    longest = max((len(name(comm)) for comm in recording.lifecycles()["comm"].drop_duplicates()), default=0)
-    return 0.8 + _CHARACTER_INCHES * (min(longest, MOST_NAME - 5) + (16 if len(recording.lifecycles()) > MOST_BARS else 4))
+def _table(recording: Recording) -> pd.DataFrame:
+    """What has a row: processes in fork order, or, where they are many, children below their parents."""
+    table = without_recorder(recording.lifecycles())
+    return table if len(table) <= MOST_ROOMY else table.iloc[tree_order(table)]
 
 
-def _parents(recording: Recording) -> int:
-    return min(recording.lifecycles()["parent_id"].nunique(dropna=False), MOST_PARENTS + 1)
+def _row_inches(table: pd.DataFrame) -> float:
+    """The height of a row: many are lower."""
+    return min(_ROW_INCHES, max(MOST_ROOMY * _ROW_INCHES / max(len(table), 1), _LEAST_ROW_INCHES))
+
+
+def _left_inches(recording: Recording, table: pd.DataFrame) -> float:
+    """The room that the names beside the rows take."""
+    longest = sorted("\n".join(_labels(recording, table)).splitlines(), key=len)[-_MEASURED:]
+    points = _name_points(table) if len(table) <= MOST_BARS else _FOLDED_POINTS
+    widest = max((TextPath((0, 0), one.lstrip(), size=points).get_extents().width for one in longest), default=0)
+    indented = max((len(one) - len(one.lstrip()) for one in longest), default=0) * 0.32 * points
+    return 0.45 + (widest + indented) / 72
+
+
+def _name_points(table: pd.DataFrame) -> float:
+    """The size of the names beside bars."""
+    return min(max(_row_inches(table) * 72 * 0.62, 5), 9)
+
+
+def _labels(recording: Recording, table: pd.DataFrame) -> list[str]:
+    """What stands beside the rows."""
+    if len(table) > MOST_BARS:
+        return [*(one.label for one in branches_of(recording, table)), "up to 10,000 zombies"]
+    names = row_names(recording, table)
+    if len(table) <= MOST_ROOMY:
+        return names
+    return [f"{'  ' * min(level, MOST_LEVELS)}{one}" for level, one in zip(levels(table).tolist(), names, strict=True)]
+
+
+def _branches(recording: Recording) -> int:
+    return len(branches_of(recording, _table(recording)))
 
 
 def _draw(recording: Recording, ax: Axes) -> Axes:
-    table, entries = recording.lifecycles(), _entries(recording)
+    table, entries = _table(recording), _entries(recording)
     strip = make_axes_locatable(ax).append_axes("bottom", _STRIP_INCHES, pad=0.15, sharex=ax)
     ax.set_xlim(*_span(recording))
     (_fold if len(table) > MOST_BARS else _bars)(recording, table, ax)
@@ -141,7 +176,7 @@ def _draw(recording: Recording, ax: Axes) -> Axes:
 
 def _entries(recording: Recording) -> list[Artist]:
     """What the legend says: only of what is there."""
-    table = recording.lifecycles()
+    table = _table(recording)
     failures = [Line2D([], [], **key.FAILED, label=label) for label in failed.labels(recording)]
     if len(table) > MOST_BARS:
         entries = [Patch(**RUNNING, label="running children (up)")]
@@ -149,14 +184,15 @@ def _entries(recording: Recording) -> list[Artist]:
         labelled = [start for start, _ in _labelled(recording, table)]
         kinds = [kind for kind in key.starts(table) if any(map(kind.has, labelled))]
         words = [(kind.label, kind.style) for kind in kinds] or ([("starts that cleared most", START)] if labelled else [])
-        return [*entries, *(Line2D([], [], **style | _LABELLED, label=label) for label, style in words), *failures]
+        most = Line2D([], [], **MOST_LINE, label="most at once")
+        return [*entries, most, *(Line2D([], [], **style | _LABELLED, label=label) for label, style in words), *failures]
     entries = [Patch(**RUNNING, label="running")]
-    entries += [Patch(**kind.style, label=kind.label) for kind in key.zombies(table)] or [Patch(**ZOMBIE, label="zombie")]
+    entries += [Patch(**kind.style, label=kind.label) for kind in key.zombies(table)]
     lines: list[Artist] = [*failures]
     if table["zombie_open"].any():
         lines.append(Line2D([], [], **_STILL, linestyle="", label="still a zombie at the end"))
     lines += [Line2D([], [], **_START_MARK, **kind.style, linewidth=0.9, label=kind.label) for kind in key.starts(table)]
-    if (_starters(table) >= 0).any():
+    if (starters_of(table) >= 0).any():
         lines.append(Line2D([], [], **_DOT, **START, linewidth=0.9, label="cleared (dot) by a start"))
     return [*entries, *lines]
 
@@ -172,67 +208,52 @@ def _span(recording: Recording) -> tuple[float, float]:
     """The seconds that are shown: what was selected, else the whole recording, with a little room to its right."""
     since_ns, until_ns = recording.selected.since_ns, recording.selected.until_ns
     first_s = 0.0 if since_ns is None else (since_ns - recording.start_ns) / 1e9
-    last_s = _end_s(recording) if until_ns is None else (until_ns - recording.start_ns) / 1e9
+    last_s = end_s(recording) if until_ns is None else (until_ns - recording.start_ns) / 1e9
     return first_s, max(last_s, first_s + 1e-6) + (last_s - first_s) * 0.015
 
 
-def _end_s(recording: Recording) -> float:
-    return max((recording.end_ns - recording.start_ns) / 1e9, 1e-6)
-
-
 def _title(recording: Recording, table: pd.DataFrame, width_inches: float) -> str:
-    zombie_ms = table["zombie_ms"]
-    worst = f", longest zombie {duration(zombie_ms.max())}" if zombie_ms.notna().any() else ", no zombies"
+    zombie_ms, first = table["zombie_ms"], lead(table)
+    worst = f", no zombie longer than {NOTICEABLE_MS:.0f} ms" if zombie_ms.notna().any() else ", no zombies"
+    worst = f", longest zombie {duration(zombie_ms[first].max())}" if first.any() else worst
     cut = " (trace cut off)" if recording.cut else " (events were lost)" if recording.lost() else ""
     about = f": {count(len(table), 'process')}{worst}{cut}"
     most = int(width_inches / _TITLE_CHARACTER_INCHES) - len(about)
     return title_of(recording.header["command"], max(min(most, 60), 20)) + about
 
 
-class _Spans(NamedTuple):
-    """When each process ran and was a zombie, in s from the target's start; `zombie` is NaN for one that was none."""
-
-    fork: Floats
-    exit: Floats
-    zombie: Floats
-    gone: Floats
-
-    def take(self, rows: Rows) -> _Spans:
-        """Return the spans of some rows."""
-        return _Spans(*(column[rows] for column in self))
-
-
-def _seconds(recording: Recording, column: pd.Series, missing_s: float) -> Floats:
-    return recording.seconds(column).fillna(missing_s).to_numpy()
-
-
-def _spans(recording: Recording, table: pd.DataFrame) -> _Spans:
-    """Of what is gone and when is not known, only what is known to have been."""
-    end_s = _end_s(recording)
-    fork, zombie = _seconds(recording, table["fork_ns"], 0), _seconds(recording, table["zombie_ns"], np.nan)
-    last = np.where(table["state"] == "gone", np.fmax(fork, zombie), end_s)
-    gone, exit_s = _seconds(recording, table["reap_ns"], np.nan), _seconds(recording, table["exit_ns"], np.nan)
-    exit_s = np.where(np.isnan(exit_s), last, exit_s)
-    gone = np.where(np.isnan(gone), np.fmax(last, exit_s), gone)
-    return _Spans(fork, np.minimum(exit_s, np.maximum(gone, fork)), zombie, np.fmax(zombie, gone))
-
-
 def _bars(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     """One bar per process, the first forked on top."""
-    names = Names(recording.whole.lifecycles())
-    spans, rows = _spans(recording, table), np.arange(len(table))
-    ax.barh(rows, spans.exit - spans.fork, left=spans.fork, height=0.62, **RUNNING)
+    spans, rows, labels = spans_of(recording, table), np.arange(len(table)), _labels(recording, table)
+    room = _row_inches(table) * 72
+    ax.barh(rows, spans.exit - spans.fork, left=spans.fork, height=0.62, **_thin(RUNNING, room))
     for kind in key.zombies(table):
         some = spans.take(kind.rows)
-        ax.barh(kind.rows, some.gone - some.zombie, left=some.zombie, height=0.62, **kind.style)
-    ax.set_yticks(rows, [shorten(names.full(one), MOST_NAME) for one in table["id"]])
+        ax.barh(kind.rows, some.gone - some.zombie, left=some.zombie, height=0.62, **_thin(kind.style, room))
+    shown = named(table, math.ceil(_LEAST_NAME_POINTS / room))
+    ax.set_yticks(shown, [labels[row] for row in shown], fontsize=_name_points(table))
+    if len(table) > MOST_ROOMY:  # a tree, whose indentation shows only where names begin alike
+        for label in ax.get_yticklabels():
+            label.set_horizontalalignment("left")
+        ax.tick_params(axis="y", pad=(_left_inches(recording, table) - 0.1) * 72)
     ax.set_ylim(max(len(table), 4) - 0.4, -0.6)
     still = np.flatnonzero(table["zombie_open"])
     if len(still):
-        ax.plot(spans.gone[still], still, **_STILL, linestyle="")
-    _connectors(table, spans, ax)
+        ax.plot(spans.gone[still], still, **_small(_STILL, room), linestyle="")
+    _connectors(table, spans, ax, room)
     _failures(recording, {one: row for row, one in enumerate(table["id"].tolist())}, ax)
-    _durations(table, spans, ax)
+    if room > 10:
+        _durations(table, spans, ax)
+
+
+def _small(mark: Style, room: float) -> Style:
+    """A mark for rows of so many points."""
+    return mark | {"markersize": mark["markersize"] * max(min(room / 15, 1), 0.4)}
+
+
+def _thin(style: Style, room: float) -> Style:
+    """A style for rows of so many points: the edges of low ones would hide what they surround."""
+    return style | {"linewidth": style["linewidth"] * min(room / 15, 1)}
 
 
 def _failures(recording: Recording, row_of: dict[int, int], ax: Axes) -> None:
@@ -246,30 +267,25 @@ def _failures(recording: Recording, row_of: dict[int, int], ax: Axes) -> None:
         ax.plot(x[shown][distinct], rows[shown].to_numpy(float)[distinct], **key.FAILED, zorder=6)
 
 
-def _starters(table: pd.DataFrame) -> Rows:
-    """For each row the row of the process whose start cleared it; -1 where there is none."""
-    return np.asarray(pd.Index(table["id"]).get_indexer(table["cleared_by_id"].to_numpy(np.int64, na_value=-1)))
-
-
-def _connectors(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
+def _connectors(table: pd.DataFrame, spans: Spans, ax: Axes, room: float) -> None:
     """A triangle at each start, and a line to a dot on the end of each zombie that it cleared, in the style of its site."""
-    starters = _starters(table)
+    starters = starters_of(table)
     clearing = np.unique(starters[starters >= 0])
     kinds = key.starts(table)
     unknown = np.setdiff1d(clearing, np.concatenate([kind.rows for kind in kinds]) if kinds else [])
     for style, rows in [*((kind.style, kind.rows) for kind in kinds), *([(START, unknown)] if len(unknown) else [])]:
-        ax.plot(spans.fork[rows], rows, **_START_MARK, color=style["color"], linestyle="", zorder=4)
+        ax.plot(spans.fork[rows], rows, **_small(_START_MARK, room), color=style["color"], linestyle="", zorder=4)
         for start in np.intersect1d(rows, clearing).tolist():
             swept, x = np.flatnonzero(starters == start), spans.fork[start]
             ax.vlines(x, min(start, swept.min()), max(start, swept.max()), **_plural(style), linewidth=0.9, zorder=3)
-            ax.plot(np.full(len(swept), x), swept, **_DOT, color=style["color"], linestyle="", zorder=4)
+            ax.plot(np.full(len(swept), x), swept, **_small(_DOT, room), color=style["color"], linestyle="", zorder=4)
 
 
 def _plural(style: Style) -> Style:
     return {f"{name}s": value for name, value in style.items()}
 
 
-def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
+def _durations(table: pd.DataFrame, spans: Spans, ax: Axes) -> None:
     """The zombie time in words on each bar that has room for it."""
     first_s, last_s = ax.get_xlim()
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
@@ -281,95 +297,26 @@ def _durations(table: pd.DataFrame, spans: _Spans, ax: Axes) -> None:
 
 
 def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
-    """One row per parent: how many of its children ran (upwards) and were zombies (downwards), the most of each bin.
-
-    The zombies of the moment with the most are told apart by cause.
-    """
-    spans, groups = _spans(recording, table), _by_parent(recording, table)
-    edges = np.linspace(_span(recording)[0], max(_end_s(recording), _span(recording)[0] + 1e-6), BINS + 1)
-    labels, kinds, kind_of = [], key.zombies(table), np.full(len(table), -1)
-    for number, kind in enumerate(kinds):
-        kind_of[kind.rows] = number
-    for row, (label, members) in enumerate(groups):
-        running = _most(spans.fork[members], spans.exit[members], edges)[0]
-        dead = members[~np.isnan(spans.zombie[members])]
-        zombies, when = _most(spans.zombie[dead], spans.gone[dead], edges)
-        scale = 0.42 / max(int(running.max()), int(zombies.max()), 1)
-        ax.stairs(row - running * scale, edges, baseline=row, fill=True, **RUNNING | _FINE)
-        below = np.zeros(BINS, np.int64)
-        for number, kind in enumerate(kinds):
-            mine = dead[kind_of[dead] == number]
-            above, below = below, below + _existing(spans.zombie[mine], spans.gone[mine], when)
-            there = np.where(below > above, row + below * scale, np.nan)
-            ax.stairs(
-                there, edges, baseline=np.where(below > above, row + above * scale, np.nan), fill=True, **kind.style | _FINE
-            )
-        ax.axhline(row, color="#888888", linewidth=0.6)
-        children = "1 child" if len(members) == 1 else f"{len(members):,} children"
-        labels.append(f"{label}: {children}\nup to {running.max():,} running\nup to {count(int(zombies.max()), 'zombie')}")
-    ax.set_yticks(range(len(groups)), labels, fontsize=8)
-    ax.set_ylim(max(len(groups), 1) - 0.45, -0.55)
-    names, ids = Names(recording.whole.lifecycles()), table["id"].to_numpy()
-    starts = key.starts(table)
-    row_of = {one: row for row, (_, members) in enumerate(groups) for one in members.tolist()}
-    parents = table["parent_id"].to_numpy(np.int64, na_value=-1)
-    own = {int(parents[members[0]]): row for row, (_, members) in enumerate(groups) if len(set(parents[members])) == 1}
-    _failures(recording, {int(ids[one]): row for one, row in row_of.items()} | own, ax)
+    """One row per branch of the family, with the starts that cleared most and the forks that failed."""
+    spans, parent = spans_of(recording, table), parents_of(table)
+    branches = draw_fold(recording, table, spans, ax)
+    row_of = {holder: row for row, branch in enumerate(branches) for holder in branch.holders}
+    ids, names, starts = table["id"].to_numpy(), Names(recording.whole.lifecycles()), key.starts(table)
+    rows = {int(ids[one]): row_of.get(one, row_of.get(above)) for one, above in enumerate(parent.tolist())}
+    _failures(recording, {one: row for one, row in rows.items() if row is not None}, ax)
     for start, cleared in _labelled(recording, table):
-        row, x = row_of[start], spans.fork[start]
+        row, x = row_of[int(parent[start])], spans.fork[start]
         words = f"{names.pid(int(ids[start]))} cleared {cleared:,}"
         style = next((kind.style for kind in starts if kind.has(start)), START)
         ax.vlines(x, row - 0.4, row + 0.45, **_plural(style | _LABELLED), zorder=3)
         ax.text(x, row - 0.42, words, ha="center", va="bottom", fontsize=7)
 
 
-def _by_parent(recording: Recording, table: pd.DataFrame) -> list[tuple[str, Rows]]:
-    """The name of each parent and the rows of its children, those with the most first; the rest of the parents together.
-
-    A single process whose parent is outside, as the target is, has no row of its own.
-    """
-    names = Names(recording.whole.lifecycles())
-    parent = table["parent_id"].to_numpy(np.int64, na_value=-1)
-    distinct, sizes = np.unique(parent, return_counts=True)
-    order = distinct[np.argsort(-sizes, kind="stable")][: MOST_PARENTS + 1]
-    order = order[(order != -1) | ((parent == -1).sum() > 1)][:MOST_PARENTS]
-    groups = [
-        ("outside" if one == -1 else shorten(names.full(one), MOST_NAME), np.flatnonzero(parent == one))
-        for one in order.tolist()
-    ]
-    others = np.flatnonzero(~np.isin(parent, [*order, -1]))
-    if len(others):
-        groups.append((f"{len(np.unique(parent[others])):,} other parents", others))
-    return groups
-
-
-def _most(begin: Floats, end: Floats, edges: Floats) -> tuple[Rows, Floats]:
-    """The largest number of the spans `begin` to `end` that exist at one moment of each bin, and the first such moment."""
-    times = np.concatenate([begin, end])
-    change = np.concatenate([np.ones(len(begin), np.int64), -np.ones(len(end), np.int64)])
-    order = np.lexsort((change, times))
-    level = np.concatenate([[0], np.cumsum(change[order])])
-    return _most_of_bins(level, times[order], edges)
-
-
-def _most_of_bins(level: Rows, times: Floats, edges: Floats) -> tuple[Rows, Floats]:
-    """The largest value in each bin of a step function, and where: `level[0]`, and from `times[i]` on `level[i + 1]`."""
-    first, last = np.searchsorted(times, edges[:-1], "right"), np.searchsorted(times, edges[1:], "left")
-    best = np.array([a + int(level[a : max(a, b) + 1].argmax()) for a, b in zip(first, last, strict=True)])
-    since = np.concatenate([[-np.inf], times])[best]
-    return level[best], np.maximum(since, edges[:-1])
-
-
-def _existing(begin: Floats, end: Floats, when: Floats) -> Rows:
-    """How many of the spans `begin` to `end`, their ends left out, exist at each moment."""
-    return np.asarray(np.searchsorted(np.sort(begin), when, "right") - np.searchsorted(np.sort(end), when, "right"))
-
-
 def _labelled(recording: Recording, table: pd.DataFrame) -> list[tuple[int, int]]:
     """The rows of the starts that cleared most, two at least, with how many; as far apart as their labels need."""
     first_s, last_s = _span(recording)
-    width, fork_s = last_s - first_s, _spans(recording, table).fork
-    starters = _starters(table)
+    width, fork_s = last_s - first_s, spans_of(recording, table).fork
+    starters = starters_of(table)
     distinct, sizes = np.unique(starters[starters >= 0], return_counts=True)
     shown: list[tuple[int, int]] = []
     for one in np.argsort(-sizes, kind="stable").tolist():
@@ -383,22 +330,32 @@ def _labelled(recording: Recording, table: pd.DataFrame) -> list[tuple[int, int]
 
 
 def _strip(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
-    """How many zombies there are at a time, of all parents together."""
+    """How many zombies there are at a time, of all parents together: of many changes the mean, and the most in a thin line."""
     counts = total_zombies(recording.zombie_count())
-    times = _seconds(recording, counts["time_ns"], 0)
-    level = np.concatenate([[0], counts["zombies"].to_numpy()])
-    edges = np.concatenate([[times.min(initial=0)], times, [times.max(initial=_end_s(recording))]])
-    many = len(level) > 4 * BINS
-    if many:
-        edges = np.linspace(edges[0], edges[-1], 4 * BINS + 1)
-        level = _most_of_bins(level, times, edges)[0]
+    steps = Steps(seconds(recording, counts["time_ns"], 0), np.concatenate([[0.0], counts["zombies"].to_numpy(float)]))
+    times = steps.times
+    edges = np.concatenate([[times.min(initial=0)], times, [times.max(initial=end_s(recording))]])
     kinds = key.zombies(table)
     style = kinds[0].style if len(kinds) == 1 else key.ALL_ZOMBIES
-    ax.stairs(level, edges, fill=True, **style | (_FINE if many else {}))
-    ax.set_ylim(0, max(level.max(), 1) * 1.15)
+    if len(steps.level) > 4 * BINS:
+        edges = np.linspace(edges[0], edges[-1], 4 * BINS + 1)
+        ax.stairs(steps.mean(edges), edges, fill=True, **style | FINE)
+        ax.stairs(steps.most(edges), edges, baseline=None, **MOST_LINE)
+    else:
+        ax.stairs(steps.level, edges, fill=True, **style)
+    ax.set_ylim(0, max(steps.level.max(), 1) * 1.15)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}\n{clock(recording, x)}")
+    ax.tick_params(axis="x", labelsize=8)
     ax.set_ylabel("zombies", fontsize=8)
-    ax.set_xlabel(f"seconds since the start of the {'recording' if 'attached' in recording.header else 'command'}")
+    begin = f"start of the {'recording' if 'attached' in recording.header else 'command'}"
+    ax.set_xlabel(f"seconds since the {begin}; below, the time of day")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
+
+
+def clock(recording: Recording, since_s: float) -> str:
+    """Return the time of day so many s after the target's start, in this machine's time zone: `16:53:40.1`."""
+    since_epoch_ns = recording.start_ns + recording.header["clock_offset_ns"] + since_s * 1e9
+    return f"{datetime.fromtimestamp(since_epoch_ns / 1e9, UTC).astimezone():%H:%M:%S.%f}"[:-5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,7 +22,7 @@ def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
 
     Where the program has no line on the stack, as in a thread of the standard library, they are those of the library.
     """
-    found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
+    found = [number for number, call in enumerate(calls) if is_at(call.frame, site)]
     own = not found or calls[found[-1]].home != "python"
     handler = max((number for number, call in enumerate(calls) if call.frame.file == HANDLER), default=0)
     library = list(itertools.dropwhile(_starts_thread, calls[handler:]))
@@ -33,7 +34,7 @@ def calls_of(site: str, calls: Sequence[Call]) -> tuple[bool, list[str]]:
 
 def passes_a_package(site: str, calls: Sequence[Call]) -> bool:
     """Whether an installed package stands between `site` and the call that the kernel saw."""
-    found = [number for number, call in enumerate(calls) if _is_at(call.frame, site)]
+    found = [number for number, call in enumerate(calls) if is_at(call.frame, site)]
     return any(call.home == "packages" for call in calls[found[-1] + 1 :]) if found else False
 
 
@@ -55,16 +56,30 @@ def _starts_thread(call: Call) -> bool:
     return call.home == "python" and call.frame.file.endswith("/threading.py")
 
 
-def _is_at(frame: Frame, site: str) -> bool:
+def is_at(frame: Frame, site: str) -> bool:
+    """Return whether a site is about this frame."""
     place = f"{frame.file}:{frame.line or '?'} {frame.name}"
     return place == site or place.endswith(f"/{site}")
 
 
-def source_text(recording: Recording, site: str) -> str | None:
-    """Return the text of the source line on which `site` stands; None: the trace does not have it, or several fit."""
-    place = "/" + site.rpartition(" ")[0]
-    table = recording.trace.table
-    rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
-    texts = {one["detail"] for one in rows.to_pylist() if f"/{one['file']}:{one['line']}".endswith(place)}
-    text = texts.pop() if len(texts) == 1 else None
-    return None if text is None else printable(text)
+class Sources:
+    """The source lines that a trace has, by the sites that stand on them."""
+
+    def __init__(self, recording: Recording) -> None:
+        table = recording.trace.table
+        rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "source")).select(["file", "line", "detail"])
+        self._lines: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for one in rows.to_pylist():
+            place = f"/{one['file']}:{one['line']}"
+            self._lines[_last(place)].append((place, one["detail"]))
+
+    def text(self, site: str) -> str | None:
+        """Return the text of the source line on which `site` stands; None: the trace does not have it, or several fit."""
+        end = "/" + site.rpartition(" ")[0]
+        texts = {text for place, text in self._lines.get(_last(end), ()) if place.endswith(end)}
+        text = texts.pop() if len(texts) == 1 else None
+        return None if text is None else printable(text)
+
+
+def _last(place: str) -> str:
+    return place.rpartition("/")[2]

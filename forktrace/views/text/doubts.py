@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 from rich.text import Text
@@ -11,7 +12,7 @@ from forktrace.analysis.causes.names import printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.balance import Balance
 from forktrace.trace.events import WAIT_CALLS
-from forktrace.trace.words import count, duration, size
+from forktrace.trace.words import NO_PROCESS, count, duration, size
 from forktrace.views import explanations
 from forktrace.views.text.screen import Grid
 
@@ -63,8 +64,17 @@ def doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
         how = f"{'forward' if step_ns > 0 else 'back'} by {duration(abs(step_ns) / 1e6)}"
         yield Text(f"The clock was set {how} during the recording: times of day go on as at its start.")
     yield from _balance(recording.balance())
-    if lacks := recording.header.get("lacks"):
-        yield Text(f"Linux {printable(recording.header['kernel'])} does not give: {printable('; '.join(lacks))}.")
+    yield from _lacking(recording.header)
+
+
+def _lacking(header: dict[str, Any]) -> Iterator[Text]:
+    """What the kernel does not give, and what could not be had on a machine that was too full."""
+    lacks = [str(one) for one in header.get("lacks", ())]
+    refused = [one for one in lacks if NO_PROCESS in one]
+    given = [one for one in lacks if one not in refused]
+    if given:
+        yield Text(f"Linux {printable(header['kernel'])} does not give: {printable('; '.join(given))}.")
+    yield from (Text(f"Not recorded: {printable(one)}.", "red") for one in refused)
 
 
 def _balance(balance: Balance) -> Iterator[Text]:

@@ -20,10 +20,11 @@ from forktrace.trace.snapshot import Zombie
 from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
 from forktrace.views import explanations
-from forktrace.views.text.calls import calls_of, source_text
-from forktrace.views.text.ps import about_parent, name, print_zombies
+from forktrace.views.text.calls import Sources, calls_of
+from forktrace.views.text.ps import IS_INIT, about_parent, name, not_yet, print_zombies
+from forktrace.views.text.remedies import Line, fix_lines
 from forktrace.views.text.screen import print_text
-from forktrace.views.text.why import Line, fix_lines, print_line
+from forktrace.views.text.why import print_line
 from forktrace.views.words import shorten, some
 
 MOST_COMMAND: Final = 100
@@ -92,6 +93,10 @@ def show(console: Console, seen: Inquiry) -> None:
         _print(console, "asked", f"{seen.asked} is one of them; only {seen.pid}, its parent, can reap it")
     elif seen.asked != seen.pid:
         _print(console, "asked", f"{seen.asked} is a thread of it, or a zombie that is gone by now")
+    if seen.ns_pid == 1 and not seen.parent:
+        _print(console, "is", IS_INIT)
+    if seen.threads[0].state == "Z":
+        _print(console, "ended", f"its main thread: {not_yet(sum(one.tid is not None for one in seen.threads) - 1)}", "yellow")
     for title, text in about_parent(seen.parent) if seen.parent else ():
         print_text(console, text, f"  {title:<{_TITLE}}")
     _print_threads(console, seen)
@@ -275,6 +280,8 @@ class _Answer:
             yield f"{which} not multiprocessing's: no start sweeps them, the program itself has to wait for each"
         elif rest:
             yield f"{count(rest, 'zombie')} {'waits' if rest == 1 else 'wait'} for a wait call of {self._last.pid}"
+        if rest and self._last.ns_pid == 1:
+            yield "as PID 1 of its namespace it inherits orphans, and these may be some of them"
 
     def _fix(self) -> Iterator[Line]:
         """What would help, at the line that forks if one was seen to."""
@@ -284,15 +291,18 @@ class _Answer:
             made = str(self._started["created_by"].iloc[-1])
             site = None if known.empty else str(known["fork_site"].mode().iloc[0])
         creator = explanations.creator(made)
-        source = source_text(self._recording, site) if self._recording is not None and site else None
+        source = Sources(self._recording).text(site) if self._recording is not None and site else None
         pid = str(self._last.pid)
         words = {"it": explanations.object_of(source, creator.it), "parent": pid, "adopter": pid, "reaper": pid, "start": pid}
-        yield from fix_lines([explanations.remedy(each, **words) for each in creator.fix], site)
+        names = [name for name in creator.fix if made != "orphan" or name != "parent-waits"]  # their parents are gone
+        yield from fix_lines([explanations.remedy(each, **words) for each in names], site)
 
     def _maker(self) -> str:
         """What probably made the zombies, by what shows from outside."""
         if self._held:
             return "multiprocessing"
+        if self._last.ns_pid == 1:
+            return "orphan"
         if self._last.python is None:
             return "native"
         own = self._last.threads[0].comm

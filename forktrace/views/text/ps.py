@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from rich.console import Console
@@ -23,6 +24,11 @@ MOST_PARENTS: Final = 10
 MOST_ZOMBIES: Final = 10  # of each parent, the oldest
 MOST_COMMAND: Final = 100
 
+_AROUND: Final = 5  # lines of a picture besides its parents: two of titles, what is left out, a headline, the cursor's
+_GROWTH_COLUMNS: Final = (
+    *(("zombies", "right"), ("growth", "right"), ("forks fail in", "right"), ("room", "right")),
+    *(("oldest", "right"), ("parent", "left")),
+)
 _STATES: Final = {
     "R": "running",
     "S": "sleeping",
@@ -32,15 +38,13 @@ _STATES: Final = {
     "I": "idle",
     "Z": "main thread ended, others live",
 }
+IS_INIT: Final = "PID 1 of its namespace: it inherits the orphans of all others there, and has to reap them as an init does"
+NOT_YET: Final = "ps(1) shows it as a zombie, but nobody can reap it before {} too"
 
 
-def show(console: Console, seen: Snapshot, *, clock: bool = False) -> None:
-    """Print the zombies of each parent, the oldest first, what the parent does about them, and the room that they leave.
-
-    `clock` puts the time of day in front, where there is one picture after the other.
-    """
-    before = f"{datetime.fromtimestamp(seen.time):%H:%M:%S}  " if clock else ""
-    print_text(console, Text(before + headline(seen), "bold"))
+def show(console: Console, seen: Snapshot) -> None:
+    """Print the zombies of each parent, the oldest first, what the parent does about them, and the room that they leave."""
+    print_text(console, Text(headline(seen), "bold"))
     for parent in seen.parents[:MOST_PARENTS]:
         console.print()
         print_text(console, Text.assemble((name(parent), "bold"), f": {count(len(parent.zombies), 'zombie')}"))
@@ -50,17 +54,40 @@ def show(console: Console, seen: Snapshot, *, clock: bool = False) -> None:
     if rest := seen.parents[MOST_PARENTS:]:
         zombies = sum(len(parent.zombies) for parent in rest)
         console.print(f"\nand {count(len(rest), 'more parent', 'more parents')} with {count(zombies, 'zombie')}")
-    if unseen := list(hidden(seen)):
+    if others := [*half_dead(seen), *hidden(seen)]:
         console.print()
-    for line in unseen:
+    for line in others:
         print_text(console, Text(line))
+
+
+def show_growth(console: Console, seen: Snapshot, lines: int | None = None) -> None:
+    """Print a line for each parent, those whose zombies grow fastest first; with `lines`, as many as fit in so many lines."""
+    print_text(console, Text(f"{datetime.fromtimestamp(seen.time):%H:%M:%S}  {headline(seen)}", "bold"))
+    notes = [*half_dead(seen), *hidden(seen)]
+    parents = sorted(seen.parents, key=lambda one: (-(one.growth or 0), -len(one.zombies), one.pid))
+    most = len(parents) if lines is None else max(lines - _AROUND - len(notes), 1)
+    if parents:
+        rows = [_growth_cells(one) for one in parents[:most]]
+        styles = ["red" if one.fails_in_s is not None else None for one in parents[:most]]
+        print_grid(console, Grid(_GROWTH_COLUMNS, rows, "parent", 12, styles, ("oldest", "room")))
+    if len(parents) > most:
+        console.print(f"and {count(len(parents) - most, 'more parent', 'more parents')}")
+    for line in notes:
+        print_text(console, Text(line))
+
+
+def _growth_cells(parent: Parent) -> list[str]:
+    growth = "-" if parent.growth is None or parent.growth_s is None else f"{parent.growth:+,} in {about(parent.growth_s)}"
+    fails = "-" if parent.fails_in_s is None else f"~{about(parent.fails_in_s)}"
+    room = f"{parent.limits[0].left:,}" if parent.limits else "?"
+    return [f"{len(parent.zombies):,}", growth, fails, room, _age(parent.zombies[0]), name(parent)]
 
 
 def show_live(console: Console, look: Callable[[], Snapshot], rest: Callable[[], None]) -> None:
     """Show on a terminal, in place, what `look` returns, again after each `rest`, until one of them raises."""
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(_picture(console, look()), refresh=True)
+            live.update(_picture(console, partial(show_growth, seen=look(), lines=console.height)), refresh=True)
             rest()
 
 
@@ -89,6 +116,19 @@ def name(parent: Parent) -> str:
     return f"{parent.pid} {shorten(printable(command), MOST_COMMAND)}"
 
 
+def half_dead(seen: Snapshot) -> Iterator[str]:
+    """Yield which processes look like zombies, and are none yet."""
+    for one in seen.half_dead[:MOST_PARENTS]:
+        yield f"No zombie: {one.pid} {printable(one.comm)}, whose main thread has ended; {not_yet(one.threads)}."
+    if len(seen.half_dead) > MOST_PARENTS:
+        yield f"and {count(len(seen.half_dead) - MOST_PARENTS, 'more process')} of which only the main thread has ended"
+
+
+def not_yet(threads: int) -> str:
+    """Return why a process whose main thread has ended cannot be reaped, `threads` being those that live."""
+    return NOT_YET.format("its other thread ends" if threads == 1 else f"its {threads:,} other threads end")
+
+
 def hidden(seen: Snapshot) -> Iterator[str]:
     """Yield what could not be seen, in words."""
     if seen.others_hidden:
@@ -99,7 +139,7 @@ def hidden(seen: Snapshot) -> Iterator[str]:
         yield "Not seen: what is outside of this PID namespace, as of a container, and the limits there."
 
 
-def _picture(console: Console, seen: Snapshot) -> Text:
+def _picture(console: Console, show: Callable[[Console], None]) -> Text:
     """What `show` prints, for this console's width and colours."""
     page = Console(
         file=io.StringIO(),
@@ -110,12 +150,14 @@ def _picture(console: Console, seen: Snapshot) -> Text:
         highlight=False,
     )
     with page.capture() as capture:
-        show(page, seen, clock=True)
+        show(page)
     return Text.from_ansi(capture.get().rstrip())
 
 
 def about_parent(parent: Parent) -> Iterator[tuple[str, Text]]:
     """Yield what a parent does about its zombies, and the room that they leave, each with a title."""
+    if parent.ns_pid == 1:
+        yield "is", Text(IS_INIT)
     if parent.state is not None:
         words = [_STATES.get(parent.state, parent.state)]
         words += [count(parent.threads, "thread")] if parent.threads else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -12,17 +12,18 @@ from rich.text import Text
 from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.zombies import total_zombies
-from forktrace.trace.words import count, duration
+from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import explanations, failed
-from forktrace.views.bounds import zombie_time
+from forktrace.views.bounds import bound_of
 from forktrace.views.text import late, orphans
 from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
+from forktrace.views.text.report_tables import call, cause_table, ended, reap_table, start_table, zombie_table
 from forktrace.views.text.screen import Grid, print_grid, print_text
-from forktrace.views.words import NOTICEABLE_MS, sender, short_site, some, title_of, without_folders
+from forktrace.views.words import at_line, place, sender, some, title_of
+from forktrace.views.zombies import helpers, is_noticed, lead, rows, without_recorder, worst_first
 
 MOST_FINDINGS: Final = 3  # of each kind
-MOST_ROWS: Final = 10
-MOST_SITE: Final = 40  # characters of a source line in a table
+MOST_THEFTS: Final = 10
 _NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # among what makes children: it has no name of its own
 
 
@@ -31,25 +32,49 @@ def report(recording: Recording, console: Console) -> None:
 
     The first line says how the command fared, the second how bad the zombies were. Names from the trace are escaped.
     """
-    names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
-    table, mark = recording.lifecycles(), mark_of(recording)
-    if nothing := _nothing(recording, table):
-        print_text(console, nothing)
-        return
-    for line in (*_summary(recording), *limits(recording)):
+    for line in summary(recording):
         print_text(console, line)
-    _print_list(console, "What happened", _findings(table, names))
-    _print_list(console, "Orphans that nobody reaps", orphans.lines(recording, names))
-    _print_list(console, "Stolen exit statuses", _thefts(recording, names))
-    _print_list(console, "Exit statuses that nobody got", late.lost_statuses(recording, names))
-    _print_list(console, "Waits that came too late", late.late_lines(recording, names))
-    _print_table(console, "Longest zombies", _zombie_table(table, names))
-    _print_table(console, "Why they were reaped", marked(_cause_table(table), mark))
-    _print_table(console, "Who reaped them", marked(_reap_table(table, names), mark))
-    _print_table(console, "Where they were started", marked(_start_table(table), mark))
-    _print_list(console, "Failed forks", failed.lines(recording, names))
-    _print_list(console, "Killed by a signal", _killed(table, names))
-    _print_list(console, "Not known for sure", doubts(recording, table))
+    for title, content in sections(recording):
+        console.print()
+        console.print(Text(title, "bold"))
+        if isinstance(content, Grid):
+            print_grid(console, content)
+        for text in () if isinstance(content, Grid) else content:
+            print_text(console, text, "  ")
+
+
+def summary(recording: Recording) -> list[Text]:
+    """Return the first lines: how the command fared, what matters most, and what of the recording is shown."""
+    nothing = _nothing(recording, recording.lifecycles())
+    return [nothing] if nothing else [_how_it_went_line(recording), headline(recording), *limits(recording)]
+
+
+def sections(recording: Recording) -> Iterator[tuple[str, Sequence[Text] | Grid]]:
+    """Yield the title of each section that has something to say, and what it says; what matters most comes first."""
+    names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
+    table, mark = without_recorder(recording.lifecycles()), mark_of(recording)
+    program = table[helpers(table).isna()]
+    if _nothing(recording, table):
+        return
+    every: tuple[tuple[str, Iterator[Text] | Grid], ...] = (
+        ("Stolen exit statuses", _thefts(recording, names)),
+        ("Exit statuses that nobody got", late.lost_statuses(recording, names)),
+        ("Waits that came too late", late.late_lines(recording, names)),
+        ("Never reaped", _never_reaped(program, names)),
+        ("Orphans that nobody reaps", orphans.lines(recording, names)),
+        ("Failed forks", failed.grid(recording, names)),
+        ("What happened", _findings(program, names)),
+        ("Longest zombies", zombie_table(table, names)),
+        ("Why they were reaped", marked(cause_table(table), mark)),
+        ("Who reaped them", marked(reap_table(table, names), mark)),
+        ("Where they were started", marked(start_table(table), mark)),
+        ("Killed by a signal", _killed(table, names)),
+        ("Not known for sure", doubts(recording, table)),
+    )
+    for title, content in every:
+        found = content if isinstance(content, Grid) else list(content)
+        if found.rows if isinstance(found, Grid) else found:
+            yield title, found
 
 
 def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
@@ -64,40 +89,54 @@ def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
     return None
 
 
-def _print_list(console: Console, title: str, lines: Iterator[Text]) -> None:
-    texts = list(lines)
-    if texts:
-        console.print()
-        console.print(Text(title, "bold"))
-    for text in texts:
-        print_text(console, text, "  ")
+def _how_it_went_line(recording: Recording) -> Text:
+    whole = count(len(recording.whole.lifecycles()), "process")
+    return Text(f"{_how_it_went(recording)}; {whole}{mark_of(recording)} in the recording.", "bold")
 
 
-def _print_table(console: Console, title: str, grid: Grid) -> None:
-    if grid.rows:
-        console.print()
-        console.print(Text(title, "bold"))
-        print_grid(console, grid)
+def headline(recording: Recording) -> Text:
+    """Return what matters most: harm that was done, and how many zombies lasted."""
+    table = without_recorder(recording.lifecycles())
+    table = table[helpers(table).isna()]
+    harm = list(_harm(recording, table))
+    words = "; ".join([*harm, *_lasting(recording, table)])
+    style = "red" if harm else "yellow" if table["zombie_ms"].ge(NOTICEABLE_MS).any() else "green"
+    return Text(f"{words[0].upper()}{words[1:]}.", style)
 
 
-def _summary(recording: Recording) -> Iterator[Text]:
-    table, whole = recording.lifecycles(), recording.whole.lifecycles()
-    mark = mark_of(recording)
-    yield Text(f"{_how_it_went(recording)}; {count(len(whole), 'process')}{mark} in the recording.", "bold")
-    zombie_ms = table["zombie_ms"]
-    noticeable = int((zombie_ms >= NOTICEABLE_MS).sum())
-    never = int(table["zombie_open"].sum())
-    if not noticeable:
-        most = f"; the longest was one for {duration(zombie_ms.max())}{mark}" if zombie_ms.notna().any() else ""
-        reaped = f", but {count(never, 'process')}{mark} {_was(never)} not reaped before the end" if never else ""
-        yield Text(f"No zombie{mark} outlived {NOTICEABLE_MS:.0f} ms{most}{reaped}.", "yellow" if never else "green")
-        return
-    at_once = int(total_zombies(recording.zombie_count())["zombies"].max())
-    longest = f"the longest with {duration(zombie_ms.max())}{mark}"
-    parts = [f"{count(noticeable, 'zombie')}{mark} outlived {NOTICEABLE_MS:.0f} ms, {longest}"]
-    parts += [f"at most {at_once:,}{mark} at once"] if at_once > 1 else []
-    parts += [f"{never:,}{mark} never reaped"] if never else []
-    yield Text("; ".join(parts) + ".", "red" if never else "yellow")
+def _harm(recording: Recording, table: pd.DataFrame) -> Iterator[str]:
+    """What is wrong whatever a zombie's time was, the worst first."""
+    mark, never = mark_of(recording), int(table["zombie_open"].sum())
+    if stolen := len(recording.stolen()):
+        yield f"{count(stolen, 'exit status')}{mark} {_was(stolen)} stolen"
+    if never:
+        yield f"{count(never, 'zombie')}{mark} {_was(never)} never reaped"
+    if left := int(recording.orphans()["finding"].notna().sum()):
+        yield f"{count(left, 'orphan')}{mark} {_was(left)} inherited and not reaped"
+    if forks := len(recording.failed_forks()):
+        yield f"{count(forks, 'fork')}{mark} failed"
+
+
+def _lasting(recording: Recording, table: pd.DataFrame) -> Iterator[str]:
+    """How many zombies lasted; apart those that were reaped where the recording does not see, whose time says little."""
+    mark, zombie_ms, first = mark_of(recording), table["zombie_ms"], lead(table)
+    aside = zombie_ms[~first & zombie_ms.ge(NOTICEABLE_MS)]
+    longest = zombie_ms[first] if first.any() else zombie_ms.drop(aside.index)
+    most = "" if longest.isna().all() else f" (longest {duration(longest.max())}{mark})"
+    lasted = f"lasted longer than {NOTICEABLE_MS:.0f} ms{most}"
+    if first.any():
+        yield f"{count(int(first.sum()), 'zombie')}{mark} {lasted}{_together(recording)}"
+    if len(aside):
+        which = count(len(aside), "more zombie" if first.any() else "zombie")
+        yield f"{which}{mark} {_was(len(aside))} reaped outside the recording or unseen, after at most {duration(aside.max())}"
+    if not first.any():
+        yield f"no {'other ' if len(aside) else ''}zombie{mark} {lasted}"
+
+
+def _together(recording: Recording) -> str:
+    """How many zombies there were at once."""
+    most = int(total_zombies(recording.zombie_count())["zombies"].max())
+    return f", at most {most:,}{mark_of(recording)} at once" if most > 1 else ""
 
 
 def _how_it_went(recording: Recording) -> str:
@@ -109,56 +148,52 @@ def _how_it_went(recording: Recording) -> str:
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
-    row = next(_rows(target))
+    row = next(rows(target))
     if pd.isna(row.exit_ns) and row.state != "running":
         return f"{command} ended; when and how is not known"
     if pd.isna(row.exit_ns):
         return f"{command} was still running after {duration(end_ms)}, when the recording ended"
-    return f"{command} ran for {duration(row.run_ms)} and {_ended(row).replace('SIG', 'was killed by SIG', 1)}"
-
-
-def _ended(row: Any) -> str:
-    """`exited 0`, `SIGKILL`, `SIGSEGV, core dumped`, or `?`."""
-    if not pd.isna(row.term_signal):
-        return f"{row.term_signal}{', core dumped' if row.core_dumped else ''}"
-    return "?" if pd.isna(row.exit_code) else f"exited {row.exit_code}"
+    return f"{command} ran for {duration(row.run_ms)} and {ended(row).replace('SIG', 'was killed by SIG', 1)}"
 
 
 def _was(number: int) -> str:
     return "was" if number == 1 else "were"
 
 
-def _findings(table: pd.DataFrame, names: Names) -> Iterator[Text]:
-    """One sentence for each group of zombies that share their fate, the never reaped first, then the longest."""
-    zombies = table[(table["zombie_ms"] >= NOTICEABLE_MS) | table["zombie_open"]]
-    still = zombies[zombies["zombie_open"]]
+def _never_reaped(table: pd.DataFrame, names: Names) -> Iterator[Text]:
+    """One sentence for each parent that left zombies, the longest first."""
+    still = table[table["zombie_open"]]
     parent = still["adopter_pid"].fillna(still["ppid"])
     families = sorted((group for _, group in still.groupby(parent)), key=lambda group: -group["zombie_ms"].max())
     for group in families[:MOST_FINDINGS]:
-        yield _never_reaped(group, names)
+        yield _family(group, names)
     if others := families[MOST_FINDINGS:]:
         more = count(sum(map(len, others)), "more zombie")
         yield Text(f"{more} of {count(len(others), 'other parent')} were never reaped.", "red")
-    gone = zombies[~zombies["zombie_open"]]
+
+
+def _findings(table: pd.DataFrame, names: Names) -> Iterator[Text]:
+    """One sentence for each group of zombies that were reaped together, those that `lead` first, then the longest."""
+    gone = worst_first(table[is_noticed(table) & ~table["zombie_open"]])
     fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself
-    longest = gone["zombie_ms"].groupby(fate).agg(["max", "size"]).sort_values("max", ascending=False, kind="stable")
-    alone, together = longest["size"] == 1, longest["size"] > 1
-    told = longest.loc[longest.index[alone][:MOST_FINDINGS].union(longest.index[together][:MOST_FINDINGS])]
-    for one in told.sort_values("max", ascending=False, kind="stable").index:
+    sizes = gone.groupby(fate, sort=False).size()
+    alone, together = sizes.index[sizes == 1], sizes.index[sizes > 1]
+    told = {*alone[:MOST_FINDINGS], *together[:MOST_FINDINGS]}
+    for one in filter(told.__contains__, sizes.index):
         yield _cleared(gone[fate == one], names)
-    rest = gone[~fate.isin(told.index)]
+    rest = gone[~fate.isin(told)]
     swept = rest["cleared_by_id"].dropna()
     if len(swept):
         yield Text(
             f"{count(len(swept), 'more zombie')} {_was(len(swept))} cleared by {count(swept.nunique(), 'further start')}."
         )
     if len(rest) > len(swept):
-        yield Text(f"{count(len(rest) - len(swept), 'more zombie')} outlived {NOTICEABLE_MS:.0f} ms.")
+        yield Text(f"{count(len(rest) - len(swept), 'more zombie')} lasted longer than {NOTICEABLE_MS:.0f} ms.")
 
 
-def _never_reaped(group: pd.DataFrame, names: Names) -> Text:
+def _family(group: pd.DataFrame, names: Names) -> Text:
     group = group.sort_values("zombie_ms", ascending=False, kind="stable")
-    first = next(_rows(group))
+    first = next(rows(group))
     parent = names.of(
         *((first.parent_id, first.ppid) if pd.isna(first.adopter_pid) else (first.adopter_id, first.adopter_pid)), full=True
     )
@@ -170,28 +205,20 @@ def _never_reaped(group: pd.DataFrame, names: Names) -> Text:
 def _started(group: pd.DataFrame) -> str:
     """Where all of a group were started, if that was one line."""
     sites = group["fork_site"].unique()
-    return "" if len(sites) != 1 or pd.isna(sites[0]) else f", started at {_place(sites[0])}"
-
-
-def _place(site: str) -> str:
-    """`consumer.py:33`, without the function."""
-    words = printable(site)
-    return words.rpartition(" ")[0] or words
+    return "" if len(sites) != 1 or pd.isna(sites[0]) else f", started at {place(sites[0])}"
 
 
 def _cleared(group: pd.DataFrame, names: Names) -> Text:
-    first = next(_rows(group))
-    longest = duration(group["zombie_ms"].max())
+    first = next(rows(group))
+    lasted = f"{bound_of(first)} {duration(first.zombie_ms)}".lstrip()
     if pd.isna(first.cleared_by_id):
-        return Text(f"{names.pid(first.id)} was a zombie for {longest}, until {_release_words(first, names)}.")
-    start, place = names.pid(int(first.cleared_by_id)), "" if pd.isna(first.reap_site) else f" at {_place(first.reap_site)}"
+        return Text(f"{names.pid(first.id)} was a zombie for {lasted}, until {_release_words(first, names)}.")
+    start, where = names.pid(int(first.cleared_by_id)), "" if pd.isna(first.reap_site) else f" at {place(first.reap_site)}"
     if len(group) == 1:
-        return Text(f"{names.pid(first.id)} was a zombie for {longest}, until {start} was started{place}.")
-    who = _some(group, names)
+        return Text(f"{names.pid(first.id)} was a zombie for {lasted}, until {start} was started{where}.")
+    who = _some(group.sort_index(), names)
     reaper = names.of(first.reaper_id, first.reaper_pid)
-    return Text(
-        f"{who} were zombies for up to {longest} and were cleared together when {start} was started by {reaper}{place}."
-    )
+    return Text(f"{who} were zombies for up to {lasted} and were cleared together when {start} was started by {reaper}{where}.")
 
 
 def _some(group: pd.DataFrame, names: Names) -> str:
@@ -208,120 +235,13 @@ def _release_words(row: Any, names: Names) -> str:
     if row.reap_call == "unseen":
         return f"{who} reaped it; that was not seen and may have been earlier"
     if pd.isna(row.reap_site):
-        return f"{who} called {_call(row)}"
-    return f"{who} reaped it at {_place(row.reap_site)} ({explanations.cause(row.reap_cause).short})"
-
-
-def _call(row: Any) -> str:
-    """`wait4(pid, WNOHANG)`."""
-    arguments = [str(part) for part in (row.reap_target, row.reap_options) if not pd.isna(part) and part]
-    return f"{_call_of(row) or '?'}({', '.join(arguments)})"
-
-
-def _call_of(row: Any) -> str:
-    """`wait4`; "" where it is not known."""
-    return "" if pd.isna(row.reap_call) else str(row.reap_call)
-
-
-def _reaped_by(row: Any, names: Names, full: bool = False) -> str:
-    """`4700 consumer.py:33`, `4700 wait4(pid, WNOHANG)` where no line is known, or how else it was released."""
-    if row.state != "gone":
-        return "nobody yet"
-    call, reaper = _call_of(row), names.of(row.reaper_id, row.reaper_pid, full)
-    if call == "autoreap":
-        return "nobody: SIGCHLD ignored"
-    if call in ("kernel", "unseen"):
-        return "kernel: PID namespace died" if call == "kernel" else f"{reaper}, wait not seen"
-    if not call and reaper == "?":
-        return "not seen"
-    if not pd.isna(row.reap_site):
-        return f"{reaper} {short_site(printable(row.reap_site) if full else _place(row.reap_site), MOST_SITE)}"
-    return f"{reaper} {_call(row)}"
-
-
-def _zombie_table(table: pd.DataFrame, names: Names) -> Grid:
-    columns = [("pid", "right"), ("command", "left"), ("ended", "left"), ("zombie", "right"), ("reaped by", "left")]
-    longest = table[(table["zombie_ms"] >= NOTICEABLE_MS) | table["zombie_open"]]
-    longest = longest.nlargest(MOST_ROWS, "zombie_ms", keep="first")
-    rows = []
-    for row in _rows(longest):
-        command = row.comm if pd.isna(row.argv) else row.argv
-        zombie = zombie_time(row) + (" +" if row.zombie_open else "  ")
-        command = "?" if pd.isna(command) else without_folders(printable(command))
-        rows.append([names.pid(row.id), command, _ended(row), zombie, _reaped_by(row, names)])
-    if longest["reap_cause"].notna().any():
-        columns.append(("why", "left"))
-        rows = [[*row, "?" if pd.isna(cause) else cause] for row, cause in zip(rows, longest["reap_cause"], strict=True)]
-    styles = ["red" if still else None for still in longest["zombie_open"]]
-    return Grid(columns, rows, "command", 8, styles, spare="why")
-
-
-def _cause_table(table: pd.DataFrame) -> Grid:
-    """How many were reaped for which cause, and how long they were zombies."""
-    columns = (("processes", "right"), ("why", "left"), ("in words", "left"), ("longest", "right"), ("all zombies", "right"))
-    zombies = table[table["reap_cause"].notna()]
-    groups = zombies.groupby("reap_cause", observed=True)["zombie_ms"].agg(["size", "max", "sum"])
-    groups = groups.sort_values(["sum", "size"], ascending=False, kind="stable")
-    rows = [
-        (f"{one.size:,}", cause, explanations.cause(cause).short, _longest(one.max), _longest(one.sum or pd.NA))
-        for cause, one in zip(groups.index, _rows(groups), strict=True)
-    ]
-    return Grid(columns, rows, "in words", 16, spare="in words")
-
-
-def _longest(ms: Any) -> str:
-    return "-" if pd.isna(ms) else duration(ms)
-
-
-def _reap_table(table: pd.DataFrame, names: Names) -> Grid:
-    """Which process reaped how many, at which line, or by which call where there is none."""
-    columns = (("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"))
-    ended = table[table["state"] != "running"]
-    key = ["state", "reaper_pid", "reaper_id", "reap_site", "reap_call", "reap_target", "reap_options"]
-    known = ended["reap_site"].notna()
-    calls = {name: ended[name].astype("string").mask(known, "") for name in key[4:]}  # of a line all its calls together
-    groups = ended.assign(**calls).groupby(key, dropna=False, observed=True, sort=False)["zombie_ms"].agg(["size", "max"])
-    groups = groups.sort_values("size", ascending=False, kind="stable")
-    shown = groups.head(MOST_ROWS).reset_index()
-    rows = [(f"{row.size:,}", _reaped_by(row, names, full=True), _longest(row.max)) for row in _rows(shown)]
-    rest = groups[MOST_ROWS:]
-    if len(rest):
-        rows.append((f"{rest['size'].sum():,}", f"in {len(rest):,} other ways", _longest(rest["max"].max())))
-    return Grid(columns, rows, "reaped by", 24)
-
-
-def _start_table(table: pd.DataFrame) -> Grid:
-    """How many processes which line started."""
-    columns = (("processes", "right"), ("line", "left"), ("made by", "left"), ("longest zombie", "right"))
-    started = table[table["fork_site"].notna()]
-    groups = started.groupby(["fork_site", "created_by"], dropna=False, observed=True, sort=False)["zombie_ms"]
-    sizes = groups.agg(["size", "max"]).sort_values("size", ascending=False, kind="stable")
-    rows = [
-        (
-            f"{row.size:,}",
-            short_site(printable(row.fork_site), MOST_SITE),
-            "?" if pd.isna(row.created_by) else row.created_by,
-            _longest(row.max),
-        )
-        for row in _rows(sizes.head(MOST_ROWS).reset_index())
-    ]
-    if len(rest := sizes[MOST_ROWS:]):
-        rows.append((f"{rest['size'].sum():,}", f"at {len(rest):,} other lines", "", _longest(rest["max"].max())))
-    return Grid(columns, rows, "line", 24)
-
-
-def _rows(table: pd.DataFrame) -> Iterator[Any]:
-    """The rows of a table as named tuples."""
-    yield from table.itertuples()
+        return f"{who} called {call(row)}"
+    return f"{who} reaped it at {place(row.reap_site)} ({explanations.cause(row.reap_cause).short})"
 
 
 def _groups(table: pd.DataFrame, key: list[str]) -> list[tuple[Any, pd.DataFrame]]:
     """The groups of rows that are alike in the columns `key`, `<NA>` being alike too, in the order of their first rows."""
     return list(table.groupby(key, dropna=False, observed=True, sort=False))
-
-
-def _at_line(site: Any) -> str:
-    return "" if pd.isna(site) else f" at {printable(site)}"
 
 
 def _killed(table: pd.DataFrame, names: Names) -> Iterator[Text]:
@@ -330,7 +250,7 @@ def _killed(table: pd.DataFrame, names: Names) -> Iterator[Text]:
     for (signal, kind, killer_id, killer_pid, site), group in sorted(groups, key=lambda one: -len(one[1]))[:MOST_FINDINGS]:
         who = _some(group, names)
         by = sender(None if pd.isna(kind) else kind, names.of(killer_id, killer_pid, full=True))
-        yield Text(f"{who} by {signal}, {by}{_at_line(site)}.")
+        yield Text(f"{who} by {signal}, {by}{at_line(site)}.")
     if len(groups) > MOST_FINDINGS:
         yield Text(f"{count(len(groups) - MOST_FINDINGS, 'further group')} in the table of `forktrace export`.")
 
@@ -340,10 +260,10 @@ def _thefts(recording: Recording, names: Names) -> Iterator[Text]:
     stolen = recording.stolen()
     for (thief, thief_site, made, owner_site, seen), group in _groups(
         stolen, ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
-    )[:MOST_ROWS]:
+    )[:MOST_THEFTS]:
         who = _some(group, names)
         unnamed = pd.isna(made) or made in _NO_LIBRARY
         owner = ("its owner" if len(group) == 1 else "their owner") if unnamed else made
         seen = "" if pd.isna(seen) else f", which got {explanations.texts()['seen'].get(seen, printable(seen))}"
         thief = names.of(thief, pd.NA, full=True)
-        yield Text(f"{who}: {thief}{_at_line(thief_site)} took what {owner} waits for{_at_line(owner_site)}{seen}.", "red")
+        yield Text(f"{who}: {thief}{at_line(thief_site)} took what {owner} waits for{at_line(owner_site)}{seen}.", "red")

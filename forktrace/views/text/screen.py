@@ -16,7 +16,8 @@ _GAP: Final = 3  # between the columns of a table: two paddings and what the box
 class Grid(NamedTuple):
     """A table: its titles, each with the side that its column keeps to, and its rows, each with a style or None.
 
-    Only the column `stretch` may be cut, to `least` characters; where that is not enough, the column `spare` is left out.
+    Only the column `stretch` may be cut, to `least` characters; where that is not enough, the columns `spare` are left out, one
+    after the other, which is said.
     """
 
     columns: Sequence[tuple[str, str]]
@@ -24,7 +25,7 @@ class Grid(NamedTuple):
     stretch: str
     least: int
     styles: Sequence[str | None] = ()
-    spare: str = ""
+    spare: Sequence[str] = ()
 
     @property
     def titles(self) -> list[str]:
@@ -39,9 +40,9 @@ class Grid(NamedTuple):
         ]
         return sum(needed) + _GAP * (len(needed) - 1) <= width
 
-    def without_spare(self) -> Grid:
-        """The table without its spare column."""
-        keep = [place for place, title in enumerate(self.titles) if title != self.spare]
+    def without(self, left_out: Sequence[str]) -> Grid:
+        """The table without some columns."""
+        keep = [place for place, title in enumerate(self.titles) if title not in left_out]
         rows = [[row[place] for place in keep] for row in self.rows]
         return self._replace(columns=[self.columns[place] for place in keep], rows=rows)
 
@@ -55,11 +56,19 @@ def print_text(console: Console, text: Text, before: str = "") -> None:
 
 def print_grid(console: Console, grid: Grid) -> None:
     """Print a table without lines; where it does not fit in any way, the cells of a row stand one below the other."""
-    whole = next((one for one in (grid, grid.without_spare()) if one.fits(console.width)), None)
-    if whole:
-        _print_rows(console, whole)
-    else:
-        _print_records(console, grid)
+    spare = [title for title in grid.spare if title in grid.titles]
+    for left_out in (spare[:number] for number in range(len(spare) + 1)):
+        if (whole := grid.without(left_out)).fits(console.width):
+            _print_rows(console, whole)
+            _say_left_out(console, left_out)
+            return
+    _print_records(console, grid)
+
+
+def _say_left_out(console: Console, titles: Sequence[str]) -> None:
+    if titles:
+        words = f"not shown, as the screen is too narrow: {', '.join(titles)}"
+        print_text(console, Text(words, "dim"))
 
 
 def _styled(grid: Grid) -> Iterator[tuple[Sequence[str], str]]:

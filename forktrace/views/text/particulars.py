@@ -1,0 +1,313 @@
+"""What the chain of a process depends on: the columns that its sentences are made of, and what goes into their blanks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis.causes.names import Names, name, printable
+from forktrace.analysis.causes.sites import named_own
+from forktrace.analysis.recording import Call, Recording
+from forktrace.trace.words import count, duration
+from forktrace.views.text import late, orphans
+from forktrace.views.text.calls import Sources, calls_of, passes_a_package
+from forktrace.views.text.remedies import package_at
+from forktrace.views.text.sentences import Alike
+from forktrace.views.words import sender, shorten, some
+from forktrace.views.zombies import helpers, is_noticed
+
+MOST_ARGV: Final = 300
+MOST_SIGNALS: Final = 3
+NOBODY_KNOWN: Final = "a process that is not known"
+MOMENTS: Final = ("fork", "exec", "lost", "exit", "gone")  # what a line may be sorted by; lost: its parent ended
+
+
+class About:
+    """What is asked of a recording once, whatever process a line is about."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.whole = recording.whole
+        self.table = self.whole.lifecycles()
+        self.names = Names(self.table, recording.header["recorder_pid"])
+        self.adopters = list(orphans.adopters(self.whole, self.names))
+        self._sources = Sources(recording)
+        self._own = named_own(recording.header)
+        self._calls: dict[str, list[Call]] = {}
+
+    def source(self, site: Any) -> str | None:
+        """Return the text of the source line of a site, where the trace has it."""
+        return None if pd.isna(site) else self._sources.text(site)
+
+    def calls(self, stack: Any) -> list[Call]:
+        """Return the frames of a stack that are its process's own."""
+        if pd.isna(stack):
+            return []
+        if stack not in self._calls:
+            self._calls[stack] = self.recording.calls(stack)
+        return self._calls[stack]
+
+    def own(self, site: Any, stack: Any) -> bool:
+        """Return whether a site is a line of the program's own."""
+        return not pd.isna(site) and calls_of(site, self.calls(stack))[0]
+
+    def package(self, site: Any, stack: Any) -> str:
+        """Return the installed package in whose file a site lies; "" where it is in none."""
+        return package_at(site, self.calls(stack), self._own)
+
+    def actor(self, ident: Any, pid: Any, tid: Any, site: Any) -> str:
+        """Return `4700`, with its name where no line tells what it is, `thread 4702 of 4700`."""
+        if pd.isna(ident) and (pd.isna(pid) or pid == 0):
+            return NOBODY_KNOWN
+        who = self.names.of(ident, pid, full=bool(pd.isna(site)))
+        main = pd.isna(tid) or tid == 0 or (not pd.isna(pid) and tid == pid)
+        return who if main else f"thread {tid} of {who}"
+
+    def sender(self, kind: Any, ident: Any, pid: Any, site: Any, stack: Any, *, itself: bool) -> str:
+        """Return who sent a signal, and through which calls: `sent by 100 app.py:9 main > rq/worker.py work > kill_horse`."""
+        who = "itself" if itself else self.names.of(ident, pid, full=bool(pd.isna(site)))
+        line = "" if pd.isna(site) else " " + " > ".join([printable(site), *calls_of(site, self.calls(stack))[1]])
+        return sender(None if pd.isna(kind) else kind, who) + line
+
+    def where_asked(self, parent_id: Any, times: int) -> str:
+        """Return the lines of a parent that asked `times` in vain for a child, where they are certain.
+
+        A wait in vain does not say for which child it was.
+        """
+        table = self.whole.waits()
+        table = table[(table["id"] == parent_id).fillna(False) & (table["target"] == "pid") & table["site"].notna()]
+        asked = table.groupby("site", sort=False)["empty"].sum().sort_values(ascending=False, kind="stable")
+        lines = [printable(str(site)) for site in asked.index[asked > 0]]
+        certain = len(lines) == 1 or asked.sum() == times
+        return f" at {some(lines[:4], len(lines))}" if lines and certain else ""
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """What each start of multiprocessing did, by the process that it made: `polled method children`."""
+        table = self.whole.starts()
+        table = table[table["children"].notna() & table["polled"].notna() & table["start_id"].notna()]
+        return table.drop_duplicates("start_id").set_index("start_id")[["polled", "method", "children"]]
+
+    @cached_property
+    def swept(self) -> dict[int, str]:
+        """The processes that each start cleared."""
+        table = self.whole.starts()
+        table = table[table["start_id"].notna() & table["cleared_id"].notna()]
+        found: dict[int, list[int]] = defaultdict(list)
+        for start, cleared in zip(table["start_id"].tolist(), table["cleared_id"].tolist(), strict=True):
+            found[start].append(cleared)
+        return {start: some([self.names.pid(one) for one in ids[:4]], len(ids)) for start, ids in found.items()}
+
+    @cached_property
+    def signals(self) -> dict[int, list[Any]]:
+        """The first signals that reached each process and did not end it."""
+        table = self.whole.signals()
+        return {ident: rows[:MOST_SIGNALS] for ident, rows in _by_id(table[~table["fatal"]], "id").items()}
+
+    @cached_property
+    def killing_stacks(self) -> pd.Series:
+        """The stack at the kill call that ended each process, by its id."""
+        table = self.whole.signals()
+        fatal = table[table["fatal"].to_numpy(bool, na_value=False) & table["id"].notna()]
+        return fatal.drop_duplicates("id", keep="last").set_index("id")["sender_stack"]
+
+    @cached_property
+    def late(self) -> dict[int, list[Any]]:
+        """The first lines that waited for each process when it was gone already."""
+        return {ident: rows[:MOST_SIGNALS] for ident, rows in _by_id(self._late, "child_id").items()}
+
+    @cached_property
+    def lost(self) -> set[int]:
+        """The processes that failed, and who waited for them did not learn so, since SIGCHLD is ignored."""
+        return set(self._late.query("lost and failed")["child_id"].dropna().tolist())
+
+    @cached_property
+    def _late(self) -> pd.DataFrame:
+        return late.asked(self.whole)
+
+    def deleted_at_end(self, stack: Any) -> bool:
+        """Return whether the interpreter deleted a Popen as it ended: no line of the program is below that."""
+        calls = self.calls(stack)
+        return bool(calls) and calls[0].frame.name == "__del__"
+
+    @cached_property
+    def thefts(self) -> dict[int, list[Any]]:
+        """The thefts of the exit status of each process."""
+        return _by_id(self.whole.stolen(), "id")
+
+    @cached_property
+    def taken(self) -> dict[int, list[int]]:
+        """The processes whose exit status each process took."""
+        table = self.whole.stolen()[["thief_id", "id"]].drop_duplicates()
+        table = table[(table["thief_id"] != table["id"]).fillna(True)]
+        return {thief: [one.id for one in rows] for thief, rows in _by_id(table, "thief_id").items()}
+
+
+def _by_id(table: pd.DataFrame, key: str) -> dict[int, list[Any]]:
+    """The rows of a table as named tuples, by an id; those where it is not known are left out."""
+    found: dict[int, list[Any]] = {}
+    for row in table[table[key].notna()].itertuples():
+        found.setdefault(int(getattr(row, key)), []).append(row)
+    return found
+
+
+def particulars(about: About, table: pd.DataFrame) -> Alike:
+    """Return rows of lifecycles with the columns that sentences and values are made of."""
+    orphan, by_parent = table["adopter_pid"].notna(), table["forker_pid"] == table["ppid"]
+    steps = about.steps.reindex(table["id"]).set_index(table.index)
+    columns = {
+        "was_zombie": table["zombie_ms"].notna(),
+        "begun": table["zombie_ns"].notna(),
+        "noticed": is_noticed(table),
+        "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"] == "running"),
+        "by_parent": by_parent,
+        "became": table["fork_comm"].notna() & by_parent,
+        "from_outside": table["ppid"] == 0,
+        "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
+        "forker_id": table["parent_id"].where(by_parent),
+        "stepped": steps["polled"].notna(),
+        "sweeps": table["id"].isin(list(about.swept)),
+        **steps,
+        "executed": table["exec_ns"].notna(),
+        "argv_known": table["argv"].notna(),
+        "orphan": orphan,
+        "lost_ns": _lost_ns(about, table).where(orphan),
+        "exited": table["exit_ns"].notna(),
+        "gone_ns": table["reap_ns"].fillna(about.recording.end_ns),
+        "released": table["reap_ns"].notna(),
+        "reaper_known": table["reap_call"].notna() | table["reaper_pid"].notna(),
+        "by_recorder": (table["reaper_pid"] == about.recording.header["recorder_pid"]).fillna(False),
+        "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
+        "asked": table["empty_waits"] > 0,
+        "inferred": table["cleared_by_id"].notna(),
+        "helper": helpers(table),
+        "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),
+        "handled": about.whole.sigchld().reindex(table["id"]).eq("handler").set_axis(table.index),
+        **_singular(about, table),
+    }
+    alike = Alike(table.assign(**columns, lost_seen=columns["lost_ns"].notna()))
+    passes = alike.each(("fork_site", "fork_stack"), lambda row: _passes(about, *row))
+    alike.table["passes"] = np.array(passes.distinct, bool)[passes.codes]
+    deleted = alike.each(("reap_stack",), lambda row: about.deleted_at_end(*row))
+    alike.table["at_end"] = np.array(deleted.distinct, bool)[deleted.codes]
+    for end in ("fork", "reap"):
+        own = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.own(*row))
+        alike.table[f"{end}_own"] = np.array(own.distinct, bool)[own.codes]
+        package = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.package(*row))
+        alike.table[f"{end}_package"] = np.array(package.distinct, object)[package.codes]
+    return alike
+
+
+def _passes(about: About, site: Any, stack: Any) -> bool:
+    return not pd.isna(site) and passes_a_package(site, about.calls(stack))
+
+
+def _lost_ns(about: About, table: pd.DataFrame) -> pd.Series:
+    """When the parent of each process ended."""
+    ended_ns = about.table["zombie_ns"].fillna(about.table["exit_ns"])
+    parent = table["parent_id"].to_numpy(np.int64, na_value=-1)
+    return pd.Series(ended_ns.array.take(parent, allow_fill=True), table.index)
+
+
+def _singular(about: About, table: pd.DataFrame) -> dict[str, pd.Series]:
+    """What is not alike for many: the id where there are signals, failed forks or thefts to tell of; adopters by number."""
+    inherits = {int(one.id): number for number, one in reversed(list(enumerate(about.adopters))) if not pd.isna(one.id)}
+    left = {orphan: number for number, one in reversed(list(enumerate(about.adopters))) for orphan in one.orphans}
+    attached = (table["origin"] == "attached") & (table["state"] != "running")
+    whose = table["id"].astype("Int64").where(~attached, table["parent_id"])
+    failing = set(about.whole.failed_forks()["id"].dropna().tolist())
+    told = {"failed": failing, "signals": about.signals, "thefts": about.thefts, "taken": about.taken}
+    told |= {"waited_late": about.late, "status_lost": about.lost}
+    return {
+        "adopts": whose.map(inherits).astype("Int64"),
+        "not_init": table["id"].map(left).astype("Int64"),
+        "stolen": (stolen := table["id"].isin(list(about.thefts))),
+        "robber_pid": table["reaper_pid"].where(stolen),
+        "damaged": table["id"].where(_damaged(about, table)).astype("Int64"),
+        **{name: table["id"].where(table["id"].isin(list(ids))).astype("Int64") for name, ids in told.items()},
+    }
+
+
+def _damaged(about: About, table: pd.DataFrame) -> pd.Series:
+    """Which processes were zombies while a fork of a parent of theirs failed at a limit."""
+    failures = about.whole.failed_forks()
+    failures = failures[failures["limit"].notna() & failures["id"].notna()]
+    so = pd.Series(False, table.index)
+    for parent, group in failures.groupby("id"):
+        time_ns = np.sort(group["time_ns"].to_numpy())
+        mine = (table["parent_id"] == parent).fillna(False) | (table["adopter_id"] == parent).fillna(False)
+        mine &= table["zombie_ns"].notna()
+        begin_ns = table.loc[mine, "zombie_ns"].to_numpy(np.int64)
+        gone_ns = table.loc[mine, "reap_ns"].fillna(about.recording.end_ns).to_numpy(np.int64)
+        so[mine] |= np.searchsorted(time_ns, begin_ns) < np.searchsorted(time_ns, gone_ns, "right")
+    return so
+
+
+Value = tuple[Sequence[str], Callable[[About, Any], str]]
+
+
+def _length(column: str) -> Value:
+    return (column,), lambda about, row: "" if pd.isna(row[0]) else duration(row[0])
+
+
+VALUES: Final[Mapping[str, Value]] = {
+    "name": (("id",), lambda about, row: about.names.pid(row.id)),
+    "pid": (("pid",), lambda about, row: str(row.pid)),
+    "parent": (("parent_id", "ppid"), lambda about, row: _parent(about, row)),
+    "adopter": (("orphan", "adopter_id", "adopter_pid", "parent_id", "ppid"), lambda about, row: _adopter(about, row)),
+    "forker": (
+        ("forker_id", "forker_pid", "forker_tid", "fork_site", "became", "fork_comm", "parent_id", "ppid"),
+        lambda about, row: f"{_parent(about, row)} {name(row.fork_comm)}" if row.became else about.actor(*row[:4]),
+    ),
+    "since": (
+        ("became", "parent_id"),
+        lambda about, row: name(about.table.at[row.parent_id, "comm"]) if row.became else "",
+    ),
+    "polled": (("polled",), lambda about, row: _polled(row.polled)),
+    "swept": (("sweeps", "id"), lambda about, row: about.swept[row.id] if row.sweeps else ""),
+    "children": (("children",), lambda about, row: "" if pd.isna(row.children) else f"{row.children:,}"),
+    "run": _length("run_ms"),
+    "zombie": _length("zombie_ms"),
+    "age": _length("age_ms"),
+    "argv": (("argv",), lambda about, row: "?" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_ARGV)),
+    "sender": (
+        ("killer_kind", "killer_id", "killer_pid", "killer_site", "killer_stack", "killer_itself"),
+        lambda about, row: about.sender(*row[:-1], itself=row.killer_itself),
+    ),
+    "reaper_there": (("reaper_id", "reaper_pid", "reaper_tid", "reap_site"), lambda about, row: about.actor(*row)),
+    "reaper": (
+        ("reaper_id", "reaper_pid", "orphan", "adopter_id", "adopter_pid", "parent_id", "ppid"),
+        lambda about, row: _adopter(about, row) if pd.isna(row.reaper_pid) else about.names.of(row.reaper_id, row.reaper_pid),
+    ),
+    "start": (
+        ("cleared_by_id",),
+        lambda about, row: "another process" if pd.isna(row[0]) else about.names.pid(int(row[0])),
+    ),
+    "times": (("empty_waits",), lambda about, row: count(row.empty_waits, "time")),
+    "where_asked": (
+        ("asked", "parent_id", "empty_waits"),
+        lambda about, row: about.where_asked(*row[1:]) if row.asked else "",
+    ),
+    "library": (
+        ("reap_library",),
+        lambda about, row: "a library" if pd.isna(row.reap_library) else printable(row.reap_library),
+    ),
+}
+
+
+def _polled(number: Any) -> str:
+    return "no child" if pd.isna(number) or not number else count(number, "child", "children")
+
+
+def _parent(about: About, row: Any) -> str:
+    return about.names.of(row.parent_id, row.ppid) if row.ppid else NOBODY_KNOWN
+
+
+def _adopter(about: About, row: Any) -> str:
+    """Who had the process last."""
+    return about.names.of(row.adopter_id, row.adopter_pid) if row.orphan else _parent(about, row)

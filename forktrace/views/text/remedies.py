@@ -1,0 +1,90 @@
+"""What would help against a zombie: chosen by what made it, by what the program does already, and by whose line it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from forktrace.analysis.causes.names import printable
+from forktrace.analysis.causes.sites import Libraries, Owner, package_of
+from forktrace.analysis.recording import Call
+from forktrace.views import explanations
+from forktrace.views.explanations import Cause
+from forktrace.views.text.calls import is_at
+
+ASIDE = "nothing in the program: {} belongs to multiprocessing, which starts it and ends it by itself"
+
+
+class Line(NamedTuple):
+    """One line: a moment (`+1.204`) or a word (`why`) in front, a text, and the source line that it is about."""
+
+    mark: str
+    text: str
+    source: str | None = None
+    style: str = ""
+
+
+class Case(NamedTuple):
+    """What the choice depends on.
+
+    Attributes:
+        made: what made the child, one of `created_by`
+        orphan: its parent ended first
+        left: who inherited it reaps no orphans
+        inside: who reaped it, or has it now, is one of the recording
+        nohang: it was reaped by a call with WNOHANG
+        handles: its parent had a handler of SIGCHLD
+    """
+
+    made: str
+    orphan: bool = False
+    left: bool = False
+    inside: bool = True
+    nohang: bool = False
+    handles: bool = False
+
+
+def chosen(cause: Cause, case: Case) -> tuple[Sequence[str], str]:
+    """Return the names of the remedies that help, and at which line: `fork` or `reap`."""
+    if case.left:
+        return explanations.creator("orphan").fix, "fork"
+    if case.orphan and case.inside and cause.fix_inside:
+        return cause.fix_inside, "reap"
+    if case.orphan and cause.fix is None:
+        return (explanations.creator("orphan").fix if case.inside else ["parent-waits"]), "fork"
+    names = cause.fix_of.get(case.made, explanations.creator(case.made).fix if cause.fix is None else cause.fix)
+    names = cause.fix_nohang if case.nohang and cause.fix_nohang else names
+    return [name for name in names if not (case.handles and name == "sigchld")], cause.at
+
+
+def package_at(site: Any, calls: Sequence[Call], own: Owner) -> str:
+    """Return the installed package in whose file a site lies; "" where it is a line of the user's own or the library's.
+
+    Whose line it is to mend goes by where the file lies, also where an entry point makes the package the program.
+    """
+    if pd.isna(site):
+        return ""
+    frame = next((call.frame for call in reversed(calls) if is_at(call.frame, site)), None)
+    place = Libraries({}).place(frame.file) if frame else None
+    if frame is None or place is None or place.home != "packages" or own.owns(frame.file, place):
+        return ""
+    return package_of(place)
+
+
+def package_lines(package: str, site: str) -> Iterator[Line]:
+    """Yield that a line is not the user's to mend, and what the user can set."""
+    yield Line("fix", f"{printable(site).rpartition(' ')[0]} is a line of {printable(package)}: it is for its authors to mend")
+    if known := explanations.package(package):
+        yield Line("", f"you can: {known}")
+
+
+def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:
+    """What would help, and the line to change."""
+    where = "" if pd.isna(site) else printable(site).rpartition(" ")[0]
+    if len(remedies) == 1:
+        yield Line("fix", f"{where}: {remedies[0]}" if where else remedies[0])
+    elif remedies:
+        yield Line("fix", f"{where}, one of:" if where else "one of:")
+        yield from (Line("", f"- {each}") for each in remedies)

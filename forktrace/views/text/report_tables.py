@@ -1,0 +1,152 @@
+"""The tables of the report: the longest zombies, why and by whom processes were reaped, and where they were started."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import pandas as pd
+
+from forktrace.analysis.causes.names import Names, printable
+from forktrace.trace.words import count, duration
+from forktrace.views import explanations
+from forktrace.views.bounds import zombie_time
+from forktrace.views.text.screen import Grid
+from forktrace.views.words import place, short_site, shorten, without_folders
+from forktrace.views.zombies import is_noticed, rows, worst_first
+
+MOST_ROWS: Final = 10
+MOST_SITE: Final = 40  # characters of a source line
+
+
+def ended(row: Any) -> str:
+    """Return `exited 0`, `SIGKILL`, `SIGSEGV, core dumped`, or `?`."""
+    if not pd.isna(row.term_signal):
+        return f"{row.term_signal}{', core dumped' if row.core_dumped else ''}"
+    return "?" if pd.isna(row.exit_code) else f"exited {row.exit_code}"
+
+
+def call(row: Any) -> str:
+    """Return `wait4(pid, WNOHANG)`."""
+    arguments = [str(part) for part in (row.reap_target, row.reap_options) if not pd.isna(part) and part]
+    return f"{_call_of(row) or '?'}({', '.join(arguments)})"
+
+
+def _call_of(row: Any) -> str:
+    """`wait4`; "" where it is not known."""
+    return "" if pd.isna(row.reap_call) else str(row.reap_call)
+
+
+def reaped_by(row: Any, names: Names, full: bool = False) -> str:
+    """Return `4700 consumer.py:33`, `4700 wait4(pid, WNOHANG)` where no line is known, or how else it was released."""
+    if row.state != "gone":
+        return "nobody yet"
+    name, reaper = _call_of(row), names.of(row.reaper_id, row.reaper_pid, full)
+    if name == "autoreap":
+        return "nobody: SIGCHLD ignored"
+    if name in ("kernel", "unseen"):
+        return "kernel: PID namespace died" if name == "kernel" else f"{reaper}, wait not seen"
+    if not name and reaper == "?":
+        return "not seen"
+    if not pd.isna(row.reap_site):
+        return f"{reaper} {short_site(printable(row.reap_site) if full else place(row.reap_site), MOST_SITE)}"
+    return f"{reaper} {call(row)}"
+
+
+def zombie_table(table: pd.DataFrame, names: Names) -> Grid:
+    """Return the zombies that lasted, each with the line that started it and the one that reaped it."""
+    longest = worst_first(table[is_noticed(table)]).head(MOST_ROWS)
+    by_line = longest["fork_site"].notna().any()
+    columns = {"pid": "right", "command": "left"}
+    columns |= {"started at": "left"} if by_line else {}
+    columns |= {"ended": "left", "zombie": "right", "reaped by": "left"}
+    columns |= {"why": "left"} if longest["reap_cause"].notna().any() else {}
+    lines = [[_zombie_cells(row, names)[title] for title in columns] for row in rows(longest)]
+    styles = ["red" if still else None for still in longest["zombie_open"]]
+    stretch, spare = ("started at", ("command", "ended")) if by_line else ("command", ("ended",))
+    least = max((len(_zombie_cells(row, names)["started at"]) for row in rows(longest)), default=0) if by_line else 8
+    return Grid(list(columns.items()), lines, stretch, least, styles, spare)
+
+
+def _zombie_cells(row: Any, names: Names) -> dict[str, str]:
+    command = row.comm if pd.isna(row.argv) else row.argv
+    command = "?" if pd.isna(command) else without_folders(printable(command))
+    return {
+        "pid": names.pid(row.id),
+        "command": shorten(command, MOST_SITE),
+        "started at": "?" if pd.isna(row.fork_site) else short_site(place(row.fork_site), MOST_SITE // 2),
+        "ended": ended(row),
+        "zombie": zombie_time(row) + (" +" if row.zombie_open else "  "),
+        "reaped by": reaped_by(row, names),
+        "why": "?" if pd.isna(row.reap_cause) else row.reap_cause,
+    }
+
+
+def cause_table(table: pd.DataFrame) -> Grid:
+    """Return how many were reaped for which cause, and how long they were zombies."""
+    columns = (("processes", "right"), ("why", "left"), ("in words", "left"), ("longest", "right"), ("all zombies", "right"))
+    zombies = table[table["reap_cause"].notna() & table["reap_cause"].ne("recorder")]
+    groups = zombies.groupby("reap_cause", observed=True)["zombie_ms"].agg(["size", "max", "sum"])
+    groups = groups.sort_values(["sum", "size"], ascending=False, kind="stable")
+    lines = [
+        (f"{one.size:,}", cause, explanations.cause(cause).short, _longest(one.max), _longest(one.sum or pd.NA))
+        for cause, one in zip(groups.index, rows(groups), strict=True)
+    ]
+    return Grid(columns, lines, "in words", 16, spare=("in words",))
+
+
+def _longest(ms: Any) -> str:
+    return "-" if pd.isna(ms) else duration(ms)
+
+
+def reap_table(table: pd.DataFrame, names: Names) -> Grid:
+    """Return how many were reaped at which line, whoever ran it; where there is none, by which call of which program."""
+    columns = (("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"))
+    ended = table[table["state"].ne("running") & table["reap_cause"].ne("recorder").fillna(True)]
+    lines = []
+    for group in _reapers(ended, names)[:MOST_ROWS]:
+        lines.append((f"{len(group):,}", _reapers_words(group, names), _longest(group["zombie_ms"].max())))
+    if rest := _reapers(ended, names)[MOST_ROWS:]:
+        most = max((group["zombie_ms"].max() for group in rest), default=math.nan)
+        lines.append((f"{sum(map(len, rest)):,}", f"in {count(len(rest), 'other way')}", _longest(most)))
+    return Grid(columns, lines, "reaped by", 24)
+
+
+def _reapers(ended: pd.DataFrame, names: Names) -> list[pd.DataFrame]:
+    """The processes that were reaped alike, the most first."""
+    line = ended["reap_site"]
+    program = [names.program(ident, pid) for ident, pid in zip(ended["reaper_id"], ended["reaper_pid"], strict=True)]
+    calls = {name: ended[name].astype("string").mask(line.notna(), "") for name in ("reap_call", "reap_target", "reap_options")}
+    keys = [ended["state"], line, pd.Series(program, ended.index).mask(line.notna(), ""), *calls.values()]
+    groups = [group for _, group in ended.groupby(keys, dropna=False, observed=True, sort=False)]
+    return sorted(groups, key=len, reverse=True)
+
+
+def _reapers_words(group: pd.DataFrame, names: Names) -> str:
+    """`4700 python consumer.py:33 drain`; of more than one process `consumer.py:33 drain of 54 processes`."""
+    first, reapers = next(rows(group)), len(group[["reaper_pid", "reaper_id"]].drop_duplicates())
+    if reapers == 1 or pd.isna(first.reap_call) or first.reap_call in ("autoreap", "kernel", "unseen"):
+        return reaped_by(first, names, full=True)
+    by_call = f"{names.program(first.reaper_id, first.reaper_pid)} {call(first)}"
+    what = by_call if pd.isna(first.reap_site) else short_site(printable(first.reap_site), MOST_SITE)
+    return f"{what} of {count(reapers, 'process')}"
+
+
+def start_table(table: pd.DataFrame) -> Grid:
+    """Return how many processes which line started."""
+    columns = (("processes", "right"), ("line", "left"), ("made by", "left"), ("longest zombie", "right"))
+    started = table[table["fork_site"].notna()]
+    groups = started.groupby(["fork_site", "created_by"], dropna=False, observed=True, sort=False)["zombie_ms"]
+    sizes = groups.agg(["size", "max"]).sort_values("size", ascending=False, kind="stable")
+    lines = [
+        (
+            f"{row.size:,}",
+            short_site(printable(row.fork_site), MOST_SITE),
+            "?" if pd.isna(row.created_by) else row.created_by,
+            _longest(row.max),
+        )
+        for row in rows(sizes.head(MOST_ROWS).reset_index())
+    ]
+    if len(rest := sizes[MOST_ROWS:]):
+        lines.append((f"{rest['size'].sum():,}", f"at {len(rest):,} other lines", "", _longest(rest["max"].max())))
+    return Grid(columns, lines, "line", 24)

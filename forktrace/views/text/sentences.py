@@ -1,0 +1,69 @@
+"""Sentences with blanks, made for whole columns: what is said of processes that are alike, and what goes into the blanks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+_BLANK: Final = re.compile("\x01(\\w+)\x02")  # `printable` leaves no such character in what comes from a trace
+
+Codes = npt.NDArray[np.int64]
+Said = TypeVar("Said")
+
+
+def blank(name: str) -> str:
+    """Return the place of a value in a sentence."""
+    return f"\x01{name}\x02"
+
+
+def fill(sentence: str, values: Mapping[str, str]) -> str:
+    """Return a sentence with its blanks filled in."""
+    return _BLANK.sub(lambda found: values[found[1]], sentence)
+
+
+class Each(NamedTuple, Generic[Said]):
+    """What is said of each row: `codes` into the `distinct` sayings."""
+
+    codes: Codes
+    distinct: Sequence[Said]
+
+    def of(self, row: int) -> Said:
+        """Return what is said of a row."""
+        found: Said = self.distinct[self.codes[row]]
+        return found
+
+
+class Alike:
+    """Finds the rows of `table` that are alike in some columns, so that what is said of them is made once."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+        self._codes: dict[str, tuple[Codes, int]] = {}
+
+    def each(self, columns: Sequence[str], said: Callable[[Any], Said]) -> Each[Said]:
+        """Return what `said` returns of a named tuple with these columns, and no others, for each row."""
+        codes, first = self._groups(columns)
+        rows = self.table[list(columns)].iloc[first].itertuples(index=False)
+        return Each(codes, [said(row) for row in rows])
+
+    def _groups(self, columns: Sequence[str]) -> tuple[Codes, Codes]:
+        """For each row the number of its group; for each group its first row."""
+        codes = np.zeros(len(self.table), np.int64)
+        for name in columns:
+            more, size = self._column(name)
+            codes = pd.factorize(codes * size + more)[0].astype(np.int64)
+        order = np.arange(len(codes))[::-1]
+        first = np.zeros(codes.max(initial=-1) + 1, np.int64)
+        first[codes[order]] = order
+        return codes, first
+
+    def _column(self, name: str) -> tuple[Codes, int]:
+        if name not in self._codes:
+            codes, distinct = pd.factorize(self.table[name], use_na_sentinel=True)
+            self._codes[name] = codes.astype(np.int64) + 1, len(distinct) + 1
+        return self._codes[name]

@@ -1,0 +1,77 @@
+"""Which zombies are told of, and which of them come first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis.recording import Recording
+from forktrace.trace.words import NOTICEABLE_MS
+
+_HELPER: Final = r"from (?:\w+\.)+(resource_tracker|semaphore_tracker|forkserver) import main"  # what they run with python -c
+_HELPERS: Final = {
+    "resource_tracker": "the resource tracker",
+    "semaphore_tracker": "the semaphore tracker",
+    "forkserver": "the fork server",
+}
+
+
+def rows(table: pd.DataFrame) -> Iterator[Any]:
+    """Yield the rows of a table as named tuples."""
+    yield from table.itertuples()
+
+
+def without_recorder(table: pd.DataFrame) -> pd.DataFrame:
+    """Return lifecycles in which the command itself is no zombie: it was one for as long as forktrace took to reap it."""
+    own = table["reap_cause"].eq("recorder").fillna(False).to_numpy(bool)
+    if not own.any():
+        return table
+    return table.assign(
+        zombie_ns=table["zombie_ns"].mask(own),
+        zombie_ms=table["zombie_ms"].mask(own),
+        zombie_open=table["zombie_open"] & ~own,
+    )
+
+
+def helpers(table: pd.DataFrame) -> pd.Series:
+    """Return which rows of lifecycles are helpers of multiprocessing, `its resource tracker`; `<NA>`: all others."""
+    named = table["argv"].str.extract(_HELPER, expand=False).where(table["exec_ns"].notna())
+    words: pd.Series = named.map(_HELPERS).astype("string")
+    return words
+
+
+def lead(table: pd.DataFrame) -> pd.Series:
+    """Return which rows of lifecycles were zombies for so long because of the program.
+
+    Not those whose time is only an upper bound, nor orphans that a process outside the recording reaped, such as the
+    machine's init, which does so when it likes; nor helpers of multiprocessing.
+    """
+    outside = table["reap_cause"].eq("parent-exit") & table["reaper_id"].isna()
+    aside: pd.Series = outside.fillna(False) | table["reap_call"].eq("unseen").fillna(False)
+    return ~aside.astype(bool) & helpers(table).isna() & table["zombie_ms"].ge(NOTICEABLE_MS)
+
+
+def is_noticed(table: pd.DataFrame) -> pd.Series:
+    """Return which rows of lifecycles are worth a word: zombies that lasted, and those that are there still."""
+    told = without_recorder(table)
+    so: pd.Series = told["zombie_ms"].ge(NOTICEABLE_MS) | told["zombie_open"]
+    return so
+
+
+def worst_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the zombies of lifecycles: those that `lead` first, of these the longest first."""
+    zombies = table[table["zombie_ms"].notna()]
+    order = np.lexsort((zombies["id"], -zombies["zombie_ms"], ~lead(zombies)))
+    return zombies.iloc[order]
+
+
+def worst(recording: Recording) -> int | None:
+    """Return the id of the process to look at first: stolen, never reaped, or the longest zombie; None: there is none."""
+    table = worst_first(without_recorder(recording.lifecycles()))
+    table = table[helpers(table).isna()]
+    stolen = table["id"].isin(recording.stolen()["id"])
+    first = pd.concat([table[stolen], table[table["zombie_open"]], table])["id"]
+    return None if first.empty else int(first.iloc[0])
