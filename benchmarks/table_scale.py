@@ -46,12 +46,21 @@ HEADER = {
 }
 
 
-def write_trace(path: Path, processes: int) -> None:
-    """Write the trace of `processes` children, whose numbers are used again after 30,000."""
+def write_trace(path: Path, processes: int, *, uneven: bool = False) -> None:
+    """Write the trace of `processes` children, whose numbers are used again after 30,000.
+
+    They come each ms and live 0.3 ms; `uneven`: at any time, 3 ms apart on the average, and live as long as it happens, so that
+    no two are alike, as in a real recording.
+    """
     child = np.arange(processes)
-    fork_ns, pid = (child + 2) * MS, 1000 + child % 30_000
-    reap_ns = fork_ns - child % 10 * MS + 10 * MS - 500_000 + child % 10 * 1000
-    times = np.concatenate([fork_ns, fork_ns + 300_000, fork_ns + 310_000, reap_ns])
+    fork_ns, pid, lived_ns, told_ns = (child + 2) * MS, 1000 + child % 30_000, 300_000, 10_000
+    if uneven:
+        dice = np.random.default_rng(1)
+        fork_ns = 2 * MS + np.cumsum(dice.integers(600_000, 5_400_000, processes))
+        lived_ns, told_ns = dice.integers(100_000, 450_000, processes), dice.integers(5_000, 50_000, processes)
+    sweep_ns = np.append(fork_ns, fork_ns[-1] + 10 * MS)[np.minimum(child - child % 10 + 10, processes)]
+    reap_ns = sweep_ns - 50_000 + child % 10 * 1000
+    times = np.concatenate([fork_ns, fork_ns + lived_ns, fork_ns + lived_ns + told_ns, reap_ns])
     kind = np.repeat([events.KINDS.index(name) for name in ("fork", "exit", "zombie", "reap")], processes)
     order = np.argsort(times, kind="stable")
     row_kind, row_pid, row_start = kind[order], np.tile(pid, 4)[order], np.tile(fork_ns, 4)[order]

@@ -15,7 +15,7 @@ from forktrace.cli.demo import demo
 from forktrace.cli.doctor import doctor
 from forktrace.cli.now import ps
 from forktrace.cli.process import Group, ReaderLeft, complain_of, complain_of_usage, let_go_of_stdout, open_standard_streams
-from forktrace.cli.read import events, export, report, timeline, why
+from forktrace.cli.read import events, export, page, report, timeline, why
 from forktrace.cli.record import record
 from forktrace.errors import ForktraceError
 
@@ -31,12 +31,13 @@ def cli() -> None:
         forktrace record -- python consumer.py    asks sudo for the recorder alone
         forktrace report                          the newest trace here, in words
         forktrace why 4711                        one process, explained
+        forktrace page                            all in one HTML file
         forktrace timeline -o consumer.png
         forktrace ps --watch                      the zombies of this machine, now
     """
 
 
-for _command in (record, report, why, timeline, ps, events, export, demo, doctor):
+for _command in (record, report, why, page, timeline, ps, events, export, demo, doctor):
     cli.add_command(_command)
 
 

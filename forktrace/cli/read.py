@@ -1,4 +1,4 @@
-"""The commands that read a recording: report, why, timeline, events, export."""
+"""The commands that read a recording: report, why, timeline, page, events, export."""
 
 from __future__ import annotations
 
@@ -123,6 +123,41 @@ def timeline(trace: str | None, output: str | None, force: bool, pid: str | None
     recording = read(trace, pid, since, until)
     with opened(output, force) as sink:
         write_timeline(recording, sink, form)
+    if output != "-":
+        click.echo(f"wrote {output}", err=True)
+
+
+@click.command()
+@trace_argument
+@click.option("-o", "--output", metavar="FILE", help="The HTML file, - for stdout [default: TRACE.html].")
+@force_option
+@selection_options
+@causes_option
+def page(
+    trace: str | None,
+    output: str | None,
+    force: bool,
+    pid: str | None,
+    since: str | None,
+    until: str | None,
+    causes: str | None,
+) -> None:
+    """Write one HTML file that any browser opens, without network.
+
+    It holds the report, a timeline to zoom into, a table that can be sorted and searched, and what `why` says of each process.
+
+    \b
+    Examples:
+        forktrace page
+        forktrace page run.arrows -o run.html
+    """
+    from forktrace.views.pictures.page import write_page
+
+    trace = trace or newest()
+    output = output or f"{Path(trace).stem}.html"
+    recording = read(trace, pid, since, until, causes)
+    with opened(output, force) as sink:
+        write_page(recording, sink)
     if output != "-":
         click.echo(f"wrote {output}", err=True)
 

@@ -33,10 +33,13 @@ class Names:
         self._doubtful: list[bool] = doubtful.tolist()
         self._shared: list[bool] = lifecycles["pid"].duplicated(keep=False).tolist()
 
+    def form(self, process: int) -> str:
+        """Return how a process is named: `{pid}`, or `{pid}#{id}` where the number alone could mean another; `*` may follow."""
+        return f"{{pid}}{'#{id}' if self._shared[process] else ''}{'*' if self._doubtful[process] else ''}"
+
     def pid(self, process: int) -> str:
         """Return `4711`, or `4711#12` where 4711 alone could mean another process as well; `4711*`: it may miss events."""
-        number = str(self._pids[process]) + (f"#{process}" if self._shared[process] else "")
-        return f"{number}*" if self._doubtful[process] else number
+        return self.form(process).format(pid=self._pids[process], id=process)
 
     def full(self, process: int) -> str:
         """Return `4711 python`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -73,13 +74,14 @@ class Chains:
 
     Attributes:
         said: the lines with their blanks, by section; those of EVENTS come by their moments
-        values: what goes into the blanks
+        values: what goes into the blanks, but for moments (`fork_at`), numbers (`pid`) and names (`name`, `name+3`)
         moments_ns: MOMENTS, since the target's start; NaN where there was none
     """
 
     def __init__(self, recording: Recording, table: pd.DataFrame) -> None:
         about = About(recording)
         alike = particulars(about, table)
+        self._names, self._ids, self._pids = about.names, table["id"].tolist(), table["pid"].tolist()
         self.moments_ns = {
             name: (alike.table[f"{name}_ns"] - recording.start_ns).to_numpy(float, na_value=np.nan) for name in MOMENTS
         }
@@ -93,10 +95,19 @@ class Chains:
             [one for name in part for one in self.said[name].of(row)] for part in (_HEAD, _EVENTS, _REMARKS)
         )
         events.sort(key=lambda event: self.moments_ns[event[0]][row] if isinstance(event[0], str) else event[0])
-        values = {name: each.of(row) for name, each in self.values.items()}
-        values |= {f"{name}_at": at_s(ns[row]) for name, ns in self.moments_ns.items()}
         lines = [line for _, line in (*head, *_once(events), *remarks)]
-        return [line._replace(mark=fill(line.mark, values), text=fill(line.text, values)) for line in lines]
+        value = partial(self._value, row)
+        return [line._replace(mark=fill(line.mark, value), text=fill(line.text, value)) for line in lines]
+
+    def _value(self, row: int, name: str) -> str:
+        """What goes into a blank: a value, a moment, the number of the process, or its name, or that of another."""
+        if name in self.values:
+            return self.values[name].of(row)
+        if moment := re.fullmatch("([a-z]+)_at", name):
+            return at_s(self.moments_ns[moment[1]][row])
+        if name == "pid":
+            return str(self._pids[row])
+        return self._names.pid(self._ids[row] + int(name.removeprefix("name") or 0))
 
 
 def chain(recording: Recording, process: int) -> list[Line]:

@@ -17,7 +17,7 @@ from forktrace.trace.words import count, duration
 from forktrace.views.text import late, orphans
 from forktrace.views.text.calls import Sources, calls_of, passes_a_package
 from forktrace.views.text.remedies import package_at
-from forktrace.views.text.sentences import Alike
+from forktrace.views.text.sentences import Alike, named
 from forktrace.views.words import sender, shorten, some
 from forktrace.views.zombies import helpers, is_noticed
 
@@ -94,14 +94,15 @@ class About:
         return table.drop_duplicates("start_id").set_index("start_id")[["polled", "method", "children"]]
 
     @cached_property
-    def swept(self) -> dict[int, str]:
-        """The processes that each start cleared."""
+    def swept(self) -> pd.Series:
+        """Of each start that cleared processes, by id, their names in relation to it: starts that clear alike have one text."""
         table = self.whole.starts()
         table = table[table["start_id"].notna() & table["cleared_id"].notna()]
         found: dict[int, list[int]] = defaultdict(list)
         for start, cleared in zip(table["start_id"].tolist(), table["cleared_id"].tolist(), strict=True):
-            found[start].append(cleared)
-        return {start: some([self.names.pid(one) for one in ids[:4]], len(ids)) for start, ids in found.items()}
+            found[start].append(cleared - start)
+        texts = [some([named(one) for one in shifts[:4]], len(shifts)) for shifts in found.values()]
+        return pd.Series(texts, index=list(found), dtype="str")
 
     @cached_property
     def signals(self) -> dict[int, list[Any]]:
@@ -171,7 +172,8 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
         "forker_id": table["parent_id"].where(by_parent),
         "stepped": steps["polled"].notna(),
-        "sweeps": table["id"].isin(list(about.swept)),
+        "swept": (swept := about.swept.reindex(table["id"]).set_axis(table.index)),
+        "sweeps": swept.notna(),
         **steps,
         "executed": table["exec_ns"].notna(),
         "argv_known": table["argv"].notna(),
@@ -188,6 +190,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "helper": helpers(table),
         "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),
         "handled": about.whole.sigchld().reindex(table["id"]).eq("handler").set_axis(table.index),
+        "start_shift": table["cleared_by_id"] - table["id"],
         **_singular(about, table),
     }
     alike = Alike(table.assign(**columns, lost_seen=columns["lost_ns"].notna()))
@@ -256,8 +259,6 @@ def _length(column: str) -> Value:
 
 
 VALUES: Final[Mapping[str, Value]] = {
-    "name": (("id",), lambda about, row: about.names.pid(row.id)),
-    "pid": (("pid",), lambda about, row: str(row.pid)),
     "parent": (("parent_id", "ppid"), lambda about, row: _parent(about, row)),
     "adopter": (("orphan", "adopter_id", "adopter_pid", "parent_id", "ppid"), lambda about, row: _adopter(about, row)),
     "forker": (
@@ -269,7 +270,7 @@ VALUES: Final[Mapping[str, Value]] = {
         lambda about, row: name(about.table.at[row.parent_id, "comm"]) if row.became else "",
     ),
     "polled": (("polled",), lambda about, row: _polled(row.polled)),
-    "swept": (("sweeps", "id"), lambda about, row: about.swept[row.id] if row.sweeps else ""),
+    "swept": (("swept",), lambda about, row: "" if pd.isna(row.swept) else row.swept),
     "children": (("children",), lambda about, row: "" if pd.isna(row.children) else f"{row.children:,}"),
     "run": _length("run_ms"),
     "zombie": _length("zombie_ms"),
@@ -284,10 +285,7 @@ VALUES: Final[Mapping[str, Value]] = {
         ("reaper_id", "reaper_pid", "orphan", "adopter_id", "adopter_pid", "parent_id", "ppid"),
         lambda about, row: _adopter(about, row) if pd.isna(row.reaper_pid) else about.names.of(row.reaper_id, row.reaper_pid),
     ),
-    "start": (
-        ("cleared_by_id",),
-        lambda about, row: "another process" if pd.isna(row[0]) else about.names.pid(int(row[0])),
-    ),
+    "start": (("start_shift",), lambda about, row: "another process" if pd.isna(row[0]) else named(int(row[0]))),
     "times": (("empty_waits",), lambda about, row: count(row.empty_waits, "time")),
     "where_asked": (
         ("asked", "parent_id", "empty_waits"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-_BLANK: Final = re.compile("\x01(\\w+)\x02")  # `printable` leaves no such character in what comes from a trace
+_BLANK: Final = re.compile("\x01([\\w+-]+)\x02")  # `printable` leaves no such character in what comes from a trace
 
 Codes = npt.NDArray[np.int64]
 Said = TypeVar("Said")
@@ -21,9 +21,14 @@ def blank(name: str) -> str:
     return f"\x01{name}\x02"
 
 
-def fill(sentence: str, values: Mapping[str, str]) -> str:
-    """Return a sentence with its blanks filled in."""
-    return _BLANK.sub(lambda found: values[found[1]], sentence)
+def named(shift: int) -> str:
+    """Return the place of the name of the process whose id is by `shift` larger: `name+3`."""
+    return blank(f"name{shift:+d}")
+
+
+def fill(sentence: str, value: Callable[[str], str]) -> str:
+    """Return a sentence with its blanks filled in, those of what is filled in too."""
+    return _BLANK.sub(lambda found: fill(value(found[1]), value), sentence)
 
 
 class Each(NamedTuple, Generic[Said]):
