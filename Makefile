@@ -3,7 +3,9 @@
 # Debian's and Ubuntu's own Python, for which python3-bpfcc is built; another only where that one is too old.
 PYTHON := $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 DEMO_PACKAGES := python3 python3-venv procps sudo ca-certificates
-PACKAGES := $(DEMO_PACKAGES) python3-bpfcc linux-libc-dev gcc libc6-dev strace
+# Ubuntu has it as a snap only.
+CHROMIUM := $(shell grep -qx ID=ubuntu /etc/os-release 2>/dev/null || echo chromium)
+PACKAGES := $(DEMO_PACKAGES) python3-bpfcc linux-libc-dev gcc libc6-dev strace $(CHROMIUM)
 JAVA_PACKAGES := maven default-jre-headless
 KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm seabios zstd e2fsprogs debian-archive-keyring gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -14,7 +16,7 @@ SEED := 1
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-kafka test-kernels test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-page test-kafka test-kernels test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +53,10 @@ demo: .venv/.demo ## record the Kafka consumer, print the report, draw the timel
 
 test: setup lint ## everything that CI checks; what records needs root (sudo make test)
 	$(BIN)/python -m pytest
+
+test-page: setup ## pages of all traces and of large ones in a headless Chromium: what they say, how fast they are, pictures of them
+	@command -v node >/dev/null || $(MAKE) --no-print-directory system PACKAGES='nodejs'
+	$(BIN)/python -m pytest tests/page --pages
 
 test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root
 	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'

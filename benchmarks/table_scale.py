@@ -68,7 +68,7 @@ def write_trace(path: Path, processes: int, *, uneven: bool = False) -> None:
     call = np.where(fork, events.CALLS.index("clone"), events.CALLS.index("wait4"))
     hundred = np.full(4 * processes, 100)
     comm = np.where(fork, "python", None)
-    line = np.tile(child, 4)[order] // 10 % STACKS
+    line = (np.tile(child, 4)[order] // 10 + (reap if uneven else 0)) % STACKS  # the next start sweeps from its own line
     stack = np.select([fork, exit_, reap], [stacks(kind)[line] for kind in ("fork", "exit", "reap")], None)
     columns = {
         "time_ns": (times[order], None),

@@ -20,6 +20,7 @@ PATIENCE_S: Final = 60.0
 OPTIONS: Final = (
     *("--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-component-update"),
+    "--disable-ipc-flooding-protection",  # which leaves out links that follow each other fast
     *("--disable-extensions", "--force-device-scale-factor=1", "--hide-scrollbars=false"),
 )
 
@@ -49,7 +50,9 @@ class Browser:
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         message |= {"sessionId": self._session} if self._session else {}
-        os.write(self._write, json.dumps(message).encode() + b"\0") if len(json.dumps(message)) < 60000 else self._long(message)
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self._write, data) :]
         number, end_s = self._number, time.monotonic() + PATIENCE_S
         while number not in self._answers:
             self._receive(end_s)
@@ -57,11 +60,6 @@ class Browser:
         assert "error" not in answer, (method, answer["error"])
         result: dict[str, Any] = answer["result"]
         return result
-
-    def _long(self, message: dict[str, Any]) -> None:
-        data = json.dumps(message).encode() + b"\0"
-        while data:
-            data = data[os.write(self._write, data) :]
 
     def _receive(self, end_s: float) -> None:
         ready, _, _ = select.select([self._read], [], [], max(end_s - time.monotonic(), 0))
@@ -166,7 +164,7 @@ def browser() -> Iterator[Browser]:
 
 def _start(line: list[str], read: int, write: int, home: str) -> subprocess.Popen[bytes]:
     """Start it with its pipes as descriptors 3 and 4."""
-    shell = ["sh", "-c", f'exec "$@" 3<&{read} 4>&{write}', "sh", *line]
+    shell = ["bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "bash", *line]  # sh knows descriptors of one digit only
     quiet = subprocess.DEVNULL
     environment = dict(os.environ) | {"HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
     return subprocess.Popen(

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import browser
 import pytest
 from hypothesis import HealthCheck, settings
 from recorded import (
@@ -56,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
     how = "boot other kernels: all tests on all of them, or with `smoke` what CI does"
     parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
+    parser.addoption("--pages", action="store_true", help="open pages of all traces and of large ones")
     parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
 
 
@@ -65,8 +67,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("Apache Kafka is not asked for: make test-kafka")
     if item.get_closest_marker("witness") and not item.config.getoption("--witness"):
         pytest.skip("all of CPython's tests are not asked for: make test-witness")
+    if item.get_closest_marker("pages") and not item.config.getoption("--pages"):
+        pytest.skip("pages of large traces are not asked for: make test-page")
     if item.get_closest_marker("kernels") and not item.config.getoption("--kernels"):
         pytest.skip("other kernels are not asked for: make test-kernels")
+    if item.get_closest_marker("browser") and browser.program() is None and not os.environ.get("CI"):
+        pytest.skip("opens pages: needs Chromium (make setup)")
     if item.get_closest_marker("root") and os.geteuid() != 0 and not os.environ.get("CI"):
         pytest.skip("records real processes: needs root (sudo make test)")
 

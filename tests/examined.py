@@ -5,8 +5,10 @@ No other exception, and nothing comes out that steers a terminal, a spreadsheet 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
+import gzip
 import io
 import json
 import os
@@ -237,6 +239,7 @@ def check_pictures(recording: Any, path: str) -> None:
             raise Finding(f"timeline as SVG: {strange}")
     elif "wrote" in svg[0]:
         raise Finding("timeline wrote nothing")
+    check_page(path)
     try:
         figure = forktrace.timeline(recording).figure
     except TraceError:
@@ -245,3 +248,21 @@ def check_pictures(recording: Any, path: str) -> None:
         figure.canvas.draw()
     finally:
         pyplot.close("all")
+
+
+def check_page(path: str) -> None:
+    """Nothing of the trace is in the page but an escaped title and base64; what is in that can be read, and seen."""
+    said, data = run("page", path, "-o", "-")
+    if not data:
+        return
+    check_screen(data.decode(), "page")
+    with PEAK.looking():
+        packed = re.fullmatch(rb'(.*)id="data">([A-Za-z0-9+/=]*)</script>.*', data, re.DOTALL)
+        if not packed:
+            raise Finding(f"page: its data are not base64; {said}")
+        if len(re.findall(rb"<script", packed[1])) != 1:
+            raise Finding("page: an element that is not its own")
+        plain = gzip.decompress(base64.b64decode(packed[2]))
+        facts = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])
+        for text in facts["strings"]:
+            check_screen(re.sub("[\x01\x02]", "", text), "page, a text")

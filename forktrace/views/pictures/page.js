@@ -581,13 +581,19 @@ function drawStrip(ticks) {
   stripPen.textAlign = "left";
   drawLosses(stripPen, high - foot);
   stripPen.fillStyle = styles.ink;
-  if (!lanes.own) stripPen.fillText(`zombies, at most ${levels.most.toLocaleString("en")} at once`, left + 4, 1);
-  else { stripPen.textAlign = "right"; stripPen.fillText(`zombies, at most ${levels.most}`, GUTTER - 6, 22, GUTTER - 10); }
+  const said = `zombies, at most ${levels.most.toLocaleString("en")} at once`;
+  if (lanes.own) { stripPen.textAlign = "right"; stripPen.fillText(said, GUTTER - 6, 22, GUTTER - 10); }
+  else {
+    stripPen.fillStyle = styles.paper;
+    stripPen.fillRect(left, 0, stripPen.measureText(said).width + 8, 13);
+    stripPen.fillStyle = styles.ink;
+    stripPen.fillText(said, left + 4, 1);
+  }
   stripPen.textAlign = "center";
   stripPen.fillStyle = styles.faint;
   for (const tick of ticks.at) {
-    const said = clock ? clockText(tick, ticks.digits) : `${seconds(tick).toFixed(ticks.digits)} s`;
-    stripPen.fillText(said, Math.min(Math.max(xOf(tick), left + 20), width - 30), high - foot + 4);
+    const when = clock ? clockText(tick, ticks.digits) : `${seconds(tick).toFixed(ticks.digits)} s`;
+    stripPen.fillText(when, Math.min(Math.max(xOf(tick), left + 20), width - 30), high - foot + 4);
   }
 }
 
@@ -932,8 +938,9 @@ function keep() {
   }, 150);
 }
 
-function follow() {
-  const parts = new Map(location.hash.slice(1).split("&").map((part) => part.split("=", 2)));
+// What a link says; its event has it even where `keep` has written another in the meantime.
+function follow(event) {
+  const parts = new Map((event ? new URL(event.newURL) : location).hash.slice(1).split("&").map((part) => part.split("=", 2)));
   if (KEYS[parts.get("g")] && Object.hasOwn(KEYS, parts.get("g")) && parts.get("g") !== grouping) { grouping = $("group").value = parts.get("g"); layOut(); }
   if (parts.has("q")) { try { $("search").value = decodeURIComponent(parts.get("q")); } catch { /* no text */ } search($("search").value); }
   const [since, until] = (parts.get("t") ?? "").split(",").map(Number);
