@@ -54,9 +54,9 @@ demo: .venv/.demo ## record the Kafka consumer, print the report, draw the timel
 test: setup lint ## everything that CI checks; what records needs root (sudo make test)
 	$(BIN)/python -m pytest
 
-test-page: setup ## pages of all traces and of large ones in a headless Chromium: what they say, how fast they are, pictures of them
+test-page: setup ## pages of all traces and of large ones in a headless Chromium, and Perfetto's SQL over exported traces
 	@command -v node >/dev/null || $(MAKE) --no-print-directory system PACKAGES='nodejs'
-	$(BIN)/python -m pytest tests/page --pages
+	$(BIN)/python -m pytest tests/page tests/unit/test_perfetto.py --pages
 
 test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root
 	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'

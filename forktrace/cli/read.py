@@ -181,7 +181,9 @@ def events(trace: str | None, pid: str | None, since: str | None, until: str | N
 
 @click.command()
 @trace_argument
-@click.option("-o", "--output", metavar="FILE", default="-", help="A .csv, .json or .parquet file [default: stdout].")
+@click.option(
+    "-o", "--output", metavar="FILE", default="-", help="A .csv, .json, .parquet or .pftrace[.gz] file [default: stdout]."
+)
 @click.option("--to", "to", type=click.Choice(_TABLE_FORMATS), help="The format [default: by the file's name; csv on stdout].")
 @click.option("--table", type=click.Choice(_TABLES), metavar="NAME", default="lifecycles", help=f"One of {', '.join(_TABLES)}.")
 @force_option
@@ -198,15 +200,27 @@ def export(
     until: str | None,
     causes: str | None,
 ) -> None:
-    """Write a table of the recording for other programs.
+    """Write a table of the recording for other programs, or all of it for Perfetto.
+
+    FILE.pftrace or FILE.pftrace.gz is a trace that ui.perfetto.dev opens; it takes the package perfetto.
 
     \b
     Examples:
         forktrace export -o zombies.csv
         forktrace export run.arrows --table events --to json | jq .
+        forktrace export run.arrows -o run.pftrace
     """
+    from forktrace.views.formats import perfetto
     from forktrace.views.formats.export import format_of, write
 
+    if to is None and output.endswith(perfetto.SUFFIXES):
+        if table != "lifecycles":
+            raise UsageError("a Perfetto trace holds the whole recording, no table", "leave out --table")
+        recording = read(trace, pid, since, until, causes)
+        with opened(output, force) as sink:
+            perfetto.write_perfetto(recording, sink, compressed=output.endswith(".gz"))
+        click.echo(f"wrote {output}", err=True)
+        return
     form = to or ("csv" if output == "-" else format_of(output))
     if form == "parquet":
         check_terminal(output, "parquet", "forktrace export -o FILE.parquet")

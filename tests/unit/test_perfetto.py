@@ -1,0 +1,136 @@
+"""The recording as a Perfetto trace: tracks, slices, flows and counters, as its own protocol has them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace
+from trace_processor import query
+from traces import MS, child, consumer, recording, target
+
+import forktrace
+from forktrace.analysis.recording import Recording
+from forktrace.trace import events as ev
+from forktrace.views.formats.perfetto import write_perfetto
+
+TRACES = sorted((Path(__file__).parents[1] / "data").glob("*.arrows"))
+
+
+def written(made: Recording) -> bytes:
+    """Return the bytes of the Perfetto trace."""
+    sink = io.BytesIO()
+    write_perfetto(made, sink)
+    return sink.getvalue()
+
+
+def packets(made: Recording) -> Any:
+    """Return its packets."""
+    trace = Trace()
+    trace.ParseFromString(written(made))
+    return trace.packet
+
+
+def named(made: Recording) -> list[tuple[int, str, int, list[int], list[int]]]:
+    """Return its events with a name: when, the name, the track, the flows that leave and that end."""
+    names: dict[int, str] = {}
+    found = []
+    for one in packets(made):
+        names |= {entry.iid: entry.name for entry in one.interned_data.event_names}
+        event = one.track_event
+        if event.name_iid:
+            flows = list(event.flow_ids), list(event.terminating_flow_ids)
+            found.append((one.timestamp, names[event.name_iid], event.track_uuid, *flows))
+    return found
+
+
+def test_a_child() -> None:
+    """A fork leads to the run, the zombie to its reap; the child is on a lane, what the parent does on its own track."""
+    made = recording(target(), *child(4711, 10, 20), ev.reap(50 * MS, 4711, by=100), ev.end(60 * MS))
+    tracks = {one.track_descriptor.uuid: one.track_descriptor.name for one in packets(made) if one.HasField("track_descriptor")}
+    events = [(when // MS, name, tracks[track], *flows) for when, name, track, *flows in named(made)]
+    assert events == [
+        (0, "fork 100", "outside of the recording", [1], []),
+        (0, "run", "100 python", [], [1]),
+        (10, "fork 4711", "100 python", [3], []),
+        (10, "run", "children, lane 1", [], [3]),
+        (20, "zombie: unknown", "children, lane 1", [4], []),
+        (50, "reap 4711", "100 python", [], [4]),
+    ]
+
+
+def test_lanes_are_used_again() -> None:
+    """Of ten children one after the other each finds the same lane free; two at once need two."""
+    rows = [row for number in range(10) for row in child(200 + number, 10 * number + 1, 10 * number + 5)]
+    reaps = [ev.reap((10 * number + 9) * MS, 200 + number, by=100) for number in range(10)]
+    made = recording(target(), *rows, *reaps, *child(300, 2, 3), ev.end(200 * MS))
+    lanes = [one.track_descriptor.name for one in packets(made) if one.track_descriptor.name.startswith("children")]
+    assert lanes == ["children, lane 1", "children, lane 2"]
+
+
+def test_a_signal_leads_to_its_victim() -> None:
+    """With a flow where the sender is known."""
+    rows = [target(), *child(4711, 10, 90), ev.signal(50 * MS, 4711, 15, by=100)]
+    made = recording(*rows, ev.end(200 * MS))
+    events = named(made)
+    assert [(name, out, into) for _, name, _, out, into in events if "SIGTERM" in name] == [
+        ("SIGTERM to 4711", [(1 << 64) - 1], []),
+        ("SIGTERM", [], [(1 << 64) - 1]),
+    ]
+
+
+def test_the_clock() -> None:
+    """The snapshot says which wall clock belongs to which CLOCK_BOOTTIME, the clock of the trace."""
+    made = recording(*consumer(2))
+    first = packets(made)[0].clock_snapshot
+    offset = made.header["clock_offset_ns"]
+    assert first.primary_trace_clock == 6
+    assert {one.clock_id: one.timestamp for one in first.clocks} == {6: made.start_ns, 1: made.start_ns + offset}
+
+
+def test_compressed() -> None:
+    """By gzip it is the same, and the same each time."""
+    made = forktrace.read(TRACES[0])
+    sink = io.BytesIO()
+    write_perfetto(made, sink, compressed=True)
+    assert gzip.decompress(sink.getvalue()) == written(made)
+
+
+def test_texts_are_escaped() -> None:
+    """Nothing of a trace steers whoever prints it, and none is endless."""
+    made = recording(*consumer(2))
+    made.lifecycles()["argv"] = "\x1b[31m\u202e" + "x" * 1_000_000
+    data = written(made)
+    assert rb"\x1b[31m\u202e" in data
+    assert b"\x1b[31m" not in data
+    assert "\u202e".encode() not in data
+    assert len(data) < 100_000
+
+
+@pytest.mark.pages
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_trace_processor_agrees(path: Path) -> None:
+    """SQL: flows are forks, reaps and known senders; zombie slices last as long as the zombies; nothing is wrong or lost."""
+    made = forktrace.read(path)
+    table, signals = made.lifecycles(), made.signals()
+    slices, flows, wrong, counters = query(
+        written(made),
+        "select name, dur from slice",
+        "select count(*) as n from flow",
+        "select name from stats where severity in ('error', 'data_loss') and value > 0",
+        "select max(value) as most from counter join counter_track t on track_id = t.id where t.name like '%all parents'",
+    )
+    zombies = [one["dur"] for one in slices if one["name"].startswith("zombie: ")]
+    forks, reaps = (
+        table["origin"].isin(["forked", "target"]).sum(),
+        (table["zombie_ms"].notna() & table["reap_ns"].notna()).sum(),
+    )
+    assert flows == [{"n": forks + reaps + signals["sender_id"].notna().sum()}]
+    assert sum(zombies) / 1e6 == pytest.approx(table["zombie_ms"].sum(), abs=1e-3)
+    assert Counter(one["name"] for one in slices)["run"] == len(table)
+    assert wrong == []
+    assert counters[0]["most"] >= made.zombie_count()["zombies"].max()
