@@ -1,6 +1,7 @@
 """forktrace shows every zombie process of a program: who forked it, how long it stayed, who reaped it, and why.
 
-`forktrace.read(path)` returns a `Recording` with its tables; `forktrace.timeline(recording)` draws it. Neither needs root.
+`forktrace.read(path)` returns a `Recording` with its tables; `forktrace.timeline(recording)` draws it, and in a notebook
+`forktrace.page(recording)` shows all of it. None of them needs root.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from forktrace.analysis.recording import Recording, read
     from forktrace.errors import ForktraceError, TraceError
+    from forktrace.views.pictures.page import page
     from forktrace.views.pictures.timeline import timeline
 
 __version__ = "0.1.0"
-__all__ = ["ForktraceError", "Recording", "TraceError", "__version__", "read", "timeline"]
+__all__ = ["ForktraceError", "Recording", "TraceError", "__version__", "page", "read", "timeline"]
 
 _HOMES: Final = {
     "Recording": "forktrace.analysis.recording",
     "read": "forktrace.analysis.recording",
+    "page": "forktrace.views.pictures.page",
     "timeline": "forktrace.views.pictures.timeline",
     "ForktraceError": "forktrace.errors",
     "TraceError": "forktrace.errors",

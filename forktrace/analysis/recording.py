@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import shlex
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -21,6 +23,7 @@ from forktrace.errors import UsageError
 from forktrace.trace import stream
 from forktrace.trace.events import DISPOSITIONS
 from forktrace.trace.stacks import Frame, unfold
+from forktrace.trace.words import count, duration, printable
 
 
 def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = None) -> Recording:
@@ -64,6 +67,16 @@ class Recording:
         self._rules: rules.Rules = whole._rules if whole else rules.load(causes)
         self.whole = whole or self
         self.selected = selected or Selection()
+
+    def _repr_html_(self) -> str:
+        """The key figures, for a notebook."""
+        table = self.lifecycles()
+        zombie_ms, still = table["zombie_ms"].dropna(), int(table["zombie_open"].sum())
+        said = [count(len(table), "process"), count(len(zombie_ms), "zombie")]
+        said += [f"the longest for {duration(zombie_ms.max())}"] if len(zombie_ms) else []
+        said += [f"{still:,} never reaped"] if still else []
+        command = html.escape(printable(shlex.join(self.header["command"])))
+        return f"<p><b>{command}</b>: {', '.join(said)}.</p><p><code>forktrace.page(recording)</code> shows them.</p>"
 
     @property
     def header(self) -> dict[str, Any]:
@@ -214,10 +227,10 @@ class Recording:
         counts: dict[str, int] = {}
         since_ns: dict[str, int] = {}
         columns = (log.time_ns[rows].tolist(), log.texts("detail", rows), log.at("count", rows).tolist())
-        for time_ns, what, count in zip(*columns, strict=True):
+        for time_ns, what, number in zip(*columns, strict=True):
             kind = "events" if what is pd.NA else str(what)
-            if count > 0 and (before_ns is None or since_ns.get(kind, 0) < before_ns):
-                counts[kind] = counts.get(kind, 0) + count
+            if number > 0 and (before_ns is None or since_ns.get(kind, 0) < before_ns):
+                counts[kind] = counts.get(kind, 0) + number
             since_ns[kind] = time_ns
         return counts
 

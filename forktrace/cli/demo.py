@@ -23,7 +23,7 @@ _SCENES: Final = tuple(each.name for each in SCENES)
 @click.option("--speed", type=click.FloatRange(0.1, 10), default=1.0, help="Run the scene X times as fast.", metavar="X")
 @click.option("--bootstrap-servers", metavar="HOST:PORT", help="kafka: a broker that runs already [default: one of its own].")
 @click.option("--burst", metavar="N", type=click.IntRange(1, 300), help="kafka: messages of the burst [default: 5].")
-@click.option("-o", "--output", metavar="NAME", help="Write NAME.arrows and NAME.png [default: forktrace-SCENE.PID].")
+@click.option("-o", "--output", metavar="NAME", help="Write NAME.html, .arrows and .png [forktrace-SCENE.PID].")
 @force_option
 @color_option
 def demo(
@@ -37,8 +37,8 @@ def demo(
 ) -> None:
     """Record a built-in scene and show the result.
 
-    Prints its report and draws its timeline. Without SCENE it is kafka, a consumer that reads from a broker of its own, where
-    kafka-python and confluent-kafka are installed, else start.
+    Prints its report, writes its page and draws its timeline. Without SCENE it is kafka, a consumer that reads from a broker
+    of its own, where kafka-python and confluent-kafka are installed, else start.
 
     \b
     Examples:
@@ -55,34 +55,37 @@ def demo(
             click.echo(f"{each.name:8}  {each.summary}{needs}")
         return
     chosen = scene_of(scene) if scene else demonstration.default_scene()
-    name = re.sub(r"\.(arrows|png)$", "", output or f"forktrace-{chosen.name}.{os.getpid()}")
-    trace, picture = f"{name}.arrows", f"{name}.png"
+    name = re.sub(r"\.(arrows|html|png)$", "", output or f"forktrace-{chosen.name}.{os.getpid()}")
+    trace, page, picture = (f"{name}.{form}" for form in ("arrows", "html", "png"))
     servers = ["--bootstrap-servers", bootstrap_servers] if bootstrap_servers else []
     feeding = [*servers, *(["--burst", str(burst)] if burst else [])]
     demonstration.check_feeder(chosen, feeding)
     demonstration.check_modules(chosen)
     if not force:
-        demonstration.check_absent(Path(trace), Path(picture))
+        demonstration.check_absent(Path(trace), Path(page), Path(picture))
     status = demonstration.record_scene(chosen, Path(trace), speed=speed, force=force, say=say, feeding=feeding)
     if status:
         sys.exit(status if status > 0 else 128 - status)
-    _show(trace, picture, force)
+    _show(trace, page, picture, force)
 
 
-def _show(trace: str, picture: str, force: bool) -> None:
-    """Print the report of a trace, draw its timeline and say what matters most.
+def _show(trace: str, page: str, picture: str, force: bool) -> None:
+    """Print the report of a trace, write its page, draw its timeline and say what matters most.
 
-    Under sudo with the rights of its caller, who owns both.
+    Under sudo with the rights of its caller, who owns them.
     """
-    from forktrace.analysis import recording  # noqa: F401 - with our own rights, like the two below
+    from forktrace.analysis import recording  # noqa: F401 - with our own rights, like the three below
     from forktrace.system.users import as_user, invoking_user
+    from forktrace.views.pictures.page import write_page
     from forktrace.views.pictures.timeline import write_timeline
     from forktrace.views.text.report import headline, report
 
     who = invoking_user()
     recorded = as_user(who, partial(read, trace, None, None, None, says_cut=True))
     report(recorded, screen())
+    with opened(page, force, partial(as_user, who)) as sink:
+        write_page(recorded, sink)
     with opened(picture, force, partial(as_user, who)) as sink:
         write_timeline(recorded, sink, "png")
-    say(f"wrote {trace} and {picture}; next: forktrace why {trace}")
+    say(f"wrote {page}, which any browser opens, {trace} and {picture}; next: forktrace why {trace}")
     say(f"forktrace: {headline(recorded).plain}")

@@ -200,9 +200,9 @@ def export(
     until: str | None,
     causes: str | None,
 ) -> None:
-    """Write a table of the recording for other programs, or all of it for Perfetto.
+    """Write a table of the recording for other programs.
 
-    FILE.pftrace or FILE.pftrace.gz is a trace that ui.perfetto.dev opens; it takes the package perfetto.
+    Or all of it for Perfetto: FILE.pftrace or FILE.pftrace.gz is what ui.perfetto.dev opens; it takes the package perfetto.
 
     \b
     Examples:

@@ -41,7 +41,7 @@ def marked(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def done(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """One finished demo of scene kafka; its files are `run.arrows` and `run.png` in `folder`."""
+    """One finished demo of scene kafka; its files are `run.arrows`, `run.html` and `run.png` in `folder`."""
     pytest.importorskip("kafka", reason="kafka-python is missing")
     pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
     name = f"{MARK}={uuid.uuid4()}"
@@ -104,7 +104,8 @@ def test_files_and_next_command_are_named(done: subprocess.CompletedProcess[str]
     """The trace and the picture are there, named on stderr with what to do next."""
     assert (folder / "run.png").read_bytes().startswith(b"\x89PNG")
     assert "run.arrows" in done.stderr
-    assert "run.png" in done.stderr
+    assert "run.html, which any browser opens, run.arrows and run.png" in done.stderr
+    assert (folder / "run.html").read_text().startswith("<!doctype html>")
     assert "forktrace why run.arrows" in done.stderr
 
 

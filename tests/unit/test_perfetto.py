@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from traces import MS, child, consumer, recording, target
 
 import forktrace
 from forktrace.analysis.recording import Recording
+from forktrace.errors import MachineLacks
 from forktrace.trace import events as ev
 from forktrace.views.formats.perfetto import write_perfetto
 
@@ -109,6 +111,14 @@ def test_texts_are_escaped() -> None:
     assert b"\x1b[31m" not in data
     assert "\u202e".encode() not in data
     assert len(data) < 100_000
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, with how to get it."""
+    monkeypatch.setitem(sys.modules, "perfetto.trace_builder.proto_builder", None)
+    with pytest.raises(MachineLacks) as caught:
+        written(recording(*consumer(2)))
+    assert caught.value.hint == "pip install 'forktrace[perfetto]'"
 
 
 @pytest.mark.pages

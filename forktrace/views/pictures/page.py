@@ -26,7 +26,7 @@ from forktrace.views.bounds import zombie_time
 from forktrace.views.pictures import key
 from forktrace.views.pictures.packing import Numbers, Packing, codes_of
 from forktrace.views.pictures.spans import spans_of
-from forktrace.views.text import report
+from forktrace.views.text import report, report_tables
 from forktrace.views.text.chain import EVENTS, Chains, Event
 from forktrace.views.text.screen import Grid
 from forktrace.views.text.sentences import Alike, Each
@@ -209,7 +209,9 @@ def _add_cells(packing: Packing, recording: Recording, table: pd.DataFrame) -> N
         "ended": alike.each(("exited", "term_signal", "core_dumped", "exit_code", "state"), _ended),
         "ran": alike.each(("run_ms",), lambda row: "" if pd.isna(row.run_ms) else duration(row.run_ms)),
         "lasted": alike.each(bounds, lambda row: "" if pd.isna(row.zombie_ms) else zombie_time(row)),
-        "reaped": alike.each(release, lambda row: report.reaped_by(row, names, full=True) if row.state != "running" else ""),
+        "reaped": alike.each(
+            release, lambda row: report_tables.reaped_by(row, names, full=True) if row.state != "running" else ""
+        ),
         "fork_stack": alike.each(("fork_stack",), _stack),
         "reap_stack": alike.each(("reap_stack",), _stack),
         "reap_line": alike.each(("reap_site",), lambda row: _or_none(row.reap_site)),
@@ -227,7 +229,7 @@ def _or_none(text: Any) -> str:
 
 
 def _ended(row: Any) -> str:
-    return report.ended(row) if row.exited else "running" if row.state == "running" else "not seen"
+    return report_tables.ended(row) if row.exited else "running" if row.state == "running" else "not seen"
 
 
 def _stack(row: Any) -> str:
