@@ -211,6 +211,13 @@ def test_something_is_drawn(window: Browser, tmp_path: Path, dark: bool) -> None
     )
 
 
+def test_an_empty_recording(window: Browser, tmp_path: Path) -> None:
+    """Nothing to draw is no error: the page says what the report says."""
+    window.open(written(recording(), tmp_path))
+    assert window.ask("document.getElementById('summary').textContent").startswith("Nothing was recorded")
+    assert window.ask(FOUND) == "0 processes"
+
+
 def test_a_browser_that_cannot_says_so(window: Browser, tmp_path: Path) -> None:
     """Data that cannot be read are named, with what can read them."""
     path = written(forktrace.read(DATA / "start.arrows"), tmp_path)

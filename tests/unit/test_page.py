@@ -75,10 +75,8 @@ def test_the_data_are_those_of_the_tables() -> None:
         assert numbers(facts, planes, name) == (table[column] - made.start_ns).tolist()
     assert numbers(facts, planes, "id") == table["id"].tolist()
     assert numbers(facts, planes, "pid") == table["pid"].tolist()
-    cleared = [a - b for a, b in zip(table["id"], numbers(facts, planes, "cleared_by_id"), strict=True)]
-    assert [None if np.isnan(one) else one for one in cleared] == [
-        None if one != one else one for one in table["cleared_by_id"].astype(float)
-    ]
+    cleared = table["id"].to_numpy() - np.array(numbers(facts, planes, "cleared_by_id"))
+    assert np.array_equal(cleared, table["cleared_by_id"].to_numpy(float, na_value=np.nan), equal_nan=True)
 
 
 @pytest.mark.parametrize("values", [[], [0], [np.nan, 0, -1, 1, 127, 128, 2**50, -(2**50)], [5, 5, 5]])
