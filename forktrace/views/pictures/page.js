@@ -3,6 +3,7 @@
 // All text goes into the page by textContent.
 (() => {
 const OWN_LANES = 60; // processes that have a lane each; more share lanes, which is what makes a hundred thousand fit
+const READABLE = 400; // lanes: as many are high enough to read, and scroll; more are as low as they can be told apart
 const FEW = 400; // bars in view: with more, starts and their lines would hide them
 const GUTTER = 168, GAP = 16, ROW = 22;
 const MONO = "11px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
@@ -214,7 +215,7 @@ function freeLane(group, begin, end) {
 // How high lanes are: as high as there is room for, within what can be seen and what is not too coarse.
 function measure() {
   const room = $("lanes").clientHeight, titles = lanes.titled ? lanes.groups.length * GAP : 0;
-  lanes.height = Math.max(3, Math.min(20, Math.floor((room - titles - 4) / Math.max(lanes.total, 1))));
+  lanes.height = Math.max(lanes.total <= READABLE ? 10 : 3, Math.min(20, Math.floor((room - titles - 4) / Math.max(lanes.total, 1))));
   let y = 2;
   for (const group of lanes.groups) {
     y += lanes.titled ? GAP : 0;
@@ -422,7 +423,7 @@ function drawLabels(scroll) {
 }
 
 function drawLabel(row, y) {
-  if (lanes.own && lanes.height > 9) {
+  if (lanes.own && lanes.height >= 10) {
     pen.fillStyle = styles.ink;
     pen.textAlign = "right";
     pen.fillText(nameOf(row), GUTTER - 6, y, GUTTER - 10);
