@@ -103,7 +103,7 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", features=scheme)
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=f"{path.resolve().as_uri()}{fragment}")
-        self.wait("document.documentElement?.dataset.ready === 'yes' || document.getElementById('failure')?.hidden === false")
+        self.wait("document.documentElement?.dataset.ready || document.getElementById('failure')?.hidden === false")
         self.frames()
 
     def frames(self) -> None:

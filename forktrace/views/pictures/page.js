@@ -143,14 +143,14 @@ const KEYS = {
   none: () => 0,
   tree: (row) => { const up = column("parent_id")[row]; return Number.isNaN(up) ? -1 : ids[row] - up; },
   line: (row) => column("cell_started")[row],
-  cause: (row) => { const code = column("cell_cause")[row]; return Number.isNaN(code) ? -1 : code; },
+  cause: (row) => column("cell_cause")[row],
 };
 
 const TITLES = {
   none: () => "",
   tree: (key) => key < 0 ? "parent outside of the recording" : rowOf(key) < 0 ? `parent #${key}` : `parent ${nameOf(rowOf(key))}`,
   line: (key) => strings[key] || "line not known",
-  cause: (key) => key < 0 ? "not reaped yet, or never a zombie" : strings[key],
+  cause: (key) => strings[key] || "not reaped",
 };
 
 function nameOf(row) {
@@ -1061,7 +1061,7 @@ async function begin() {
   arrange();
   listen();
   follow();
-  document.documentElement.dataset.ready = "yes";
+  document.documentElement.dataset.ready = performance.now(); // ms since it was opened
 }
 
 begin().catch((error) => {

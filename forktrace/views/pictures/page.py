@@ -24,7 +24,7 @@ from forktrace.trace.words import duration
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import zombie_time
 from forktrace.views.pictures import key
-from forktrace.views.pictures.packing import Numbers, Packing, codes_of
+from forktrace.views.pictures.packing import Numbers, Packing
 from forktrace.views.pictures.spans import spans_of
 from forktrace.views.text import report, report_tables
 from forktrace.views.text.chain import EVENTS, Chains, Event
@@ -198,7 +198,6 @@ def _add_cells(packing: Packing, recording: Recording, table: pd.DataFrame) -> N
         Names(recording.whole.lifecycles(), recording.header["recorder_pid"]),
         Alike(table.assign(exited=table["exit_ns"].notna())),
     )
-    causes = table["reap_cause"].astype("string")
     release = ("state", "reap_call", "reaper_id", "reaper_pid", "reap_site", "reap_target", "reap_options")
     bounds = ("zombie_ms", "reap_call", "notes")
     cells: Mapping[str, Each[str]] = {
@@ -214,18 +213,22 @@ def _add_cells(packing: Packing, recording: Recording, table: pd.DataFrame) -> N
         ),
         "fork_stack": alike.each(("fork_stack",), _stack),
         "reap_stack": alike.each(("reap_stack",), _stack),
+        "cause": alike.each(("reap_cause",), lambda row: _or_none(row.reap_cause)),
+        "short": alike.each(("reap_cause",), _in_words),
         "reap_line": alike.each(("reap_site",), lambda row: _or_none(row.reap_site)),
     }
     for column, each in cells.items():
         packing.add(f"cell_{column}", packing.texts(each.distinct)[each.codes])
     packing.add("cell_form", packing.texts(map(names.form, table["id"].tolist())))
     packing.add("pid", table["pid"].to_numpy(), delta=True)
-    packing.add("cell_cause", codes_of(causes, packing))
-    packing.add("cell_short", codes_of(causes.map(lambda one: explanations.cause(one).short, na_action="ignore"), packing))
 
 
 def _or_none(text: Any) -> str:
     return "" if pd.isna(text) else printable(str(text))
+
+
+def _in_words(row: Any) -> str:
+    return "" if pd.isna(row.reap_cause) else explanations.cause(row.reap_cause).short
 
 
 def _ended(row: Any) -> str:
