@@ -9,7 +9,7 @@ from browser import Browser
 
 from forktrace.analysis.recording import Recording
 from forktrace.views.pictures.page import write_page
-from forktrace.views.text.chain import Chains
+from forktrace.views.why.chain import Chains
 
 TEXTS = "[...document.querySelectorAll('{}')].map(each => each.textContent)"
 CHAIN = f"[document.querySelector('#one h2').textContent, ...{TEXTS.format('#one .lines > *')}]"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, WORKLOADS, Recorded, forktrace_command, kill_with
 
-from forktrace.views.text.calls import Sources
+from forktrace.views.why.calls import Sources
 
 pytestmark = pytest.mark.root
 

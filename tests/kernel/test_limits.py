@@ -11,8 +11,8 @@ import pytest
 from recorded import DEBIAN, WORKLOADS, Recorded
 from rich.console import Console
 
-from forktrace.views.text.chain import chain
 from forktrace.views.text.report import report
+from forktrace.views.why.chain import chain
 
 pytestmark = pytest.mark.root
 

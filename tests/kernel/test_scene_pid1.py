@@ -15,7 +15,7 @@ from recorded import DEBIAN, Recorded
 
 from forktrace.scenes import pid1, scene
 from forktrace.views import explanations
-from forktrace.views.text.chain import chain
+from forktrace.views.why.chain import chain
 
 pytestmark = pytest.mark.root
 

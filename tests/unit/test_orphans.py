@@ -11,9 +11,9 @@ from traces import MS, cells, recording, target
 from forktrace.analysis.causes.names import Names
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
-from forktrace.views.text import orphans
-from forktrace.views.text.chain import chain
 from forktrace.views.text.report import report
+from forktrace.views.why import orphans
+from forktrace.views.why.chain import chain
 
 COLUMNS = ("id", "adopter_id", "adopter_pid", "zombie_ms", "outcome", "finding")
 FOUND = "adopter-not-init"

@@ -17,11 +17,11 @@ from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.lifecycles import CAUSES, CREATORS, EXIT_PATHS
 from forktrace.trace import events as ev
 from forktrace.views import explanations
-from forktrace.views.text import remedies
-from forktrace.views.text.calls import calls_of, passes_a_package
-from forktrace.views.text.chain import Chains, _Section, chain
-from forktrace.views.text.particulars import About
 from forktrace.views.text.why import why
+from forktrace.views.why import remedies
+from forktrace.views.why.calls import calls_of, passes_a_package
+from forktrace.views.why.chain import Chains, _Section, chain
+from forktrace.views.why.particulars import About
 from forktrace.views.zombies import worst
 
 LIBRARY = "/usr/lib/python3.11"

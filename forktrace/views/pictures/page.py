@@ -20,17 +20,17 @@ from rich.text import Text
 from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.recording import Recording
 from forktrace.errors import ForktraceError
-from forktrace.trace.words import duration
+from forktrace.trace.words import NOTICEABLE_MS, duration
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import zombie_time
 from forktrace.views.pictures import key
 from forktrace.views.pictures.packing import Numbers, Packing
 from forktrace.views.pictures.spans import spans_of
 from forktrace.views.text import report, report_tables
-from forktrace.views.text.chain import EVENTS, Chains, Event
 from forktrace.views.text.screen import Grid
-from forktrace.views.text.sentences import Alike, Each
-from forktrace.views.words import NOTICEABLE_MS, shorten, title_of
+from forktrace.views.why.chain import EVENTS, Chains, Event
+from forktrace.views.why.sentences import Alike, Each
+from forktrace.views.words import shorten, title_of
 
 MOST_EXPLAINED: Final = 100_000  # processes; of more, only the noticeable zombies are, the longest of these
 MOST_STACK: Final = 20_000  # characters

@@ -20,11 +20,11 @@ from forktrace.trace.snapshot import Zombie
 from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
 from forktrace.views import explanations
-from forktrace.views.text.calls import Sources, calls_of
 from forktrace.views.text.ps import IS_INIT, about_parent, name, not_yet, print_zombies
-from forktrace.views.text.remedies import Line, fix_lines
 from forktrace.views.text.screen import print_text
 from forktrace.views.text.why import print_line
+from forktrace.views.why.calls import Sources, calls_of
+from forktrace.views.why.remedies import Line, fix_lines
 from forktrace.views.words import shorten, some
 
 MOST_COMMAND: Final = 100

@@ -15,10 +15,10 @@ from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
-from forktrace.views.text import late, orphans
 from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.text.report_tables import call, cause_table, ended, reap_table, start_table, zombie_table
 from forktrace.views.text.screen import Grid, print_grid, print_text
+from forktrace.views.why import late, orphans
 from forktrace.views.words import at_line, place, sender, some, title_of
 from forktrace.views.zombies import helpers, is_noticed, lead, rows, without_recorder, worst_first
 

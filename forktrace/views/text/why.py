@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from forktrace.analysis.recording import Recording
-from forktrace.views.text.chain import chain
-from forktrace.views.text.remedies import Line
 from forktrace.views.text.screen import print_text
+from forktrace.views.why.chain import chain
+from forktrace.views.why.remedies import Line
 from forktrace.views.words import shorten
 from forktrace.views.zombies import without_recorder, worst
 

@@ -12,7 +12,7 @@ from forktrace.analysis.causes.sites import Libraries, Owner, package_of
 from forktrace.analysis.recording import Call
 from forktrace.views import explanations
 from forktrace.views.explanations import Cause
-from forktrace.views.text.calls import is_at
+from forktrace.views.why.calls import is_at
 
 ASIDE = "nothing in the program: {} belongs to multiprocessing, which starts it and ends it by itself"
 

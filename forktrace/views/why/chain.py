@@ -16,12 +16,12 @@ from forktrace.analysis.recording import Recording
 from forktrace.trace.words import zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
-from forktrace.views.text import orphans, remedies
-from forktrace.views.text.calls import MOST_FRAMES, calls_of
-from forktrace.views.text.late import ended, got
-from forktrace.views.text.particulars import MOMENTS, MOST_ARGV, VALUES, About, particulars
-from forktrace.views.text.remedies import Line, fix_lines
-from forktrace.views.text.sentences import blank, fill
+from forktrace.views.why import orphans, remedies
+from forktrace.views.why.calls import MOST_FRAMES, calls_of
+from forktrace.views.why.late import ended, got
+from forktrace.views.why.particulars import MOMENTS, MOST_ARGV, VALUES, About, particulars
+from forktrace.views.why.remedies import Line, fix_lines
+from forktrace.views.why.sentences import blank, fill
 from forktrace.views.words import at_line, shorten, some
 
 _EXEC_FAILED: Final = {"subprocess": 255, "asyncio": 255, "posix-spawn": 127}  # _posixsubprocess.c; posix_spawn(3)

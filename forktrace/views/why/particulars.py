@@ -14,10 +14,10 @@ from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.causes.sites import named_own
 from forktrace.analysis.recording import Call, Recording
 from forktrace.trace.words import count, duration
-from forktrace.views.text import late, orphans
-from forktrace.views.text.calls import Sources, calls_of, passes_a_package
-from forktrace.views.text.remedies import package_at
-from forktrace.views.text.sentences import Alike, named
+from forktrace.views.why import late, orphans
+from forktrace.views.why.calls import Sources, calls_of, passes_a_package
+from forktrace.views.why.remedies import package_at
+from forktrace.views.why.sentences import Alike, named
 from forktrace.views.words import sender, shorten, some
 from forktrace.views.zombies import helpers, is_noticed
 
