@@ -12,6 +12,7 @@ import click
 import documented
 import pytest
 from click.testing import CliRunner
+from hatchling.builders.sdist import SdistBuilder
 
 import forktrace
 from forktrace.cli import cli
@@ -223,7 +224,16 @@ def test_the_page_on_pypi(url: str) -> None:
     targets = re.findall(r"\]\(([^)]+)\)", page)
     assert bool(targets) == bool(url)
     for target in targets:
+        assert target.startswith((f"{url}/blob/main/", f"{url}/raw/main/", "http", "#")), target
         path = re.sub(r"^(blob|raw)/main/", "", target.removeprefix(f"{url}/").partition("#")[0])
         assert (ROOT / path).exists(), target
     assert ("![" in page) == bool(url)
     assert "[five capabilities]" not in page or url
+
+
+def test_the_sdist_has_what_its_readme_names() -> None:
+    """And nothing that lies there by chance, such as the README of a cache."""
+    names = [one.distribution_path for one in SdistBuilder(str(ROOT)).recurse_included_files()]
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text()):
+        assert any(name == target or name.startswith(f"{target.rstrip('/')}/") for name in names), target
+    assert not [name for name in names if name.startswith(".") and name != ".gitignore"]

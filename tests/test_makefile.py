@@ -44,3 +44,12 @@ def test_neither_root_nor_sudo(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "there is no sudo: as root type apt-get install -y python3 python3-venv" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_demo_installs_what_it_takes() -> None:
+    """No mypy and no debugpy: those are for who tests; and it says that it downloads."""
+    line = ["make", "--dry-run", "--always-make", "--no-print-directory", ".venv/.demo"]
+    said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "install -e '.[kafka]'" in said
+    assert "[dev]" not in said
+    assert "are downloaded" in said
