@@ -168,6 +168,11 @@ class Recording:
         """Return one row per stolen reap: `analysis.stolen.stolen`."""
         return self._stolen
 
+    def perhaps_stolen(self) -> pd.DataFrame:
+        """Return the rows of lifecycles of children of which missing stacks leave open whether their reap was stolen."""
+        table = self.lifecycles()
+        return table[table["id"].isin(stolen.undecided(self._history))]
+
     def orphans(self) -> pd.DataFrame:
         """Return one row per orphan and process that inherited it: `analysis.orphans.orphans`."""
         return self._orphans
@@ -184,6 +189,10 @@ class Recording:
             raise UsageError(f"the recording has no moment {_at(time_ns - self.start_ns)} after the target's start", where)
         table = moments.processes_at(self._history, self.whole.lifecycles(), time_ns)
         return table[self.selected.of_ids(table["id"])]
+
+    def file_of(self, shown: str) -> str | None:
+        """Return the path of a file that a site shows the end of, as its program named it; None: no site shows that file."""
+        return self._history.sites.file_of(shown)
 
     def calls(self, stack: str) -> list[Call]:
         """Return the frames of a folded stack that are this process's and thread's own, the outermost first."""

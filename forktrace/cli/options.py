@@ -60,7 +60,7 @@ class Size(click.IntRange):
         return super().convert(int(found[1]) << 10 * " KMGT".index(found[2] or " "), param, ctx)
 
 
-def screen() -> Console:
+def screen(*, to_stderr: bool = False) -> Console:
     """Return the screen, or what stands in its place; one whose reader has left is no error of its own."""
     from rich.console import Console
 
@@ -68,7 +68,7 @@ def screen() -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Screen()
+    return Screen(stderr=to_stderr)
 
 
 def read(

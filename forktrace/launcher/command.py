@@ -14,7 +14,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, NoReturn
@@ -41,8 +41,9 @@ def record(
     source: bool = True,
     own: Sequence[str] = (),
     max_size: int | None = None,
+    written: Callable[[str], object] = lambda path: None,
 ) -> int:
-    """Record `command` and its descendants, and return its wait status.
+    """Record `command` and its descendants, and return its wait status; `written` is told the path of the trace at its end.
 
     0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
 
@@ -70,6 +71,7 @@ def record(
         status = watch.until_done(duration_s)
     if not to_stdout:
         merged(path, who)
+        written(path)
     return status
 
 

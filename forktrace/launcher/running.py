@@ -11,7 +11,7 @@ import pwd
 import select
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -52,10 +52,11 @@ def attach(
     source: bool = True,
     own: Sequence[str] = (),
     max_size: int | None = None,
+    written: Callable[[str], object] = lambda path: None,
 ) -> None:
     """Record the chosen processes and their descendants until the last is gone, `duration_s` is over, or a signal comes.
 
-    Or until the trace would exceed `max_size` bytes.
+    Or until the trace would exceed `max_size` bytes. `written` is told the path of the trace at its end.
 
     Raises:
         ForktraceError: the recording could not be made, or broke off.
@@ -79,6 +80,7 @@ def attach(
         _until_done(recorder, duration_s)
     if not to_stdout:
         merged(path, who)
+        written(path)
 
 
 def choose(words: Iterable[str], proc: Proc | None = None) -> Chosen:

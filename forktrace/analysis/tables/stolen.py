@@ -70,6 +70,14 @@ def stolen(history: History) -> pd.DataFrame:
     )
 
 
+def undecided(history: History) -> Ints:
+    """Return the ids of children that were waited for in vain where a stack is missing that would tell whether it was theft."""
+    wait, child = _in_vain(history)
+    unseen = (history.sites.code[history.release_row[child]] == NONE) | (history.sites.code[wait] == NONE)
+    unseen &= ~_is_theft(history, wait, child, creators(history))
+    return np.unique(child[unseen])
+
+
 def _in_vain(history: History) -> tuple[Ints, Ints]:
     """The waits for one child that failed with ECHILD after it was reaped by the same process, and which child it was."""
     log = history.log
