@@ -13,7 +13,7 @@ import pandas as pd
 from forktrace.analysis import selection
 from forktrace.analysis.causes import rules
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NONE, Log
+from forktrace.analysis.log import NONE, Ints, Log
 from forktrace.analysis.selection import Selection
 from forktrace.analysis.tables import events, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
 from forktrace.analysis.tables.balance import Balance, balance
@@ -118,7 +118,10 @@ class Recording:
 
     def of(self, process: int) -> Recording:
         """Return the part of the recording about the process with id `process` and its descendants."""
-        ids = selection.descendants(self.whole.lifecycles(), process)
+        return self.part(selection.descendants(self.whole.lifecycles(), process))
+
+    def part(self, ids: Ints) -> Recording:
+        """Return the part of the recording about the processes with these ids."""
         return Recording(self.trace, self.whole, replace(self.selected, ids=ids))
 
     def find_process(self, text: str) -> int:
