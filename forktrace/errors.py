@@ -26,6 +26,18 @@ class TraceError(ForktraceError):
     exit_status = 65
 
 
+class CannotTell(ForktraceError):
+    """What was recorded is not enough to answer: it is missing what could change the answer."""
+
+    exit_status = 66
+
+
+class GateFailed(ForktraceError):
+    """`check` or `diff` itself failed: neither a limit that is broken nor one that holds."""
+
+    exit_status = 70
+
+
 class PermissionMissing(ForktraceError):
     """The right that is needed (root, a capability, a file's owner) is missing."""
 

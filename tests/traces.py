@@ -89,6 +89,22 @@ def child(pid: int, fork_ms: int, exit_ms: int, by: int = 100, status: int = 0) 
     return [*rows, ev.zombie(exit_ms * MS, pid, parent=by)]
 
 
+def work(
+    pid: int, fork_ms: float, exit_ms: float, reap_ms: float | None = None, *, line: int = 33, function: str = "consume"
+) -> list[ev.Row]:
+    """Return the rows of a child that a line of the program started, and the same function's join reaped, if anything did."""
+
+    def stack(number: int) -> dict[str, Any]:
+        lib = "/usr/lib/python3.11/multiprocessing"
+        join = f";{lib}/process.py:149 join;{lib}/popen_fork.py:43 wait;{lib}/popen_fork.py:27 poll" if number != line else ""
+        return {"stack": f"/srv/consumer.py:90 <module>;/srv/consumer.py:{number} {function}{join}", "stack_status": "ok"}
+
+    fork_ns, exit_ns = int(fork_ms * MS), int(exit_ms * MS)
+    rows = [ev.fork(fork_ns, pid, by=100, comm="python", **stack(line)), ev.exit_(exit_ns, pid, parent=100)]
+    rows += [ev.zombie(exit_ns, pid, parent=100)]
+    return rows + ([] if reap_ms is None else [ev.reap(int(reap_ms * MS), pid, by=100, **stack(line + 1))])
+
+
 def known(made: Recording, **columns: dict[int, Any]) -> Recording:
     """Fill in columns of the lifecycle table, by id: tests of words need no trace from which these would follow."""
     for column, values in columns.items():

@@ -15,7 +15,7 @@ import pandas as pd
 from forktrace.analysis import selection
 from forktrace.analysis.causes import rules
 from forktrace.analysis.history import History
-from forktrace.analysis.log import NONE, Log, category
+from forktrace.analysis.log import NONE, Ints, Log, category
 from forktrace.analysis.selection import Selection
 from forktrace.analysis.tables import events, late_waits, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
 from forktrace.analysis.tables.balance import Balance, balance
@@ -133,7 +133,10 @@ class Recording:
 
     def of(self, process: int) -> Recording:
         """Return the part of the recording about the process with id `process` and its descendants."""
-        ids = selection.descendants(self.whole.lifecycles(), process)
+        return self.part(selection.descendants(self.whole.lifecycles(), process))
+
+    def part(self, ids: Ints) -> Recording:
+        """Return the part of the recording about the processes with these ids."""
         return Recording(self.trace, self.whole, replace(self.selected, ids=ids))
 
     def find_process(self, text: str) -> int:
@@ -187,6 +190,11 @@ class Recording:
         """Return one row per wait for a child that was gone already: `analysis.late_waits.late_waits`."""
         return self._late_waits
 
+    def perhaps_stolen(self) -> pd.DataFrame:
+        """Return the rows of lifecycles of children of which missing stacks leave open whether their reap was stolen."""
+        table = self.lifecycles()
+        return table[table["id"].isin(stolen.undecided(self._history))]
+
     def orphans(self) -> pd.DataFrame:
         """Return one row per orphan and process that inherited it: `analysis.orphans.orphans`."""
         return self._orphans
@@ -209,6 +217,10 @@ class Recording:
             raise UsageError(f"the recording has no moment {_at(time_ns - self.start_ns)} after the target's start", where)
         table = moments.processes_at(self._history, self.whole.lifecycles(), time_ns)
         return table[self.selected.of_ids(table["id"])]
+
+    def file_of(self, shown: str) -> str | None:
+        """Return the path of a file that a site shows the end of, as its program named it; None: no site shows that file."""
+        return self._history.sites.file_of(shown)
 
     def calls(self, stack: str) -> list[Call]:
         """Return the frames of a folded stack that are this process's and thread's own, the outermost first."""

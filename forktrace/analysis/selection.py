@@ -76,6 +76,14 @@ def descendants(lifecycles: pd.DataFrame, process: int) -> Ints:
     return np.flatnonzero(ancestor[:-1] == process)
 
 
+def span_ns(text: str) -> int | None:
+    """Return the ns of `0.9s`, `500ms`, `1.5m` (also `ns us h`, with a sign); None: it is written otherwise."""
+    if not (match := re.fullmatch(r"([+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)", text.strip())):
+        return None
+    whole, _, fraction = match[1].partition(".")
+    return int(whole + fraction) * _UNITS_NS[match[2]] // int("1" + "0" * len(fraction))
+
+
 def parse_time(text: str, *, origin_ns: int, clock_offset_ns: int) -> int:
     """Return the CLOCK_BOOTTIME ns that `text` means.
 
@@ -85,10 +93,8 @@ def parse_time(text: str, *, origin_ns: int, clock_offset_ns: int) -> int:
     Raises:
         UsageError: neither.
     """
-    if match := re.fullmatch(r"([+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)", text.strip()):
-        whole, _, fraction = match[1].partition(".")
-        scaled = int(whole + fraction) * _UNITS_NS[match[2]]
-        return origin_ns + scaled // int("1" + "0" * len(fraction))
+    if (span := span_ns(text)) is not None:
+        return origin_ns + span
     origin = datetime.fromtimestamp((origin_ns + clock_offset_ns) // 10**9).astimezone()
     try:
         moment = _wall_clock(text.strip(), origin)

@@ -13,6 +13,7 @@ import click
 from forktrace import __version__
 from forktrace.cli.demo import demo
 from forktrace.cli.doctor import doctor
+from forktrace.cli.gate import check
 from forktrace.cli.now import ps
 from forktrace.cli.process import Group, ReaderLeft, complain_of, complain_of_usage, let_go_of_stdout, open_standard_streams
 from forktrace.cli.read import events, export, page, report, timeline, why
@@ -34,10 +35,11 @@ def cli() -> None:
         forktrace page                            all in one HTML file
         forktrace timeline -o consumer.png
         forktrace ps --watch                      the zombies of this machine, now
+        forktrace check --max-zombie 5s           fails where one lasted longer
     """
 
 
-for _command in (record, report, why, page, timeline, ps, events, export, demo, doctor):
+for _command in (record, report, why, page, timeline, ps, events, export, check, demo, doctor):
     cli.add_command(_command)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from forktrace.cli.gate import judged, limit_options, policy_of, show
 from forktrace.cli.options import Seconds, Size, check_terminal, force_option
 from forktrace.cli.process import RECORD_FAILED, end_as
 from forktrace.errors import CommandError, ForktraceError, UsageError, in_words
+
+if TYPE_CHECKING:
+    from forktrace.analysis.gate.policy import Policy
+    from forktrace.system.users import User
 
 _LEAST_SIZE: Final = 64 << 10  # of a trace
 
@@ -33,6 +39,8 @@ _LEAST_SIZE: Final = 64 << 10  # of a trace
     "-p", "--pid", "pids", metavar="PID[,PID...]", multiple=True, help="Record these processes, which run already, and theirs."
 )
 @click.option("--cgroup", metavar="PATH", help="Record the processes of this control group, those that come to it included.")
+@click.option("--check", is_flag=True, help="Then hold it against the limits below, or those of a file: forktrace check.")
+@limit_options
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
 def record(
     output: str | None,
@@ -46,13 +54,18 @@ def record(
     own: tuple[str, ...],
     pids: tuple[str, ...],
     cgroup: str | None,
+    check: bool,
+    allow: tuple[str, ...],
+    baseline: str | None,
     command: tuple[str, ...],
+    **limits: str | None,
 ) -> None:
     """Record a command's processes, or processes that run already.
 
     Ends as the command ended, with the same status or signal; after -d or at --max-size with 0, while the command runs on.
     Its own failures are 125, and 126 or 127 for a command that cannot be executed or found. With -p and --cgroup the
     processes are never signalled and nothing waits for them: Ctrl-C, SIGTERM, -d and --max-size end the recording, with 0.
+    With --check it ends with 1 where that was 0 and a limit is broken, and with 66 where it cannot be told.
 
     \b
     Examples:
@@ -61,6 +74,7 @@ def record(
         forktrace record --max-size 100M -- python consumer.py
         forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
         forktrace record --cgroup /system.slice/consumer.service
+        forktrace record --check --max-zombie 5s -- pytest
     """
     from forktrace.launcher.session import RecordOptions
 
@@ -71,15 +85,24 @@ def record(
         if sum(map(bool, (command, pids, cgroup))) != 1:
             raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
         check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
+        if user and not command:
+            raise UsageError("--user is for a command: what runs already has its user", "leave it out")
+        checking = _Checking(limits, allow, baseline, output, user) if check else None
+        if not check and (allow or baseline or any(value is not None for value in limits.values())):
+            raise UsageError("limits are for record --check", "add --check")
+        written = checking.paths.append if checking else (lambda path: None)
         if command:
             from forktrace.launcher.command import record
 
-            end_as(record(command, options, user))
-        if user:
-            raise UsageError("--user is for a command: what runs already has its user", "leave it out")
-        from forktrace.launcher.running import attach, choose, choose_cgroup
+            status = record(command, options, user, written)
+            if status or not checking:
+                end_as(status)
+        else:
+            from forktrace.launcher.running import attach, choose, choose_cgroup
 
-        attach(choose(pids) if pids else choose_cgroup(str(cgroup)), options)
+            attach(choose(pids) if pids else choose_cgroup(str(cgroup)), options, written)
+        if checking:
+            checking.end(quiet)
     except CommandError:
         raise
     except ForktraceError as error:
@@ -91,3 +114,36 @@ def record(
         failed = ForktraceError(f"this cannot be recorded: {in_words(error)}", resource_limits.hint(error))
         failed.exit_status = RECORD_FAILED
         raise failed from error
+
+
+class _Checking:
+    """What `--check` asks for, known to be right before anything is recorded; `paths` gets the trace.
+
+    Raises:
+        UsageError: there is no limit, one that cannot be, or no file to read again.
+    """
+
+    def __init__(
+        self, limits: dict[str, str | None], allow: tuple[str, ...], baseline: str | None, output: str | None, user: str | None
+    ) -> None:
+        from forktrace.launcher.session import is_stream
+        from forktrace.system.users import as_user, invoking_user, named_user
+
+        if output == "-" or (output and is_stream(output)):
+            raise UsageError("--check reads the trace when it is written, and a pipe is gone then", "name a file with -o")
+        self._who: User = named_user(user) if user else invoking_user()
+        self._policy: Policy = as_user(self._who, policy_of, limits, allow)
+        self._baseline = baseline
+        self.paths: list[str] = []
+
+    def end(self, quiet: bool) -> NoReturn:
+        """Say what came of it, and end so. What root was for is done: from here on this process is the user's."""
+        from forktrace.analysis.recording import read
+        from forktrace.system.users import become
+
+        become(self._who)
+        recording = read(self.paths[0])
+        verdict = judged(recording, self._policy, self._baseline)
+        if verdict.exit_status or not quiet:
+            show(recording, verdict, to_stderr=True)
+        sys.exit(verdict.exit_status)

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -29,8 +29,15 @@ PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
 INTERPRETER: Final = "/bin/sh"  # for a script without #!, as execvp(3) does
 
 
-def record(command: Sequence[str], options: RecordOptions, user: str | None = None) -> int:
+def record(
+    command: Sequence[str],
+    options: RecordOptions,
+    user: str | None = None,
+    written: Callable[[str], object] = lambda path: None,
+) -> int:
     """Record `command` and its descendants, as root for `user`, and return its wait status.
+
+    `written` is told the path of the trace at its end.
 
     0 after `duration_s`, or when the trace would exceed `max_size` bytes, while the command runs on.
 
@@ -58,6 +65,7 @@ def record(command: Sequence[str], options: RecordOptions, user: str | None = No
         status = watch.until_done(options.duration_s)
     if not options.to_stdout:
         merged(path, who)
+        written(path)
     return status
 
 

@@ -11,7 +11,7 @@ import pwd
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,10 +41,10 @@ class Chosen:
     cgroup: str | None = None
 
 
-def attach(chosen: Chosen, options: RecordOptions) -> None:
+def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], object] = lambda path: None) -> None:
     """Record the chosen processes and their descendants until the last is gone, `duration_s` is over, or a signal comes.
 
-    Or until the trace would exceed `max_size` bytes.
+    Or until the trace would exceed `max_size` bytes. `written` is told the path of the trace at its end.
 
     Raises:
         ForktraceError: the recording could not be made, or broke off.
@@ -68,6 +68,7 @@ def attach(chosen: Chosen, options: RecordOptions) -> None:
         _until_done(recorder, options.duration_s)
     if not options.to_stdout:
         merged(path, who)
+        written(path)
 
 
 def choose(words: Iterable[str], proc: Proc | None = None) -> Chosen:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from collections import Counter, defaultdict, deque
@@ -123,15 +122,10 @@ class Watcher:
         for stat in scan.stats.values():
             one: Stat | None = stat
             if stat.is_zombie and stat.ppid not in scan.stats:
-                one = self._stat(stat.pid)
+                one = self._proc.one_of(stat.pid)
             if one and one.is_zombie:
                 found[one.ppid].append(one)
         return found
-
-    def _stat(self, pid: int) -> Stat | None:
-        with contextlib.suppress(PermissionError):
-            return self._proc.stat(pid)
-        return None
 
     def _remember(self, zombies: list[Stat], scan: _Scan) -> None:
         """Note when each new zombie ended, as well as that is known, and forget those that are gone."""

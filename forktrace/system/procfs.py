@@ -143,6 +143,23 @@ class Proc:
         except OSError:
             return []
 
+    def children(self, pid: int) -> list[int]:
+        """Return the numbers of a process's children, zombies among them; one that is made or ends meanwhile may be missing.
+
+        A kernel without CONFIG_PROC_CHILDREN lists none: there all processes are asked for their parent.
+        """
+        listed = [self.read(f"{pid}/task/{tid}/children") for tid in self.threads(pid)]
+        if listed and all(one is None for one in listed) and self.one_of(pid):
+            every = [one for each in self.pids() if (one := self.one_of(each))]
+            return [one.pid for one in every if one.ppid == pid]
+        return [int(word) for one in listed for word in (one or "").split()]
+
+    def one_of(self, pid: int) -> Stat | None:
+        """Return the state of a process; None when it is gone, or not for this user to see."""
+        with contextlib.suppress(PermissionError):
+            return self.stat(pid)
+        return None
+
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """Return the arguments of a process; None when it has none or is gone."""
         text = self.read(f"{pid}/cmdline")

@@ -24,6 +24,7 @@ ALLOWED = {
     "scenes": set(),
     "forktrace": {"errors", "analysis", "views"},  # __init__.py: the public names
     "cli": {*RECORDING, "analysis", "views", "scenes", "forktrace"},
+    "pytest_plugin": {*RECORDING, "analysis", "views", "forktrace"},
     "__main__": {"cli"},
 }
 BCC_AT_HOME = ("kernel/bccloader.py",)

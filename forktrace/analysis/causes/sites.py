@@ -226,6 +226,14 @@ class Sites:
         """Return a frame as a screen shows it, its file by the name that `shown_names` has for it."""
         return f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}".rstrip()
 
+    def file_of(self, shown: str) -> str | None:
+        """Return the whole path of a file that sites show by the end of its path; None: no site shows that."""
+        return self._files.get(shown)
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return {shown: file for file, shown in self._shown.items()}
+
     @cached_property
     def _shown(self) -> dict[str, str]:
         return shown_names({frame.file for frames in self.frames for frame in frames}, self.libraries)

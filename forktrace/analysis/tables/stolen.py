@@ -71,6 +71,14 @@ def stolen(history: History) -> pd.DataFrame:
     )
 
 
+def undecided(history: History) -> Ints:
+    """Return the ids of children that were waited for in vain where a stack is missing that would tell whether it was theft."""
+    wait, child = _in_vain(history)
+    unseen = (history.sites.code[history.release_row[child]] == NONE) | (history.sites.code[wait] == NONE)
+    unseen &= ~_is_theft(history, wait, child, creators(history))
+    return np.unique(child[unseen])
+
+
 def _in_vain(history: History) -> tuple[Ints, Ints]:
     """The waits that came too late for a child that the same process had reaped, and which child it was."""
     wait, child = late(history)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from forktrace.analysis.causes.reasons import by_recorder
@@ -102,6 +103,7 @@ def branches(lifecycles: pd.DataFrame, process: int) -> pd.DataFrame:
     zombie_ms = lifecycles["zombie_ms"].to_numpy()
     zombie = below & ~np.isnan(zombie_ms)
     open_ = zombie & lifecycles["zombie_open"].to_numpy()
+    zombie_ns = lifecycles["zombie_ns"][zombie].to_numpy(np.int64)
     longest = np.zeros(len(child))
     np.maximum.at(longest, row[zombie], zombie_ms[zombie])
     return pd.DataFrame(
@@ -111,14 +113,14 @@ def branches(lifecycles: pd.DataFrame, process: int) -> pd.DataFrame:
             "zombies": np.bincount(row[zombie], minlength=len(child)),
             "zombie_ms": np.bincount(row[zombie], zombie_ms[zombie], minlength=len(child)),
             "longest_ms": longest,
-            "most": _most(row[zombie], lifecycles["zombie_ns"][zombie].to_numpy(np.int64), zombie_ms[zombie], len(child)),
+            "most": most_at_once(row[zombie], zombie_ns, zombie_ms[zombie], len(child)),
             "open": np.bincount(row[open_], minlength=len(child)),
         }
     )
 
 
-def _most(group: Ints, begin_ns: Ints, lasted_ms: Ints, groups: int) -> Ints:
-    """How many stretches of time of each group overlap at most; one that ends as another begins does not."""
+def most_at_once(group: Ints, begin_ns: Ints, lasted_ms: npt.NDArray[np.float64], groups: int) -> Ints:
+    """Return how many stretches of time of each group overlap at most; one that ends as another begins does not."""
     end_ns = begin_ns + np.rint(lasted_ms * 1e6).astype(np.int64)
     group, time_ns = np.tile(group, 2), np.concatenate([begin_ns, end_ns])
     change = np.repeat([1, -1], len(begin_ns))

@@ -1,0 +1,1 @@
+"""tables -> a verdict: which limits a recording keeps, breaks, or cannot tell of."""
