@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
@@ -81,16 +83,16 @@ def record(
     options = RecordOptions(
         output, force, duration, quiet, stacks=not no_stacks, source=not no_source, own=own, max_size=max_size
     )
-    try:
+    with _told_as_record():
         if sum(map(bool, (command, pids, cgroup))) != 1:
             raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
         check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
         if user and not command:
             raise UsageError("--user is for a command: what runs already has its user", "leave it out")
-        checking = _Checking(limits, allow, baseline, output, user) if check else None
         if not check and (allow or baseline or any(value is not None for value in limits.values())):
             raise UsageError("limits are for record --check", "add --check")
-        written = checking.paths.append if checking else (lambda path: None)
+        checking = _Checking(limits, allow, baseline, output, user) if check else None
+        written = checking.paths.append if checking else None
         if command:
             from forktrace.launcher.command import record
 
@@ -103,6 +105,13 @@ def record(
             attach(choose(pids) if pids else choose_cgroup(str(cgroup)), options, written)
         if checking:
             checking.end(quiet)
+
+
+@contextlib.contextmanager
+def _told_as_record() -> Iterator[None]:
+    """What fails in here is a failure of record's own, not of the command."""
+    try:
+        yield
     except CommandError:
         raise
     except ForktraceError as error:

@@ -33,7 +33,7 @@ def record(
     command: Sequence[str],
     options: RecordOptions,
     user: str | None = None,
-    written: Callable[[str], object] = lambda path: None,
+    written: Callable[[str], object] | None = None,
 ) -> int:
     """Record `command` and its descendants, as root for `user`, and return its wait status.
 
@@ -65,7 +65,8 @@ def record(
         status = watch.until_done(options.duration_s)
     if not options.to_stdout:
         merged(path, who)
-        written(path)
+        if written:
+            written(path)
     return status
 
 

@@ -41,7 +41,7 @@ class Chosen:
     cgroup: str | None = None
 
 
-def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], object] = lambda path: None) -> None:
+def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], object] | None = None) -> None:
     """Record the chosen processes and their descendants until the last is gone, `duration_s` is over, or a signal comes.
 
     Or until the trace would exceed `max_size` bytes. `written` is told the path of the trace at its end.
@@ -68,7 +68,8 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
         _until_done(recorder, options.duration_s)
     if not options.to_stdout:
         merged(path, who)
-        written(path)
+        if written:
+            written(path)
 
 
 def choose(words: Iterable[str], proc: Proc | None = None) -> Chosen:

@@ -145,7 +145,7 @@ def recorded(folder: Path, outcome: str, *arguments: str) -> subprocess.Complete
     """Run `forktrace record` where launching is `outcome`: statements that see the path of a trace and the options."""
     program = (
         "import sys, types, forktrace.launcher.command as command\n"
-        "def record(words, written=None, **options):\n"
+        "def record(words, options, user, written):\n"
         f"    {outcome}\n"
         "command.record = record\n"
         "from forktrace.cli import main; main()"

@@ -109,7 +109,7 @@ def test_every_name_that_is_promised_is_there() -> None:
 
 
 def test_no_room_outgrows_itself() -> None:
-    """At most 14 modules in a room, 450 lines in a file of code, 56 lines in a function."""
+    """At most 14 modules in a room, 450 lines in a file of code, 50 lines of code in a function."""
     for room in {path.parent for path in MODULES}:
         modules = [path for path in MODULES if path.parent == room and path.name != "__init__.py"]
         assert len(modules) <= 14, room
@@ -118,4 +118,7 @@ def test_no_room_outgrows_itself() -> None:
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.lineno <= 56, (path, node.name)
+                code = len(
+                    ast.unparse(ast.Module([one for one in node.body if not isinstance(one, ast.Expr)], [])).splitlines()
+                )
+                assert code <= 50, (path, node.name)
