@@ -4,25 +4,36 @@
  * there is one, every call of every process takes the kernel's longer way; but only these calls come here.
  */
 
-/* current is back from a wait, or from a fork or clone; or it is on its way into exit_group, where the other threads still live: in
+/* Whether what a call of current has brought is of interest; `process` 0: current is not followed. */
+static __always_inline int is_of_interest(struct process *process, u64 number, s64 result)
+{
+    if (number == SYSCALL_WAIT4 || number == SYSCALL_WAITID)
+        return process || result > 0 || (result == 0 && number == SYSCALL_WAITID);
+    return process && (number == SYSCALL_CONNECT ? !result : has_failed(number, result));
+}
+
+/* current is back from a wait, a fork, a clone or a connect; or it is on its way into exit_group, where the other threads still live: in
  * sched_process_exit the last of them could report the end while this one walks. */
 int on_call(struct call_context *context)
 {
     u64 number = context->number, signal = signal_of(bpf_get_current_task());
     struct process *process = followed.lookup(&signal);
-    int waits = number == SYSCALL_WAIT4 || number == SYSCALL_WAITID;
+    int waits = number == SYSCALL_WAIT4 || number == SYSCALL_WAITID, connects = number == SYSCALL_CONNECT;
     if (number == SYSCALL_EXIT_GROUP) {
         if (process)
             take_exit_stack(process);
         return 0;
     }
-    s64 result = context->result;
-    if (waits ? !process && (result < 0 || (result == 0 && number == SYSCALL_WAIT4)) : !process || !has_failed(number, result))
+    if (!is_of_interest(process, number, context->result))
         return 0;
     u64 slot = claim();
     struct work *work = work_of(slot);
     if (slot == SLOTS || !work) {
-        lose(waits ? WAIT : FORK_FAILED);
+        lose(connects ? REQUEST : waits ? WAIT : FORK_FAILED);
+        return 0;
+    }
+    if (connects && !is_request(slot)) {
+        give_back(work);
         return 0;
     }
     work->most = STACK_FRAMES;
@@ -31,8 +42,10 @@ int on_call(struct call_context *context)
     else
         no_stack(work);
     work->number = number;
-    work->result = result;
-    if (waits)
+    work->result = context->result;
+    if (connects)
+        report_request(slot);
+    else if (waits)
         report_waited(slot);
     else
         report_failed_fork(slot);

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-enum kind { FORK, FORK_FAILED, EXEC, EXIT, ZOMBIE, WAIT, REAP, AUTOREAP, SIGNAL, OOM, STACK, CODE, KINDS };
+enum kind { FORK, FORK_FAILED, EXEC, EXIT, ZOMBIE, WAIT, REAP, AUTOREAP, SIGNAL, OOM, REQUEST, STACK, CODE, KINDS };
 enum origin { TARGET, FORKED, ATTACHED, ADOPTED };
 enum call { CALL_FORK, CALL_VFORK, CALL_CLONE, CALL_CLONE3, WAIT4, WAITID, IO_URING, KERNEL, UNSEEN };
 enum target { PID, ANY, PGID, PIDFD };
@@ -29,6 +29,8 @@ enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBE
 #define PATH_BYTES 1024
 #define LINES_BYTES 16384
 #define CODE_BYTES 17664
+#define SUN_PATH_BYTES 108 /* of a socket's address, at the most (unix(7)) */
+#define ADDRESS_BYTES 128
 
 /* A thread, or with tid 0 a process: numbers in the recorder's PID namespace, 0 when it cannot be seen from there. */
 struct who {
@@ -130,6 +132,11 @@ struct signal_record { /* SIGNAL and OOM */
     u32 signal;
     u8 disposition; /* of this signal in the target */
     u8 sent_by;
+};
+
+struct request_record {
+    struct head head; /* process and by: the asker */
+    char address[ADDRESS_BYTES]; /* of the socket that it connected to; an abstract one begins with a zero byte */
 };
 
 /* Where wait calls came back without a child; the key of wait_totals. */

@@ -96,6 +96,7 @@ struct work {
     u64 block_mixed;
     u32 first_line;
     u32 unreadable; /* not 0: a read of a code object failed */
+    char address[ADDRESS_BYTES]; /* of a socket */
     struct wait_call call;
     struct sent_signal sent;
     struct process fresh; /* one that is followed from now on */

@@ -17,6 +17,7 @@ from traces import HEADER, MS
 from forktrace.trace import events as ev
 from forktrace.trace import ipc_messages, stream
 from forktrace.trace.batches import SCHEMA, checksum
+from forktrace.trace.checks import FORMAT
 
 DATA: Final = Path(__file__).parent / "data"
 
@@ -378,7 +379,7 @@ def headers(seeds: Seeds, name: str, dice: Dice) -> bytes:
             evil = [number for number in EXTREMES if number >= 0]
         header[key] = dice.choice(evil)
     sink = io.BytesIO()
-    text = json.dumps({**header, "format": header.get("format", 1)}).encode()
+    text = json.dumps({**header, "format": header.get("format", FORMAT)}).encode()
     schema = SCHEMA.with_metadata({b"forktrace": text})
     with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(compression=dice.choice((None, "zstd")))) as writer:
         batch = stream.batch_of(rows)
@@ -390,7 +391,7 @@ def arrays(seeds: Seeds, name: str, dice: Dice) -> bytes:
     """Write arrays that Arrow itself would not make: lying offsets, indices, null counts, dictionaries, types."""
     _, rows = seeds.rows[name if name in seeds.rows else "kinds"]
     batch = stream.batch_of(rows)
-    schema = SCHEMA.with_metadata({b"forktrace": json.dumps({**HEADER, "format": 1}).encode()})
+    schema = SCHEMA.with_metadata({b"forktrace": json.dumps({**HEADER, "format": FORMAT}).encode()})
     place = dice.randrange(len(SCHEMA))
     column = batch.column(place)
     made = None

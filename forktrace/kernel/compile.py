@@ -24,7 +24,7 @@ from forktrace.system.machine import this_machine
 SOURCES: Final = (
     *("events.h", "kernel.bpf.h", "process_table.bpf.h", "work.bpf.h", "pycode.bpf.h", "pystack.bpf.h"),
     *("release.bpf.c", "fork.bpf.c", "exec.bpf.c", "exit.bpf.c", "signal.bpf.c", "libpython.bpf.c", "wait.bpf.c"),
-    *("failed_fork.bpf.c", "calls.bpf.c", "tasks.bpf.c"),
+    *("failed_fork.bpf.c", "request.bpf.c", "calls.bpf.c", "tasks.bpf.c"),
 )
 # Entries of the maps, unless the loader says otherwise.
 ENTRIES: Final = {"FOLLOWED": 65536, "NUMBERS": 131072, "INTERPRETERS": 4096, "CODES": 16384, "PLACES": 16384} | {

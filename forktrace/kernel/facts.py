@@ -38,7 +38,7 @@ MEMBERS: Final[Mapping[str, str]] = {
     "ns_common ns_common": "inum:4",
 }
 SIZES: Final = ("upid", "k_sigaction", "pt_regs")
-CALLS: Final = ("CLONE", "FORK", "VFORK", "CLONE3", "WAIT4", "WAITID", "MMAP", "EXIT_GROUP")
+CALLS: Final = ("CLONE", "FORK", "VFORK", "CLONE3", "WAIT4", "WAITID", "MMAP", "EXIT_GROUP", "CONNECT")
 BIT_FIELDS: Final = ("is_child_subreaper", "has_child_subreaper")
 
 # raw tracepoint -> the arguments that the probes rely on; a kernel may hand over more. Of numbers the size counts.

@@ -68,7 +68,7 @@ HOOKS: Final = (
     Hook("on_oom", bpf.RAW_TRACEPOINT, ("mark_victim",), "HAS_MARK_VICTIM"),
     Hook("on_io_uring", bpf.RAW_TRACEPOINT, ("io_uring_complete",), "HAS_IO_URING_WAITID"),
     Hook("on_call", bpf.TRACEPOINT, (*_WAITS, *_FORKS)),
-    Hook("on_call", bpf.TRACEPOINT, ("sys_enter_exit_group",), STACKS),
+    Hook("on_call", bpf.TRACEPOINT, ("sys_enter_exit_group", "sys_exit_connect"), STACKS),
     Hook("on_mmap", bpf.TRACEPOINT, ("sys_exit_mmap",), STACKS),
 )
 

@@ -15,7 +15,7 @@ from forktrace.kernel.loading import PROGRAM, TASKS, Loading
 from forktrace.trace.events import KINDS, NOT_RUN
 
 # The kinds that come through the ring, in the order of enum kind.
-EVENTS: Final = KINDS[:10]
+EVENTS: Final = (*KINDS[:10], "request")
 RING_KINDS: Final = (*EVENTS, "stack", "code")
 # What else can get lost: enum loss, in its order.
 OTHER_LOSSES: Final = {

@@ -28,6 +28,7 @@ _STRUCT_OF: Final = {
     "autoreap": "autoreap_record",
     "signal": "signal_record",
     "oom": "signal_record",
+    "request": "request_record",
 }
 KIND_AT: Final = 8  # bytes into every record, whichever struct it is
 PIECE_BYTES: Final = 4 << 20
@@ -287,6 +288,16 @@ def _signal(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     _put_enum(columns, where, "sent_by", part["sent_by"])
 
 
+def _request(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
+    columns.put_text(where, "file", [_address(raw) for raw in part["address"].tolist()])
+
+
+def _address(raw: bytes) -> str:
+    """A socket's address as ss(8) shows it: `@` for the zero byte that an abstract one begins with."""
+    path = b"@" + raw[1:] if raw.startswith(b"\0") else raw.partition(b"\0")[0]
+    return path.decode("utf-8", "backslashreplace").replace("\0", "@")
+
+
 _FILL: Final = {
     "fork": _fork,
     "fork-failed": _fork_failed,
@@ -298,4 +309,5 @@ _FILL: Final = {
     "autoreap": _autoreap,
     "signal": _signal,
     "oom": _signal,
+    "request": _request,
 }

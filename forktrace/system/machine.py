@@ -41,7 +41,7 @@ class Machine:
 MACHINES: Final[Mapping[str, Machine]] = {
     "x86_64": Machine(
         calls={"CLONE": 56, "FORK": 57, "VFORK": 58, "WAIT4": 61, "WAITID": 247, "CLONE3": 435, "MMAP": 9, "EXIT_GROUP": 231}
-        | {"BPF": 321, "PERF_EVENT_OPEN": 298, "GET_ROBUST_LIST": 274},
+        | {"CONNECT": 42, "BPF": 321, "PERF_EVENT_OPEN": 298, "GET_ROBUST_LIST": 274},
         registers={
             "NR": ("orig_ax", 0),
             "ARG0": ("di", 0),
@@ -60,7 +60,7 @@ MACHINES: Final[Mapping[str, Machine]] = {
     # At the exit from a call x0 is its result. glibc's struct pthread lies right below the thread pointer, and is shorter.
     "aarch64": Machine(
         calls={"CLONE": 220, "WAIT4": 260, "WAITID": 95, "CLONE3": 435, "MMAP": 222, "EXIT_GROUP": 94}
-        | {"BPF": 280, "PERF_EVENT_OPEN": 241, "GET_ROBUST_LIST": 100},
+        | {"CONNECT": 203, "BPF": 280, "PERF_EVENT_OPEN": 241, "GET_ROBUST_LIST": 100},
         registers={
             "NR": ("syscallno", 0),
             "ARG0": ("orig_x0", 0),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from forktrace.trace.events import COLUMNS, Row
+from forktrace.trace.events import COLUMNS, SHORTER, Row
 
 Values = npt.NDArray[Any]
 Validity = npt.NDArray[np.bool_]
@@ -136,6 +136,19 @@ def _nulls(valid: Validity | None) -> int:
 
 
 ENUMERATIONS: Final = {what: strings(what) for what in COLUMNS.values() if isinstance(what, tuple)}
+ENUMERATIONS_OF: Final = {name: ENUMERATIONS[what] for name, what in COLUMNS.items() if isinstance(what, tuple)}
+
+
+def brought_up(batch: pa.RecordBatch, form: int) -> pa.RecordBatch | None:
+    """Return a batch of a file of format `form` with the enumerations of this one; None: it has not those of its format."""
+    columns, shorter = dict(zip(COLUMNS, batch.columns, strict=True)), SHORTER.get(form, {})
+    for name, words in ENUMERATIONS_OF.items():
+        if not columns[name].dictionary.equals(words[: shorter.get(name, len(words))]):
+            return None
+    for name in shorter:
+        codes, valid = integers(pa.chunked_array([columns[name]]))
+        columns[name] = dictionary(ENUMERATIONS_OF[name], codes, valid)
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema) if shorter else batch
 
 
 def checksum(batch: pa.RecordBatch) -> int:

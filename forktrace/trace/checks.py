@@ -14,7 +14,7 @@ from forktrace.trace.batches import INTEGERS, Values, integers
 from forktrace.trace.events import COLUMNS, KINDS
 from forktrace.trace.words import printable
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # 1 had no requests
 
 _MAX_TIME_NS: Final = 1 << 62  # 146 years: a time plus the clock's offset stays an int64
 _HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {

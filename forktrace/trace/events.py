@@ -33,7 +33,10 @@ KINDS: Final = (
     "source",  # the text (`detail`) of line `line` of `file`, on which a frame of a recorded stack stands
     "lost",  # the kernel side could not deliver `count` records of the kind in `detail`
     "end",  # the recording was closed; `detail` is JSON with the totals
+    "request",  # a Python process connected to a socket of multiprocessing's (`file`), perhaps to have a fork server fork
 )
+# Enumerations grow at their ends. What a file of an older format has of them, by the format: name of the column -> how many.
+SHORTER: Final[Mapping[int, Mapping[str, int]]] = {1: {"kind": KINDS.index("request")}}
 
 ORIGINS: Final = ("target", "forked", "attached", "adopted")
 CALLS: Final = ("fork", "vfork", "clone", "clone3", "wait4", "waitid", "io_uring", "kernel", "unseen")
@@ -197,6 +200,12 @@ def signal(time_ns: int, pid: int, number: int, *, by: int | None = None, sent_b
     """Signal `number` reached `pid`; `by` sent it, and is null unless `sent_by` is `process` or `pdeathsig`."""
     row: Row = {"kind": "signal", "time_ns": time_ns, "pid": pid, "signal": number, "sent_by": sent_by}
     return row | {"disposition": "default"} | acting(by) | more
+
+
+def request(time_ns: int, pid: int, stack: str | None = None, *, tid: int | None = None, **more: Any) -> Row:
+    """A thread of `pid` connected to a socket of multiprocessing's; its stack says what for."""
+    row: Row = {"kind": "request", "time_ns": time_ns, "pid": pid, "file": "/tmp/pymp-a/listener-b"} | acting(pid, tid)
+    return row | {"stack": stack, "stack_status": "ok" if stack else None} | more
 
 
 def oom(time_ns: int, pid: int, **more: Any) -> Row:

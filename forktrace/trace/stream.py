@@ -23,18 +23,18 @@ from forktrace.errors import ForktraceError, PermissionMissing, TraceError
 from forktrace.trace import small_batches
 from forktrace.trace.batches import (
     ARROW_ERRORS,
-    ENUMERATIONS,
     SCHEMA,
     Column,
     batch,
     batch_of,
+    brought_up,
     by_time,
     checksum,
     integers,
     merged,
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
-from forktrace.trace.events import COLUMNS, KINDS
+from forktrace.trace.events import KINDS
 from forktrace.trace.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, scan
 from forktrace.trace.words import printable
 
@@ -154,7 +154,8 @@ def read(path: str | os.PathLike[str]) -> Trace:
     data = _read_bytes(name)
     layout = scan(io.BytesIO(data), len(data), name)
     header, stream = _open(pa.BufferReader(data), name)
-    table = by_time(_fast(data, layout, name) or _checked(stream, layout, name))
+    form = header["format"]
+    table = by_time(_fast(data, layout, name) or _checked(stream, layout, name, form))
     if fault_of(table):
         _raise_at_fault(data, layout, name)
     pa.default_memory_pool().release_unused()  # the batches, half of what is held by now
@@ -196,8 +197,8 @@ def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None
     rest = [one for place, one in enumerate(layout.messages) if place not in inside or one.kind != BATCH]
     try:
         joined = dict(zip([span.start for span in spans], small_batches.read(data, layout.messages, spans), strict=True))
-        _, stream = _open(pa.BufferReader(b"".join([data[one.offset : one.end] for one in rest])), path)
-        others = _checked(stream, Layout(rest, layout.cut), path)
+        header, stream = _open(pa.BufferReader(b"".join([data[one.offset : one.end] for one in rest])), path)
+        others = _checked(stream, Layout(rest, layout.cut), path, header["format"])
         parts: list[pa.RecordBatch] = []
         for place, one in enumerate(layout.messages):
             parts += joined.get(place, [])
@@ -208,23 +209,18 @@ def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None
     return parts
 
 
-def _checked(stream: Any, layout: Layout, path: str) -> Iterator[pa.RecordBatch]:
-    """Yield each whole batch, once its structure, its enumerations and its checksum are right."""
+def _checked(stream: Any, layout: Layout, path: str, form: int) -> Iterator[pa.RecordBatch]:
+    """Yield each whole batch, once its structure, its enumerations and its checksum are right; `form`: the file's format."""
     for number, offset in enumerate(layout.batches):
         try:
             batch, metadata = stream.read_next_batch_with_custom_metadata()
             batch.validate(full=True)
-            right = _has_enumerations(batch) and (metadata or {}).get(_CHECKSUM) == b"%08x" % checksum(batch)
+            whole = brought_up(batch, form) if (metadata or {}).get(_CHECKSUM) == b"%08x" % checksum(batch) else None
         except ARROW_ERRORS as error:
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {_one_line(error)}") from None
-        if not right:
+        if whole is None:
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: the checksum is wrong")
-        yield batch
-
-
-def _has_enumerations(batch: pa.RecordBatch) -> bool:
-    pairs = zip(batch.columns, COLUMNS.values(), strict=True)
-    return all(column.dictionary.equals(ENUMERATIONS[what]) for column, what in pairs if isinstance(what, tuple))
+        yield whole
 
 
 def _one_line(error: BaseException) -> str:
@@ -232,8 +228,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _raise_at_fault(data: bytes, layout: Layout, path: str) -> None:
-    _, stream = _open(pa.BufferReader(data), path)
-    for number, (part, offset) in enumerate(zip(_checked(stream, layout, path), layout.batches, strict=True)):
+    header, stream = _open(pa.BufferReader(data), path)
+    parts = _checked(stream, layout, path, header["format"])
+    for number, (part, offset) in enumerate(zip(parts, layout.batches, strict=True)):
         if fault := fault_of(pa.Table.from_batches([part])):
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {fault}")
 
@@ -291,7 +288,9 @@ def _keep_rights(old: BinaryIO, new: BinaryIO) -> None:
 def _write_merged(file: BinaryIO, layout: Layout, path: str, sink: BinaryIO) -> None:
     header, stream = _open(pa.PythonFile(file, "r"), path)
     writer = Writer(sink, header)
-    few = _joined(_checked(stream, layout, path), rows=256)  # a thousand small batches hold more memory than their rows
+    few = _joined(
+        _checked(stream, layout, path, header["format"]), rows=256
+    )  # a thousand small batches hold more memory than their rows
     for large in _joined(few, rows=1 << 14):
         writer.write(large)
     writer.close()

@@ -44,7 +44,7 @@ SMOKE = (
 )
 CHOSEN = (
     *(*SMOKE, "test_crowds.py::test_threads_that_end_together", "test_loading.py::test_each_kind_of_kernel"),
-    *("test_namespaces.py", "test_libraries.py", "test_python_stacks.py"),
+    *("test_namespaces.py", "test_libraries.py", "test_python_stacks.py", "test_fork_servers.py"),
     *("test_attach.py", "test_forgers.py", "test_unseen_releases.py", "test_scene_start.py", "test_scene_pid1.py"),
     *(
         f"test_privileges.py::{one}"

@@ -24,7 +24,7 @@ from traces import HEADER
 from forktrace.errors import ForktraceError, PermissionMissing, TraceError
 from forktrace.trace import events as ev
 from forktrace.trace import ipc_messages, stream
-from forktrace.trace.batches import checksum
+from forktrace.trace.batches import checksum, dictionary, integers, strings
 
 START_NS = 5_000_123_456_789
 
@@ -82,7 +82,7 @@ def test_what_is_written_is_read(tmp_path: Path, counts: list[int]) -> None:
     rows = [row for batch in batches for row in batch]
     assert trace.table.to_pylist()[:-1] == whole(sorted(rows, key=lambda row: row["time_ns"]))
     assert trace.cut is None
-    assert trace.header == HEADER | {"format": 1}
+    assert trace.header == HEADER | {"format": stream.FORMAT}
     assert trace.table.schema.equals(stream.SCHEMA)
 
 
@@ -301,20 +301,52 @@ def foreign(schema: pa.Schema) -> bytes:
     return sink.getvalue()
 
 
+def written_in_format_1(batches: list[list[ev.Row]]) -> bytes:
+    """Return the bytes of a trace as forktrace wrote it before there were requests."""
+    sink = io.BytesIO()
+    schema = stream.SCHEMA.with_metadata({"forktrace": json.dumps(HEADER | {"format": 1})})
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for rows in [*batches, [ev.end(START_NS * 2)]]:
+            now = stream.batch_of(rows)
+            codes, valid = integers(pa.chunked_array([now["kind"]]))
+            kind = dictionary(strings(ev.KINDS[: ev.KINDS.index("request")]), codes, valid)
+            before = now.set_column(now.schema.get_field_index("kind"), now.schema.field("kind"), kind)
+            writer.write_batch(before, custom_metadata={"crc32": b"%08x" % checksum(before)})
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("counts", [[3], [1] * 200, [20, 1, 20]])
+def test_a_trace_of_format_1_is_read(tmp_path: Path, counts: list[int]) -> None:
+    """Its enumeration of kinds is shorter; what comes of it is as of any other, and can be written again."""
+    batches = [processes(count, 5000 + 1000 * i) for i, count in enumerate(counts)]
+    trace = read_bytes(tmp_path, written_in_format_1(batches))
+    assert trace.table.to_pylist() == read_bytes(tmp_path, written(*batches)).table.to_pylist()
+    assert trace.table["kind"].chunk(0).dictionary.to_pylist() == list(ev.KINDS)
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_a_request_in_format_1_is_damage(tmp_path: Path, count: int) -> None:
+    """A number that its enumeration has not; and the enumeration of one format in a file of the other."""
+    with pytest.raises(TraceError, match="damaged in batch"):
+        read_bytes(tmp_path, written_in_format_1([[ev.request(START_NS, 100)]] * count))
+    with pytest.raises(TraceError, match="damaged in batch 0"):
+        read_bytes(tmp_path, written_in_format_1([processes(1)] * count).replace(b'"format": 1}', b'"format": 2}'))
+
+
 def test_another_arrow_stream_is_not_a_trace(tmp_path: Path) -> None:
     """A stream without our header, or with other columns, is told apart."""
     with pytest.raises(TraceError, match="but not a trace of forktrace"):
         read_bytes(tmp_path, foreign(pa.schema([("x", pa.int8())])))
     header = pa.ipc.open_stream(written()).schema.metadata
-    with pytest.raises(TraceError, match="the columns are not those of format 1"):
+    with pytest.raises(TraceError, match="the columns are not those of format 2"):
         read_bytes(tmp_path, foreign(pa.schema([("x", pa.int8())], metadata=header)))
 
 
 @pytest.mark.parametrize(
     ("json", "words"),
     [
-        (b'{"format": 2, "forktrace": "9.9"}', "written by forktrace 9.9 in format 2; this one reads up to 1"),
-        (b'{"format": 2, "forktrace": "\\u001b[2J"}', r"written by forktrace \\x1b\[2J in format 2"),
+        (b'{"format": 3, "forktrace": "9.9"}', "written by forktrace 9.9 in format 3; this one reads up to 2"),
+        (b'{"format": 3, "forktrace": "\\u001b[2J"}', r"written by forktrace \\x1b\[2J in format 3"),
         (b"{", "the header is no JSON"),
         (b"[" * 100_000, "the header is no JSON"),
         (b"[]", "names no format"),

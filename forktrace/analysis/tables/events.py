@@ -243,6 +243,11 @@ def _object(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _request(log: Log, rows: Ints) -> Iterator[str]:
+    for address in _texts(log, "file", rows):
+        yield f"connected to {address}" if address else ""
+
+
 _DESCRIBERS: Final[dict[str, Callable[[Log, Ints], Iterator[Any]]]] = {
     "fork": _fork,
     "fork-failed": _fork_failed,
@@ -258,4 +263,5 @@ _DESCRIBERS: Final[dict[str, Callable[[Log, Ints], Iterator[Any]]]] = {
     "source": _source,
     "lost": _lost,
     "end": _end,
+    "request": _request,
 }

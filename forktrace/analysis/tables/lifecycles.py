@@ -30,12 +30,14 @@ from forktrace.analysis.log import (
 )
 from forktrace.analysis.losses import Doubts, lived_through_loss
 from forktrace.analysis.options import option_names
+from forktrace.analysis.requests import made_by_server, start_rows
 from forktrace.analysis.tables.starts import cleared_by
 from forktrace.trace import events
 from forktrace.trace.waitstatus import signal_name
 
 SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
 STATES: Final = ("gone", "zombie", "running")
+_FORMAT_OF_REQUESTS: Final = 2
 
 EXIT_ESTIMATED: Final = "found as a zombie; its exit time is estimated"
 EXIT_AT_THE_LATEST: Final = "found as a zombie; its exit time is an upper bound"
@@ -70,6 +72,8 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "fork_stack": "string",
     "fork_stack_status": events.STACK_STATUSES,
     "fork_library": "string",
+    "start_site": "string",
+    "start_stack": "string",
     "exit_code": "Int64",
     "term_signal": SIGNALS,
     "core_dumped": "bool",
@@ -109,7 +113,10 @@ def lifecycles(history: History) -> pd.DataFrame:
     position of the row. `zombie_ms` of a zombie that is still there is its age at the end of the trace.
     """
     cleared, inferred = cleared_by(history)
-    columns: dict[str, object] = {"cleared_by_id": nullable(cleared)} | _remarks(history, inferred)
+    start = start_rows(history)
+    columns: dict[str, object] = {"cleared_by_id": nullable(cleared)} | _remarks(history, inferred, start)
+    columns |= {"start_site": history.sites.sites(start, pick(history.log.by_id, start))}
+    columns |= {"start_stack": history.sites.stack_texts(start)}
     for part in (_identity, _moments, _stacks, _ending, _killer, _release, _account):
         columns |= part(history)
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
@@ -286,7 +293,7 @@ def _account(history: History) -> dict[str, object]:
     }
 
 
-def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
+def _remarks(history: History, inferred_start: Flags, start: Ints) -> dict[str, object]:
     """`complete` and `notes`, from one list: what is so of which processes, and whether it leaves the row incomplete."""
     log = history.log
     origin = log.at("origin", log.fork_row)
@@ -294,6 +301,7 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
     found_dead = log.texts("detail", np.where(history.found_dead, log.exit_row, NONE))
     estimated = found_dead.eq(events.FOUND_DEAD[1]).to_numpy(bool, na_value=False)
     unseen = history.zombie_unseen & ~history.found_dead
+    unasked = made_by_server(history) & (start == NONE) & (log.trace.header["format"] >= _FORMAT_OF_REQUESTS)
     remarks: list[tuple[Flags, str, bool]] = [
         (log.fork_row == NONE, "fork not seen", True),
         (origin == events.ORIGINS.index("attached"), "started before the recording", True),
@@ -315,6 +323,7 @@ def _remarks(history: History, inferred_start: Flags) -> dict[str, object]:
         ),
         (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
         (inferred_start, "clearing start inferred", False),
+        (unasked, "which line asked the fork server for it is not known", False),
     ]
     complete, codes = np.ones(log.count, bool), np.zeros(log.count, np.int64)
     for bit, (so, _, harms) in enumerate(remarks):

@@ -11,6 +11,7 @@ from forktrace.analysis.causes.rules import CAUSES, each
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Flags, Ints, Log, category, nullable, pick
 from forktrace.analysis.options import WNOHANG
+from forktrace.analysis.requests import is_server, start_rows
 from forktrace.trace import events
 
 # A sweep and the fork after it are neighbouring lines of one function: microseconds apart on an idle machine. 100 ms leaves
@@ -133,13 +134,14 @@ def starts(history: History) -> pd.DataFrame:
     gone_ns = pick(history.gone_ns, swept)
     zombie_ns = gone_ns - pick(history.zombie_ns, swept)
     children = _child_sets(history)[start]
+    row = start_rows(history)[start]
     polled = children - 1 + np.bincount(by[cleared], minlength=log.count)[start]
     return pd.DataFrame(
         {
             "time_ns": log.fork_ns[start],
             "start_id": start,
             "parent_id": nullable(history.parents.id[start]),
-            "site": history.sites.sites(log.fork_row[start], pick(log.by_id, log.fork_row[start])),
+            "site": history.sites.sites(row, pick(log.by_id, row)),
             "cleared_id": nullable(swept),
             "zombie_ms": np.where(swept == NONE, np.nan, np.maximum(zombie_ns, 0) / 1e6),
             "cleared_ns": nullable(gone_ns),
@@ -158,10 +160,10 @@ def _fork_stacks(history: History) -> Ints:
 
 def _method(history: History, stack: int) -> int:
     """The start method whose Popen forks on a stack, an index into `METHODS`; NONE where none does."""
-    inner = history.sites.inner(stack)
-    if [(place.module, frame.name) for frame, place in inner[:1]] == [("multiprocessing/forkserver.py", "main")]:
+    if is_server(history, stack):
         return METHODS.index("forkserver")
-    files = [place.module.rpartition("/")[2] for _, place in inner] if history.readings.starts_process(stack) else []
+    inner = history.sites.inner(stack) if history.readings.starts_process(stack) else []
+    files = [place.module.rpartition("/")[2] for _, place in inner]
     return next((METHODS.index(_POPENS[file]) for file in files if file in _POPENS), NONE)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from forktrace.analysis.causes.names import printable
+from forktrace.analysis.requests import start_sites
 from forktrace.views import explanations
 from forktrace.views.words import short_site
 
@@ -109,7 +110,7 @@ def zombies(table: pd.DataFrame) -> list[Kind]:
 
 def starts(table: pd.DataFrame) -> list[Kind]:
     """Return the started processes by the line that started them, those of the most first; empty: no line is known."""
-    codes, sites = pd.factorize(table["fork_site"].where(table["origin"] == "forked"))
+    codes, sites = pd.factorize(start_sites(table).where(table["origin"] == "forked"))
     order = np.argsort(-np.bincount(codes[codes >= 0], minlength=len(sites)), kind="stable").tolist()
     labels = [f"start at {short_site(printable(sites[code]), _MOST_SITE)}" for code in order[: len(_STARTS)]]
     return _kinds(_ranks(codes, order), labels, _STARTS, "start at another line")

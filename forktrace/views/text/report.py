@@ -11,6 +11,7 @@ from rich.text import Text
 
 from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.requests import start_sites
 from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import explanations, failed
@@ -204,7 +205,7 @@ def _family(group: pd.DataFrame, names: Names) -> Text:
 
 def _started(group: pd.DataFrame) -> str:
     """Where all of a group were started, if that was one line."""
-    sites = group["fork_site"].unique()
+    sites = start_sites(group).unique()
     return "" if len(sites) != 1 or pd.isna(sites[0]) else f", started at {place(sites[0])}"
 
 

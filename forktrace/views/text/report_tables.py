@@ -8,6 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from forktrace.analysis.causes.names import Names, printable
+from forktrace.analysis.requests import start_sites
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
 from forktrace.views.bounds import zombie_time
@@ -135,13 +136,13 @@ def _reapers_words(group: pd.DataFrame, names: Names) -> str:
 def start_table(table: pd.DataFrame) -> Grid:
     """Return how many processes which line started."""
     columns = (("processes", "right"), ("line", "left"), ("made by", "left"), ("longest zombie", "right"))
-    started = table[table["fork_site"].notna()]
-    groups = started.groupby(["fork_site", "created_by"], dropna=False, observed=True, sort=False)["zombie_ms"]
+    started = table.assign(site=start_sites(table)).dropna(subset=["site"])
+    groups = started.groupby(["site", "created_by"], dropna=False, observed=True, sort=False)["zombie_ms"]
     sizes = groups.agg(["size", "max"]).sort_values("size", ascending=False, kind="stable")
     lines = [
         (
             f"{row.size:,}",
-            short_site(printable(row.fork_site), MOST_SITE),
+            short_site(printable(row.site), MOST_SITE),
             "?" if pd.isna(row.created_by) else row.created_by,
             _longest(row.max),
         )

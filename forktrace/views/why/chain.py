@@ -34,7 +34,18 @@ _HEAD: Final[Mapping[str, Sequence[str]]] = {
     "headline": ("state", "was_zombie", "zombie_open", "begun", "reap_call", "reap_cause", "notes", "helper", "exited"),
 }
 _EVENTS: Final[Mapping[str, Sequence[str]]] = {
-    "forked": ("origin", "fork_site", "fork_stack", "fork_stack_status", "by_parent", "became", "passes"),
+    "forked": (
+        "origin",
+        "fork_site",
+        "fork_stack",
+        "fork_stack_status",
+        "by_parent",
+        "became",
+        "passes",
+        "requested",
+        "made_site",
+        "made_stack",
+    ),
     "start": ("stepped", "sweeps", "method"),
     "ran": ("origin", "executed"),
     "failures": ("failed",),
@@ -59,7 +70,7 @@ _REMARKS: Final[Mapping[str, Sequence[str]]] = {
     "why": (
         *("state", "origin", "was_zombie", "noticed", "inferred", "stolen", "thefts", "orphan", "not_init", "created_by"),
         *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "reap_options", "reap_package"),
-        *("fork_site", "fork_own", "fork_package", "helper", "inside", "handled", "at_end"),
+        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end"),
     ),
     "note": ("notes",),
 }
@@ -176,6 +187,9 @@ class _Section:
             adopted = "" if row.by_parent else f", as a child of {blank('parent')}"
             since = f"; since then {blank('parent')} runs {blank('since')}, which does not know this child"
             yield self._at("fork", f"forked  by {blank('forker')}{place}{adopted}{since if row.became else ''}", source)
+            if row.requested:
+                asked = self._place(row.made_site, row.made_stack, "ok", inward=1)
+                yield "fork", Line("", f"asked   for at{asked}", self.about.source(row.made_site))
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
             where = "by a fork that was not seen" if pd.isna(row.origin) else where
@@ -373,7 +387,8 @@ class _Section:
         left, nohang = not pd.isna(row.not_init), "WNOHANG" in str(row.reap_options)
         case = remedies.Case(self._made(), row.orphan, left, row.inside, nohang, row.handled)
         names, at = remedies.chosen(cause, case)
-        site, own, package = (getattr(row, f"{at}_{what}") for what in ("site", "own", "package"))
+        where = "made" if at == "fork" else at
+        site, own, package = (getattr(row, f"{where}_{what}") for what in ("site", "own", "package"))
         if package and names:
             yield from remedies.package_lines(package, site)
         else:
@@ -381,7 +396,7 @@ class _Section:
 
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""
-        it = explanations.object_of(self.about.source(self.row.fork_site), self._creator().it)
+        it = explanations.object_of(self.about.source(self.row.made_site), self._creator().it)
         not_init = self._adopter(self.row.not_init)
         blanks = {name: blank(name) for name in ("start", "reaper", "parent", "library")}
         return {**blanks, "it": it, "adopter": not_init.name if not_init else blank("adopter")}

@@ -13,6 +13,7 @@ import pandas as pd
 from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.causes.sites import named_own
 from forktrace.analysis.recording import Call, Recording
+from forktrace.analysis.requests import start_sites
 from forktrace.trace.words import count, duration
 from forktrace.views.why import late, orphans
 from forktrace.views.why.calls import Sources, calls_of, passes_a_package
@@ -167,6 +168,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "noticed": is_noticed(table),
         "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"] == "running"),
         "by_parent": by_parent,
+        "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
         "became": table["fork_comm"].notna() & by_parent,
         "from_outside": table["ppid"] == 0,
         "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
@@ -194,11 +196,13 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         **_singular(about, table),
     }
     alike = Alike(table.assign(**columns, lost_seen=columns["lost_ns"].notna()))
+    alike.table["made_site"] = start_sites(alike.table)
+    alike.table["made_stack"] = alike.table["start_stack"].fillna(alike.table["fork_stack"])
     passes = alike.each(("fork_site", "fork_stack"), lambda row: _passes(about, *row))
     alike.table["passes"] = np.array(passes.distinct, bool)[passes.codes]
     deleted = alike.each(("reap_stack",), lambda row: about.deleted_at_end(*row))
     alike.table["at_end"] = np.array(deleted.distinct, bool)[deleted.codes]
-    for end in ("fork", "reap"):
+    for end in ("made", "reap"):
         own = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.own(*row))
         alike.table[f"{end}_own"] = np.array(own.distinct, bool)[own.codes]
         package = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.package(*row))

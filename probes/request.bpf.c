@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Sees: that a followed Python process has connected to a socket of multiprocessing's, by its address: for a child of a fork server it sends
+ * descriptors through it next. Its stack says whether that is what it does. Cannot see: which fork of the server answers.
+ */
+#define AF_UNIX 1
+#define PYMP 0x706d79702fULL         /* "/pymp", as the machine keeps it: the directory that multiprocessing makes for its sockets */
+#define LISTENER 0x72656e657473696cULL /* "listener": how an abstract address begins, of 3.9 to 3.11 when they were new */
+
+/* Whether the address that current is in a connect call with is one of multiprocessing's; work->address has it then. */
+u64 shared_is_request(u64 slot)
+{
+    struct work *work = work_of(slot);
+    u64 regs = registers_in(bpf_get_current_task(), SYSCALL_CONNECT), given = 0, bytes = 0;
+    u16 family = 0;
+    if (!work || !regs)
+        return 0;
+    READ(given, regs + REG_ARG1);
+    READ(bytes, regs + REG_ARG2);
+    bytes = (u32)bytes - sizeof(family);
+    if (READ_USER(family, given) || family != AF_UNIX || bytes > SUN_PATH_BYTES)
+        return 0;
+    __builtin_memset(work->address, 0, sizeof(work->address));
+    read_user(work->address, bytes & (ADDRESS_BYTES - 1), (void *)(given + sizeof(family)));
+    if (!work->address[0])
+        return *(u64 *)(work->address + 1) == LISTENER;
+#pragma nounroll
+    for (int i = 0; i < SUN_PATH_BYTES; i++)
+        if ((*(u64 *)(work->address + i) & 0xffffffffff) == PYMP)
+            return 1;
+    return 0;
+}
+
+/* Report that current has connected to the address in work->address. */
+u64 shared_report_request(u64 slot)
+{
+    u64 task = bpf_get_current_task(), signal = signal_of(task);
+    struct work *work = work_of(slot);
+    struct process *asker = followed.lookup(&signal);
+    if (!work || !asker || work->stack_status == NOT_PYTHON)
+        return 0;
+    struct request_record *record = ring.ringbuf_reserve(sizeof(struct request_record));
+    if (!record) {
+        lose(REQUEST);
+        return 0;
+    }
+    begin(&record->head, REQUEST, asker, work);
+    name_thread(&record->head.by, task);
+    __builtin_memcpy(record->address, work->address, sizeof(record->address));
+    ring.ringbuf_submit(record, NO_WAKEUP);
+    return 0;
+}
