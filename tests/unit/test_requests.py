@@ -68,6 +68,8 @@ def test_a_thread_that_asks_again_has_been_answered() -> None:
     """What its first request was for is there, so the other thread is the one that waits."""
     rows = [asks(2, 11, tid=101), asks(3, 12, tid=102), forks(4, 301), asks(5, 13, tid=101), forks(6, 302), forks(7, 303)]
     assert lines(*rows, asks(8, 14), forks(9, 304)) == [None, None, None, 14]
+    rows.insert(5, asks(6, 15, tid=103))  # while one of the first two still waits
+    assert lines(*rows, forks(9, 304)) == [None, None, None, None]
 
 
 def test_a_request_that_nothing_came_of() -> None:
