@@ -102,6 +102,8 @@ struct zombie_record {
     struct who parent; /* who was notified */
     u32 signal;
     u8 disposition;
+    u8 waiters; /* threads of the parent that were in a wait which takes it; NONE: not known */
+    u8 stopped; /* all threads of the parent were, as by SIGSTOP */
 };
 
 struct wait_record { /* WAIT and REAP */

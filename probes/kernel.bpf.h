@@ -36,6 +36,9 @@ static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_F
 #define SIGNAL_GROUP_EXIT 0x00000004
 #define SIGCHLD 17
 #define SA_NOCLDWAIT 2
+#define WNOHANG 1
+#define WEXITED 4
+#define WNOWAIT 0x01000000
 #define PIDTYPE_TGID 1
 #define RLIMIT_NPROC 6
 #define WAKE_UP 2   /* BPF_RB_FORCE_WAKEUP: user space must act before the process gets far */

@@ -6,10 +6,58 @@
 #define CLD_EXITED 1
 #define CLD_DUMPED 3
 
+#define MOST_WAITERS 16
+#define SIGNAL_STOP_STOPPED 1
+#define WNOTHREAD 0x20000000
+#define WALL 0x40000000
+#define WCLONE 0x80000000
+#define ANY_CHILD 4 /* PIDTYPE_MAX, in a struct wait_opts */
+
+/* Whether a wait in progress, a struct wait_opts, takes a child with this signal_struct and exit signal when that ends: as
+ * eligible_child() and child_wait_callback() in kernel/exit.c. A wait that leaves the zombie in place does not. */
+static __always_inline int takes(u64 wait, u64 parent, u64 child, u32 exit_signal)
+{
+    u32 type = 0, flags = 0;
+    u64 wanted = 0, pid = 0, waiter = 0;
+    READ(type, wait + wait_opts_wo_type);
+    READ(flags, wait + wait_opts_wo_flags);
+    READ(wanted, wait + wait_opts_wo_pid);
+    READ(waiter, wait + wait_opts_child_wait + wait_queue_entry_private);
+    READ(pid, child + signal_pids + sizeof(void *) * (type ? type & 3 : PIDTYPE_TGID));
+    if (!(flags & WEXITED) || flags & (WNOHANG | WNOWAIT) || (flags & WNOTHREAD && waiter != parent))
+        return 0;
+    if (!(flags & WALL) && (exit_signal != SIGCHLD) != !!(flags & WCLONE))
+        return 0;
+    return type >= ANY_CHILD || wanted == pid;
+}
+
+/* How many threads of the process that work->sent goes to are in a wait that takes the child work->number, a signal_struct, with the
+ * exit signal work->result. NONE: there are more waits than are looked at, or the list of them changed meanwhile, so that its end
+ * was not met: it is locked neither here nor by current, which holds tasklist_lock only. */
+u64 shared_count_waiters(u64 slot)
+{
+    struct work *work = work_of(slot);
+    u64 entry = 0, count = 0;
+    if (!work || !HAS_WAITERS)
+        return NONE;
+    u64 parent = work->sent.target, head = signal_of(parent) + signal_wait_chldexit + wait_queue_head_head;
+    READ(entry, head);
+#pragma nounroll
+    for (int i = 0; i <= MOST_WAITERS; i++) {
+        if (entry == head)
+            return count;
+        u64 wait = entry - wait_queue_entry_entry - wait_opts_child_wait;
+        count += takes(wait, parent, work->number, work->result);
+        READ(entry, entry);
+    }
+    return NONE;
+}
+
 /* A parent is told that a followed process died. current is the last thread of that process; or its dying parent, handing it over;
  * or its tracer, passing it on to the real parent. */
-static __always_inline void report_zombie(struct process *process, u64 target, u32 number, u64 current)
+static __always_inline void report_zombie(struct process *process, u64 target, u32 number, u64 current, u8 waiters)
 {
+    u32 flags = 0;
     note_parent(process, target);
     u64 now = bpf_ktime_get_boot_ns();
     if (!process->zombie_ns)
@@ -27,6 +75,9 @@ static __always_inline void report_zombie(struct process *process, u64 target, u
     record->parent = process->parent_name;
     record->signal = number;
     record->disposition = process->disposition;
+    READ(flags, signal_of(target) + signal_flags);
+    record->stopped = flags & SIGNAL_STOP_STOPPED;
+    record->waiters = waiters;
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
@@ -136,7 +187,9 @@ u64 shared_report_death(u64 slot)
     READ(parent, leader_of(signal) + task_real_parent);
     if (signal_of(parent) != signal_of(target))
         return 0;
-    report_zombie(child, target, number, current);
+    work->number = signal;
+    work->result = child->exit_signal;
+    report_zombie(child, target, number, current, count_waiters(slot));
     return 1;
 }
 

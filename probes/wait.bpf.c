@@ -4,9 +4,6 @@
  * through io_uring did. Cannot see: waits of a dying PID namespace, system calls of 32-bit programs, and processes whose system calls
  * raise no tracepoint.
  */
-#define WNOHANG 1
-#define WEXITED 4
-#define WNOWAIT 0x01000000
 #define EINTR 4
 #define ECHILD 10
 #define EFAULT 14

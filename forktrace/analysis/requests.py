@@ -83,11 +83,12 @@ def _answers(history: History, steps: list[tuple[int, int]]) -> Iterator[tuple[i
     not all stand on one line, it is in doubt.
     """
     log, stack = history.log, history.sites.code
+    tid = log.numbers("by_tid")
     waiting: dict[Thread, int] = {}
     answered = 0  # of those
     for row, process in steps:
         if process == NONE:
-            thread = int(log.id[row]), int(log.at("by_tid", row))
+            thread = int(log.id[row]), int(tid[row])
             answered = max(answered - (thread in waiting), 0)
             waiting[thread] = row
             continue

@@ -82,6 +82,16 @@ ABILITIES: Final = (
         },
     ),
     Ability(
+        "WAITERS",
+        "whether somebody already waited for a child when it ended",
+        {
+            "signal_struct signal": "wait_chldexit",
+            "wait_queue_head wait_queue_head": "head",
+            "wait_queue_entry wait_queue_entry": "private:8 entry",
+            "wait_opts wait_opts": "wo_type:4 wo_flags:4 wo_pid:8 child_wait",
+        },
+    ),
+    Ability(
         "TASK_LIMIT",
         "RLIMIT_NPROC as the limit that a failed fork met",
         {"task_struct task": "cred:8", "signal_struct signal": "rlim"},

@@ -14,7 +14,7 @@ from forktrace.kernel.layout import layouts
 from forktrace.kernel.probes import EVENTS, RING_KINDS
 from forktrace.recorder.stack_table import Stacks
 from forktrace.trace.batches import Column
-from forktrace.trace.events import FOUND_DEAD, KINDS, ORIGINS
+from forktrace.trace.events import FOUND_DEAD, KINDS, ORIGINS, PARENT_STOPPED
 
 NONE: Final = 255  # of an enumeration: not known
 _STRUCT_OF: Final = {
@@ -261,6 +261,8 @@ def cpu_times(utime_ticks: Any, stime_ticks: Any, runtime: Any) -> tuple[Any, An
 def _zombie(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:
     _put_who(columns, where, "parent_", part["parent"])
     _put_enum(columns, where, "disposition", part["disposition"])
+    columns.put(where, "count", part["waiters"], part["waiters"] != NONE)
+    columns.put_text(where, "detail", [PARENT_STOPPED if stopped else None for stopped in part["stopped"].tolist()])
 
 
 def _wait(columns: Columns, where: slice, part: Records, pid_ns: int) -> None:

@@ -49,6 +49,8 @@ SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
 EXITS: Final = ("interpreter", "py-exit", "other", "returned")
 # `detail` of the exit of a process that was a zombie before it was followed: what is known of its time.
 FOUND_DEAD: Final = ("found dead; time at the latest", "found dead; time estimated")
+# `detail` of a zombie whose parent was stopped when it began.
+PARENT_STOPPED: Final = "parent stopped"
 # What may have been lost where the kernel did not run a probe: an event of any kind, of any process of the machine.
 NOT_RUN: Final = "probe not run"
 STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "truncated", "not-python", "lost")
@@ -156,7 +158,10 @@ def exit_(
 
 
 def zombie(time_ns: int, pid: int, *, parent: int | None = None, disposition: str = "default", **more: Any) -> Row:
-    """`parent` was notified that `pid` died: by the dying process itself, or, when a parent dies, by that parent."""
+    """`parent` was notified that `pid` died: by the dying process itself, or, when a parent dies, by that parent.
+
+    `count`: how many threads of the parent were in a wait that takes it; null: not known.
+    """
     row: Row = {"kind": "zombie", "time_ns": time_ns, "pid": pid, "parent_pid": parent}
     return row | {"disposition": disposition} | more
 

@@ -38,6 +38,13 @@ class Cause(NamedTuple):
     fix_inside: Sequence[str] = ()
 
 
+class Delay(NamedTuple):
+    """What is said of a reap that did not come at once, instead of a cause's `late` and its remedies; `fix` "": those stay."""
+
+    late: str
+    fix: str = ""
+
+
 class Creator(NamedTuple):
     """What is said of what made a child."""
 
@@ -56,6 +63,11 @@ def cause(name: str) -> Cause:
     """Return what is said of a cause; one that is not in the table comes from a user's own rules."""
     known = texts()["cause"].get(name)
     return Cause(**known) if known else Cause(printable(name), "a rule of your own names it so", fix=[])
+
+
+def delay(name: str) -> Delay:
+    """Return what is said of a delay."""
+    return Delay(**texts()["delay"][name])
 
 
 def creator(name: str) -> Creator:

@@ -150,8 +150,10 @@ def _exit(log: Log, rows: Ints) -> Iterator[str]:
 
 
 def _zombie(log: Log, rows: Ints) -> Iterator[str]:
-    for (parent,) in _integers(log, ("parent_pid",), rows):
-        yield f"parent {parent} notified" if parent != NONE else "parent notified"
+    stopped = [text == events.PARENT_STOPPED for text in _texts(log, "detail", rows)]
+    for (parent, waiters), is_stopped in zip(_integers(log, ("parent_pid", "count"), rows), stopped, strict=True):
+        words = f"parent {parent} notified" if parent != NONE else "parent notified"
+        yield words + (", which waits for it" if waiters > 0 else "") + (", which is stopped" if is_stopped else "")
 
 
 def _wait(log: Log, rows: Ints) -> Iterator[str]:

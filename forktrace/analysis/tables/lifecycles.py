@@ -37,6 +37,7 @@ from forktrace.trace.waitstatus import signal_name
 
 SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
 STATES: Final = ("gone", "zombie", "running")
+PARENT_STOPPED: Final = "its parent was stopped when it ended"
 _FORMAT_OF_REQUESTS: Final = 2
 
 EXIT_ESTIMATED: Final = "found as a zombie; its exit time is estimated"
@@ -65,6 +66,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "run_ms": "float64",
     "zombie_ms": "float64",
     "zombie_open": "bool",
+    "awaited": "boolean",
     "cleared_by_id": "Int64",
     "fork_call": ("fork", "vfork", "clone", "clone3"),
     "created_by": CREATORS,
@@ -188,7 +190,14 @@ def _moments(history: History) -> dict[str, object]:
         "run_ms": _ms(history.exit_ns - log.fork_ns, history.exit_ns != NONE),
         "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), timed),
         "zombie_open": zombie & (history.gone_ns == NEVER),
+        "awaited": _awaited(log),
     }
+
+
+def _awaited(log: Log) -> pd.arrays.BooleanArray:
+    """Whether a thread of the first parent to be notified was waiting for the child by then."""
+    waiters = log.at("count", log.zombie_row)
+    return pd.arrays.BooleanArray(waiters > 0, waiters == NONE)
 
 
 def _ms(ns: Ints, known: Flags) -> npt.NDArray[np.float64]:
@@ -300,6 +309,7 @@ def _remarks(history: History, inferred_start: Flags, start: Ints) -> dict[str, 
     argv_cut = log.texts("detail", last_rows(log.id, log.rows("exec"), log.count)).eq("argv cut")
     found_dead = log.texts("detail", np.where(history.found_dead, log.exit_row, NONE))
     estimated = found_dead.eq(events.FOUND_DEAD[1]).to_numpy(bool, na_value=False)
+    stopped = log.texts("detail", log.zombie_row).eq(events.PARENT_STOPPED)
     unseen = history.zombie_unseen & ~history.found_dead
     unasked = made_by_server(history) & (start == NONE) & (log.trace.header["format"] >= _FORMAT_OF_REQUESTS)
     remarks: list[tuple[Flags, str, bool]] = [
@@ -323,6 +333,7 @@ def _remarks(history: History, inferred_start: Flags, start: Ints) -> dict[str, 
         ),
         (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
         (inferred_start, "clearing start inferred", False),
+        (stopped.to_numpy(bool, na_value=False), PARENT_STOPPED, False),
         (unasked, "which line asked the fork server for it is not known", False),
     ]
     complete, codes = np.ones(log.count, bool), np.zeros(log.count, np.int64)

@@ -16,10 +16,10 @@ from forktrace.analysis.recording import Recording
 from forktrace.trace.words import zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
-from forktrace.views.why import orphans, remedies
+from forktrace.views.why import delays, orphans, remedies
 from forktrace.views.why.calls import MOST_FRAMES, calls_of
 from forktrace.views.why.late import ended, got
-from forktrace.views.why.particulars import MOMENTS, MOST_ARGV, VALUES, About, particulars
+from forktrace.views.why.particulars import MOMENTS, MOST_ARGV, MOST_SIGNALS, VALUES, About, particulars
 from forktrace.views.why.remedies import Line, fix_lines
 from forktrace.views.why.sentences import blank, fill
 from forktrace.views.words import at_line, shorten, some
@@ -61,6 +61,7 @@ _EVENTS: Final[Mapping[str, Sequence[str]]] = {
         *("reap_site", "reap_stack", "reap_stack_status"),
     ),
     "late": ("waited_late",),
+    "stopped": ("parent_stopped",),
 }
 _REMARKS: Final[Mapping[str, Sequence[str]]] = {
     "robbed": ("thefts", "robber_pid"),
@@ -70,7 +71,7 @@ _REMARKS: Final[Mapping[str, Sequence[str]]] = {
     "why": (
         *("state", "origin", "was_zombie", "noticed", "inferred", "stolen", "thefts", "orphan", "not_init", "created_by"),
         *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "reap_options", "reap_package"),
-        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end"),
+        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end", "delay"),
     ),
     "note": ("notes",),
 }
@@ -291,6 +292,16 @@ class _Section:
         line = self._at("gone", text, self.about.source(row.reap_site))
         yield line if row.released else ("gone", Line("", text))
 
+    def stopped(self) -> Iterator[Event]:
+        """What stopped its parent while it was a zombie."""
+        if pd.isna(self.row.parent_stopped):
+            return
+        row = next(self.about.table.loc[[self.row.parent_stopped]].itertuples())
+        for one in delays.stops(self.recording, row).head(MOST_SIGNALS).itertuples():
+            sent = (one.kind, one.sender_id, one.sender_pid, one.sender_site, one.sender_stack)
+            text = f"stopped {blank('adopter')}, its parent, by {one.signal}, {self.about.sender(*sent, itself=False)}"
+            yield self._then(one.time_ns, text, self.about.source(one.sender_site))
+
     def late(self) -> Iterator[Event]:
         """The lines that waited for it when it was gone already."""
         for one in self.about.late.get(_known(self.row.waited_late), ()):
@@ -364,7 +375,9 @@ class _Section:
             return
         cause, words, not_init = explanations.cause(name), self._words(), self._adopter(row.not_init)
         reason = cause.at_end if cause.at_end and row.at_end else cause.why
-        text = reason.format(**words) + (cause.late if row.noticed and not row.stolen else "")
+        late = cause.late if row.noticed and not row.stolen else ""
+        delay = explanations.delay(row.delay) if late and row.delay else None
+        text = reason.format(**words) + (delay.late.format(**words) if delay else late)
         if name == "never" and row.orphan:
             parent, adopter = blank("parent"), blank("adopter")
             text = f"{parent} ended without waiting for it; {adopter} inherited it and has not waited for it either"
@@ -372,6 +385,8 @@ class _Section:
         if row.stolen:
             thief_site = self.about.thefts[int(row.thefts)][0].thief_site
             yield from fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], thief_site)
+        elif delay and delay.fix:
+            yield Line("fix", delay.fix.format(**words))
         elif not pd.isna(row.helper):
             yield Line("fix", remedies.ASIDE.format(row.helper))
         elif row.noticed:
@@ -399,6 +414,7 @@ class _Section:
         it = explanations.object_of(self.about.source(self.row.made_site), self._creator().it)
         not_init = self._adopter(self.row.not_init)
         blanks = {name: blank(name) for name in ("start", "reaper", "parent", "library")}
+        blanks["child"] = blank("name")
         return {**blanks, "it": it, "adopter": not_init.name if not_init else blank("adopter")}
 
     def _made(self) -> str:

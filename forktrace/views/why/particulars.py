@@ -15,7 +15,7 @@ from forktrace.analysis.causes.sites import named_own
 from forktrace.analysis.recording import Call, Recording
 from forktrace.analysis.requests import start_sites
 from forktrace.trace.words import count, duration
-from forktrace.views.why import late, orphans
+from forktrace.views.why import delays, late, orphans
 from forktrace.views.why.calls import Sources, calls_of, passes_a_package
 from forktrace.views.why.remedies import package_at
 from forktrace.views.why.sentences import Alike, named
@@ -188,6 +188,8 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "by_recorder": (table["reaper_pid"] == about.recording.header["recorder_pid"]).fillna(False),
         "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
         "asked": table["empty_waits"] > 0,
+        "delay": delays.delays(about.recording, table),
+        "parent_stopped": table["id"].where(delays.was_stopped(about.recording, table)).astype("Int64"),
         "inferred": table["cleared_by_id"].notna(),
         "helper": helpers(table),
         "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),

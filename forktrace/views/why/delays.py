@@ -1,0 +1,87 @@
+"""Why a wait that reaped a child did not do so at once, where it did not simply come too late."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from forktrace.analysis.recording import Recording
+from forktrace.analysis.tables.lifecycles import PARENT_STOPPED
+from forktrace.trace.words import NOTICEABLE_MS
+
+_STOPS: Final = ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+_PAUSE_MS: Final = 50 + NOTICEABLE_MS  # of subprocess between two looks, when it waits with a timeout (subprocess.py, `_wait`)
+
+
+def delays(recording: Recording, table: pd.DataFrame) -> pd.Series:
+    """Return why the reap of each row of lifecycles was late, a name of `explanations.delay`; "": the wait came only then."""
+    polls = table["reap_options"].str.contains(r"\bWNOHANG\b").fillna(False).astype(bool)
+    waits = table["reap_target"].notna() & ~polls
+    by_subprocess = (table["reap_cause"] == "subprocess-wait").fillna(False)
+    communicates = by_subprocess & table["reap_stack"].isin(_communicating(recording, table.loc[by_subprocess, "reap_stack"]))
+    held_up = table["id"].isin(_held_up(recording))
+    told = {
+        "stopped": was_stopped(recording, table),
+        "waited": waits & table["awaited"].fillna(False),
+        "held-up": communicates & held_up,
+        "pipes": communicates,
+        "pauses": by_subprocess & polls & (table["zombie_ms"] <= _PAUSE_MS),
+        "unknown": waits & table["awaited"].isna(),
+    }
+    conditions = [one.to_numpy(bool, na_value=False) for one in told.values()]
+    return pd.Series(np.select(conditions, [*told], ""), table.index, dtype="str")
+
+
+def was_stopped(recording: Recording, table: pd.DataFrame) -> pd.Series:
+    """Return whether the parent of each was stopped as it ended, or between that and the reap."""
+    so = table["notes"].str.contains(PARENT_STOPPED, regex=False).fillna(False).astype(bool)
+    for parent, group in _stopping(recording).groupby("id"):
+        time_ns = np.sort(group["time_ns"].to_numpy())
+        mine = (_last_parent(table) == parent).fillna(False) & table["zombie_ns"].notna()
+        begin_ns = table.loc[mine, "zombie_ns"].to_numpy(np.int64)
+        gone_ns = table.loc[mine, "reap_ns"].fillna(recording.end_ns).to_numpy(np.int64)
+        so[mine] |= np.searchsorted(time_ns, begin_ns) < np.searchsorted(time_ns, gone_ns, "right")
+    return so
+
+
+def stops(recording: Recording, row: Any) -> pd.DataFrame:
+    """Return the rows of signals that stopped the last parent of a process while it was a zombie."""
+    table = _stopping(recording)
+    parent = row.parent_id if pd.isna(row.adopter_pid) else row.adopter_id
+    until_ns = recording.end_ns if pd.isna(row.reap_ns) else row.reap_ns
+    if pd.isna(parent) or pd.isna(row.zombie_ns):
+        return table[:0]
+    then: pd.DataFrame = table[(table["id"] == parent) & table["time_ns"].between(row.zombie_ns, until_ns).to_numpy(bool)]
+    return then
+
+
+def _stopping(recording: Recording) -> pd.DataFrame:
+    table = recording.whole.signals()
+    return table[table["signal"].isin(_STOPS).to_numpy(bool) & table["id"].notna()]
+
+
+def _last_parent(table: pd.DataFrame) -> pd.Series:
+    return table["parent_id"].where(table["adopter_pid"].isna(), table["adopter_id"])
+
+
+def _communicating(recording: Recording, stacks: pd.Series) -> list[str]:
+    """Those of the stacks on which subprocess reads pipes to their end before it waits."""
+    distinct = stacks.dropna().unique()
+    return [one for one in distinct if "communicate" in (call.frame.name for call in recording.calls(one))]
+
+
+def _held_up(recording: Recording) -> pd.Series:
+    """The processes of which one that they left behind ended just as they were reaped: it had their pipes, it seems.
+
+    Before or after the reap: a program may close them itself, on its way out.
+    """
+    table = recording.whole.lifecycles()
+    left = table[table["parent_id"].notna() & table["exit_ns"].notna()]
+    parents = table.loc[left["parent_id"].to_numpy(np.int64)]
+    ended_ns, zombie_ns, reap_ns = (
+        one.reset_index(drop=True) for one in (left["exit_ns"], parents["zombie_ns"], parents["reap_ns"])
+    )
+    so = (ended_ns > zombie_ns) & ((ended_ns - reap_ns).abs() < _PAUSE_MS * 1e6)
+    return parents["id"].reset_index(drop=True)[so.fillna(False).to_numpy(bool)]
