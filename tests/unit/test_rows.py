@@ -137,6 +137,15 @@ def test_a_request_says_the_address(address: bytes, shown: str) -> None:
     assert (row["kind"], row["pid"], row["file"]) == ("request", 5, shown)
 
 
+@pytest.mark.parametrize(
+    ("waiters", "stopped", "said"), [(0, 0, {"count": 0}), (3, 1, {"count": 3, "detail": "parent stopped"}), (255, 0, {})]
+)
+def test_what_the_parent_did_at_a_zombie(waiters: int, stopped: int, said: dict[str, Any]) -> None:
+    """How many waited for it, where that is known, and whether it was stopped."""
+    (row,) = rows_of(record("zombie", 5, 10, waiters=waiters, stopped=stopped))
+    assert {name: row[name] for name in ("count", "detail") if name in row} == said
+
+
 def test_discarded_records_are_passed_over() -> None:
     """The kernel marks a reservation that was given up."""
     dropped = bytearray(record("oom", 5, 10))
