@@ -4,7 +4,7 @@
  * descriptors through it next. Its stack says whether that is what it does. Cannot see: which fork of the server answers.
  */
 #define AF_UNIX 1
-#define PYMP 0x706d79702fULL         /* "/pymp", as the machine keeps it: the directory that multiprocessing makes for its sockets */
+#define PYMP 0x2d706d79702fULL       /* "/pymp-", as the machine keeps it: the directory that multiprocessing makes for its sockets */
 #define LISTENER 0x72656e657473696cULL /* "listener": how an abstract address begins, of 3.9 to 3.11 when they were new */
 
 /* Whether the address that current is in a connect call with is one of multiprocessing's; work->address has it then. */
@@ -26,7 +26,7 @@ u64 shared_is_request(u64 slot)
         return *(u64 *)(work->address + 1) == LISTENER;
 #pragma nounroll
     for (int i = 0; i < SUN_PATH_BYTES; i++)
-        if ((*(u64 *)(work->address + i) & 0xffffffffff) == PYMP)
+        if ((*(u64 *)(work->address + i) & 0xffffffffffff) == PYMP)
             return 1;
     return 0;
 }

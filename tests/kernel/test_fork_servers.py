@@ -69,3 +69,15 @@ def test_nothing_was_lost(servers: Recorded) -> None:
     """Every event arrived."""
     servers.assert_whole()
     servers.assert_balanced()
+
+
+def test_which_connections_are_recorded(record: Callable[..., Recorded]) -> None:
+    """Those to addresses of multiprocessing's that succeed, whole; with the stack that says what they were for."""
+    recorded = record([sys.executable, str(WORKLOADS / "connects.py")])
+    assert recorded.returncode == 0, recorded.stderr
+    requests = recorded.raw[recorded.raw["kind"] == "request"]
+    wanted = [line["address"] for line in recorded.of("connect") if line["is_request"]]
+    assert requests["file"].tolist() == wanted
+    assert len(wanted) == 4
+    assert requests["stack_status"].tolist() == ["ok"] * 4
+    assert all(" connect" in stack and "connects.py" in stack for stack in requests["stack"])

@@ -80,6 +80,34 @@ def in_a_thread():
     say("thread", made[0], awaited=True)
 
 
+def in_a_thread_for_its_own():
+    """A thread waits for the children that it has made itself, of which this is none."""
+    ready, done = threading.Event(), threading.Event()
+    numbers = []
+
+    def wait():
+        numbers.append(threading.get_native_id())
+        ready.wait()
+        other = child(is_state, numbers[1], "Z")
+        os.waitpid(-1, 0x20000000)  # __WNOTHREAD
+        assert is_gone(other)
+        done.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: numbers)
+    pid = child(is_waiting, os.getpid(), numbers[0])
+    numbers.append(pid)
+    ready.set()
+    done.wait()
+    os.waitpid(pid, 0)
+    say("another thread's", pid, awaited=False)
+
+
+def is_gone(pid):
+    return not os.path.exists(f"/proc/{pid}")
+
+
 def otherwise():
     """Waits that do not take this child, or not then."""
     pid = alike()
@@ -179,6 +207,7 @@ def subprocesses():
 if __name__ == "__main__":
     in_time()
     in_a_thread()
+    in_a_thread_for_its_own()
     otherwise()
     crowded("as many waits as are looked at", MOST, False)
     crowded("more waits", MOST + 1, None)
