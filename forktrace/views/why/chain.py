@@ -297,7 +297,8 @@ class _Section:
         if pd.isna(self.row.parent_stopped):
             return
         row = next(self.about.table.loc[[self.row.parent_stopped]].itertuples())
-        for one in delays.stops(self.recording, row).head(MOST_SIGNALS).itertuples():
+        first: Iterator[Any] = delays.stops(self.recording, row).head(MOST_SIGNALS).itertuples()
+        for one in first:
             sent = (one.kind, one.sender_id, one.sender_pid, one.sender_site, one.sender_stack)
             text = f"stopped {blank('adopter')}, its parent, by {one.signal}, {self.about.sender(*sent, itself=False)}"
             yield self._then(one.time_ns, text, self.about.source(one.sender_site))

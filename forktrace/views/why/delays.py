@@ -80,8 +80,7 @@ def _held_up(recording: Recording) -> pd.Series:
     table = recording.whole.lifecycles()
     left = table[table["parent_id"].notna() & table["exit_ns"].notna()]
     parents = table.loc[left["parent_id"].to_numpy(np.int64)]
-    ended_ns, zombie_ns, reap_ns = (
-        one.reset_index(drop=True) for one in (left["exit_ns"], parents["zombie_ns"], parents["reap_ns"])
-    )
+    known = (left["exit_ns"], parents["zombie_ns"], parents["reap_ns"])
+    ended_ns, zombie_ns, reap_ns = (one.reset_index(drop=True) for one in known)
     so = (ended_ns > zombie_ns) & ((ended_ns - reap_ns).abs() < _PAUSE_MS * 1e6)
     return parents["id"].reset_index(drop=True)[so.fillna(False).to_numpy(bool)]
