@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
@@ -78,15 +80,10 @@ def record(
     """
     from forktrace.launcher.session import RecordOptions
 
-    options = RecordOptions(
-        output, force, duration, quiet, stacks=not no_stacks, source=not no_source, own=own, max_size=max_size
-    )
-    try:
-        if sum(map(bool, (command, pids, cgroup))) != 1:
-            raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
+    options = RecordOptions(output, force, duration, quiet, not no_stacks, not no_source, own, max_size)
+    with _own_failures():
+        _require_one(command, pids, cgroup, user)
         check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
-        if user and not command:
-            raise UsageError("--user is for a command: what runs already has its user", "leave it out")
         checking = _Checking(limits, allow, baseline, output, user) if check else None
         if not check and (allow or baseline or any(value is not None for value in limits.values())):
             raise UsageError("limits are for record --check", "add --check")
@@ -103,6 +100,25 @@ def record(
             attach(choose(pids) if pids else choose_cgroup(str(cgroup)), options, written)
         if checking:
             checking.end(quiet)
+
+
+def _require_one(command: tuple[str, ...], pids: tuple[str, ...], cgroup: str | None, user: str | None) -> None:
+    """Make sure that it is told what to record, once.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if sum(map(bool, (command, pids, cgroup))) != 1:
+        raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
+    if user and not command:
+        raise UsageError("--user is for a command: what runs already has its user", "leave it out")
+
+
+@contextlib.contextmanager
+def _own_failures() -> Iterator[None]:
+    """End with the status of record's own failures, but where the command cannot be started."""
+    try:
+        yield
     except CommandError:
         raise
     except ForktraceError as error:

@@ -38,7 +38,7 @@ def run_record(outcome: str, *arguments: str) -> subprocess.CompletedProcess[str
     program = (
         "import sys, types\n"
         "from forktrace.errors import *\n"
-        "def record(command, options, user):\n"
+        "def record(command, options, user, written):\n"
         f"    {outcome}\n"
         "sys.modules['forktrace.launcher.command'] = types.SimpleNamespace(record=record)\n"
         "from forktrace.cli import main; main()"
