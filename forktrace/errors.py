@@ -38,6 +38,10 @@ class GateFailed(ForktraceError):
     exit_status = 70
 
 
+class NoFile(ForktraceError, FileNotFoundError):
+    """There is no such file; an error of Python's own kind too."""
+
+
 class PermissionMissing(ForktraceError):
     """The right that is needed (root, a capability, a file's owner) is missing."""
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import os
-import shlex
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -23,7 +21,6 @@ from forktrace.errors import UsageError
 from forktrace.trace import stream
 from forktrace.trace.events import DISPOSITIONS
 from forktrace.trace.stacks import Frame, unfold
-from forktrace.trace.words import count, duration, printable
 
 
 def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = None) -> Recording:
@@ -67,16 +64,6 @@ class Recording:
         self._rules: rules.Rules = whole._rules if whole else rules.load(causes)
         self.whole = whole or self
         self.selected = selected or Selection()
-
-    def _repr_html_(self) -> str:
-        """The key figures, for a notebook."""
-        table = self.lifecycles()
-        zombie_ms, still = table["zombie_ms"].dropna(), int(table["zombie_open"].sum())
-        said = [count(len(table), "process"), count(len(zombie_ms), "zombie")]
-        said += [f"the longest for {duration(zombie_ms.max())}"] if len(zombie_ms) else []
-        said += [f"{still:,} never reaped"] if still else []
-        command = html.escape(printable(shlex.join(self.header["command"])))
-        return f"<p><b>{command}</b>: {', '.join(said)}.</p><p><code>forktrace.page(recording)</code> shows them.</p>"
 
     @property
     def header(self) -> dict[str, Any]:
@@ -124,20 +111,20 @@ class Recording:
         since_ns = times_ns.astype("Int64") - self.start_ns  # exact before it becomes a float
         return since_ns.astype("Float64").astype("float64") / 1e9
 
-    def between(self, since_ns: int | None = None, until_ns: int | None = None) -> Recording:
+    def between(self, since_ns: int | None = None, until_ns: int | None = None) -> Self:
         """Return the part of the recording in a stretch of time, CLOCK_BOOTTIME ns, its ends included; None: open.
 
         Processes that lived or were zombies at any moment of it keep their whole rows; of events only those within count.
         """
-        return Recording(self.trace, self.whole, replace(self.selected, since_ns=since_ns, until_ns=until_ns))
+        return type(self)(self.trace, self.whole, replace(self.selected, since_ns=since_ns, until_ns=until_ns))
 
-    def of(self, process: int) -> Recording:
+    def of(self, process: int) -> Self:
         """Return the part of the recording about the process with id `process` and its descendants."""
         return self.part(selection.descendants(self.whole.lifecycles(), process))
 
-    def part(self, ids: Ints) -> Recording:
+    def part(self, ids: Ints) -> Self:
         """Return the part of the recording about the processes with these ids."""
-        return Recording(self.trace, self.whole, replace(self.selected, ids=ids))
+        return type(self)(self.trace, self.whole, replace(self.selected, ids=ids))
 
     def find_process(self, text: str) -> int:
         """Return the id of the process that `4711` or `#12` names; UsageError lists the candidates when there are several."""

@@ -80,15 +80,10 @@ def record(
     """
     from forktrace.launcher.session import RecordOptions
 
-    options = RecordOptions(
-        output, force, duration, quiet, stacks=not no_stacks, source=not no_source, own=own, max_size=max_size
-    )
-    with _told_as_record():
-        if sum(map(bool, (command, pids, cgroup))) != 1:
-            raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
+    options = RecordOptions(output, force, duration, quiet, not no_stacks, not no_source, own, max_size)
+    with _own_failures():
+        _require_one(command, pids, cgroup, user)
         check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
-        if user and not command:
-            raise UsageError("--user is for a command: what runs already has its user", "leave it out")
         if not check and (allow or baseline or any(value is not None for value in limits.values())):
             raise UsageError("limits are for record --check", "add --check")
         checking = _Checking(limits, allow, baseline, output, user) if check else None
@@ -107,9 +102,21 @@ def record(
             checking.end(quiet)
 
 
+def _require_one(command: tuple[str, ...], pids: tuple[str, ...], cgroup: str | None, user: str | None) -> None:
+    """Make sure that it is told what to record, once.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if sum(map(bool, (command, pids, cgroup))) != 1:
+        raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
+    if user and not command:
+        raise UsageError("--user is for a command: what runs already has its user", "leave it out")
+
+
 @contextlib.contextmanager
-def _told_as_record() -> Iterator[None]:
-    """What fails in here is a failure of record's own, not of the command."""
+def _own_failures() -> Iterator[None]:
+    """End with the status of record's own failures, but where the command cannot be started."""
     try:
         yield
     except CommandError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Container, Iterable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -33,13 +33,15 @@ class _Zombie(NamedTuple):
 class Closing:
     """Keeps what matters most of a recording: stolen exit statuses, zombies that nobody reaped, the longest one.
 
-    Since when those in `estimated`, (pid, start), were zombies is an estimate. The reaps of the processes `aside` say nothing
-    of the program: forktrace's own of the command, and those of the machine's init, which comes when it likes.
+    Since when those in `estimated`, (pid, start), were zombies is an estimate. What `recorder`, the parent of the command,
+    reaps is not told of; what `init` does says little of the program, since it comes when it likes.
     """
 
-    def __init__(self, estimated: Container[tuple[int, int]] = (), aside: Collection[int] = ()) -> None:
+    def __init__(self, estimated: Container[tuple[int, int]] = (), recorder: int = 0, init: int = 0) -> None:
         self._estimated = estimated
-        self._aside = aside
+        self._recorder = recorder
+        self._init = init
+        self._elsewhere_ns = 0  # the longest that init reaped, or nobody was seen to reap
         self._gone: set[tuple[int, int]] = set()
         self._worst: _Zombie | None = None
         self._open: list[_Zombie] = []
@@ -49,15 +51,19 @@ class Closing:
     def note(self, reaps: Records) -> None:
         """Look at reaps (`struct wait_record`)."""
         self._note_taken(reaps)
-        own = np.isin(reaps["head"]["by"]["pid"], list(self._aside))
-        seen = reaps[(reaps["zombie_ns"] != 0) & ~own]
+        by = reaps["head"]["by"]["pid"]
+        by_init = (by == self._init) & (by != 0)
+        zombies = (reaps["zombie_ns"] != 0) & ((by != self._recorder) | (by == 0))
+        late = reaps[zombies & by_init]
+        self._elsewhere_ns = max(self._elsewhere_ns, int((late["head"]["time_ns"] - late["zombie_ns"]).max(initial=0)))
+        seen = reaps[zombies & ~by_init]
         if not len(seen):
             return
         lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
         index = int(lasted.argmax())
-        head = seen[index]["head"]
-        who, by, call = identity(head["process"]), int(head["by"]["pid"]), CALLS[seen[index]["call"]]
-        self._worst = max(filter(None, (self._worst, _Zombie(int(lasted[index]), who, by, call))))
+        head, call = seen[index]["head"], CALLS[seen[index]["call"]]
+        found = _Zombie(int(lasted[index]), identity(head["process"]), int(head["by"]["pid"]), call)
+        self._worst = max(filter(None, (self._worst, found)))
 
     def _note_taken(self, reaps: Records) -> None:
         """Keep which children waits for any child took, at which stack; one that was asked for is taken from nobody."""
@@ -80,9 +86,11 @@ class Closing:
             if 0 < one["zombie_ns"] < until_ns and identity(one) not in self._gone:
                 self._open.append(_Zombie(until_ns - int(one["zombie_ns"]), identity(one), 0, ""))
 
-    def forget(self, gone: Iterable[tuple[int, int]]) -> None:
-        """Take these for none that is still a zombie."""
-        self._gone |= set(gone)
+    def note_unseen(self, gone: Iterable[Records], until_ns: int) -> None:
+        """Look at processes (`struct process`) that were released by nobody that was seen: they are no zombies any more."""
+        for one in gone:
+            self._gone.add(identity(one))
+            self._elsewhere_ns = max(self._elsewhere_ns, until_ns - int(one["zombie_ns"]) if one["zombie_ns"] else 0)
 
     @property
     def has_zombies(self) -> bool:
@@ -98,7 +106,14 @@ class Closing:
             harm.append(self._sentence(max(self._open)) + others)
         if not harm and self._worst and self.has_zombies:
             harm.append(self._sentence(self._worst))
-        return harm or [f"no zombie lasted longer than {NOTICEABLE_MS:.0f} ms"]
+        return harm or [f"no zombie lasted longer than {NOTICEABLE_MS:.0f} ms{self._elsewhere()}"]
+
+    def _elsewhere(self) -> str:
+        """What is to be said of zombies whose time says little."""
+        lasted_ms = self._elsewhere_ns / 1e6
+        if lasted_ms < NOTICEABLE_MS:
+            return ""
+        return f" but for what was reaped outside the recording, after at most {duration(lasted_ms)}"
 
     def _sentence(self, one: _Zombie) -> str:
         bound = "about" if one.who in self._estimated else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from forktrace.kernel.bpf_maps import Records
@@ -58,9 +58,9 @@ class Intake:
         self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
         self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
 
-    def begin(self, output: Output, sources: Sources | None, aside: Collection[int] = ()) -> None:
-        """Write to `output` from now on, with the lines that `sources` reads; the reaps of `aside` are not to be told of."""
-        self.closing = Closing(self._joining.ended_ns if self._joining else (), aside)
+    def begin(self, output: Output, sources: Sources | None, recorder: int, init: int) -> None:
+        """Write to `output` from now on, with the lines that `sources` reads; `recorder` and `init` as in `Closing`."""
+        self.closing = Closing(self._joining.ended_ns if self._joining else (), recorder, init)
         self._output = output
         self._sources = sources
 
@@ -216,7 +216,7 @@ class Intake:
         """Write that these are gone, if their release has not come through the ring since; the time is an upper bound."""
         here = set(map(identity, self._probes.following()))
         unseen = [one for one in gone if identity(one) in here]
-        self.closing.forget(map(identity, unseen))
+        self.closing.note_unseen(unseen, self._output.until_ns)
         self.counts["reap"] += len(unseen)
         self._output.write(unseen_reap(one, self._output.until_ns) for one in unseen)
 

@@ -161,7 +161,7 @@ class Recorder:
             sink: RawIOBase = file if is_regular else PatientSink(trace, self._is_waited_for)
             try:
                 self._output = Output(sink, order, self._intake.counts, is_file=self._is_file)
-                self._intake.begin(self._output, reader, _aside(order))
+                self._intake.begin(self._output, reader, order.header["recorder_pid"], _init(order))
                 self._begin(order)
             except stream.Full:
                 raise UsageError(f"--max-size: {order.max_size:,} bytes do not hold the beginning of this trace") from None
@@ -389,9 +389,9 @@ class Recorder:
             self._say(f"next: forktrace {'why' if self._intake.closing.has_zombies else 'report'} {shlex.quote(path)}")
 
 
-def _aside(order: Order) -> set[int]:
-    """Return whose reaps say nothing of the program: forktrace's own, and the machine's init's unless it is recorded."""
-    return {order.header["recorder_pid"], 1} - set(order.attach.pids if order.attach else ())
+def _init(order: Order) -> int:
+    """Return the number of the machine's init, or the container's; 0 where it is recorded."""
+    return 0 if order.attach and 1 in order.attach.pids else 1
 
 
 class _Progress:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import pyarrow as pa
 
-from forktrace.errors import ForktraceError, PermissionMissing, TraceError
+from forktrace.errors import ForktraceError, NoFile, PermissionMissing, TraceError
 from forktrace.trace import small_batches
 from forktrace.trace.batches import (
     ARROW_ERRORS,
@@ -169,6 +169,8 @@ def _read_bytes(path: str) -> bytes:
             return start + file.read() if start.startswith(b"\xff\xff\xff\xff") else start
     except PermissionError as error:
         raise PermissionMissing(f"{path}: {error.strerror}", "a trace belongs to the user who recorded it") from None
+    except FileNotFoundError as error:
+        raise NoFile(f"{path}: {error.strerror}") from None
     except OSError as error:
         raise ForktraceError(f"{path}: {error.strerror}") from None
 

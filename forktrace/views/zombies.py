@@ -38,9 +38,9 @@ def without_recorder(table: pd.DataFrame) -> pd.DataFrame:
 
 def helpers(table: pd.DataFrame) -> pd.Series:
     """Return which rows of lifecycles are helpers of multiprocessing, `its resource tracker`; `<NA>`: all others."""
-    named = table["argv"].str.extract(_HELPER, expand=False).where(table["exec_ns"].notna())
-    words: pd.Series = named.map(_HELPERS).astype("string")
-    return words
+    codes, distinct = pd.factorize(table["argv"].where(table["exec_ns"].notna()))
+    found = pd.Series(distinct, dtype="string").str.extract(_HELPER, expand=False).map(_HELPERS)
+    return pd.Series(pd.array([*found, pd.NA], dtype="string")[codes], table.index)
 
 
 def lead(table: pd.DataFrame) -> pd.Series:

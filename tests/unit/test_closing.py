@@ -70,7 +70,7 @@ def test_their_rows() -> None:
 def test_the_worst_is_not_one_that_is_gone() -> None:
     """The sentence is about a zombie that is still there."""
     closing, seen = Closing(), still((500, 30, 10 * MS, "default"), (501, 30, 20 * MS, "default"))
-    closing.forget([(500, 30 * TICK_NS + 5)])
+    closing.note_unseen(still((500, 30, 10 * MS, "default")), 15 * MS)
     closing.note_open(seen, 90 * MS)
     assert closing.words() == ["501 was a zombie for 70 ms, and still is: nobody reaped it"]
 
@@ -89,12 +89,19 @@ def waits(*rows: dict[str, int | str]) -> Records:
 
 
 def test_a_healthy_program_is_told_so() -> None:
-    """What forktrace itself reaps and what the machine's init reaps when it likes says nothing of the program."""
-    closing = Closing(aside={50, 1})
+    """What forktrace itself reaps says nothing of the program, and what the machine's init reaps when it likes says little."""
+    closing = Closing(recorder=50, init=1)
     assert closing.words() == ["no zombie lasted longer than 10 ms"]
-    closing.note(waits({"by": 50, "child": 100, "ms": 40}, {"by": 1, "child": 500, "ms": 3000}))
+    closing.note(waits({"by": 50, "child": 100, "ms": 40}, {"by": 1, "child": 500, "ms": 8}))
     closing.note(waits({"by": 100, "child": 501, "ms": 9}))
     assert (closing.words(), closing.has_zombies) == (["no zombie lasted longer than 10 ms"], False)
+    closing.note(waits({"by": 1, "child": 500, "ms": 3000}))
+    elsewhere = "no zombie lasted longer than 10 ms but for what was reaped outside the recording, after at most 3.000 s"
+    assert (closing.words(), closing.has_zombies) == ([elsewhere], False)
+    unseen = Closing()
+    unseen.note_unseen(still((500, 30, 10 * MS, "default")), 3010 * MS)
+    assert unseen.words() == [elsewhere]
+    assert Closing(init=0).words() == ["no zombie lasted longer than 10 ms"]
     closing.note(waits({"by": 100, "child": 502, "ms": 11}))
     assert closing.words() == ["502 was a zombie for 11 ms, until 100 reaped it with wait4"]
     assert closing.has_zombies

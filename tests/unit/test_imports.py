@@ -22,7 +22,7 @@ ALLOWED = {
     "analysis": {"errors", "trace"},
     "views": {"errors", "trace", "analysis"},
     "scenes": set(),
-    "forktrace": {"errors", "analysis", "views"},  # __init__.py: the public names
+    "forktrace": {"errors", "trace", "analysis", "views"},  # __init__.py: the public names
     "cli": {*RECORDING, "analysis", "views", "scenes", "forktrace"},
     "pytest_plugin": {*RECORDING, "analysis", "views", "forktrace"},
     "__main__": {"cli"},

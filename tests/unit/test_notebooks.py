@@ -15,10 +15,27 @@ from golden import DATA, NOTEBOOKS, executed
 from matplotlib import pyplot as plt
 from traces import HEADER, MS, child, consumer, target
 
+import forktrace
 from forktrace.trace import events as ev
 from forktrace.trace import stream
 
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def family(levels: int) -> list[ev.Row]:
+    """A tree of so many levels: each process forks two, of which every other one is reaped late."""
+    rows, parents, pid = [target()], [100], 200
+    for level in range(levels):
+        below = []
+        for parent in parents[:40]:
+            for late in (0, 1):
+                rows += child(pid, 10 + 20 * level, 500 + 40 * level, by=parent)
+                rows.append(ev.reap((501 + 40 * level + 30 * late) * MS, pid, by=parent))
+                below.append(pid)
+                pid += 1
+        parents = below
+    return [*rows, ev.end(2000 * MS)]
+
 
 # Traces that no scene makes: without a zombie, without a child, with nothing, and with more than can be looked at singly.
 MADE: dict[str, list[ev.Row]] = {
@@ -26,7 +43,8 @@ MADE: dict[str, list[ev.Row]] = {
     "no-child": [target(), ev.end(500 * MS)],
     "no-zombie": [target(), ev.fork(1 * MS, 500, by=100, comm="child"), ev.end(900 * MS)],
     "no-stacks": [target(), *child(500, 100, 200), ev.reap(400 * MS, 500, by=100, options=1), *child(501, 402, 600)],
-    "many": consumer(1000, burst=50),
+    "many": consumer(3000, burst=50),
+    "deep": family(10),
 }
 
 
@@ -89,6 +107,16 @@ def test_the_trace_is_named_first(path: Path) -> None:
     exec(first, found)
     assert first == f'TRACE = "{found["TRACE"]}"'
     assert (path.parent / found["TRACE"]).resolve().parent == DATA
+
+
+@notebooks
+def test_public_names_only(path: Path) -> None:
+    """What a notebook takes of forktrace is there for every user."""
+    cells = "\n".join(code_cells(path))
+    taken = [name for line in re.findall(r"from forktrace import (.*)", cells) for name in line.split(", ")]
+    assert set(taken) <= set(forktrace.__all__)
+    assert not re.search(r"from forktrace\.|import forktrace\.", cells)
+    assert all(hasattr(forktrace, name) for name in re.findall(r"forktrace\.(\w+)\(", cells))
 
 
 @notebooks

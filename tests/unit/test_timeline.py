@@ -122,6 +122,14 @@ def test_the_command_itself_is_no_zombie() -> None:
     assert ax.get_title(loc="left").endswith(": 1 process, no zombies")
 
 
+def test_the_title_says_what_the_program_did() -> None:
+    """The longest zombie, before one that init reaped when it liked; where there is only that, that it is an upper bound."""
+    rows = [target(), *child(500, 10, 100), ev.reap(2000 * MS, 500, by=100, call="unseen")]
+    assert drawn(recording(*rows)).get_title(loc="left").endswith("longest zombie at most 1.900 s")
+    rows += [*child(501, 10, 20), ev.reap(50 * MS, 501, by=100)]
+    assert drawn(recording(*rows)).get_title(loc="left").endswith("longest zombie 30 ms")
+
+
 def test_the_time_of_day() -> None:
     """Below the seconds."""
     made = recording(*SWEPT, closed=False, clock_offset_ns=BOOT_NS)
@@ -136,7 +144,7 @@ def test_rows_are_named_by_what_they_run() -> None:
     """The program that was run, the line that started it, or what helper of multiprocessing it is."""
     spawn = ["/usr/bin/python3.11", "-B", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"]
     tracker = ["python", "-c", "from multiprocessing.resource_tracker import main;main(3)"]
-    programs = {500: ["/usr/bin/python3", "/srv/job.py", "-x"], 501: ["sh", "-c", "x"], 502: spawn, 503: tracker}
+    programs = {500: ["/usr/bin/python3", "job.py", "-x"], 501: ["sh", "-c", "x"], 502: spawn, 503: tracker}
     rows = [row for pid in range(500, 506) for row in child(pid, 10, 20)]
     rows += [ev.exec_(11 * MS, pid, argv) for pid, argv in programs.items()]
     made = known(recording(target(), *rows), fork_site={3: "a/b.py:7 go", 5: "c.py:9 f"})

@@ -17,7 +17,7 @@ from forktrace.views.zombies import helpers, rows
 MOST_NAME: Final = 30  # characters of a number and a name
 MOST_LEVELS: Final = 10  # that are indented
 _TYPED: Final = re.compile(r"\S*python[\d.]*t?( -\w+)* -c ")  # code that a line of the program typed, as multiprocessing does
-_INTERPRETER: Final = re.compile(r"python[\d.]*t? (?=[^\s-])")
+_INTERPRETER: Final = re.compile(r"^(?:\S*/)?python[\d.]*t? (?=[^\s-])")
 
 
 def tree_order(table: pd.DataFrame) -> Rows:

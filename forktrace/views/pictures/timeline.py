@@ -215,7 +215,9 @@ def _span(recording: Recording) -> tuple[float, float]:
 def _title(recording: Recording, table: pd.DataFrame, width_inches: float) -> str:
     zombie_ms, first = table["zombie_ms"], lead(table)
     worst = f", no zombie longer than {NOTICEABLE_MS:.0f} ms" if zombie_ms.notna().any() else ", no zombies"
-    worst = f", longest zombie {duration(zombie_ms[first].max())}" if first.any() else worst
+    if zombie_ms.ge(NOTICEABLE_MS).any():  # first what the program did; what init did is no exact time
+        longest = duration((zombie_ms[first] if first.any() else zombie_ms).max())
+        worst = f", longest zombie {'' if first.any() else 'at most '}{longest}"
     cut = " (trace cut off)" if recording.cut else " (events were lost)" if recording.lost() else ""
     about = f": {count(len(table), 'process')}{worst}{cut}"
     most = int(width_inches / _TITLE_CHARACTER_INCHES) - len(about)

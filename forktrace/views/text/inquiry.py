@@ -12,7 +12,7 @@ from rich.text import Text
 
 from forktrace.analysis.causes.programs import entry_of
 from forktrace.analysis.causes.rules import load
-from forktrace.analysis.causes.sites import Libraries, Owner, named_package, shown_names, site_frame
+from forktrace.analysis.causes.sites import Libraries, Owner, named_own, named_package, shown_names, site_frame
 from forktrace.analysis.recording import Call as Frames
 from forktrace.analysis.recording import Recording
 from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
@@ -24,7 +24,7 @@ from forktrace.views.text.ps import IS_INIT, about_parent, name, not_yet, print_
 from forktrace.views.text.screen import print_text
 from forktrace.views.text.why import print_line
 from forktrace.views.why.calls import Sources, calls_of
-from forktrace.views.why.remedies import Line, fix_lines
+from forktrace.views.why.remedies import Line, fix_lines, package_at, package_lines
 from forktrace.views.words import shorten, some
 
 MOST_COMMAND: Final = 100
@@ -294,8 +294,18 @@ class _Answer:
         source = Sources(self._recording).text(site) if self._recording is not None and site else None
         pid = str(self._last.pid)
         words = {"it": explanations.object_of(source, creator.it), "parent": pid, "adopter": pid, "reaper": pid, "start": pid}
+        if package := self._package(site):
+            yield from package_lines(package, str(site))
+            return
         names = [name for name in creator.fix if made != "orphan" or name != "parent-waits"]  # their parents are gone
         yield from fix_lines([explanations.remedy(each, **words) for each in names], site)
+
+    def _package(self, site: str | None) -> str:
+        """The installed package in whose file the line that forks lies; "" where it is the user's."""
+        if self._recording is None or site is None:
+            return ""
+        stack = str(self._started.loc[self._started["fork_site"].eq(site).fillna(False), "fork_stack"].iloc[0])
+        return package_at(site, self._recording.calls(stack), named_own(self._recording.header))
 
     def _maker(self) -> str:
         """What probably made the zombies, by what shows from outside."""
