@@ -215,7 +215,7 @@ def diff(
     \b
     Examples:
         forktrace diff old.arrows new.arrows
-        forktrace diff old.arrows new.arrows --fail-if zombie-seconds+10% --format markdown
+        forktrace diff old.arrows new.arrows --fail-if zombie-seconds+10%
         forktrace diff --old before/ --new after/ -o change.png
     """
     from forktrace.analysis.comparison.changes import compare, gate

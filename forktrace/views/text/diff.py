@@ -27,7 +27,7 @@ def show(console: Console, found: Comparison) -> None:
         console.print()
         console.print(Text(title, "bold"))
         lines = [[words.where(row), printable(row.cause), *words.cells(row)] for row in rows[:MOST_ROWS]]
-        print_grid(console, Grid(COLUMNS, lines, "line", 16, spare=TITLES[-1]))
+        print_grid(console, Grid(COLUMNS, lines, "line", 16, spare=TITLES[-1:]))
         if len(rows) > MOST_ROWS:
             console.print(f"and {len(rows) - MOST_ROWS:,} more")
     console.print()
