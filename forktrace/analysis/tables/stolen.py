@@ -74,7 +74,7 @@ def stolen(history: History) -> pd.DataFrame:
 def undecided(history: History) -> Ints:
     """Return the ids of children that were waited for in vain where a stack is missing that would tell whether it was theft."""
     wait, child = _in_vain(history)
-    unseen = (history.sites.code[history.release_row[child]] == NONE) | (history.sites.code[wait] == NONE)
+    unseen: Flags = (history.sites.code[history.release_row[child]] == NONE) | (history.sites.code[wait] == NONE)
     wait, child = wait[unseen], child[unseen]
     if not len(child):
         return child
