@@ -143,6 +143,13 @@ def test_a_recording_without_stacks_says_so() -> None:
     assert found.rows[-1].old_line or found.rows[-1].new_line
 
 
+def test_traces_of_two_formats() -> None:
+    """Both are read; that one has less is said."""
+    old, new = read(ROOT / "tests/data/kafka.arrows"), run_of(10)
+    assert old.header["format"] < new.header["format"]
+    assert compare([old], [new]).remarks == ["traces of formats 1 and 2: what one of them lacks is not compared"]
+
+
 def test_nothing_at_all() -> None:
     """Two recordings without a zombie."""
     bare = recording(target(), ev.end(MS))

@@ -99,9 +99,7 @@ def _remarks(sides: tuple[Sequence[Run], Sequence[Run]], touched: tuple[str, ...
         found.append(f"fewer than {FEW_RUNS} runs a side: no difference can be told from chance")
     formats = {run.recording.header["format"] for side in sides for run in side if "format" in run.recording.header}
     if len(formats) > 1:
-        found.append(
-            f"traces of formats {' and '.join(map(str, sorted(formats)))}: what only the newer one has is not compared"
-        )
+        found.append(f"traces of formats {' and '.join(map(str, sorted(formats)))}: what one of them lacks is not compared")
     if any(run.table["fork_site"].isna().all() and len(run.table) for side in sides for run in side):
         found.append("a recording has no stacks: its processes have no lines")
     return found

@@ -93,7 +93,7 @@ class Run:
     def zombies(self) -> Zombies:
         """Its zombies; those are left out of which nothing says how long they were."""
         rows = self.table[self.table["zombie_ms"].notna()]
-        codes, texts = pd.factorize(rows["fork_site"])
+        codes, texts = pd.factorize(rows["start_site"])
         known: dict[Line, int] = {}
         places = [known.setdefault(self._line(text), len(known)) for text in texts]
         unknown = known.setdefault(Line(), len(known))
