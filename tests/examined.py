@@ -139,6 +139,7 @@ def check(recording: Any, path: str, dice: Dice, thorough: bool) -> None:
             getattr(recording, name)()
     for command in (["report"], ["why"], ["events"]):
         check_screen(run(*command, path)[1].decode(), command[0])
+    check_gate(path, dice, thorough)
     if table is not None and len(table):
         check_part(recording, table, path, dice)
         balance = recording.balance()
@@ -150,6 +151,28 @@ def check(recording: Any, path: str, dice: Dice, thorough: bool) -> None:
         check_pictures(recording, path)
     with contextlib.suppress(TraceError, UsageError):
         recording.processes_at(recording.start_ns)
+
+
+def check_gate(path: str, dice: Dice, thorough: bool) -> None:
+    """Limits of 0 in each format, and a comparison with itself: what comes out can be read, and steers nothing."""
+    from forktrace.analysis.gate.limits import BY_NAME
+
+    limits = [word for name in BY_NAME for word in (f"--{name}", "0")]
+    forms = ("text", "json", "junit", "github", "sarif")
+    for form in forms if thorough else [dice.choice(forms)]:
+        said, data = run("check", path, *limits, "--format", form, "--baseline", path, "--allow", "f")
+        check_screen(data.decode(), f"check as {form}")
+        if form in ("json", "sarif") and data:
+            json.loads(data)
+        if form == "junit" and data:
+            ElementTree.fromstring(data)
+        if "failed" in said:
+            raise Finding(f"check: {said}")
+    for form in ("text", "json", "markdown") if thorough else [dice.choice(("text", "json", "markdown"))]:
+        said, data = run("diff", path, path, "--format", form)
+        check_screen(data.decode(), f"diff as {form}")
+        if "failed" in said:
+            raise Finding(f"diff: {said}")
 
 
 def check_part(recording: Any, table: Any, path: str, dice: Dice) -> None:

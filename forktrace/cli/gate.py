@@ -1,4 +1,4 @@
-"""The commands that hold a recording against something: check."""
+"""The commands that hold a recording against limits, or against another: check and diff."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from forktrace.cli.options import causes_option, force_option, opened, read, screen, trace_argument
-from forktrace.errors import ForktraceError, GateFailed, UsageError
+from forktrace.cli.options import causes_option, force_option, opened, read, say, screen, trace_argument
+from forktrace.errors import CannotTell, ForktraceError, GateFailed, UsageError
 
 if TYPE_CHECKING:
+    from forktrace.analysis.comparison.changes import Comparison, Gate
     from forktrace.analysis.gate.policy import Policy
     from forktrace.analysis.gate.verdict import Verdict
     from forktrace.analysis.recording import Recording
@@ -178,3 +179,101 @@ def _add_summary(path: str, recording: Recording, verdict: Verdict) -> None:
 
     with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(github.summary(recording, verdict))
+
+
+@click.command()
+@click.argument("old", required=False)
+@click.argument("new", required=False)
+@click.option("--old", "olds", metavar="TRACE", multiple=True, help="One of several old recordings, or their directory.")
+@click.option("--new", "news", metavar="TRACE", multiple=True, help="One of several new recordings, or their directory.")
+@click.option("--fail-if", "gates", metavar="RISE", multiple=True, help="End with 1 if so: zombie-seconds+10%, unreaped+0.")
+@click.option(
+    "--format", "form", type=click.Choice(("text", "json", "markdown")), default="text", help="What it prints [text]."
+)
+@click.option("-o", "--output", metavar="FILE", help="Draw both too, into a .png, .svg or .pdf file.")
+@force_option
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the bootstrap [0].")
+@causes_option
+@failing_with_70
+def diff(
+    old: str | None,
+    new: str | None,
+    olds: tuple[str, ...],
+    news: tuple[str, ...],
+    gates: tuple[str, ...],
+    form: str,
+    output: str | None,
+    force: bool,
+    seed: int,
+    causes: str | None,
+) -> None:
+    """Say what changed between recordings.
+
+    By fork line and cause: how many zombies, their time per 1,000 forks, how long they lasted. What chance does as well
+    is marked with ~. With --fail-if it ends with 1 when a figure rose by more, and with 66 when losses touch it.
+
+    \b
+    Examples:
+        forktrace diff old.arrows new.arrows
+        forktrace diff old.arrows new.arrows --fail-if zombie-seconds+10%
+        forktrace diff --old before/ --new after/ -o change.png
+    """
+    from forktrace.analysis.comparison.changes import compare, gate
+
+    rises = [gate(text) for text in gates]
+    if (old is None) != (new is None) or (bool(olds) != bool(news)) or bool(old) == bool(olds):
+        raise UsageError("diff needs two sides", "forktrace diff OLD NEW, or several with --old OLD --new NEW")
+    picture = _picture_format(output)
+    sides = [[read(path, None, None, None, causes) for path in _paths(side)] for side in (olds or [old], news or [new])]
+    found = compare(sides[0], sides[1], seed)
+    _print_diff(form, found)
+    if output is not None:
+        from forktrace.views.pictures.diff import write_diff
+
+        with opened(output, force) as sink:
+            write_diff(sides[0][0], sides[1][0], sink, picture)
+        say(f"wrote {output}")
+    _end_as(found, rises)
+
+
+def _picture_format(output: str | None) -> str:
+    from forktrace.views.pictures.timeline import format_of
+
+    return "" if output is None else format_of(output)
+
+
+def _paths(named: Sequence[str | None]) -> list[str]:
+    """The traces that are named, those of directories among them.
+
+    Raises:
+        UsageError: a directory has none.
+    """
+    found = []
+    for path in map(str, filter(None, named)):
+        inside = sorted(map(str, Path(path).glob("*.arrows"))) if os.path.isdir(path) else [path]
+        if not inside:
+            raise UsageError(f"{path}: no *.arrows in this directory", "name a trace, or a directory of traces")
+        found += inside
+    return found
+
+
+def _print_diff(form: str, found: Comparison) -> None:
+    from forktrace.views.formats import diff as formats
+    from forktrace.views.text.diff import show
+
+    if form == "text":
+        show(screen(), found)
+    else:
+        click.echo(formats.as_json(found) if form == "json" else formats.as_markdown(found))
+
+
+def _end_as(found: Comparison, rises: Sequence[Gate]) -> None:
+    """End with 1 when a figure rose by more than it may, with 66 when losses touch one that did not."""
+    changes = [(rise, found.figure(rise.name)) for rise in rises]
+    met = [rise for rise, one in changes if not one.missing and rise.met(one)]
+    open_ = [(rise, one) for rise, one in changes if one.missing]
+    for rise in met:
+        say(f"forktrace: --fail-if {rise.text} is met")
+    if not met and open_:
+        raise CannotTell(f"--fail-if {open_[0][0].text} cannot be told: {'; '.join(open_[0][1].missing)}")
+    click.get_current_context().exit(1 if met else 0)

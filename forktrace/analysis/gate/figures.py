@@ -20,12 +20,12 @@ Floats = npt.NDArray[np.float64]
 
 # Losses that cannot make a figure larger; of each that is not named here it is taken for possible.
 _WITHOUT_ZOMBIES: Final = frozenset(
-    {"exec", "signal", "oom", "wait", "fork-failed", "stack", "code", "wait place", "process number", "unknown file"}
+    {"exec", "signal", "oom", "wait", "request", "fork-failed", "stack", "code", "wait place", "process number", "unknown file"}
 )
-_WITHOUT_THEFTS: Final = frozenset({"signal", "oom", "autoreap", "fork-failed", "wait place", "unknown file"})
+_WITHOUT_THEFTS: Final = frozenset({"signal", "oom", "autoreap", "fork-failed", "request", "wait place", "unknown file"})
 _WITHOUT_FAILURES: Final = frozenset(
     {"fork", "exec", "exit", "zombie", "wait", "reap", "autoreap", "signal", "oom", "stack", "code"}
-    | {"wait place", "process number", "unknown file", "child not adopted"}
+    | {"request", "wait place", "process number", "unknown file", "child not adopted"}
 )
 
 
@@ -155,7 +155,7 @@ def _running(recording: Recording) -> pd.DataFrame:
 
 def _stolen(recording: Recording) -> pd.DataFrame:
     thefts = recording.stolen()
-    rows = recording.whole.lifecycles().loc[thefts["id"]].assign(fork_site=thefts["thief_site"].to_numpy())
+    rows = recording.whole.lifecycles().loc[thefts["id"]].assign(start_site=thefts["thief_site"].to_numpy())
     perhaps = _counted(recording.perhaps_stolen(), "stolen").assign(low=0.0)
     return pd.concat([_counted(rows, "stolen"), perhaps], ignore_index=True)
 
@@ -164,7 +164,7 @@ def _failed_forks(recording: Recording) -> pd.DataFrame:
     table = recording.failed_forks()
     named = table["errno"].map(lambda number: errno_name(int(number)), na_action="ignore").astype("string").fillna("?")
     limits = (" " + table["limit"]).fillna("")
-    rows = table.assign(fork_site=table["site"], cause="failed-fork " + named + limits, complete=True, zombie_open=False)
+    rows = table.assign(start_site=table["site"], cause="failed-fork " + named + limits, complete=True, zombie_open=False)
     rows = rows.assign(reap_site=empty_texts(len(rows)), zombie_ns=0, zombie_ms=0.0)
     return _items(rows, "cause", np.ones(len(rows)), np.ones(len(rows)))
 
@@ -186,7 +186,7 @@ def _items(rows: pd.DataFrame, cause: str, low: Floats, high: Floats, sure: Flag
     end_ns = begin_ns + np.rint(lasted_ms * 1e6).astype(np.int64)
     columns: dict[str, Any] = {
         "id": rows["id"].astype("Int64").array,
-        "site": rows["fork_site"].astype("string").array,
+        "site": rows["start_site"].astype("string").array,
         "reap_site": rows["reap_site"].astype("string").array,
         "cause": rows[cause].astype("string").array,
         "low": low,

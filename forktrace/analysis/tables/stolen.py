@@ -48,7 +48,7 @@ def stolen(history: History) -> pd.DataFrame:
     """
     log, sites = history.log, history.sites
     wait, child = _in_vain(history)
-    made = creators(history)
+    made = creators(history) if len(child) else child
     theft = _is_theft(history, wait, child, made)
     wait, child = wait[theft], child[theft]
     order = np.lexsort((wait, _is_cause(history, wait, *_SWEEPS), child))  # a sweep is named only where nobody asked
@@ -74,9 +74,12 @@ def stolen(history: History) -> pd.DataFrame:
 def undecided(history: History) -> Ints:
     """Return the ids of children that were waited for in vain where a stack is missing that would tell whether it was theft."""
     wait, child = _in_vain(history)
-    unseen = (history.sites.code[history.release_row[child]] == NONE) | (history.sites.code[wait] == NONE)
-    unseen &= ~_is_theft(history, wait, child, creators(history))
-    return np.unique(child[unseen])
+    unseen: Flags = (history.sites.code[history.release_row[child]] == NONE) | (history.sites.code[wait] == NONE)
+    wait, child = wait[unseen], child[unseen]
+    if not len(child):
+        return child
+    open_: Ints = np.unique(child[~_is_theft(history, wait, child, creators(history))])
+    return open_
 
 
 def _in_vain(history: History) -> tuple[Ints, Ints]:

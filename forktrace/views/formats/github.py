@@ -30,10 +30,10 @@ def summary(recording: Recording, verdict: Verdict) -> str:
     lines = [f"### forktrace check: {headline(verdict)}", "", "| limit | | measured |", "|---|---|---|"]
     for one in verdict.outcomes:
         figures = "; ".join(filter(None, [measured(one), over(one), *one.missing]))
-        lines.append(f"| {_cell(one.limit.text)} | {_STATES[one.state]} | {_cell(figures)} |")
+        lines.append(f"| {cell(one.limit.text)} | {_STATES[one.state]} | {cell(figures)} |")
     found = list(problems(recording, verdict))
     lines += ["", "| limit | what breaks it | explained by |", "|---|---|---|"] if found else []
-    lines += [f"| {_cell(one.finding.limit.text)} | {_cell(one.text)} | <code>{_cell(one.command)}</code> |" for one in found]
+    lines += [f"| {cell(one.finding.limit.text)} | {cell(one.text)} | <code>{cell(one.command)}</code> |" for one in found]
     return "\n".join([*lines, ""])
 
 
@@ -59,7 +59,7 @@ def _property(text: str) -> str:
     return _data(printable(text)).replace(":", "%3A").replace(",", "%2C")
 
 
-def _cell(text: str) -> str:
-    """A text in a cell of a Markdown table, in which nothing is markup."""
+def cell(text: str) -> str:
+    """Return a text for a cell of a Markdown table, in which nothing is markup."""
     safe = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"&#{ord(one)};" if one in "|\\`*_[]{}#!~@" else one for one in safe)

@@ -75,7 +75,7 @@ def _fingerprint(one: Problem) -> str:
 def _flow(recording: Recording, process: int, places: Places) -> list[dict[str, Any]]:
     """The chain of one process: the calls down to its fork, its end, the calls down to its reap."""
     row: Any = recording.whole.lifecycles().loc[process]
-    steps = [*_calls(recording, row["fork_stack"], "forked", places)]
+    steps = [*_calls(recording, row["start_stack"], "forked", places)]
     lasted = "" if pd.isna(row["zombie_ms"]) else f", zombie for {duration(row['zombie_ms'])}"
     ended = {"message": {"text": f"process {row['pid']} ended{lasted}"}}
     steps += [{"location": ended}] if steps and not pd.isna(row["exit_ns"]) else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -38,8 +38,10 @@ MOST_BARS: Final = 400  # more rows than this cannot be told apart on a page; th
 MOST_ROOMY: Final = 60  # up to so many are as high as a line of text
 MOST_LABELLED_STARTS: Final = 6
 FORMATS: Final = ("png", "svg", "pdf")
-_UNDATED: Final[dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same recording, the same file
+UNDATED: Final[dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same recording, the same file
 
+WIDTH: Final = 10.0  # of a page, in inches
+_RIGHT_INCHES: Final = 0.25
 _ROW_INCHES: Final = 0.21
 _LEAST_ROW_INCHES: Final = 0.045
 _LEAST_NAME_POINTS: Final = 5.5  # between two names
@@ -52,7 +54,7 @@ _STILL: Final[Style] = {"marker": ">", "color": ZOMBIE["edgecolor"], "markersize
 _DOT: Final[Style] = {"marker": "o", "markersize": 3}
 _START_MARK: Final[Style] = {"marker": ">", "markersize": 4}
 _LABELLED: Final[Style] = {"linestyle": "--", "linewidth": 0.9}
-_STYLE: Final[Any] = {"font.size": 9, "hatch.linewidth": 0.6, "text.parse_math": False, "svg.hashsalt": "forktrace"}
+STYLE: Final[Any] = {"font.size": 9, "hatch.linewidth": 0.6, "text.parse_math": False, "svg.hashsalt": "forktrace"}
 
 
 def timeline(recording: Recording, ax: Axes | None = None) -> Axes:
@@ -68,9 +70,9 @@ def timeline(recording: Recording, ax: Axes | None = None) -> Axes:
         from matplotlib import pyplot as plt
 
         figure = plt.figure()  # outside of the context: a notebook's backend, chosen now, changes settings that shall stay
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(STYLE):
             return _draw(recording, _axes_of(recording, figure))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         return _draw(recording, ax)
 
 
@@ -95,25 +97,49 @@ def write_timeline(recording: Recording, sink: str | os.PathLike[str] | BinaryIO
     """
     if form is None:
         form = format_of(os.fspath(sink))  # type: ignore[arg-type]  # an open file comes with its format
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure()
         _draw(recording, _axes_of(recording, figure))
         try:
-            figure.savefig(sink, dpi=150, format=form, metadata=_UNDATED.get(form))
+            figure.savefig(sink, dpi=150, format=form, metadata=UNDATED.get(form))
         except OSError as error:
             raise ForktraceError(f"cannot write the timeline: {error.strerror or error}") from error
 
 
-def _axes_of(recording: Recording, figure: Figure) -> Axes:
-    """Axes in a figure that is as high as its rows ask for, with room for names on the left and the legend above."""
+class Frame(NamedTuple):
+    """How much room a timeline takes, in inches: names on the left, the legend above, its bars, and what is below these."""
+
+    left: float
+    above: float
+    body: float
+    below: float
+
+    @property
+    def height(self) -> float:
+        """The height of all of it."""
+        return self.above + self.body + self.below
+
+
+def frame_of(recording: Recording) -> Frame:
+    """Return the room that the timeline of a recording takes on a page of `WIDTH` inches."""
     table = _table(recording)
     left = _left_inches(recording, table)
     body = max(len(table), 4) * _row_inches(table) if len(table) <= MOST_BARS else max(_branches(recording), 2) * 0.75
-    _, legend_rows = _columns(_entries(recording), 9.75 - left)
-    above, below = 0.36 + legend_rows * _LEGEND_POINTS / 72, 0.7
-    height = above + body + 0.15 + _STRIP_INCHES + below
-    figure.set_size_inches(10, height)
-    return figure.add_axes((left / 10, below / height, (9.75 - left) / 10, 1 - (above + below) / height))
+    _, legend_rows = _columns(_entries(recording), WIDTH - _RIGHT_INCHES - left)
+    return Frame(left, 0.36 + legend_rows * _LEGEND_POINTS / 72, body + 0.15 + _STRIP_INCHES, 0.7)
+
+
+def place(frame: Frame, figure: Figure, height: float, bottom: float = 0.0) -> Axes:
+    """Return axes for a timeline in a figure that is `height` inches high, from `bottom` on."""
+    low = (bottom + frame.below) / height
+    return figure.add_axes((frame.left / WIDTH, low, (WIDTH - _RIGHT_INCHES - frame.left) / WIDTH, frame.body / height))
+
+
+def _axes_of(recording: Recording, figure: Figure) -> Axes:
+    """Axes in a figure that is as high as its rows ask for, with room for names on the left and the legend above."""
+    frame = frame_of(recording)
+    figure.set_size_inches(WIDTH, frame.height)
+    return place(frame, figure, frame.height)
 
 
 def _table(recording: Recording) -> pd.DataFrame:
