@@ -18,6 +18,8 @@ def late(history: History) -> tuple[Ints, Ints]:
     log = history.log
     named = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
     rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == events.ECHILD) & (log.by_id != NONE))
+    if not len(rows):
+        return rows, rows
     owner = _owners(history)
     dead = np.flatnonzero((owner != NONE) & (history.gone_ns < NEVER))
     ns_pid = log.at("ns_pid", log.fork_row[dead])
