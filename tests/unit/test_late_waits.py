@@ -64,7 +64,13 @@ def test_one_row_a_wait() -> None:
 def test_waits_that_are_not_late() -> None:
     """For any child, for one of another process, before it ended, or that failed otherwise: no child was gone."""
     other = ev.wait(5 * MS, None, by=200, result=10, target_pid=500, **ok(WAIT))
-    rows = [ev.fork(MS, 200, by=100), other, too_late(1.5, 500, WAIT), too_late(6, 500, WAIT) | {"target": "any"}]
+    rows = [
+        ev.fork(MS, 200, by=100),
+        other,
+        other | {"pid": 500},
+        too_late(1.5, 500, WAIT),
+        too_late(6, 500, WAIT) | {"target": "any"},
+    ]
     rows += [too_late(7, 500, WAIT) | {"result": 4}, too_late(8, 777, WAIT)]
     assert recording(target(), *ignored(500), *rows).late_waits().empty
 
@@ -73,6 +79,7 @@ def test_lost_exit_statuses_are_the_finding() -> None:
     """The line that waited for a child of one that ignores SIGCHLD, what it took its end for, and how many failed."""
     rows = [target(), *ignored(500, 3 << 8), too_late(3, 500, WAIT), *ignored(501, 9), too_late(3, 501, "app.py main")]
     rows += [*ignored(502, 0, 5), too_late(7, 502, WAIT), *ignored(503, 0, 8), too_late(10, 503, POLL)]
+    rows += [*ignored(505, 0, 8), too_late(10, 505, POLL), *ignored(506, 0, 8), too_late(10, 506, POLL)]
     rows += [*ignored(504, 0, 11), too_late(14, 504, "app.py other")]
     text = printed(recording(*rows))
     assert "Exit statuses that nobody got" in text

@@ -338,6 +338,9 @@ def test_a_forker_that_runs_another_program_since() -> None:
     made = of_child(REAP, more=[ev.exec_(1000 * MS, 100, ["bash", "x.sh"]), became], fork_stack_status="not-python")
     words = "by 100 bash (not a Python program); since then 100 runs python3, which does not know this child"
     assert line(made, "+1.204 forked") == words
+    rows = [target(start_ns=0), ev.exec_(MS, 100, ["bash"]), ev.exec_(5 * MS, 100, ["python3"])]
+    fork = ev.fork(2 * MS, 500, by=100, by_start_ns=0, parent=100, parent_start_ns=1)  # its parent is another 100
+    assert "since then" not in " ".join(told(recording(*rows, fork)))
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"] == "running"),
         "by_parent": by_parent,
         "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
-        "became": table["fork_comm"].notna() & by_parent,
+        "became": table["fork_comm"].notna() & by_parent & table["parent_id"].notna(),
         "from_outside": table["ppid"] == 0,
         "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
         "forker_id": table["parent_id"].where(by_parent),
