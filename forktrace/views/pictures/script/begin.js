@@ -1,4 +1,4 @@
-// Keyboard and the rest.
+// The keyboard, and how it all begins.
 
 function step(by) {
   if (!order.length) return;

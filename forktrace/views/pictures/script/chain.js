@@ -1,4 +1,4 @@
-// The chain of a process: sentences whose blanks are filled in.
+// Explains a process: chooses sentences, and fills in their blanks.
 
 const MOMENTS = { fork: () => column("fork"), exec: () => column("moment_exec"), lost: () => column("moment_lost"),
   exit: () => column("moment_exit"), gone: () => column("moment_gone") };

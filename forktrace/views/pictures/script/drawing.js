@@ -1,4 +1,4 @@
-// Drawing.
+// Draws the timeline.
 
 const bars = $("bars"), strip = $("strip"), pen = bars.getContext("2d"), stripPen = strip.getContext("2d");
 let styles = null, width = 0, height = 0, left = 8;

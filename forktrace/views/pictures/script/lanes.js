@@ -1,4 +1,4 @@
-// Lanes.
+// Puts processes into lanes.
 
 let lanes = null; // { of, first, items, y, height, groups, total, own }
 

@@ -1,4 +1,4 @@
-// The link.
+// The link that leads back.
 
 let keeping = 0;
 function keep() {

@@ -1,4 +1,4 @@
-// Moving.
+// Zooms, moves, shows who the pointer is over.
 
 function show(since, until) {
   const most = whole.until - whole.since, span = Math.min(Math.max(until - since, 1000), most);

@@ -1,4 +1,4 @@
-// Rows and ids.
+// Which row a process is in, what it is called, and whom its start cleared.
 
 let fork, exit, zombie, gone, ids, pids, kinds, startKinds, rowOfId;
 

@@ -1,4 +1,4 @@
-// What is shown.
+// What is shown: the time in view, the grouping, the order, the search.
 
 const view = { since: 0, until: 1 }; // ns since the start
 let whole = { since: 0, until: 1 };

@@ -1,4 +1,4 @@
-// The number of zombies over time.
+// Counts zombies and draws the strip.
 
 let levels = null; // { times, counts }: `counts[i]` from `times[i]` on
 

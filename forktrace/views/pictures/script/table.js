@@ -1,4 +1,4 @@
-// The table.
+// The table, of which only what is in view is in the document.
 
 const HEADS = [ // column, title, side, and what it is sorted by, unless by its text
   ["name", "process", "", (row) => ids[row]],

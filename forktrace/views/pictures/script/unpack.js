@@ -1,4 +1,4 @@
-// What was packed.
+// Unpacks what packing.py has packed. All text gets into the page by textContent.
 
 const OWN_LANES = 60; // processes that have a lane each; more share lanes, which is what makes a hundred thousand fit
 const READABLE = 400; // lanes: as many are high enough to read, and scroll; more are as low as they can be told apart
