@@ -3,6 +3,8 @@
 function tell() {
   $("title").textContent = facts.title;
   $("summary").replaceChildren(...facts.summary.map(([said, style]) => make("p", style, said)));
+  const found = facts.sections.find(({ title }) => title === "What happened")?.lines ?? [];
+  $("findings").replaceChildren(...found.map(([said, style]) => make("p", style, said)));
   for (const { title, lines, columns: heads, rows: cells, styles: looks } of facts.sections) {
     $("sections").append(make("h2", "", title));
     if (lines) $("sections").append(...lines.map(([said, style]) => make("p", style, said)));
