@@ -263,6 +263,7 @@ def check_pictures(recording: Any, path: str) -> None:
     elif "wrote" in svg[0]:
         raise Finding("timeline wrote nothing")
     check_page(path)
+    check_perfetto(path)
     try:
         figure = forktrace.timeline(recording).figure
     except TraceError:
@@ -271,6 +272,23 @@ def check_pictures(recording: Any, path: str) -> None:
         figure.canvas.draw()
     finally:
         pyplot.close("all")
+
+
+def check_perfetto(path: str) -> None:
+    """Each packet can be read, and nothing in it steers who prints it."""
+    from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace
+
+    run("export", path, "-o", f"{path}.pftrace", "--force")
+    if not Path(f"{path}.pftrace").exists():
+        return
+    with PEAK.looking():
+        trace = Trace.FromString(Path(f"{path}.pftrace").read_bytes())
+        os.unlink(f"{path}.pftrace")
+        for packet in trace.packet:
+            interned = packet.interned_data
+            texts = [one.name for one in (*interned.event_names, *interned.debug_annotation_names)]
+            texts += [one.str.decode() for one in interned.debug_annotation_string_values]
+            check_screen(" ".join([packet.track_descriptor.name, *texts]), "export to Perfetto")
 
 
 def check_page(path: str) -> None:

@@ -49,6 +49,8 @@ def test_it_says_what_the_report_says(kafka: Browser) -> None:
     made = forktrace.read(DATA / "kafka.arrows")
     shown = kafka.ask(TEXTS.format("#summary p"))
     assert shown == [line.plain for line in report.summary(made)]
+    findings = dict(report.sections(made))["What happened"]
+    assert kafka.ask(TEXTS.format("#findings p")) == [line.plain for line in findings]
     for title, content in report.sections(made):
         assert title in kafka.ask(TEXTS.format("#sections h2"))
         text = kafka.ask("document.getElementById('sections').textContent")

@@ -63,7 +63,7 @@ def test_only_its_own_script_may_run() -> None:
 )
 def test_the_script_makes_no_elements_of_texts(word: str) -> None:
     """What comes from a trace gets into the page as text alone, and nothing is asked for."""
-    assert word not in (ROOT / "forktrace/views/pictures/page.js").read_text()
+    assert word not in "".join(path.read_text() for path in (ROOT / "forktrace/views/pictures/script").glob("*.js"))
 
 
 def test_the_data_are_those_of_the_tables() -> None:

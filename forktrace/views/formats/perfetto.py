@@ -214,7 +214,7 @@ class _Trace:
     def _counters(self) -> None:
         counts = self.recording.zombie_count()
         for parent, uuid in self._tracks.counters.items():
-            who = "outside" if parent == _NOBODY else self.names.full(parent)
+            who = "parents outside" if parent == _NOBODY else self.names.full(parent)
             self._track(uuid, f"zombies of {who}", parent=self._tracks.own.get(parent, _ROOT), counter=True)
         parents = counts["parent_id"].to_numpy(np.int64, na_value=_NOBODY).tolist()
         for time_ns, parent, number in zip(counts["time_ns"].tolist(), parents, counts["zombies"].tolist(), strict=True):

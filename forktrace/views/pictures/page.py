@@ -35,7 +35,14 @@ from forktrace.views.words import shorten, title_of
 MOST_EXPLAINED: Final = 100_000  # processes; of more, only the noticeable zombies are, the longest of these
 MOST_STACK: Final = 20_000  # characters
 MOST_COMMAND: Final = 300
-_PARTS: Final = {part: Path(__file__).with_name(f"page.{part}").read_text() for part in ("html", "css", "js")}
+_HERE: Final = Path(__file__).parent
+_SCRIPTS: Final = "unpack rows shown lanes drawing strip moving chain table search link report begin".split()
+
+
+def _script() -> str:
+    """The script of the page, which is one function: it only chooses, fills in and places what is packed."""
+    parts = [(_HERE / "script" / f"{name}.js").read_text() for name in _SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 
 class Page:
@@ -72,18 +79,12 @@ def write_page(recording: Recording, sink: str | os.PathLike[str] | BinaryIO) ->
 
 def _html(recording: Recording, trace: str) -> str:
     """The template, filled in. Nothing of the trace is in it but its title, escaped, and base64."""
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src '{_hash(_PARTS['js'])}'",
-            f"style-src '{_hash(_PARTS['css'])}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    script, style = _script(), (_HERE / "page.css").read_text()
+    rules = ["default-src 'none'", f"script-src '{_hash(script)}'", f"style-src '{_hash(style)}'"]
+    policy = "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
     title = html.escape(title_of(recording.header["command"]) or "a recording")
-    parts = {"script": _PARTS["js"], "style": _PARTS["css"], "policy": policy, "title": title}
-    return Template(_PARTS["html"]).substitute(parts, data=_data(recording, trace))
+    parts = {"script": script, "style": style, "policy": policy, "title": title}
+    return Template((_HERE / "page.html").read_text()).substitute(parts, data=_data(recording, trace))
 
 
 def _hash(text: str) -> str:
