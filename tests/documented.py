@@ -34,6 +34,7 @@ NOT_RUN: Final = {
     "sudo apt-get ": "it changes the machine",
     "sudo forktrace demo kafka --bootstrap-servers ": "it needs a broker; make test-kafka brings one",
     "pip install ": "it changes the environment that runs the tests",
+    ". .venv/bin/activate": "the tests run in another directory, with their own PATH",
     "jupyter ": "it opens a browser; another test runs the notebooks",
     "forktrace doctor --sudoers": "it names the places where forktrace lies",
     "make ": "make runs the tests, and some targets install what is missing",
