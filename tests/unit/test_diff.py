@@ -80,6 +80,8 @@ def test_paths_are_relative_to_the_program() -> None:
     assert relative("/srv/lib/a.py") == "lib/a.py"
     assert relative("/venv/lib/python3.11/site-packages/x/y.py") == "x/y.py"
     assert relative("/opt/z.py") == "/opt/z.py"
+    module = Run(run_of(1, command=["python", "-m", "app.main"]))._relative
+    assert module("/home/a/src/app/x.py") == "app/x.py"
 
 
 def test_one_call_clears_many() -> None:

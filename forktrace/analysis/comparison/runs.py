@@ -118,10 +118,18 @@ class Run:
         for mark in ("/site-packages/", "/dist-packages/"):
             if mark in file:
                 return file.rpartition(mark)[2]
+        if self._package and (mark := f"/{self._package}/") in file:
+            return file[file.rindex(mark) + 1 :]
         for folder in self._folders:
             if file.startswith(f"{folder.rstrip('/')}/"):
                 return os.path.relpath(file, folder)
         return os.path.normpath(file)
+
+    @cached_property
+    def _package(self) -> str:
+        """The package that `python -m` runs; nothing of another command."""
+        words = iter(self.recording.header["command"])
+        return next((next(words, "") for word in words if word == "-m"), "").partition(".")[0]
 
     @cached_property
     def _folders(self) -> list[str]:

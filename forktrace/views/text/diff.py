@@ -11,8 +11,10 @@ from forktrace.analysis.comparison.changes import Comparison
 from forktrace.trace.words import printable
 from forktrace.views import comparison as words
 from forktrace.views.text.screen import Grid, print_grid, print_text
+from forktrace.views.words import short_site
 
 MOST_ROWS: Final = 10  # of each group
+MOST_SITE: Final = 40  # characters of a line
 TITLES: Final = ("zombies", "s/1,000", "longest", "p50, p90")
 COLUMNS: Final = (("line", "left"), ("why", "left"), *((title, "right") for title in TITLES))
 
@@ -26,7 +28,7 @@ def show(console: Console, found: Comparison) -> None:
     for title, rows in words.groups(found):
         console.print()
         console.print(Text(title, "bold"))
-        lines = [[words.where(row), printable(row.cause), *words.cells(row)] for row in rows[:MOST_ROWS]]
+        lines = [[short_site(words.where(row), MOST_SITE), printable(row.cause), *words.cells(row)] for row in rows[:MOST_ROWS]]
         print_grid(console, Grid(COLUMNS, lines, "line", 16, spare=TITLES[-1:]))
         if len(rows) > MOST_ROWS:
             console.print(f"and {len(rows) - MOST_ROWS:,} more")
