@@ -11,13 +11,15 @@ from rich.console import Console
 from forktrace.analysis import recording
 from forktrace.analysis.causes.names import Names
 from forktrace.trace import stream
+from forktrace.views.pictures import page
+from forktrace.views.pictures.page import Page
 from forktrace.views.text import report, why
 from forktrace.views.text.report_tables import zombie_table
 from forktrace.views.zombies import without_recorder
 
 
 class Recording(recording.Recording):
-    """The tables of one trace, or of a part of it, and what the commands `report` and `why` say of it."""
+    """The tables of one trace, or of a part of it, and what the commands `report`, `why` and `page` say of it."""
 
     def report(self) -> None:
         """Print the report: what matters most, the longest zombies, why they were reaped, and what is not known."""
@@ -30,6 +32,10 @@ class Recording(recording.Recording):
             UsageError: none has that number, or several have.
         """
         why.why(self, None if process is None else self.find_process(str(process)), Console())
+
+    def page(self) -> Page:
+        """Return the page of the command `page`, which a notebook shows."""
+        return page.page(self)
 
     def _repr_html_(self) -> str:
         """Return the first lines of the report and the zombies to look at first: what a notebook shows of it."""
@@ -57,4 +63,4 @@ def _page(made: Recording) -> Iterator[str]:
         yield f"<table><tr>{''.join(f'<th>{html.escape(title)}</th>' for title in grid.titles)}</tr>"
         yield from (f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in grid.rows)
         yield "</table>"
-    yield "<p><code>forktrace.page(recording)</code> shows all of it.</p>"
+    yield "<p><code>recording.page()</code> shows all of it.</p>"

@@ -73,7 +73,7 @@ def test_hover_and_click(kafka: Browser) -> None:
     assert tip.startswith("28693 python")
     assert "ran 8.785 s, exited 0" in tip
     kafka.click(x, y)
-    assert kafka.ask(HEADLINE).startswith("28693 was a zombie for")
+    assert kafka.ask(HEADLINE).startswith("28693 is the command itself")
     kafka.press("Escape")
     assert kafka.ask(HEADLINE) == ""
 

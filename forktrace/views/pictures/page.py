@@ -31,6 +31,7 @@ from forktrace.views.text.screen import Grid
 from forktrace.views.why.chain import EVENTS, Chains, Event
 from forktrace.views.why.sentences import Alike, Each
 from forktrace.views.words import shorten, title_of
+from forktrace.views.zombies import without_recorder
 
 MOST_EXPLAINED: Final = 100_000  # processes; of more, only the noticeable zombies are, the longest of these
 MOST_STACK: Final = 20_000  # characters
@@ -94,8 +95,9 @@ def _hash(text: str) -> str:
 
 def _data(recording: Recording, trace: str) -> str:
     packing, table = Packing(), recording.lifecycles().reset_index(drop=True)
-    _add_bars(packing, recording, table)
-    _add_cells(packing, recording, table)
+    drawn = without_recorder(table)
+    _add_bars(packing, recording, drawn)
+    _add_cells(packing, recording, drawn)
     said = _add_chains(packing, recording, table)
     return packing.base64(
         rows=len(table),
@@ -108,7 +110,7 @@ def _data(recording: Recording, trace: str) -> str:
         summary=[_text(line) for line in report.summary(recording)],
         sections=[_section(title, content) for title, content in report.sections(recording)],
         running=key.RUNNING,
-        zombies=[{"label": kind.label, **kind.style} for kind in key.zombies(table)],
+        zombies=[{"label": kind.label, **kind.style} for kind in key.zombies(drawn)],
         starts=[{"label": kind.label, **kind.style} for kind in key.starts(table)],
         failed={"labels": failed.labels(recording), **key.FAILED},
         losses=_losses(recording),
