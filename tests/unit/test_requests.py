@@ -8,8 +8,11 @@ import pytest
 from test_starts import LIB
 from traces import MS, cells, recording, target
 
+from forktrace.analysis.causes.names import Names
 from forktrace.trace import events as ev
 from forktrace.views.pictures.key import starts
+from forktrace.views.pictures.rows import row_names
+from forktrace.views.text.report_tables import zombie_table
 from forktrace.views.text.why import chain
 
 SERVER = 200
@@ -123,3 +126,13 @@ def test_people_are_told_the_line() -> None:
     assert not any(text.startswith("asked") for text, _ in lines_of[302])
     labels = [kind.label for kind in starts(made.lifecycles())]
     assert labels == ["start at app.py:1 main", "start at app.py:11 go", "start at forkserver.py:265 main"]
+
+
+def test_the_line_is_everywhere_that_of_the_start() -> None:
+    """Also in the report's table of zombies, and in the names of rows of a picture."""
+    launched = ev.fork(1 * MS, SERVER, by=100, stack=LAUNCHES, stack_status="ok")
+    ended = [ev.exit_(50 * MS, 301, parent=SERVER), ev.zombie(50 * MS, 301, parent=SERVER)]
+    made = recording(target(), launched, asks(2, 11), forks(3, 301), *ended, ev.end(900 * MS))
+    table = made.lifecycles()
+    assert "app.py:11" in str(zombie_table(table, Names(table)).rows)
+    assert row_names(made, table)[-1] == "301 app.py:11"

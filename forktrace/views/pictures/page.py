@@ -19,6 +19,7 @@ from rich.text import Text
 
 from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.requests import start_sites
 from forktrace.errors import ForktraceError
 from forktrace.trace.words import NOTICEABLE_MS, duration
 from forktrace.views import explanations, failed
@@ -199,14 +200,14 @@ def _add_cells(packing: Packing, recording: Recording, table: pd.DataFrame) -> N
     """What the table and the search know of each process."""
     names, alike = (
         Names(recording.whole.lifecycles(), recording.header["recorder_pid"]),
-        Alike(table.assign(exited=table["exit_ns"].notna())),
+        Alike(table.assign(exited=table["exit_ns"].notna(), started=start_sites(table))),
     )
     release = ("state", "reap_call", "reaper_id", "reaper_pid", "reap_site", "reap_target", "reap_options")
     bounds = ("zombie_ms", "reap_call", "notes")
     cells: Mapping[str, Each[str]] = {
         "comm": alike.each(("comm",), lambda row: name(row.comm)),
         "argv": alike.each(("argv",), lambda row: "" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_COMMAND)),
-        "started": alike.each(("fork_site",), lambda row: _or_none(row.fork_site)),
+        "started": alike.each(("started",), lambda row: _or_none(row.started)),
         "made": alike.each(("created_by",), lambda row: _or_none(row.created_by)),
         "ended": alike.each(("exited", "term_signal", "core_dumped", "exit_code", "state"), _ended),
         "ran": alike.each(("run_ms",), lambda row: "" if pd.isna(row.run_ms) else duration(row.run_ms)),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.requests import start_sites
 from forktrace.views.pictures.key import Rows
 from forktrace.views.words import place, short_command, short_site, shorten
 from forktrace.views.zombies import helpers, rows
@@ -54,18 +55,21 @@ def row_names(recording: Recording, table: pd.DataFrame) -> list[str]:
     """Return what each process is called: its number, and its program or the line that started it."""
     names = Names(recording.whole.lifecycles())
     helper = helpers(table).tolist()
-    return [f"{names.pid(row.id)} {_what(row, helper[number])}" for number, row in enumerate(rows(table))]
+    return [
+        f"{names.pid(row.id)} {_what(row, helper[number])}"
+        for number, row in enumerate(rows(table.assign(started=start_sites(table))))
+    ]
 
 
 def _what(row: Any, helper: Any) -> str:
     if not pd.isna(helper):
         return str(helper).removeprefix("the ")
-    typed = not pd.isna(row.argv) and _TYPED.match(row.argv) and not pd.isna(row.fork_site)
+    typed = not pd.isna(row.argv) and _TYPED.match(row.argv) and not pd.isna(row.started)
     if not pd.isna(row.argv) and not pd.isna(row.exec_ns) and not typed:
         command = short_command(printable(row.argv), MOST_NAME)
         return short_command(_INTERPRETER.sub("", command, count=1), MOST_NAME - 8)
-    if not pd.isna(row.fork_site):
-        return short_site(place(row.fork_site), MOST_NAME - 8)
+    if not pd.isna(row.started):
+        return short_site(place(row.started), MOST_NAME - 8)
     return shorten(name(row.comm), MOST_NAME - 8)
 
 

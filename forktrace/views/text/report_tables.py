@@ -57,7 +57,8 @@ def reaped_by(row: Any, names: Names, full: bool = False) -> str:
 def zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     """Return the zombies that lasted, each with the line that started it and the one that reaped it."""
     longest = worst_first(table[is_noticed(table)]).head(MOST_ROWS)
-    by_line = longest["fork_site"].notna().any()
+    longest = longest.assign(started=start_sites(longest))
+    by_line = longest["started"].notna().any()
     columns = {"pid": "right", "command": "left"}
     columns |= {"started at": "left"} if by_line else {}
     columns |= {"ended": "left", "zombie": "right", "reaped by": "left"}
@@ -75,7 +76,7 @@ def _zombie_cells(row: Any, names: Names) -> dict[str, str]:
     return {
         "pid": names.pid(row.id),
         "command": shorten(command, MOST_SITE),
-        "started at": "?" if pd.isna(row.fork_site) else short_site(place(row.fork_site), MOST_SITE // 2),
+        "started at": "?" if pd.isna(row.started) else short_site(place(row.started), MOST_SITE // 2),
         "ended": ended(row),
         "zombie": zombie_time(row) + (" +" if row.zombie_open else "  "),
         "reaped by": reaped_by(row, names),
