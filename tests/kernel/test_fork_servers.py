@@ -23,6 +23,7 @@ def servers(record: Callable[..., Recorded]) -> Recorded:
     """One recording of the workload under each interpreter."""
     programs = [f"{name}={shlex.join([python, PROGRAM])}" for name, python in PYTHONS.items()]
     recorded = record([sys.executable, str(WORKLOADS / "driver.py"), *programs])
+    assert recorded.returncode == 0, recorded.stderr[-4000:]
     failed = [line["program"] for line in recorded.of("program") if line["status"] != 0]
     assert not failed, f"the workload failed under {failed}:\n{recorded.stderr[-4000:]}"
     return recorded

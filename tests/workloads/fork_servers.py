@@ -19,7 +19,8 @@ def line_before():
 
 
 def say(case, pid, site, certain=True):
-    print(json.dumps({"case": case, "pid": pid, "site": site, "certain": certain}), flush=True)
+    line = json.dumps({"case": case, "pid": pid, "site": site, "certain": certain}) + "\n"
+    os.write(1, line.encode())  # in one piece: threads and children say something at the same time
 
 
 def work():
