@@ -9,6 +9,8 @@ from test_starts import LIB
 from traces import MS, cells, recording, target
 
 from forktrace.analysis.causes.names import Names
+from forktrace.analysis.gate.figures import Items
+from forktrace.analysis.gate.limits import BY_NAME
 from forktrace.trace import events as ev
 from forktrace.views.pictures.key import starts
 from forktrace.views.pictures.rows import row_names
@@ -136,3 +138,12 @@ def test_the_line_is_everywhere_that_of_the_start() -> None:
     table = made.lifecycles()
     assert "app.py:11" in str(zombie_table(table, Names(table)).rows)
     assert row_names(made, table)[-1] == "301 app.py:11"
+
+
+def test_a_child_that_is_in_doubt_has_the_line_of_its_fork() -> None:
+    """In check and diff too, which sum up by lines."""
+    launched = ev.fork(1 * MS, SERVER, by=100, stack=LAUNCHES, stack_status="ok")
+    ends = [ev.exit_(5 * MS, 301, 0, parent=SERVER), ev.zombie(5 * MS, 301, parent=SERVER)]
+    made = recording(target(), launched, forks(3, 301), *ends)
+    assert made.lifecycles()["start_site"].isna().tolist() == [True, False, True]
+    assert Items(made).of(BY_NAME["max-unreaped"])["site"].tolist() == ["forkserver.py:265 main"]

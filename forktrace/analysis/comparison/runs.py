@@ -16,6 +16,7 @@ from forktrace.analysis.gate.limits import BY_NAME
 from forktrace.analysis.gate.sites import site_of
 from forktrace.analysis.log import Flags, Ints
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.requests import start_sites
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,7 +94,7 @@ class Run:
     def zombies(self) -> Zombies:
         """Its zombies; those are left out of which nothing says how long they were."""
         rows = self.table[self.table["zombie_ms"].notna()]
-        codes, texts = pd.factorize(rows["start_site"])
+        codes, texts = pd.factorize(start_sites(rows))
         known: dict[Line, int] = {}
         places = [known.setdefault(self._line(text), len(known)) for text in texts]
         unknown = known.setdefault(Line(), len(known))

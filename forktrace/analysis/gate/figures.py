@@ -12,6 +12,7 @@ import pandas as pd
 from forktrace.analysis.gate.limits import Kind
 from forktrace.analysis.log import Flags, Ints, empty_texts
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.requests import start_sites
 from forktrace.analysis.tables.events import errno_name
 from forktrace.analysis.tables.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
 from forktrace.analysis.tables.zombies import most_at_once
@@ -155,7 +156,8 @@ def _running(recording: Recording) -> pd.DataFrame:
 
 def _stolen(recording: Recording) -> pd.DataFrame:
     thefts = recording.stolen()
-    rows = recording.whole.lifecycles().loc[thefts["id"]].assign(start_site=thefts["thief_site"].to_numpy())
+    line = thefts["thief_site"].array
+    rows = recording.whole.lifecycles().loc[thefts["id"]].assign(start_site=line, fork_site=line)
     perhaps = _counted(recording.perhaps_stolen(), "stolen").assign(low=0.0)
     return pd.concat([_counted(rows, "stolen"), perhaps], ignore_index=True)
 
@@ -164,8 +166,10 @@ def _failed_forks(recording: Recording) -> pd.DataFrame:
     table = recording.failed_forks()
     named = table["errno"].map(lambda number: errno_name(int(number)), na_action="ignore").astype("string").fillna("?")
     limits = (" " + table["limit"]).fillna("")
-    rows = table.assign(start_site=table["site"], cause="failed-fork " + named + limits, complete=True, zombie_open=False)
-    rows = rows.assign(reap_site=empty_texts(len(rows)), zombie_ns=0, zombie_ms=0.0)
+    rows = table.assign(cause="failed-fork " + named + limits, complete=True, zombie_open=False)
+    rows = rows.assign(
+        start_site=table["site"], fork_site=table["site"], reap_site=empty_texts(len(rows)), zombie_ns=0, zombie_ms=0.0
+    )
     return _items(rows, "cause", np.ones(len(rows)), np.ones(len(rows)))
 
 
@@ -186,7 +190,7 @@ def _items(rows: pd.DataFrame, cause: str, low: Floats, high: Floats, sure: Flag
     end_ns = begin_ns + np.rint(lasted_ms * 1e6).astype(np.int64)
     columns: dict[str, Any] = {
         "id": rows["id"].astype("Int64").array,
-        "site": rows["start_site"].astype("string").array,
+        "site": start_sites(rows).astype("string").array,
         "reap_site": rows["reap_site"].astype("string").array,
         "cause": rows[cause].astype("string").array,
         "low": low,
