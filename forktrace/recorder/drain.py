@@ -10,13 +10,13 @@ from typing import Any, Final
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.probes import Probes
 from forktrace.recorder.closing import Closing, identity, unseen_reap, vanished
-from forktrace.recorder.interpreters import Registry
+from forktrace.recorder.interpreters import Interpreters
 from forktrace.recorder.rows import columns_of, in_parts, pieces, split
 from forktrace.recorder.sources import Sources
-from forktrace.recorder.stack_table import Stacks
-from forktrace.recorder.task_passes import Joining
-from forktrace.recorder.trace_output import Output
-from forktrace.recorder.wait_totals import Places
+from forktrace.recorder.stack_table import StackTable
+from forktrace.recorder.task_passes import TaskPasses
+from forktrace.recorder.trace_output import TraceOutput
+from forktrace.recorder.wait_totals import WaitTotals
 from forktrace.system.capabilities import in_effect
 from forktrace.system.procfs import Proc, clock_offset_ns, kernel_boottime_ns
 from forktrace.trace import events
@@ -29,7 +29,7 @@ WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; 
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 
 
-class Intake:
+class Drain:
     """What comes from the probes, up to the end of the trace. `begin` comes first.
 
     Attributes:
@@ -40,13 +40,13 @@ class Intake:
         pid_ns: inode number of the PID namespace here
     """
 
-    def __init__(self, probes: Probes, registry: Registry, joining: Joining | None) -> None:
+    def __init__(self, probes: Probes, interpreters: Interpreters, passes: TaskPasses | None) -> None:
         self._probes = probes
-        self._registry = registry
-        self._joining = joining
+        self._interpreters = interpreters
+        self._passes = passes
         self.closing = Closing()
-        self._stacks = Stacks(probes.forget_stacks, registry.not_python)
-        self._places = Places()
+        self._stacks = StackTable(probes.forget_stacks, interpreters.not_python)
+        self._wait_totals = WaitTotals()
         self._cgroups: dict[int, str | None] = {}
         self._named: set[int] = set()  # the interpreters that the trace names
         self._chunks: list[bytes] = []
@@ -58,9 +58,9 @@ class Intake:
         self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
         self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
 
-    def begin(self, output: Output, sources: Sources | None, recorder: int, init: int) -> None:
+    def begin(self, output: TraceOutput, sources: Sources | None, recorder: int, init: int) -> None:
         """Write to `output` from now on, with the lines that `sources` reads; `recorder` and `init` as in `Closing`."""
-        self.closing = Closing(self._joining.ended_ns if self._joining else (), recorder, init)
+        self.closing = Closing(self._passes.ended_ns if self._passes else (), recorder, init)
         self._output = output
         self._sources = sources
 
@@ -82,7 +82,7 @@ class Intake:
 
     def tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
-        news, forgotten = self._registry.take()
+        news, forgotten = self._interpreters.take()
         for file, fields in news.items():
             self._probes.describe(file, fields)
         self._probes.forget_files(forgotten)
@@ -90,7 +90,7 @@ class Intake:
     def drain(self) -> None:
         """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
         for question in self._probes.questions():  # answered before the process that made them ask gets far
-            self._registry.answer(question)
+            self._interpreters.answer(question)
         self.tell()
         now = kernel_boottime_ns()
         if self._waiting_bytes < WAITING_MOST:
@@ -122,10 +122,10 @@ class Intake:
         self.drain()
         if "exec" in records:
             names = {os.fsdecode(name.partition(b"\0")[0]) for name in records["exec"]["file"].tolist()}
-            self._registry.look_at(names, self.drain)
+            self._interpreters.look_at(names, self.drain)
             self.tell()
-        if self._joining and "exit" in records:
-            self._joining.estimate(records["exit"])
+        if self._passes and "exit" in records:
+            self._passes.estimate(records["exit"])
         columns, rows = columns_of(records, self._cgroup, self._proc.argv_text, self.pid_ns, self._stacks)
         self._output.write(findings)
         for part in in_parts(columns, rows):
@@ -145,12 +145,12 @@ class Intake:
 
     def _findings(self, until_ns: int) -> list[events.Row]:
         """Return which interpreters were met, and have the lines read that new stacks stand on."""
-        met = [self._registry.found[file] for file in sorted(self._stacks.interpreters - self._named)]
+        met = [self._interpreters.found[file] for file in sorted(self._stacks.interpreters - self._named)]
         self._named |= self._stacks.interpreters
         rows = [events.runtime(until_ns, one.file, one.version, one.libraries) for one in met]
-        rows += [events.runtime(until_ns, file, "", [], why) for file, why in self._registry.not_walked()]
+        rows += [events.runtime(until_ns, file, "", [], why) for file, why in self._interpreters.not_walked()]
         if self._sources:
-            libraries = [folder for file in self._named for folder in self._registry.found[file].libraries]
+            libraries = [folder for file in self._named for folder in self._interpreters.found[file].libraries]
             self._sources.ask(self._stacks.new_frames, libraries)
         self._stacks.new_frames.clear()
         return rows
@@ -162,9 +162,9 @@ class Intake:
 
     def _know_better(self, who: Any, zombie_ns: Any) -> None:
         """Set since when those were zombies that were so before they were followed."""
-        if self._joining and self._joining.ended_ns:
+        if self._passes and self._passes.ended_ns:
             for index, one in enumerate(who):
-                zombie_ns[index] = self._joining.ended_ns.get(identity(one), zombie_ns[index])
+                zombie_ns[index] = self._passes.ended_ns.get(identity(one), zombie_ns[index])
 
     def write_losses(self) -> None:
         """Write what was lost since the last time."""
@@ -179,13 +179,13 @@ class Intake:
     def _write_waits(self, *, last: bool = False) -> None:
         """Write the totals that changed, and forget the places of processes that are gone."""
         places, counts = self._probes.wait_totals()
-        self._output.write(self._places.changed(self._output.until_ns, places, counts, self._stacks, last=last))
+        self._output.write(self._wait_totals.changed(self._output.until_ns, places, counts, self._stacks, last=last))
         if len(places) > MANY_PLACES:
             here = set(map(identity, self._probes.following()))
             gone = [place for place in places if identity(place) not in here]
             for place in gone:
                 self._probes.forget(place)
-            self._places.forget(set(map(identity, gone)))
+            self._wait_totals.forget(set(map(identity, gone)))
 
     def _cgroup(self, number: int, pid: int) -> str | None:
         """Return the path of a control group (v2), learnt from the first process seen in it; None when that is gone."""
@@ -235,7 +235,7 @@ class Intake:
         }
         self._output.close(totals)
         self._probes.close()
-        self._registry.helper.close()
+        self._interpreters.helper.close()
         if self._sources:
             self._sources.helper.close()
 

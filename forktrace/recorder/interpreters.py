@@ -1,6 +1,6 @@
 """Finds out which files are Python interpreters: those the probes ask about, and those that can be expected.
 
-Such a file may have been made to mislead, and may lie anywhere, so a helper looks at it (`Helper`).
+Such a file may have been made to mislead, and may lie anywhere, so a helper looks at it (`Worker`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forktrace.kernel.file_keys import device_number, key_of
 from forktrace.system.capabilities import in_effect
 from forktrace.system.files import open_regular
 from forktrace.system.procfs import Proc
-from forktrace.system.worker import BUSY_S, Answers, Helper
+from forktrace.system.worker import BUSY_S, Answers, Worker
 
 INTERPRETERS_MOST: Final = 1000  # the files of further ones are not told to the probes
 OTHERS_MOST: Final = 2000  # files that are no interpreter, in the probes' memory; their map has room for 4,096
@@ -39,7 +39,7 @@ class Found:
     libraries: list[str]
 
 
-class Registry:
+class Interpreters:
     """The files that were examined, by the keys that the probes know them by.
 
     Attributes:
@@ -53,7 +53,7 @@ class Registry:
         self.secret = secret
         self.known: dict[int, Mapping[str, int]] = {}
         self.found: dict[int, Found] = {}
-        self.helper = Helper(partial(look, secret))
+        self.helper = Worker(partial(look, secret))
         self._unsupported: dict[int, tuple[str, str]] = {}  # interpreters that are not walked -> name, why
         self._met: dict[int, tuple[str, str]] = {}  # those of them that a process runs, and nobody was told yet
         self._told: set[tuple[str, str]] = set()
@@ -167,7 +167,7 @@ Examined = list[Any]
 
 
 def look(secret: int, request: list[Any]) -> list[Examined]:
-    """Return what came of a request of the registry; `secret` makes the keys of files."""
+    """Return what came of a request of `Interpreters`; `secret` makes the keys of files."""
     kind, *rest = request
     looks: dict[str, Callable[..., Iterator[Examined]]] = {"folder": _in_folder, "program": _program, "file": _file}
     looks["question"] = _asked_about

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from forktrace.kernel.bpf_maps import BUSY, DISCARDED, HEADER_BYTES, Records, record_words
 from forktrace.kernel.layout import layouts
 from forktrace.kernel.probes import EVENTS, RING_KINDS
-from forktrace.recorder.stack_table import Stacks
+from forktrace.recorder.stack_table import StackTable
 from forktrace.trace.batches import Column
 from forktrace.trace.events import FOUND_DEAD, KINDS, ORIGINS, PARENT_STOPPED
 
@@ -135,7 +135,7 @@ def columns_of(
     cgroup: Callable[[int, int], str | None],
     argv: Callable[[int, int], str | None],
     pid_ns: int,
-    stacks: Stacks,
+    stacks: StackTable,
 ) -> tuple[dict[str, Column], int]:
     """Return the trace's columns for `records`, sorted by time, and the number of rows.
 
@@ -170,7 +170,7 @@ def _put_head(columns: Columns, where: slice, kind: str, head: Records) -> None:
     columns.put(where, "by_tid", head["by"]["tid"], head["by"]["tid"] != 0)
 
 
-def _put_stack(columns: Columns, where: slice, head: Records, stacks: Stacks) -> None:
+def _put_stack(columns: Columns, where: slice, head: Records, stacks: StackTable) -> None:
     if (head["stack_status"] == NONE).all():
         return
     texts, statuses = stacks.texts(head["stack"], head["stack_status"])

@@ -33,8 +33,8 @@ from forktrace.trace.words import NO_PROCESS, count, printable, size
 
 if TYPE_CHECKING:
     from forktrace.recorder.sources import Sources
-    from forktrace.recorder.task_passes import Joining
-    from forktrace.system.worker import Helper
+    from forktrace.recorder.task_passes import TaskPasses
+    from forktrace.system.worker import Worker
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 WRITE_EVERY_S: Final = (
@@ -101,10 +101,10 @@ class Recorder:
         self._target = -1
         self._ended_at: float | None = None
         self._stopped_at: float | None = None  # when there was an order to stop
-        self._helpers: list[Helper] = []
+        self._helpers: list[Worker] = []
         self._full: int | None = None  # the size that was reached
         self._is_file = False  # the trace is one, which can be read afterwards
-        self._joining: Joining | None = None
+        self._passes: TaskPasses | None = None
 
     def run(self) -> None:
         """Arm, follow, record, close."""
@@ -130,12 +130,12 @@ class Recorder:
         loading = Loading(stacks=asked.stacks, attach=asked.attach, secret=secret)
         from forktrace.kernel.probes import Probes
         from forktrace.recorder import trace_output  # noqa: F401
-        from forktrace.recorder.drain import Intake
-        from forktrace.recorder.interpreters import Registry
-        from forktrace.recorder.task_passes import Joining
+        from forktrace.recorder.drain import Drain
+        from forktrace.recorder.interpreters import Interpreters
+        from forktrace.recorder.task_passes import TaskPasses
         from forktrace.trace import stream  # noqa: F401
 
-        self._registry = Registry(secret)
+        self._interpreters = Interpreters(secret)
         lacking = missing()
         try:
             self._probes = Probes(loading, self._meanwhile)
@@ -144,13 +144,13 @@ class Recorder:
                 raise MachineLacks(f"{error}; {', '.join(lacking)} missing here", remedy(lacking)) from error
             raise
         if asked.attach:
-            self._joining = Joining(self._probes, self._registry)
-        self._intake = Intake(self._probes, self._registry, self._joining)
+            self._passes = TaskPasses(self._probes, self._interpreters)
+        self._drain = Drain(self._probes, self._interpreters, self._passes)
         self._channel.say("armed")
 
     def _record(self, order: Order, trace: int, reader: Sources | None) -> None:
         """Write the trace, a descriptor, from its header to its end."""
-        from forktrace.recorder.trace_output import Output, PatientSink
+        from forktrace.recorder.trace_output import PatientSink, TraceOutput
         from forktrace.trace import stream
 
         is_regular = self._is_regular(trace)
@@ -160,18 +160,18 @@ class Recorder:
         with open(trace, "wb", buffering=0) as file:
             sink: RawIOBase = file if is_regular else PatientSink(trace, self._is_waited_for)
             try:
-                self._output = Output(sink, order, self._intake.counts, is_file=self._is_file)
-                self._intake.begin(self._output, reader, order.header["recorder_pid"], _init(order))
+                self._output = TraceOutput(sink, order, self._drain.counts, is_file=self._is_file)
+                self._drain.begin(self._output, reader, order.header["recorder_pid"], _init(order))
                 self._begin(order)
             except stream.Full:
                 raise UsageError(f"--max-size: {order.max_size:,} bytes do not hold the beginning of this trace") from None
             self._channel.say("ready")
             try:
                 self._follow()
-                self._intake.write_rest()
+                self._drain.write_rest()
             except stream.Full:
                 self._full = order.max_size
-            self._intake.write_end(self._full)
+            self._drain.write_end(self._full)
 
     @staticmethod
     def _is_regular(trace: int) -> bool:
@@ -192,14 +192,14 @@ class Recorder:
 
         What happens meanwhile is taken in. After an order to stop only a reader that goes on reading is waited for.
         """
-        self._intake.drain()
+        self._drain.drain()
         self._channel.flush()
         self._hear()
         return self._stopped_at is None or time.monotonic() < max(self._stopped_at, since) + STALLED_S
 
     def _meanwhile(self) -> None:
         become_recorder(self._who)
-        self._registry.expect_on(self._asked.path)
+        self._interpreters.expect_on(self._asked.path)
 
     def _prepare(self, order: Order) -> Sources | None:
         """Learn what is known of the target before it starts; return what reads its source lines, if anything is to.
@@ -210,8 +210,8 @@ class Recorder:
         from forktrace.recorder.sources import Sources, files_of
 
         if order.program:
-            self._registry.expect(os.path.join(order.header["cwd"], order.program), order.search)
-        self._intake.tell()
+            self._interpreters.expect(os.path.join(order.header["cwd"], order.program), order.search)
+        self._drain.tell()
         are_known, files = order.source, None
         if order.attach and order.source:
             pids = self._ownership.allowed(order.attach.pids)
@@ -220,16 +220,16 @@ class Recorder:
         self._poll = select.epoll()
         self._poll.register(self._channel, select.EPOLLIN)
         self._poll.register(self._probes.wake_up(), select.EPOLLIN)
-        self._poll.register(self._registry.helper, select.EPOLLIN)
+        self._poll.register(self._interpreters.helper, select.EPOLLIN)
         if reader:
             reader.helper.start()  # now: when the target has filled a limit on processes, it is too late
             self._poll.register(reader.helper, select.EPOLLIN)
-        self._helpers = [self._registry.helper, *([reader.helper] if reader else [])]
+        self._helpers = [self._interpreters.helper, *([reader.helper] if reader else [])]
         return reader
 
     def _begin(self, order: Order) -> None:
         asked = order.attach
-        if asked is None or self._joining is None:
+        if asked is None or self._passes is None:
             self._aim(order.pid)
             return
         for remark in asked.remarks:
@@ -239,11 +239,11 @@ class Recorder:
             raise UsageError(f"{asked.cgroup} is no control group", "cat /proc/PID/cgroup names that of a process")
         if not (cgroup and self._ownership.allowed(asked.pids)):
             self._ownership.require(asked.pids)
-        self._join(self._joining.join(self._ownership.since_ns(), asked.never, cgroup))
-        if not self._intake.counts:
+        self._join(self._passes.join(self._ownership.since_ns(), asked.never, cgroup))
+        if not self._drain.counts:
             raise ForktraceError(*self._why_nobody(asked.pids))
-        zombies = f", {count(self._intake.zombies(), 'zombie')} among them" if self._intake.zombies() else ""
-        self._say(f"attached to {count(self._intake.counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
+        zombies = f", {count(self._drain.zombies(), 'zombie')} among them" if self._drain.zombies() else ""
+        self._say(f"attached to {count(self._drain.counts['fork'], 'process')}{zombies} (Ctrl-C detaches)")
 
     def _why_nobody(self, pids: Sequence[int]) -> tuple[str, str]:
         """Return why none of these processes could be followed, and what to do."""
@@ -265,29 +265,29 @@ class Recorder:
         except ProcessLookupError:
             raise PermissionMissing(f"process {pid} is gone", "record once more") from None
         self._ownership.require([pid])
-        self._probes.follow(pid, self._intake.pid_ns, self._ownership.start_of(pid))
+        self._probes.follow(pid, self._drain.pid_ns, self._ownership.start_of(pid))
         if select.select([self._target], [], [], 0)[0]:  # it ended before the probes were told, and they did not see it
-            self._probes.follow(0, self._intake.pid_ns, 0)
+            self._probes.follow(0, self._drain.pid_ns, 0)
             raise PermissionMissing(f"process {pid} is gone", "record once more")
         self._poll.register(self._target, select.EPOLLIN)
 
     def _take_aim_back(self) -> None:
         """The target is gone; if it never came to its exec, the next process with its number is not to be followed."""
         self._poll.unregister(self._target)
-        self._intake.drain()
-        self._intake.write()
-        if not self._intake.counts["fork"]:
-            self._probes.follow(0, self._intake.pid_ns, 0)
+        self._drain.drain()
+        self._drain.write()
+        if not self._drain.counts["fork"]:
+            self._probes.follow(0, self._drain.pid_ns, 0)
 
     def _join(self, pending: int) -> None:
         """Write who is followed since, with their stacks known from now on."""
         self._ownership.check(self._probes.following())
-        self._registry.settle()
-        self._intake.drain()
-        self._intake.write()
+        self._interpreters.settle()
+        self._drain.drain()
+        self._drain.write()
         if pending:
-            self._intake.unfollowed += pending
-            self._intake.write_losses()
+            self._drain.unfollowed += pending
+            self._drain.write_losses()
 
     def _follow(self) -> None:
         next_write = time.monotonic() + WRITE_EVERY_S
@@ -299,29 +299,29 @@ class Recorder:
                 return
             if self._ended_at is not None and not had_ended:
                 self._say_survivors()
-            self._intake.drain()
-            if self._joining and (new := self._joining.newcomers()):
+            self._drain.drain()
+            if self._passes and (new := self._passes.newcomers()):
                 self._ownership.allowed(new)
-                self._join(self._joining.more(self._ownership.since_ns()))
+                self._join(self._passes.more(self._ownership.since_ns()))
             now = time.monotonic()
             if now >= next_write:
                 self._output.check()
-                self._intake.write()
+                self._drain.write()
                 next_write = now + WRITE_EVERY_S - (time.monotonic() - now)  # what comes while it writes waits no longer
                 self._show_progress()
-            if self._ended_at is not None and self._intake.is_waiting():
-                self._intake.write()
+            if self._ended_at is not None and self._drain.is_waiting():
+                self._drain.write()
             if not self._may_end():
                 alone_since = None
                 continue
             alone_since = alone_since or now
-            if self._intake.zombies() <= 0 or now - alone_since > LAST_ZOMBIES_S:
+            if self._drain.zombies() <= 0 or now - alone_since > LAST_ZOMBIES_S:
                 return
 
     def _may_end(self) -> bool:
         """Whether nobody runs who is followed, and nobody will."""
-        over = not self._joining.goes_on() if self._joining else self._ended_at is not None
-        return over and self._intake.running() <= 0
+        over = not self._passes.goes_on() if self._passes else self._ended_at is not None
+        return over and self._drain.running() <= 0
 
     def _wait_for_order(self) -> None:
         """Wait a moment for an order."""
@@ -354,14 +354,14 @@ class Recorder:
 
     def _show_progress(self) -> None:
         if self._progress and self._channel.is_read():
-            intake = self._intake
+            intake = self._drain
             lost = sum(intake.lost.values())
             self._channel.say("live", text=self._progress.text(intake.counts, lost, intake.running(), intake.zombies()))
 
     def _say_survivors(self) -> None:
         """The command has ended: name the processes that are still followed, if any runs."""
-        self._intake.drain()
-        self._intake.write()
+        self._drain.drain()
+        self._drain.write()
         following = self._probes.following()
         running = following[following["exit_ns"] == 0]["pid"].tolist()
         if running:
@@ -370,23 +370,23 @@ class Recorder:
             self._say(f"ended; still following {count(len(running), 'process')}: {names}{more} (Ctrl-C stops)")
 
     def _say_closing(self, order: Order) -> None:
-        counts, path = self._intake.counts, "standard output" if order.path == "-" else order.path
+        counts, path = self._drain.counts, "standard output" if order.path == "-" else order.path
         if not counts:  # the command could not be started, which is said elsewhere
             return
-        for sentence in self._intake.closing.words():
+        for sentence in self._drain.closing.words():
             self._say(sentence)
         if self._full:
             runs_on = "; what was recorded runs on" if self._asked.attach else "" if self._ended_at else "; the command runs on"
             self._say(f"the trace is full (--max-size {size(self._full)}), the recording ended{runs_on}")
-        lost = sum(self._intake.lost.values())
+        lost = sum(self._drain.lost.values())
         self._say(f"{sum(counts.values()):,} events of {count(counts['fork'], 'process')}, {lost:,} lost: {path}")
         if lost:
-            kinds = ", ".join(f"{number:,} {what}" for what, number in self._intake.lost.items() if number)
+            kinds = ", ".join(f"{number:,} {what}" for what, number in self._drain.lost.items() if number)
             self._say(f"events were lost: {kinds}; the report marks what they may have touched")
         for refused in self._refused():
             self._say(f"missing: {refused}")
         if self._is_file:
-            self._say(f"next: forktrace {'why' if self._intake.closing.has_zombies else 'report'} {shlex.quote(path)}")
+            self._say(f"next: forktrace {'why' if self._drain.closing.has_zombies else 'report'} {shlex.quote(path)}")
 
 
 def _init(order: Order) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from forktrace.system.capabilities import in_effect
 from forktrace.system.files import read_regular
-from forktrace.system.worker import Helper
+from forktrace.system.worker import Worker
 from forktrace.trace.stacks import Frame
 
 TEXT_MOST: Final = 200  # characters
@@ -77,7 +77,7 @@ class Sources:
 
     def __init__(self, as_user: Callable[..., Any], folder: str, files: Elsewhere | None = None) -> None:
         kept = () if files is None else (files.process,)
-        self.helper = Helper(lambda request: lines_of(as_user, folder, files, *request), kept)
+        self.helper = Worker(lambda request: lines_of(as_user, folder, files, *request), kept)
         self._seen: set[tuple[str, int]] = set()
 
     def ask(self, frames: Iterable[Frame], libraries: Iterable[str]) -> None:

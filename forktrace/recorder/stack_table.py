@@ -30,7 +30,7 @@ def _head_of_code() -> list[tuple[int, int]]:
     return [(place[1], place[0].itemsize) for name, place in fields.items() if name not in ("kind", "data")]
 
 
-class Stacks:
+class StackTable:
     """All code and all stacks that the probes have sent.
 
     Attributes:

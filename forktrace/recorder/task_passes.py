@@ -13,7 +13,7 @@ import numpy as np
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.probes import Probes
 from forktrace.recorder.closing import identity
-from forktrace.recorder.interpreters import Registry, library_of
+from forktrace.recorder.interpreters import Interpreters, library_of
 from forktrace.recorder.rows import MOMENTS
 from forktrace.system.capabilities import in_effect
 from forktrace.system.procfs import Proc, Stat, TaskClocks, cgroup_pids, time_namespace_ns
@@ -24,12 +24,12 @@ CGROUP_EVERY_S: Final = 0.5
 _, AT_THE_LATEST, ESTIMATED = range(len(MOMENTS))
 
 
-class Joining:
+class TaskPasses:
     """Follows processes that run already, and finds out what the probes could not see of their past."""
 
-    def __init__(self, probes: Probes, registry: Registry, proc: Proc | None = None) -> None:
+    def __init__(self, probes: Probes, interpreters: Interpreters, proc: Proc | None = None) -> None:
         self._probes = probes
-        self._registry = registry
+        self._interpreters = interpreters
         self._proc = proc or Proc(rights=in_effect)
         self._clocks = TaskClocks(self._proc)
         self._cgroup: str | None = None
@@ -65,9 +65,9 @@ class Joining:
 
     def _say_library(self, pid: int) -> bool:
         """Tell the probes which libpython a process has mapped, if any."""
-        found = library_of(self._registry.secret, pid)
+        found = library_of(self._interpreters.secret, pid)
         if found:
-            self._registry.answer({"file": found[0], "pid": pid, "mapped": found[1]})
+            self._interpreters.answer({"file": found[0], "pid": pid, "mapped": found[1]})
             self._probes.say_mapped(pid, *found)
         return found is not None
 

@@ -55,7 +55,7 @@ class PatientSink(RawIOBase):
         return os.write(self._descriptor, memoryview(data)[: select.PIPE_BUF])
 
 
-class Output:
+class TraceOutput:
     """Writes to `sink` as the `order` says; `counts` gets how many events of which kind were written.
 
     `is_file`: `sink` is a file that is there for the trace, and should not vanish.

@@ -7,19 +7,19 @@ from typing import Any
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.recorder.rows import NONE
-from forktrace.recorder.stack_table import LOST, Stacks
+from forktrace.recorder.stack_table import LOST, StackTable
 from forktrace.trace import events
 
 _Key = tuple[Any, ...]
 
 
-class Places:
+class WaitTotals:
     """Who waited in vain, with which call, where in the program: and how often."""
 
     def __init__(self) -> None:
         self._written: dict[_Key, int] = {}
 
-    def changed(self, now_ns: int, places: Records, counts: Any, stacks: Stacks, *, last: bool) -> list[events.Row]:
+    def changed(self, now_ns: int, places: Records, counts: Any, stacks: StackTable, *, last: bool) -> list[events.Row]:
         """Return a row for each total that is not what it was, of `counts` at `places` (`struct wait_place`).
 
         The probes tell apart what is one line of the program. A place may be newer than what was read from the ring: its

@@ -36,7 +36,7 @@ _PR_SET_PDEATHSIG: Final = 1
 Answers = list[tuple[Any, Any]]
 
 
-class Helper:
+class Worker:
     """Calls `work(request)` in a process of its own, one request after the other; requests and answers are JSON values.
 
     That process has the descriptors `kept`, and no others of this one.

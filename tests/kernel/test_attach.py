@@ -44,8 +44,8 @@ PROGRAM = """
 import os, subprocess, sys, time
 from forktrace.kernel.loading import Loading
 from forktrace.kernel.probes import Probes
-from forktrace.recorder.task_passes import Joining
-from forktrace.recorder.interpreters import Registry
+from forktrace.recorder.task_passes import TaskPasses
+from forktrace.recorder.interpreters import Interpreters
 from forktrace.recorder.rows import split
 from forktrace.system.procfs import boottime_ns
 import json
@@ -60,7 +60,7 @@ for number in range(attaches):
     process = subprocess.Popen([storm, log], stdin=subprocess.PIPE)
     while not os.path.exists(log) or os.path.getsize(log) < 24 * 100:
         time.sleep(0.001)
-    pending = Joining(probes, Registry()).join({process.pid: start_ns(process.pid)}, [])
+    pending = TaskPasses(probes, Interpreters()).join({process.pid: start_ns(process.pid)}, [])
     joined_ns = boottime_ns()
     size = os.path.getsize(log)
     while os.path.getsize(log) < size + 24 * 200:

@@ -17,7 +17,7 @@ from forktrace.cpython.line_tables import Code
 from forktrace.kernel.layout import layouts
 from forktrace.recorder import stack_table as stacks_module
 from forktrace.recorder.rows import columns_of, in_parts, pieces, split
-from forktrace.recorder.stack_table import TEXT_MOST, Stacks
+from forktrace.recorder.stack_table import TEXT_MOST, StackTable
 from forktrace.trace import events, ipc_messages, stream
 from forktrace.trace.stacks import unfold
 from forktrace.trace.stream import Writer, batch, batch_of, read
@@ -139,7 +139,7 @@ def test_a_piece_takes_little_memory() -> None:
 def test_parts_hold_no_more_text_than_they_may() -> None:
     """Columns whose texts are long are cut, and nothing gets lost; a text that repeats counts once where it is kept once."""
     records, _ = split(ring(64, file=b"/x" * 100))
-    columns, rows = columns_of(records, lambda *_: "/group", lambda *_: None, 1, Stacks(print, NOT_PYTHON.__contains__))
+    columns, rows = columns_of(records, lambda *_: "/group", lambda *_: None, 1, StackTable(print, NOT_PYTHON.__contains__))
     assert [number for _, number in in_parts(columns, rows)] == [64]
     parts = list(in_parts(columns, rows, 100))
     assert [number for _, number in parts] == [1] * 64

@@ -14,7 +14,7 @@ import pytest
 
 from forktrace.cpython.layouts import Unsupported, describe
 from forktrace.kernel import file_keys
-from forktrace.recorder.interpreters import INTERPRETERS_MOST, OTHERS_MOST, Registry
+from forktrace.recorder.interpreters import INTERPRETERS_MOST, OTHERS_MOST, Interpreters
 from forktrace.recorder.sources import Elsewhere, Sources, files_of, lines_of
 from forktrace.system.files import read_regular
 from forktrace.trace.stacks import Frame
@@ -23,9 +23,9 @@ PATIENCE_S = 60
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def registry() -> Iterator[Interpreters]:
     """One that knows nothing yet."""
-    made = Registry()
+    made = Interpreters()
     yield made
     made.helper.close()
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("how", ["PATH", "script"])
-def test_the_interpreters_on_the_path_are_expected(how: str, path: str, registry: Registry) -> None:
+def test_the_interpreters_on_the_path_are_expected(how: str, path: str, registry: Interpreters) -> None:
     """A program, a script's interpreter, and what is found by PATH."""
     (Path(path) / "run").write_text("#!/usr/bin/env python3\n")
     registry.expect_on(path) if how == "PATH" else registry.expect(f"{path}/run", path)
@@ -49,7 +49,7 @@ def test_the_interpreters_on_the_path_are_expected(how: str, path: str, registry
     assert registry.take() == ({}, [])
 
 
-def test_no_interpreter_is_remembered(registry: Registry) -> None:
+def test_no_interpreter_is_remembered(registry: Interpreters) -> None:
     """So that the probes can say `not-python`."""
     registry.expect("/bin/sh")
     (file,) = registry.known
@@ -199,7 +199,7 @@ def key_of(path: Path, secret: int = 0) -> int:
     return file_keys.key_of(secret, path.stat())
 
 
-def test_programs_that_have_ended(tmp_path: Path, registry: Registry) -> None:
+def test_programs_that_have_ended(tmp_path: Path, registry: Interpreters) -> None:
     """A program is examined by its name, once; a name that is not absolute, or of no file, is nobody's."""
     program = tmp_path / "true"
     shutil.copy(shutil.which("true") or "/bin/true", program)
@@ -211,7 +211,7 @@ def test_programs_that_have_ended(tmp_path: Path, registry: Registry) -> None:
     assert not registry.known
 
 
-def test_files_one_after_the_other(tmp_path: Path, registry: Registry) -> None:
+def test_files_one_after_the_other(tmp_path: Path, registry: Interpreters) -> None:
     """Two files that have had the same numbers are two files, if their sizes differ (temporary file systems reuse both)."""
     program = tmp_path / "true"
     shutil.copy(shutil.which("true") or "/bin/true", program)
@@ -224,14 +224,14 @@ def test_files_one_after_the_other(tmp_path: Path, registry: Registry) -> None:
     assert not registry.not_python(before)
 
 
-def examined(registry: Registry, kind: str, *numbers: int) -> None:
+def examined(registry: Interpreters, kind: str, *numbers: int) -> None:
     """Let the helper have found files of a kind."""
     said: dict[str, list[object]] = {"python": [{"version": 0x30B}, "/python", "3.11.7", []]}
     fields = (said | {"unsupported": ["/usr/bin/python", "it is odd"]}).get(kind, [])
     registry._note([(["file", "/x"], [[number, kind, *fields] for number in numbers])])
 
 
-def test_the_probes_map_does_not_get_full(registry: Registry) -> None:
+def test_the_probes_map_does_not_get_full(registry: Interpreters) -> None:
     """Of files that are no interpreter the oldest are forgotten there, and told again when they are asked about."""
     told: set[int] = set()
     for start in range(0, 10_000, 500):
@@ -246,7 +246,7 @@ def test_the_probes_map_does_not_get_full(registry: Registry) -> None:
     assert registry.take() == ({0: {}}, [])
 
 
-def test_no_more_interpreters_than_there_is_room_for(registry: Registry) -> None:
+def test_no_more_interpreters_than_there_is_room_for(registry: Interpreters) -> None:
     """Those that were found first stay; of later ones the stacks have no runtime."""
     examined(registry, "python", *range(2 * INTERPRETERS_MOST))
     news, forgotten = registry.take()
@@ -254,7 +254,7 @@ def test_no_more_interpreters_than_there_is_room_for(registry: Registry) -> None
     assert len(registry.found) == INTERPRETERS_MOST
 
 
-def test_interpreters_that_are_not_walked(registry: Registry) -> None:
+def test_interpreters_that_are_not_walked(registry: Interpreters) -> None:
     """Each that a process runs is told once, with the reason; none that only lies there."""
     examined(registry, "unsupported", 1, 2)
     assert registry.not_walked() == []
@@ -273,7 +273,7 @@ def test_pypy(tmp_path: Path, name: str) -> None:
         describe(file.fileno(), name)
 
 
-def test_memory_is_bounded(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded(registry: Interpreters, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files without end are not kept without end; interpreters are kept."""
     monkeypatch.setattr("forktrace.recorder.interpreters.FILES_MOST", 100)
     examined(registry, "python", 7)
@@ -284,7 +284,7 @@ def test_memory_is_bounded(registry: Registry, monkeypatch: pytest.MonkeyPatch) 
     assert registry.known[7]["file"] == 7
 
 
-def test_a_question_without_an_answer(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_without_an_answer(registry: Interpreters, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose server does not answer is not asked about again; that of a process that has ended is, by the next one."""
     monkeypatch.setattr(registry.helper, "take", lambda: [(["question", 5, 1, 0], None), (["question", 6, 1, 0], [])])
     asked: list[list[int]] = []

@@ -16,7 +16,7 @@ from forktrace.kernel.bpf_maps import BUSY, DISCARDED, Ring, record_words
 from forktrace.kernel.layout import enums, layouts, probe_directory, structs
 from forktrace.kernel.probes import EVENTS, OTHER_LOSSES, RING_KINDS
 from forktrace.recorder.rows import KIND_AT, MOMENTS, NONE, columns_of, cpu_times, layout, split
-from forktrace.recorder.stack_table import Stacks
+from forktrace.recorder.stack_table import StackTable
 from forktrace.system.procfs import ARGV_BYTES
 from forktrace.trace import events
 from forktrace.trace.stream import batch
@@ -40,7 +40,7 @@ def record(kind: str, pid: int, time_ns: int, size: int | None = None, **fields:
 def rows_of(*parts: bytes) -> list[dict[str, Any]]:
     """The rows of a trace that these records become, without their nulls."""
     found, _ = split(b"".join(parts))
-    stacks = Stacks(print, NOT_PYTHON.__contains__)
+    stacks = StackTable(print, NOT_PYTHON.__contains__)
     columns, rows = columns_of(
         found, lambda identity, pid: f"/group{identity}", lambda pid, start_ns: f"argv of {pid}", NS, stacks
     )
@@ -185,7 +185,10 @@ def test_the_limit_of_a_failed_fork(fields: dict[str, int], limit: tuple[str | N
 
 def test_nothing_but_stacks() -> None:
     """What was read from the ring may hold stacks and questions, and no event yet."""
-    assert columns_of({}, lambda identity, pid: None, lambda *_: None, NS, Stacks(print, NOT_PYTHON.__contains__)) == ({}, 0)
+    assert columns_of({}, lambda identity, pid: None, lambda *_: None, NS, StackTable(print, NOT_PYTHON.__contains__)) == (
+        {},
+        0,
+    )
 
 
 @pytest.mark.parametrize("version", [0x207, 0x308, 0x30A, 0x30B])

@@ -8,7 +8,7 @@ import numpy as np
 from test_walked_stacks import code_record, fresh, stack_record
 
 from forktrace.kernel.layout import layouts
-from forktrace.recorder.wait_totals import Places
+from forktrace.recorder.wait_totals import WaitTotals
 from forktrace.trace.events import STACK_STATUSES
 
 OK = STACK_STATUSES.index("ok")
@@ -30,7 +30,7 @@ def test_places_on_one_line_are_one_total() -> None:
     for identity in (10, 11):
         stacks.add_stack(stack_record(identity, (1, identity)))
     both = np.concatenate([place(500, 10), place(500, 11), place(501, 11)])
-    places = Places()
+    places = WaitTotals()
     rows = places.changed(9, both, np.array([200, 2, 5]), stacks, last=False)
     assert [(row["by_pid"], row["count"], row["stack"], row["call"]) for row in rows] == [
         (500, 202, "/srv/a.py:0 f", "wait4"),
@@ -45,7 +45,7 @@ def test_places_on_one_line_are_one_total() -> None:
 def test_a_stack_that_is_still_to_come() -> None:
     """A place whose stack was not read yet waits for it; at the end it is written without."""
     stacks, _ = fresh()
-    places = Places()
+    places = WaitTotals()
     assert places.changed(9, place(500, 10), np.array([3]), stacks, last=False) == []
     (row,) = places.changed(9, place(500, 10), np.array([3]), stacks, last=True)
     assert (row["count"], row["stack"], row["stack_status"]) == (3, None, "lost")

@@ -14,7 +14,7 @@ import pytest
 
 from forktrace.cpython.line_tables import Code
 from forktrace.kernel.layout import layouts
-from forktrace.recorder.stack_table import Stacks
+from forktrace.recorder.stack_table import StackTable
 from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import Frame
 
@@ -79,13 +79,13 @@ def stack_record(identity: int, *frames: tuple[int, int], handled: int = 0) -> b
     return whole[: len(whole) - (1024 - len(frames)) * layouts()["frame"].itemsize]
 
 
-def fresh() -> tuple[Stacks, list[Any]]:
+def fresh() -> tuple[StackTable, list[Any]]:
     """Stacks, and the list of what it asked the probes to forget."""
     forgotten: list[Any] = []
-    return Stacks(lambda codes, stacks: forgotten.append((codes, stacks)), {77}.__contains__), forgotten
+    return StackTable(lambda codes, stacks: forgotten.append((codes, stacks)), {77}.__contains__), forgotten
 
 
-def texts(stacks: Stacks, *events: tuple[int, str]) -> list[tuple[str | None, str]]:
+def texts(stacks: StackTable, *events: tuple[int, str]) -> list[tuple[str | None, str]]:
     """What becomes of events with these stacks and statuses."""
     ids = np.array([identity for identity, _ in events], np.uint64)
     statuses = np.array([STACK_STATUSES.index(status) for _, status in events], np.uint32)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from forktrace.system import worker
-from forktrace.system.worker import LOST_MOST, MESSAGE_MOST, Helper
+from forktrace.system.worker import LOST_MOST, MESSAGE_MOST, Worker
 
 PATIENCE_S = 60
-Make = Callable[[Callable[[Any], Any]], Helper]
+Make = Callable[[Callable[[Any], Any]], Worker]
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Helpers that need not be waited for long."""
     monkeypatch.setattr(worker, "BLOCKED_S", 0.2)
     monkeypatch.setattr(worker, "BUSY_S", 1.0)
-    made: list[Helper] = []
+    made: list[Worker] = []
 
-    def one(work: Callable[[Any], Any]) -> Helper:
-        made.append(Helper(work))
+    def one(work: Callable[[Any], Any]) -> Worker:
+        made.append(Worker(work))
         return made[-1]
 
     yield one
@@ -119,7 +119,7 @@ def test_ends_with_us(tmp_path: Path) -> None:
 
     pid = os.fork()
     if pid == 0:
-        Helper(tells_and_sleeps).ask("")
+        Worker(tells_and_sleeps).ask("")
         time.sleep(PATIENCE_S)
         os._exit(0)
     deadline = time.monotonic() + PATIENCE_S
