@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -76,10 +77,10 @@ class Session:
         Raises:
             CannotRecord: the recording broke off.
         """
-        try:
+        if select.select([self._ended], [], [], 0)[0]:  # a zombie, which an init may leave for a while, takes signals too
+            raise CannotRecord(f"the recording ended before the tests did: {self._complaint()}")
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._ended, signal.SIGTERM)
-        except ProcessLookupError:
-            raise CannotRecord(f"the recording ended before the tests did: {self._complaint()}") from None
         if not select.select([self._ended], [], [], END_S)[0]:
             raise CannotRecord(f"the recording did not end within {END_S:g} s")
         return self.path

@@ -7,8 +7,6 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
-import pandas as pd
-
 from forktrace.trace.words import printable
 
 _SENDERS: Final = {
@@ -55,7 +53,7 @@ def place(site: str) -> str:
 
 def at_line(site: Any) -> str:
     """Return ` at consumer.py:33 consume_task`; nothing where no line is known."""
-    return "" if pd.isna(site) else f" at {printable(site)}"
+    return f" at {printable(site)}" if isinstance(site, str) else ""
 
 
 def sender(kind: str | None, name: str) -> str:
