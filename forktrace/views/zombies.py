@@ -43,6 +43,13 @@ def helpers(table: pd.DataFrame) -> pd.Series:
     return pd.Series(pd.array([*found, pd.NA], dtype="string")[codes], table.index)
 
 
+def of_program(recording: Recording) -> pd.DataFrame:
+    """Return lifecycles as they are told of: without the helpers, and the command itself is no zombie."""
+    table = without_recorder(recording.lifecycles())
+    own = helpers(table).isna()
+    return table if own.all() else table[own]
+
+
 def lead(table: pd.DataFrame) -> pd.Series:
     """Return which rows of lifecycles were zombies for so long because of the program.
 
@@ -70,8 +77,7 @@ def worst_first(table: pd.DataFrame) -> pd.DataFrame:
 
 def worst(recording: Recording) -> int | None:
     """Return the id of the process to look at first: stolen, never reaped, or the longest zombie; None: there is none."""
-    table = worst_first(without_recorder(recording.lifecycles()))
-    table = table[helpers(table).isna()]
+    table = worst_first(of_program(recording))
     stolen = table["id"].isin(recording.stolen()["id"])
     first = pd.concat([table[stolen], table[table["zombie_open"]], table])["id"]
     return None if first.empty else int(first.iloc[0])

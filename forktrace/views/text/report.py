@@ -21,7 +21,7 @@ from forktrace.views.text.report_tables import call, cause_table, ended, reap_ta
 from forktrace.views.text.screen import Grid, print_grid, print_text
 from forktrace.views.why import late, orphans
 from forktrace.views.words import at_line, place, sender, some, title_of
-from forktrace.views.zombies import helpers, is_noticed, lead, rows, without_recorder, worst_first
+from forktrace.views.zombies import is_noticed, lead, of_program, rows, without_recorder, worst_first
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
@@ -54,7 +54,7 @@ def sections(recording: Recording) -> Iterator[tuple[str, Sequence[Text] | Grid]
     """Yield the title of each section that has something to say, and what it says; what matters most comes first."""
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
     table, mark = without_recorder(recording.lifecycles()), mark_of(recording)
-    program = table[helpers(table).isna()]
+    program = of_program(recording)
     if _nothing(recording, table):
         return
     every: tuple[tuple[str, Iterator[Text] | Grid], ...] = (
@@ -97,8 +97,7 @@ def _how_it_went_line(recording: Recording) -> Text:
 
 def headline(recording: Recording) -> Text:
     """Return what matters most: harm that was done, and how many zombies lasted."""
-    table = without_recorder(recording.lifecycles())
-    table = table[helpers(table).isna()]
+    table = of_program(recording)
     harm = list(_harm(recording, table))
     words = "; ".join([*harm, *_lasting(recording, table)])
     style = "red" if harm else "yellow" if table["zombie_ms"].ge(NOTICEABLE_MS).any() else "green"

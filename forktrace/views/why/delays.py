@@ -23,7 +23,7 @@ def delays(recording: Recording, table: pd.DataFrame) -> pd.Series:
     communicates = by_subprocess & table["reap_stack"].isin(_communicating(recording, table.loc[by_subprocess, "reap_stack"]))
     held_up = table["id"].isin(_held_up(recording))
     told = {
-        "stopped": was_stopped(recording, table),
+        "stopped": _was_stopped(recording, table),
         "waited": waits & table["awaited"].fillna(False),
         "held-up": communicates & held_up,
         "pipes": communicates,
@@ -34,8 +34,8 @@ def delays(recording: Recording, table: pd.DataFrame) -> pd.Series:
     return pd.Series(np.select(conditions, [*told], ""), table.index, dtype="str")
 
 
-def was_stopped(recording: Recording, table: pd.DataFrame) -> pd.Series:
-    """Return whether the parent of each was stopped as it ended, or between that and the reap."""
+def _was_stopped(recording: Recording, table: pd.DataFrame) -> pd.Series:
+    """Whether the parent of each was stopped as it ended, or between that and the reap."""
     so = table["notes"].str.contains(PARENT_STOPPED, regex=False).fillna(False).astype(bool)
     for parent, group in _stopping(recording).groupby("id"):
         time_ns = np.sort(group["time_ns"].to_numpy())

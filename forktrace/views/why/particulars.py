@@ -162,6 +162,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
     """Return rows of lifecycles with the columns that sentences and values are made of."""
     orphan, by_parent = table["adopter_pid"].notna(), table["forker_pid"] == table["ppid"]
     steps = about.steps.reindex(table["id"]).set_index(table.index)
+    delay = delays.delays(about.recording, table)
     columns = {
         "was_zombie": table["zombie_ms"].notna(),
         "begun": table["zombie_ns"].notna(),
@@ -188,8 +189,8 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "by_recorder": (table["reaper_pid"] == about.recording.header["recorder_pid"]).fillna(False),
         "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
         "asked": table["empty_waits"] > 0,
-        "delay": delays.delays(about.recording, table),
-        "parent_stopped": table["id"].where(delays.was_stopped(about.recording, table)).astype("Int64"),
+        "delay": delay,
+        "parent_stopped": table["id"].where(delay == "stopped").astype("Int64"),
         "inferred": table["cleared_by_id"].notna(),
         "helper": helpers(table),
         "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),
