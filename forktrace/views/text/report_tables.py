@@ -18,6 +18,10 @@ from forktrace.views.zombies import is_noticed, rows, worst_first
 
 MOST_ROWS: Final = 10
 MOST_SITE: Final = 40  # characters of a source line
+_OF_REAPS: Final = [
+    *("state", "zombie_ms", "reaper_id", "reaper_pid"),
+    *("reap_call", "reap_target", "reap_options", "reap_site"),
+]
 
 
 def ended(row: Any) -> str:
@@ -104,11 +108,12 @@ def _longest(ms: Any) -> str:
 def reap_table(table: pd.DataFrame, names: Names) -> Grid:
     """Return how many were reaped at which line, whoever ran it; where there is none, by which call of which program."""
     columns = (("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"))
-    ended = table[table["state"].ne("running") & table["reap_cause"].ne("recorder").fillna(True)]
+    ended = table.loc[table["state"].ne("running") & table["reap_cause"].ne("recorder").fillna(True), _OF_REAPS]
+    groups = _reapers(ended, names)
     lines = []
-    for group in _reapers(ended, names)[:MOST_ROWS]:
+    for group in groups[:MOST_ROWS]:
         lines.append((f"{len(group):,}", _reapers_words(group, names), _longest(group["zombie_ms"].max())))
-    if rest := _reapers(ended, names)[MOST_ROWS:]:
+    if rest := groups[MOST_ROWS:]:
         most = max((group["zombie_ms"].max() for group in rest), default=math.nan)
         lines.append((f"{sum(map(len, rest)):,}", f"in {count(len(rest), 'other way')}", _longest(most)))
     return Grid(columns, lines, "reaped by", 24)
@@ -117,9 +122,10 @@ def reap_table(table: pd.DataFrame, names: Names) -> Grid:
 def _reapers(ended: pd.DataFrame, names: Names) -> list[pd.DataFrame]:
     """The processes that were reaped alike, the most first."""
     line = ended["reap_site"]
-    program = [names.program(ident, pid) for ident, pid in zip(ended["reaper_id"], ended["reaper_pid"], strict=True)]
+    reapers = zip(line.notna(), ended["reaper_id"], ended["reaper_pid"], strict=True)
+    program = pd.Series(["" if known else names.program(ident, pid) for known, ident, pid in reapers], ended.index)
     calls = {name: ended[name].astype("string").mask(line.notna(), "") for name in ("reap_call", "reap_target", "reap_options")}
-    keys = [ended["state"], line, pd.Series(program, ended.index).mask(line.notna(), ""), *calls.values()]
+    keys = [ended["state"], line, program, *calls.values()]
     groups = [group for _, group in ended.groupby(keys, dropna=False, observed=True, sort=False)]
     return sorted(groups, key=len, reverse=True)
 
