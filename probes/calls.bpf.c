@@ -16,6 +16,8 @@ static __always_inline int is_of_interest(struct process *process, u64 number, s
  * sched_process_exit the last of them could report the end while this one walks. */
 int on_call(struct call_context *context)
 {
+    if (is_for_another_copy())
+        return 0;
     u64 number = context->number, signal = signal_of(bpf_get_current_task());
     struct process *process = followed.lookup(&signal);
     int waits = number == SYSCALL_WAIT4 || number == SYSCALL_WAITID, connects = number == SYSCALL_CONNECT;

@@ -55,9 +55,10 @@ u64 shared_report_exec(u64 slot)
 }
 
 /* current is the thread that called exec, now the leader and the only thread. The old image is gone, the new has not run. */
-int on_exec(struct raw_context *context)
+int on_exec(union context *context)
 {
-    u64 task = context->args[0], signal = signal_of(task), file = 0;
+    u64 task = bpf_get_current_task(), signal = signal_of(task);
+    u32 place = 0, old_tid = 0;
     int is_new = !followed.lookup(&signal);
     if (is_new) {
         if (!is_target(task))
@@ -72,10 +73,16 @@ int on_exec(struct raw_context *context)
     }
     if (is_new)
         join_in(work, slot, task, TARGET);
-    READ(file, context->args[2] + linux_binprm_filename);
+    if (RAW_IS_PREEMPTED) {
+        READ(old_tid, (u64)context + exec_event_old_pid);
+        READ(place, (u64)context + exec_event_filename); /* the lower half says where in the event, the upper how long */
+        work->stack = (u64)context + (place & 0xffff);
+    } else {
+        old_tid = context->args[1];
+        READ(work->stack, context->args[2] + linux_binprm_filename);
+    }
     work->number = task;
-    work->result = (u32)context->args[1];
-    work->stack = file;
+    work->result = old_tid;
     report_exec(slot);
     give_back(work);
     return 0;

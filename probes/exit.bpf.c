@@ -259,16 +259,20 @@ static __always_inline void take_exit_stack(struct process *process)
  * whether it was the last one. On older ones several threads may find that none lives any more: the first reports. The children of a
  * process that is not followed may go to one that is; and while a recording attaches, those of a followed one may not have been
  * found yet. */
-int on_exit(struct raw_context *context)
+int on_exit(union context *context)
 {
-    u64 task = context->args[0], signal = signal_of(task);
+    u64 task = bpf_get_current_task(), signal = signal_of(task);
     struct process *process = followed.lookup(&signal);
     u32 live = 0;
-    u8 one = 1;
+    u8 one = 1, group_dead = 0;
     if (EXIT_HAS_GROUP_DEAD) {
         if (process && STACKS)
             take_exit_stack(process);
-        live = !(context->args[1] & 1);
+        if (RAW_IS_PREEMPTED)
+            READ(group_dead, (u64)context + exit_event_group_dead);
+        else
+            group_dead = context->args[1];
+        live = !(group_dead & 1);
     } else {
         READ(live, signal + signal_live);
     }

@@ -3,6 +3,8 @@
  * Sees: every process that a followed process makes, by whatever call; and how a process begins to be followed, then or later.
  */
 
+#define NEWBORNS 64
+
 static __always_inline struct image begun(u64 signal, u64 since_ns)
 {
     return (struct image){.signal = signal, .since_ns = since_ns, .until_ns = FOR_EVER};
@@ -154,19 +156,44 @@ u64 shared_follow_child(u64 slot)
     return 0;
 }
 
+/* The child that current has made, of which the event has but the number: among the last children of its parent, which with CLONE_PARENT
+ * is that of current. Orphans may have come behind it. 0: the parent has died, or got more of them. */
+static __always_inline u64 find_newborn(union context *context, u64 flags)
+{
+    u64 parent = bpf_get_current_task(), entry = 0;
+    u32 wanted = 0, tid = 0;
+    READ(wanted, (u64)context + fork_event_pid);
+    if (flags & CLONE_PARENT)
+        READ(parent, parent + task_real_parent);
+    entry = parent + task_children;
+#pragma nounroll
+    for (int i = 0; i < NEWBORNS; i++) {
+        READ(entry, entry + sizeof(void *)); /* the one before */
+        READ(tid, entry - task_sibling + task_pid);
+        if (tid == wanted)
+            return entry - task_sibling;
+    }
+    return 0;
+}
+
 /* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn. The child's
  * signal_struct is new: who is still known by its address has gone without sched_process_free, which no probe sees on some machines
  * while certain processes run (forktrace was made on one: those of its PID 1). */
-int on_fork(struct raw_context *context)
+int on_fork(union context *context)
 {
-    u64 child = context->args[0], flags = context->args[1], signal = signal_of(bpf_get_current_task()), own = signal_of(child);
+    u64 flags = 0, signal = signal_of(bpf_get_current_task());
+    if (RAW_IS_PREEMPTED)
+        READ(flags, (u64)context + fork_event_clone_flags);
+    else
+        flags = context->args[1];
     if (flags & CLONE_THREAD)
         return 0;
+    u64 child = RAW_IS_PREEMPTED ? find_newborn(context, flags) : context->args[0], own = signal_of(child);
     if (followed.lookup(&own))
         release(own);
     if (!followed.lookup(&signal))
         return 0;
-    u64 slot = claim();
+    u64 slot = child ? claim() : SLOTS;
     struct work *work = work_of(slot);
     if (slot == SLOTS || !work) {
         lose(FORK);

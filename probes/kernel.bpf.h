@@ -31,6 +31,7 @@ static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_F
 
 #define MAX_ERRNO 4095
 
+#define CLONE_PARENT 0x00008000
 #define CLONE_THREAD 0x00010000
 #define PF_EXITING 0x00000004
 #define SIGNAL_GROUP_EXIT 0x00000004
@@ -47,9 +48,19 @@ static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_F
 /* Keeps the compiler from joining what is before and after: it would or two pointers, which the verifier forbids. */
 #define KEEP_APART() asm volatile("" ::: "memory")
 
-/* The program of a raw tracepoint, and of a tracepoint at the entry to or the exit from a system call. */
-struct raw_context {
-    u64 args[8];
+/* What a program is handed. A program that is preempted is skipped for every other task on that processor until it goes on, so:
+ *
+ * | program           | where it runs, and what it is handed      | why it is not preempted                                         |
+ * |-------------------|-------------------------------------------|-----------------------------------------------------------------|
+ * | fork, exec, exit  | raw tracepoint: its arguments             | preemption is off there before Linux 7.0                        |
+ * |                   | RAW_IS_PREEMPTED: trace event, its members| perf turns preemption off; but it is skipped while bpf(2)       |
+ * |                   |                                           | reads or writes a map, on any kernel                            |
+ * | signal, free, ... | raw tracepoint: its arguments             | siglock is held; it is a callback of RCU                        |
+ * | system calls      | trace event: number and result            | before 7.2 as above; since then it is, and has copies:          |
+ * |                   |                                           | work.bpf.h                                                      |
+ */
+union context {
+    u64 args[8]; /* of a raw tracepoint; of a trace event only the address is used */
 };
 struct call_context {
     u64 common;

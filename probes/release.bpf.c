@@ -131,7 +131,7 @@ u64 shared_release(u64 signal)
 
 /* Runs from an RCU callback, 5 to 45 ms after the release; current is a bystander. A non-leader that took the leader's place in an
  * exec leaves the old leader's task, which now has another pid than tgid, to be freed here. */
-int on_free(struct raw_context *context)
+int on_free(union context *context)
 {
     u64 task = context->args[0], signal = signal_of(task);
     u32 pid = 0, tgid = 0;

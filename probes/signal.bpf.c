@@ -195,7 +195,7 @@ u64 shared_report_death(u64 slot)
 
 /* Runs under the target's sighand lock, interrupts off, so a sender's stack is walked for a few microseconds only; current may be a
  * bystander, but not when a process sent the signal: then it is inside its kill call. */
-int on_signal(struct raw_context *context)
+int on_signal(union context *context)
 {
     u64 target = context->args[2], signal = signal_of(target), own = signal_of(bpf_get_current_task());
     if (!followed.lookup(&own) && !followed.lookup(&signal))
@@ -226,7 +226,7 @@ int on_signal(struct raw_context *context)
 
 /* Runs as the task that needed memory, after the SIGKILL of the victim. Newer kernels hand over the task,
  * older ones its global pid. */
-int on_oom(struct raw_context *context)
+int on_oom(union context *context)
 {
     u64 victim = context->args[0], signal = 0;
     struct process *process;

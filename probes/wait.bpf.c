@@ -304,7 +304,7 @@ u64 shared_report_io_uring(u64 slot)
 
 /* current is of the waiting process: the submitter, or a worker of its ring. Runs for every completion of every ring, and leaves at
  * once when it is not a waitid. */
-int on_io_uring(struct raw_context *context)
+int on_io_uring(union context *context)
 {
     u64 request = context->args[1];
     u8 opcode = 0;

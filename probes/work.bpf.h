@@ -132,6 +132,43 @@ static __always_inline void give_back(struct work *work)
     __sync_fetch_and_add(&work->claims, -1);
 }
 
+/* Where the kernel may preempt a program at a system call (kernel.bpf.h), it has COPIES, which run one after the other: while one is
+ * preempted, the next does the work for other tasks. The task for which one is at work, or has done it; removed by the last copy.
+ * Full: the last copy does the work. */
+BPF_HASH(handled, u64, u8, HANDLED);
+
+/* How many events another copy has taken over, since the first was not run for them. As often as the kernel says that it was not run, but
+ * for those that were lost. */
+BPF_ARRAY(taken_over, u64, 1);
+
+static __always_inline void count_taken_over(s64 change)
+{
+    int zero = 0;
+    u64 *count = taken_over.lookup(&zero);
+    if (count)
+        __sync_fetch_and_add(count, change);
+}
+
+/* Whether the work of this event is for another copy of the program. Each copy asks, for each event. */
+static __always_inline int is_for_another_copy(void)
+{
+    u64 task = bpf_get_current_task();
+    u8 one = 1;
+    int others;
+    if (COPIES == 1)
+        return 0;
+    if (!COPY) {
+        others = handled.update(&task, &one);
+        if (others)
+            count_taken_over(-1);
+        return others;
+    }
+    others = COPY + 1 == COPIES ? !handled.delete(&task) : handled.insert(&task, &one);
+    if (!others)
+        count_taken_over(1);
+    return others;
+}
+
 /* The event is now, and no stack is asked for. */
 static __always_inline void no_stack(struct work *work)
 {

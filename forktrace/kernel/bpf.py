@@ -21,6 +21,7 @@ from forktrace.system.machine import this_machine
 
 _MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 5, 17, 18  # enum bpf_cmd
 TRACEPOINT, RAW_TRACEPOINT, TRACING = 5, 17, 26  # enum bpf_prog_type
+MAPPED: Final = 1 << 10  # BPF_F_MMAPABLE: of an array that may be read through its memory
 TRACE_ITERATOR: Final = 28  # enum bpf_attach_type
 _LOG_WHOLE, _LOG_STATISTICS = 1, 4
 _LOG_BYTES: Final = 16 << 20

@@ -106,6 +106,27 @@ def _patiently(command: int, attributes: bytearray) -> bytearray:
                 raise
 
 
+class Counters:
+    """An array of numbers that the probes add to, read through its memory.
+
+    Not by bpf(2): while that reads a map, which may be preempted, the kernel runs no program of a trace event on its processor.
+    """
+
+    def __init__(self, descriptor: int, made: MapSpec) -> None:
+        self._entries = made.entries
+        bytes_ = -(-8 * made.entries // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = mmap.mmap(descriptor, bytes_, mmap.MAP_SHARED, mmap.PROT_READ)
+
+    def read(self) -> list[int]:
+        """Return the numbers."""
+        numbers: list[int] = np.frombuffer(self._memory, "<u8", self._entries).tolist()
+        return numbers
+
+    def close(self) -> None:
+        """Unmap."""
+        self._memory.close()
+
+
 class TaskIterator:
     """A BPF program that the kernel calls for every task of this PID namespace (kernel: Documentation/bpf/bpf_iterators.rst).
 

@@ -103,6 +103,10 @@ class Btf:
         """Return the number of a function among the types, 0 if there is none."""
         return self._find(name, (_FUNC,))
 
+    def has_variable(self, name: str) -> bool:
+        """Whether the kernel has a variable of that name with a value for each processor; of others BTF says nothing."""
+        return bool(self._find(name, (_VAR,)))
+
     def enumerator(self, enum: str, name: str) -> int | None:
         """Return the value of `name` in `enum`, None when the kernel was built without it."""
         number = self._find(enum, (_ENUM,))

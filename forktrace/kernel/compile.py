@@ -29,6 +29,7 @@ SOURCES: Final = (
 # Entries of the maps, unless the loader says otherwise.
 ENTRIES: Final = {"FOLLOWED": 65536, "NUMBERS": 131072, "INTERPRETERS": 4096, "CODES": 16384, "PLACES": 16384} | {
     "WANTED": 16384,
+    "HANDLED": 16384,
     "MAPPED": 65536,
 }
 RING_BYTES: Final = 16 << 20

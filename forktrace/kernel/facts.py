@@ -31,11 +31,14 @@ MEMBERS: Final[Mapping[str, str]] = {
     "qstr qstr": "name:8",
     "files_struct files_struct": "fdt:8",
     "fdtable fdtable": "fd:8 max_fds:4",
-    "linux_binprm linux_binprm": "filename:8",
     "pid pid": "level:4 numbers tasks",
     "upid upid": "nr:4 ns:8",
     "pid_namespace pid_namespace": "child_reaper:8 ns pid_allocated:4",
     "ns_common ns_common": "inum:4",
+    "linux_binprm linux_binprm": "filename:8",
+    # what a trace event hands over
+    "trace_event_raw_task_newtask fork_event": "pid:4 clone_flags:8",
+    "trace_event_raw_sched_process_exec exec_event": "old_pid:4",
 }
 SIZES: Final = ("upid", "k_sigaction", "pt_regs")
 CALLS: Final = ("CLONE", "FORK", "VFORK", "CLONE3", "WAIT4", "WAITID", "MMAP", "EXIT_GROUP", "CONNECT")
@@ -49,9 +52,15 @@ TRACEPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "signal_generate": ("s32", "struct kernel_siginfo *", "struct task_struct *", "s32", "s32"),
     "sched_process_free": ("struct task_struct *",),
 }
-# Facts of the recording, not of the kernel: whether stacks are wanted, and what makes its keys of files.
+# Facts of the recording, not of the kernel: whether stacks are wanted, what makes its keys of files.
 STACKS: Final = "STACKS"
 FILE_SECRET: Final = "FILE_SECRET"
+# Whether a program at a raw tracepoint may be preempted, and is not run for other tasks meanwhile (since Linux 7.0).
+RAW_IS_PREEMPTED: Final = "RAW_IS_PREEMPTED"
+# How many copies of a program there are at system calls, where it may be preempted (kernel.bpf.h); and which this is, from 0.
+COPY: Final = "COPY"
+COPIES: Final = "COPIES"
+_COPIES_IF_PREEMPTED: Final = 3
 # The same of io_uring_complete: the later kernels hand over the whole completion, those before its result among others.
 IO_URING: Final = ("struct io_ring_ctx *", "void *", "struct io_uring_cqe *")
 IO_URING_RESULT: Final = ("void *", "void *", "u64", "s32")
@@ -145,7 +154,7 @@ class Facts:
     @property
     def names(self) -> tuple[str, ...]:
         """All facts, the same on every kernel, in the order of their numbers."""
-        return tuple(sorted({*self.values, *self.missing, STACKS, FILE_SECRET}))
+        return tuple(sorted({*self.values, *self.missing, STACKS, FILE_SECRET, COPY}))
 
 
 def facts_of(btf: Btf, machine: Machine) -> Facts:
@@ -159,6 +168,7 @@ def facts_of(btf: Btf, machine: Machine) -> Facts:
     state = "__state" if "__state" in btf.members("task_struct") else "state"  # renamed in Linux 5.14, when it became an int
     members.take_path("task_state", "task_struct", (state,), (4, 8))
     members.take_path("task_thread_pointer", "task_struct", ("thread", *machine.thread_pointer), (8,))
+    members.take_path("exec_event_filename", "trace_event_raw_sched_process_exec", ("__data_loc_filename",), (4,))
     for name in BIT_FIELDS:
         members.take_bit(f"signal_{name}", "signal_struct", name)
     for role, (member, place) in machine.registers.items():
@@ -176,7 +186,7 @@ def facts_of(btf: Btf, machine: Machine) -> Facts:
     has["TASK_LIMIT"] &= counter is not None
     victim = btf.tracepoint("mark_victim")
     has_victim_task = victim is not None and "struct task_struct *" in victim
-    group_dead = "bool" in (btf.tracepoint("sched_process_exit") or ())
+    group_dead = btf.members("trace_event_raw_sched_process_exit").get("group_dead")
     values |= {f"HAS_{name}": int(so) for name, so in has.items()}
     values |= {f"SYSCALL_{name}": machine.calls.get(name, -1) for name in CALLS}
     values |= {
@@ -184,18 +194,21 @@ def facts_of(btf: Btf, machine: Machine) -> Facts:
         "HAS_LINK_REGISTER": int("LINK" in machine.registers),
         "THREAD_POINTER_SPAN": machine.thread_pointer_span,
         "THREAD_POINTER_IS_SAVED": int(machine.thread_pointer_is_saved),
+        RAW_IS_PREEMPTED: int(btf.has_variable("tracepoint_srcu_srcu_data")),
+        COPIES: _COPIES_IF_PREEMPTED if btf.function("trace_call_bpf_faultable") else 1,
         "INIT_PID_NS": 0xEFFFFFFC,  # include/linux/proc_ns.h
         **dict(zip(("cred_counts", "counts_tasks", "COUNTS_OF_USER"), counter or (0, 0, 0), strict=True)),
         "PIDS_CGROUP_ID": pids or 0,
         "IORING_OP_WAITID": waitid or 0,
         "IO_URING_HAS_RESULT": int(io_uring_result),
-        "EXIT_HAS_GROUP_DEAD": int(group_dead),
+        "EXIT_HAS_GROUP_DEAD": int(group_dead is not None),
+        "exit_event_group_dead": group_dead.offset if group_dead else 0,
         "HAS_MARK_VICTIM": int(victim is not None),
         "MARK_VICTIM_HAS_TASK": int(has_victim_task),
     }
     lacks = [ability.lack for ability in ABILITIES if not has[ability.name]]
     lacks += [] if victim is not None else ["kills by the OOM killer (they look like SIGKILL of the kernel)"]
-    lacks += [] if group_dead else ["stacks at a crash (since Linux 6.16)"]
+    lacks += [] if group_dead is not None else ["stacks at a crash (since Linux 6.16)"]
     return Facts(values, members.missing, _tracepoints(btf), tuple(lacks), btf.function("bpf_iter_task"))
 
 

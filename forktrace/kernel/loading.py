@@ -21,7 +21,7 @@ from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.kernel import bpf
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.compile import QUESTION_BYTES, RING_BYTES, compile_probes, digest_of
-from forktrace.kernel.facts import FILE_SECRET, STACKS, Facts, facts_of
+from forktrace.kernel.facts import COPIES, COPY, FILE_SECRET, RAW_IS_PREEMPTED, STACKS, Facts, facts_of
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.linking import link, missing_facts
 from forktrace.kernel.objects import MapSpec, ProbesObject, read_object
@@ -33,9 +33,10 @@ TASKS: Final = "on_task"
 PROGRAM: Final = "program "  # before the names of programs among the descriptors
 LEAST_PROCESSES: Final = 4096
 MOST_PROCESSES: Final = 65536
+COUNTERS: Final = ("losses", "taken_over")  # arrays of numbers
 _SHARE_OF_MEMORY: Final = 64  # at most so large a part of it, for what is kept of processes,
 _BYTES_A_PROCESS: Final = 600  # with what the kernel needs for each entry
-_DESCRIPTORS_MOST: Final = 64
+_DESCRIPTORS_MOST: Final = 128
 _THREADS: Final = 2
 
 _Result = TypeVar("_Result")
@@ -46,7 +47,7 @@ class Hook(NamedTuple):
 
     Attributes:
         program: its name
-        kind: of program
+        kind: of program; where raw tracepoints can be preempted, those of _EVENTS are at trace events
         tracepoints: those that it is attached to; of system calls those that this processor has
         needs: the fact that must not be 0, else it is left out
     """
@@ -59,6 +60,8 @@ class Hook(NamedTuple):
 
 _WAITS: Final = ("sys_exit_wait4", "sys_exit_waitid")
 _FORKS: Final = ("sys_exit_clone", "sys_exit_clone3", "sys_exit_fork", "sys_exit_vfork")
+_COPIED: Final = "on_call"
+_EVENTS: Final = ("on_fork", "on_exec", "on_exit")
 HOOKS: Final = (
     Hook("on_fork", bpf.RAW_TRACEPOINT, ("task_newtask",)),
     Hook("on_exec", bpf.RAW_TRACEPOINT, ("sched_process_exec",)),
@@ -67,8 +70,8 @@ HOOKS: Final = (
     Hook("on_free", bpf.RAW_TRACEPOINT, ("sched_process_free",)),
     Hook("on_oom", bpf.RAW_TRACEPOINT, ("mark_victim",), "HAS_MARK_VICTIM"),
     Hook("on_io_uring", bpf.RAW_TRACEPOINT, ("io_uring_complete",), "HAS_IO_URING_WAITID"),
-    Hook("on_call", bpf.TRACEPOINT, (*_WAITS, *_FORKS)),
-    Hook("on_call", bpf.TRACEPOINT, ("sys_enter_exit_group", "sys_exit_connect"), STACKS),
+    Hook(_COPIED, bpf.TRACEPOINT, (*_WAITS, *_FORKS)),
+    Hook(_COPIED, bpf.TRACEPOINT, ("sys_enter_exit_group", "sys_exit_connect"), STACKS),
     Hook("on_mmap", bpf.TRACEPOINT, ("sys_exit_mmap",), STACKS),
 )
 
@@ -183,19 +186,24 @@ def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False, secret: 
 
 def _load(probes: ProbesObject, facts: Facts, wanted: Mapping[str, int], ring_bytes: int, attach: bool) -> Loaded:
     values = {**facts.values, **wanted}
-    hooks = [hook for hook in HOOKS if values.get(hook.needs, 1)]
+    hooks = _hooks(values)
     names = [*{hook.program for hook in hooks}, *([TASKS] if attach else [])]
     _check(probes, facts, hooks, names)
-    made = maps_of(probes.maps, ring_bytes, attach)
+    made = maps_of(probes.maps, ring_bytes, attach=attach, copies=values[COPIES] > 1)
     with contextlib.ExitStack() as undo:
         maps = {spec.name: _kept(undo, bpf.create_map(spec)) for spec in made}
         longest = sorted(names, key=lambda name: len(probes.functions[name]), reverse=True)
-        linked = {name: link(probes, name, values, maps) for name in longest}
-        loads = [partial(bpf.load_program, linked[name], **_kind(name, facts)) for name in longest]
-        programs = {name: _kept(undo, loaded()[0]) for name, loaded in zip(longest, _at_once(loads), strict=True)}
+        copies = [(name, copy) for name in longest for copy in range(values[COPIES] if name == _COPIED else 1)]
+        linked = [link(probes, name, {**values, COPY: copy}, maps) for name, copy in copies]
+        loads = [
+            partial(bpf.load_program, one, **_kind(name, values, facts)) for one, (name, _) in zip(linked, copies, strict=True)
+        ]
+        programs: dict[str, list[int]] = {name: [] for name in names}
+        for (name, _), loaded in zip(copies, _at_once(loads), strict=True):
+            programs[name].append(_kept(undo, loaded()[0]))
         links = {f"{number} {name}": _kept(undo, one) for number, (name, one) in enumerate(_attached(hooks, programs))}
-        counted = {f"{PROGRAM}{hook.program}": programs[hook.program] for hook in hooks}
-        kept = maps | links | counted | ({TASKS: programs[TASKS]} if attach else {})
+        counted = {f"{PROGRAM}{hook.program}": programs[hook.program][0] for hook in hooks}
+        kept = maps | links | counted | ({TASKS: programs[TASKS][0]} if attach else {})
         undo.pop_all()
     return Loaded(kept, {spec.name: spec for spec in made}, facts.lacks)
 
@@ -228,19 +236,26 @@ def _at_once(calls: Sequence[Callable[[], _Result]]) -> list[Callable[[], _Resul
     return [done[number] for number in range(len(calls))]
 
 
-def _kind(program: str, facts: Facts) -> dict[str, Any]:
+def _hooks(values: Mapping[str, int]) -> list[Hook]:
+    """Return the hooks of a kernel with these facts."""
+    events = _EVENTS if values[RAW_IS_PREEMPTED] else ()
+    used = [hook for hook in HOOKS if values.get(hook.needs, 1)]
+    return [hook._replace(kind=bpf.TRACEPOINT) if hook.program in events else hook for hook in used]
+
+
+def _kind(program: str, values: Mapping[str, int], facts: Facts) -> dict[str, Any]:
     """Return how a program is loaded: what bpf.load_program has to know of it."""
     if program == TASKS:
         return {"kind": bpf.TRACING, "attach_kind": bpf.TRACE_ITERATOR, "attach_to": facts.task_iterator}
-    return {"kind": next(hook.kind for hook in HOOKS if hook.program == program)}
+    everything = {**values, **dict.fromkeys((hook.needs for hook in HOOKS), 1)}
+    return {"kind": next(hook.kind for hook in _hooks(everything) if hook.program == program)}
 
 
 def programs_of(facts: Facts) -> dict[str, tuple[str, ...]]:
     """Return the programs that a kernel has a use for, each with its tracepoints: none for the pass over all tasks."""
     found: dict[str, tuple[str, ...]] = {}
-    for hook in HOOKS:
-        if {**facts.values, STACKS: 1}.get(hook.needs, 1):
-            found[hook.program] = (*found.get(hook.program, ()), *hook.tracepoints)
+    for hook in _hooks({**facts.values, STACKS: 1}):
+        found[hook.program] = (*found.get(hook.program, ()), *hook.tracepoints)
     return found | {TASKS: ()}
 
 
@@ -254,11 +269,11 @@ def verify(probes: ProbesObject, facts: Facts, name: str, **switched: int) -> in
         bpf.Refused: the verifier does not like it.
     """
     bpf.unlimit_memory()
-    values = {**facts.values, STACKS: 1, FILE_SECRET: 0, **switched}
+    values = {**facts.values, STACKS: 1, FILE_SECRET: 0, COPY: 0, **switched}
     with contextlib.ExitStack() as undo:
         few = [spec._replace(entries=min(spec.entries, LEAST_PROCESSES)) for spec in probes.maps]
         maps = {spec.name: _kept(undo, bpf.create_map(spec)) for spec in few}
-        program, said = bpf.load_program(link(probes, name, values, maps), statistics=True, **_kind(name, facts))
+        program, said = bpf.load_program(link(probes, name, values, maps), statistics=True, **_kind(name, values, facts))
         os.close(program)
         return _instructions(said)
 
@@ -297,12 +312,13 @@ def _refuse(program: str, reason: str) -> None:
     )
 
 
-def maps_of(maps: Sequence[MapSpec], ring_bytes: int, attach: bool) -> list[MapSpec]:
+def maps_of(maps: Sequence[MapSpec], ring_bytes: int, *, attach: bool, copies: bool) -> list[MapSpec]:
     """Return the maps with as many entries as they get: of processes as many as the machine may have, and its memory holds."""
     most = _most_processes()
     sizes = {"followed": most, "numbers": 2 * most, "ring": ring_bytes, "questions": QUESTION_BYTES, "mapped": most}
-    sizes |= {} if attach else {"mapped": 1, "wanted": 1}
-    return [spec._replace(entries=sizes.get(spec.name, spec.entries)) for spec in maps]
+    sizes |= ({} if attach else {"mapped": 1, "wanted": 1}) | ({} if copies else {"handled": 1})
+    flags = dict.fromkeys(COUNTERS, bpf.MAPPED)
+    return [spec._replace(entries=sizes.get(spec.name, spec.entries), flags=flags.get(spec.name, spec.flags)) for spec in maps]
 
 
 def _most_processes() -> int:
@@ -311,17 +327,17 @@ def _most_processes() -> int:
     return max(LEAST_PROCESSES, min(MOST_PROCESSES, threads, memory // _SHARE_OF_MEMORY // _BYTES_A_PROCESS))
 
 
-def _attached(hooks: Sequence[Hook], programs: Mapping[str, int]) -> Iterator[tuple[str, int]]:
-    """Attach the programs; yield the name of each tracepoint with what keeps the program there."""
+def _attached(hooks: Sequence[Hook], programs: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int]]:
+    """Attach the programs, copies in their order; yield the name of each tracepoint with what keeps the program there."""
     if any(hook.kind == bpf.TRACEPOINT for hook in hooks):
         mount_tracefs()
     processor = min(os.sched_getaffinity(0))
     for hook in hooks:
         for tracepoint in hook.tracepoints:
             if hook.kind == bpf.RAW_TRACEPOINT:
-                yield tracepoint, bpf.attach_raw_tracepoint(programs[hook.program], tracepoint)
-            elif number := tracepoint_number("syscalls", tracepoint):
-                yield tracepoint, _attach_tracepoint(programs[hook.program], number, processor)
+                yield tracepoint, bpf.attach_raw_tracepoint(programs[hook.program][0], tracepoint)
+            elif number := tracepoint_number(tracepoint):
+                yield from ((tracepoint, _attach_tracepoint(one, number, processor)) for one in programs[hook.program])
             elif tracepoint not in _FORKS:
                 _refuse(hook.program, f"tracepoint {tracepoint} is missing")
 

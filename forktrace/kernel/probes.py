@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from forktrace.kernel import bpf
-from forktrace.kernel.bpf_maps import Map, Records, Ring, TaskIterator
+from forktrace.kernel.bpf_maps import Counters, Map, Records, Ring, TaskIterator
 from forktrace.kernel.layout import layouts
-from forktrace.kernel.loading import PROGRAM, TASKS, Loading
+from forktrace.kernel.loading import COUNTERS, PROGRAM, TASKS, Loading
 from forktrace.trace.events import KINDS, NOT_RUN
 
 # The kinds that come through the ring, in the order of enum kind.
@@ -49,7 +49,8 @@ class Probes:
 
         self._programs = [one for name, one in self._descriptors.items() if name.startswith(PROGRAM)]
         self._settings = table("settings", "<u4", types["settings"])
-        self._losses = table("losses", "<u4", "<u8")
+        self._losses, self._taken_over = (Counters(self._descriptors[name], loaded.maps[name]) for name in COUNTERS)
+        self._not_run = 0
         self._followed = table("followed", "<u8", types["process"])
         self._wait_totals = table("wait_totals", types["wait_place"], "<u8")
         self._ring = Ring(self._descriptors["ring"], loaded.maps["ring"].entries)
@@ -130,9 +131,10 @@ class Probes:
 
     def losses(self) -> dict[str, int]:
         """Return how much of what could not be delivered so far."""
-        _, counts = self._losses.items()
-        lost = dict(zip(LOSSES, counts.tolist(), strict=True))
-        return lost | {NOT_RUN: sum(map(bpf.times_not_run, self._programs))}
+        not_run = sum(map(bpf.times_not_run, self._programs))
+        (by_a_copy,) = self._taken_over.read()  # after the other, for nothing to seem lost that a copy is about to do
+        self._not_run = max(self._not_run, not_run - by_a_copy)
+        return dict(zip(LOSSES, self._losses.read(), strict=True)) | {NOT_RUN: self._not_run}
 
     def following(self) -> Records:
         """Return the entries (`struct process`) of the followed processes that are not reaped; `exit_ns` 0: it runs."""
@@ -153,6 +155,8 @@ class Probes:
         bpf.close_after_end(list(self._descriptors.values()))
         self._ring.close()
         self._questions.close()
+        self._losses.close()
+        self._taken_over.close()
         if TASKS in self._descriptors:
             self._tasks.close()
         for descriptor in self._descriptors.values():

@@ -11,6 +11,7 @@ from forktrace.errors import MachineLacks
 
 TRACEFS: Final = "/sys/kernel/tracing"
 
+_GROUPS: Final = {"sys": "syscalls", "sched": "sched", "task": "task"}  # first word of a name -> where its kind lies
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # linux/sched.h, linux/mount.h
 
 
@@ -32,9 +33,9 @@ def mount_tracefs() -> None:
         raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
 
 
-def tracepoint_number(group: str, name: str) -> int | None:
+def tracepoint_number(name: str) -> int | None:
     """Return the number by which perf_event_open(2) knows a tracepoint; None: this kernel has none of that name."""
     try:
-        return int(Path(f"{TRACEFS}/events/{group}/{name}/id").read_text())
+        return int(Path(f"{TRACEFS}/events/{_GROUPS[name.partition('_')[0]]}/{name}/id").read_text())
     except FileNotFoundError:
         return None

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from recorded import BUILT
+from recorded import BUILT, MARK, WORKLOADS
 
+import forktrace
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.facts import Facts, facts_of
 from forktrace.kernel.layout import probe_directory
@@ -26,7 +28,7 @@ NEWEST_OP = 0xDF  # of the first version of BPF: byte swaps; later ones (jumps o
 SWITCHES = tuple(
     "EXIT_HAS_GROUP_DEAD MARK_VICTIM_HAS_TASK IO_URING_HAS_RESULT COUNTS_OF_USER STACKS THREAD_POINTER_IS_SAVED "
     "HAS_LINK_REGISTER HAS_CGROUPS HAS_WAITERS HAS_TASK_LIMIT HAS_PIDS_CGROUP HAS_PID_NAMESPACE_PID_MAX HAS_IO_URING_WAITID "
-    "HAS_MARK_VICTIM".split()
+    "HAS_MARK_VICTIM RAW_IS_PREEMPTED".split()
 )
 COMPILE = """
 import sys
@@ -87,6 +89,12 @@ def test_a_kernel_without_anything(shipped: ProbesObject, facts: Facts, value: i
     assert verified(shipped, facts, **dict.fromkeys(SWITCHES, value))
 
 
+@pytest.mark.parametrize("copy", [0, 1, 2])
+def test_copies(shipped: ProbesObject, facts: Facts, copy: int) -> None:
+    """And copies of a program, the first, the last, and one between."""
+    assert verified(shipped, facts, COPIES=3, COPY=copy)
+
+
 def test_the_verifier_has_little_to_do(shipped: ProbesObject, facts: Facts) -> None:
     """Functions are verified once, not at each call: a twentieth of what one program may take."""
     found = verified(shipped, facts)
@@ -100,6 +108,50 @@ def test_instructions_that_every_kernel_knows(shipped: ProbesObject) -> None:
         ops = set(instructions(code)["op"].tolist())
         assert not {op for op in ops if op & 7 == 6}, f"{name}: jumps over 32 bits"
         assert max(ops) <= NEWEST_OP, name
+
+
+AS_WHERE_PROBES_ARE_PREEMPTED = """
+import dataclasses, sys
+from forktrace import cli
+from forktrace.kernel import loading
+known = loading.facts_of
+def facts_of(*kernel):
+    facts = known(*kernel)
+    return dataclasses.replace(facts, values=facts.values | {"RAW_IS_PREEMPTED": 1, "COPIES": 3})
+loading.facts_of = facts_of
+sys.argv[0] = "forktrace"
+cli.main()
+"""
+
+
+def test_a_kernel_that_may_preempt_probes(open_folder: Path, environment: Mapping[str, str]) -> None:
+    """The ways of such a kernel, on this one: at trace events, and by copies of which one does the work; events come once."""
+    path = open_folder / "preempted.arrows"
+    line = [
+        sys.executable,
+        "-c",
+        AS_WHERE_PROBES_ARE_PREEMPTED,
+        "record",
+        "-o",
+        path,
+        "--",
+        sys.executable,
+        WORKLOADS / "storm.py",
+    ]
+    done = subprocess.run(line, env=dict(environment) | {MARK: path.name}, capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    recording = forktrace.read(path)
+    table = recording.lifecycles()
+    children = table[table["pid"] != said["pid"]]
+    assert dict(zip(children["pid"], children["exit_code"], strict=True)) == dict(map(tuple, said["children"]))
+    assert set(children["ppid"]) == {said["pid"]}
+    assert children["fork_site"].notna().all()
+    reaped = children.iloc[:-1]
+    assert (reaped["reaper_pid"] == said["pid"]).all()
+    assert reaped["reap_site"].notna().all()
+    assert not sum(recording.lost().values())
+    events = recording.events()
+    assert (events["call"] == "wait4").sum() == len(reaped) + 1  # forktrace's own, of the target
 
 
 RUN_EACH_TIME = """

@@ -47,6 +47,8 @@ def test_tracepoints_functions_and_enumerators(kernel: Btf) -> None:
     assert kernel.tracepoint("no_such_tracepoint") is None
     assert kernel.function("bpf_iter_task") > 0
     assert kernel.function("no_such_function") == 0
+    assert kernel.has_variable("runqueues")
+    assert not kernel.has_variable("no_such_variable")
     assert kernel.enumerator("pid_type", "PIDTYPE_TGID") == 1
     assert kernel.enumerator("pid_type", "NO_SUCH") is None
 
@@ -106,6 +108,10 @@ class Types:
     def tracepoint(self, name: str) -> tuple[str, ...] | None:
         """None is there."""
         return None
+
+    def has_variable(self, name: str) -> bool:
+        """None is there."""
+        return False
 
     def function(self, name: str) -> int:
         """None is there."""
