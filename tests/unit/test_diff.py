@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -269,22 +268,6 @@ def test_json_and_markdown() -> None:
     page = as_markdown(found)
     assert "<i>" not in page
     assert {line.count("|") for line in page.splitlines() if line.startswith("| ")} <= {5, 7}
-
-
-def test_every_field_is_described() -> None:
-    """docs/ci.md has a row for each field of the JSON document."""
-
-    def fields(value: object) -> set[str]:
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        return {*(value if isinstance(value, dict) else ()), *(name for one in inner for name in fields(one))}
-
-    section = (ROOT / "docs/ci.md").read_text().partition("| field of `--format json`")[2].partition("\n## ")[0]
-    named = {
-        name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])
-    }
-    said = {name for line in section.splitlines() for name in re.findall(r"`(\w+)`", line)}
-    found = fields(json.loads(as_json(compare([run_of(10)], [run_of(20)]))))
-    assert named <= found <= said
 
 
 def test_text() -> None:
