@@ -115,7 +115,7 @@ def test_a_recording_that_breaks_off_is_no_success(pytester: pytest.Pytester) ->
 
 
 def test_through_sudo() -> None:
-    """A person who is not root and whom sudo lets start the recorder without a password; without that rule tests are skipped."""
+    """A person whom sudo lets start the recorder without a password; without that rule tests that need it are skipped."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with somebody(Path(folder)) as person:

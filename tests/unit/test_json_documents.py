@@ -23,6 +23,7 @@ from forktrace.errors import UsageError
 from forktrace.trace import events as ev
 from forktrace.trace.words import duration, printable
 from forktrace.views.formats import diff, places, told_json, verdict_json
+from forktrace.views.formats.documents import plain
 from forktrace.views.formats.export import TABLES, records
 from forktrace.views.text.report import report
 from forktrace.views.text.why import why
@@ -137,6 +138,11 @@ def test_facts_of_the_report_are_those_of_the_tables(made: Recording) -> None:
         assert (one["processes"], one["max_ms"]) == (len(rows), rows["zombie_ms"].max())
         assert set(rows["reap_cause"]) == {one["cause"]} or (one["cause"], rows["reap_cause"].nunique() > 1) == (None, True)
         assert one["site"] is None or set(rows["start_site"].fillna(rows["fork_site"])) == {one["site"]}
+    started = table.assign(site=table["start_site"].fillna(table["fork_site"]))
+    for one in (*found["starts"], *(one for one in found["reapers"] if one.get("reap_site"))):
+        keys = [name for name in ("site", "created_by", "reap_site") if one.get(name)]
+        rows = started[(started[keys] == [one[name] for name in keys]).fillna(False).all(axis=1)]
+        assert not keys or (one["processes"], one["max_ms"]) == (len(rows), plain(rows["zombie_ms"].max()))
     for one in found["zombies"]:
         assert one["zombie_ms"] == table.at[one["id"], "zombie_ms"]
     assert sum(one["processes"] for one in found["killed"]) == table["term_signal"].notna().sum()
