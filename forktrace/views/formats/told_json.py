@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -113,7 +114,8 @@ def _lines(recording: Recording, told: list[Told]) -> Iterator[dict[str, Any]]:
     kind = ""
     for section, since_ns, (mark, text, source, _) in told:
         kind = section if section in EVENTS else mark or kind
-        time_ns = recording.start_ns + int(since_ns) if section in EVENTS and mark else None
+        known = section in EVENTS and mark and not math.isnan(since_ns)
+        time_ns = recording.start_ns + int(since_ns) if known else None
         words = re.sub(r"^(\w+) +", r"\1 ", text) if section in EVENTS else text.removeprefix("- ")
         yield {"kind": kind, "time_ns": time_ns, "text": words, "source": source}
 
