@@ -139,6 +139,9 @@ def check(recording: Any, path: str, dice: Dice, thorough: bool) -> None:
             getattr(recording, name)()
     for command in (["report"], ["why"], ["events"]):
         check_screen(run(*command, path)[1].decode(), command[0])
+        if command[0] != "events" and (data := run(*command, path, "--json")[1]):
+            check_screen(data.decode(), f"{command[0]} --json")
+            json.loads(data)
     check_gate(path, dice, thorough)
     if table is not None and len(table):
         check_part(recording, table, path, dice)

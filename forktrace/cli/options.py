@@ -27,6 +27,7 @@ _PROCESS: Final = re.compile(r"#?[0-9]+")
 
 trace_argument = click.argument("trace", required=False)
 causes_option = click.option("--causes", metavar="FILE", help="Rules for causes that come before the built-in ones.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the same for programs, as JSON (docs/json.md).")
 force_option = click.option("--force", is_flag=True, help="Overwrite the output file.")
 
 

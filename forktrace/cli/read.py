@@ -14,6 +14,7 @@ from forktrace.cli.options import (
     check_terminal,
     color_option,
     force_option,
+    json_option,
     newest,
     opened,
     read,
@@ -36,9 +37,16 @@ _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 @click.argument("process", metavar="[PID]", required=False)
 @selection_options
 @causes_option
+@json_option
 @color_option
 def report(
-    trace: str | None, process: str | None, pid: str | None, since: str | None, until: str | None, causes: str | None
+    trace: str | None,
+    process: str | None,
+    pid: str | None,
+    since: str | None,
+    until: str | None,
+    causes: str | None,
+    as_json: bool,
 ) -> None:
     """Say what happened, in words.
 
@@ -49,14 +57,20 @@ def report(
     Examples:
         forktrace report
         forktrace report run.arrows 4711
+        forktrace report --json | jq .figures
     """
+    from forktrace.views.formats import told_json
     from forktrace.views.text.report import report
 
     trace, process = trace_and_process(trace, process)
     if process and pid:
         raise UsageError(f"only {process}, or only {pid}?", "leave one of them out")
     pid = pid or process
-    report(read(trace, pid, since, until, causes, says_cut=True), screen())
+    recording = read(trace, pid, since, until, causes, says_cut=True)
+    if as_json:
+        click.echo(told_json.report(recording))
+    else:
+        report(recording, screen())
 
 
 @click.command()
@@ -67,8 +81,11 @@ def report(
 @click.option(
     "-d", "--duration", metavar="TIME", type=Seconds(0, 1e6), help=f"With -p: answer after 30s, 1.5m [{INQUIRY_S:g}s]."
 )
+@json_option
 @color_option
-def why(trace: str | None, pid: str | None, causes: str | None, running: int | None, duration: float | None) -> None:
+def why(
+    trace: str | None, pid: str | None, causes: str | None, running: int | None, duration: float | None, as_json: bool
+) -> None:
     """Explain one process, recorded or running.
 
     Of a recording: who forked it at which line, how it ended, how long it was a zombie, who reaped it and why not earlier,
@@ -85,6 +102,8 @@ def why(trace: str | None, pid: str | None, causes: str | None, running: int | N
         sudo forktrace why -p 4711
     """
     if running is not None:
+        if as_json:
+            raise UsageError("--json is for a recording", "forktrace ps --json says in JSON what runs")
         if trace is not None:
             raise UsageError("a recording, or -p PID that runs now?", "leave one of them out")
         inquire(running, INQUIRY_S if duration is None else duration, causes)
@@ -92,11 +111,16 @@ def why(trace: str | None, pid: str | None, causes: str | None, running: int | N
     if duration is not None:
         raise UsageError("-d is for -p PID", "leave it out")
 
+    from forktrace.views.formats import told_json
     from forktrace.views.text.why import why
 
     trace, pid = trace_and_process(trace, pid)
     recording = read(trace, None, None, None, causes)
-    why(recording, recording.find_process(pid) if pid else None, screen())
+    process = recording.find_process(pid) if pid else None
+    if as_json:
+        click.echo(told_json.why(recording, process))
+    else:
+        why(recording, process, screen())
 
 
 @click.command()

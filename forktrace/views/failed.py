@@ -11,6 +11,7 @@ from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.events import errno_name
 from forktrace.trace.words import count
+from forktrace.views.findings import Facts
 from forktrace.views.text.screen import Grid
 from forktrace.views.words import at_line, short_site
 
@@ -38,8 +39,16 @@ def grid(recording: Recording, names: Names) -> Grid:
     columns.append(("zombies", "right"))
     table = recording.failed_forks()
     groups = [group for _, group in table.groupby(["errno", "limit", "allowed", "site"], dropna=False, sort=False)]
-    rows = [_cells(recording, names, group) for group in sorted(groups, key=len, reverse=True)[:MOST_ROWS]]
-    return Grid(columns, rows, "line", 12, ["red"] * len(rows), ("in",))
+    most = sorted(groups, key=len, reverse=True)[:MOST_ROWS]
+    rows = [_cells(recording, names, group) for group in most]
+    return Grid(columns, rows, "line", 12, ["red"] * len(rows), ("in",), list(map(_facts, most)))
+
+
+def _facts(group: pd.DataFrame) -> Facts:
+    """What a row of the table is made of; `time_ns` and `zombies` at its first failed fork."""
+    first, makers = _first(group), group["id"].unique().tolist()
+    of_first = {name: getattr(first, name) for name in ("errno", "limit", "allowed", "site", "time_ns", "zombies")}
+    return {"forks": len(group), "text": reason(first.errno, first.limit, first.allowed), "ids": makers, **of_first}
 
 
 def _cells(recording: Recording, names: Names, group: pd.DataFrame) -> list[str]:

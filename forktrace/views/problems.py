@@ -35,7 +35,7 @@ def problems(recording: Recording, verdict: Verdict) -> Iterator[Problem]:
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"], marks=False)
     for one in verdict.findings:
         where = "a line that is not known" if one.site is None else printable(one.site)
-        yield Problem(one, rule_of(one.cause), _sentence(one, where), where, _command(recording, one, names))
+        yield Problem(one, rule_of(one.cause), _sentence(one, where), where, explaining(recording, one.id, names))
 
 
 def rule_of(cause: str | None) -> str:
@@ -79,11 +79,12 @@ _SENTENCES: Final = {
 }
 
 
-def _command(recording: Recording, one: Finding, names: Names) -> str:
+def explaining(recording: Recording, process: int | None, names: Names) -> str:
+    """Return the command that explains a process; without one, the recording."""
     trace = shlex.quote(printable(recording.trace.path))
-    if one.id is None:
+    if process is None:
         return f"forktrace report {trace}"
-    name = names.pid(one.id)
+    name = names.pid(process)
     return f"forktrace why {trace} {shlex.quote('#' + name.partition('#')[2]) if '#' in name else name}"
 
 

@@ -75,6 +75,11 @@ def worst_first(table: pd.DataFrame) -> pd.DataFrame:
     return zombies.iloc[order]
 
 
+def zombies_in(recording: Recording) -> int:
+    """Return how many processes were zombies, for however short a time."""
+    return int(without_recorder(recording.lifecycles())["zombie_ms"].notna().sum())
+
+
 def worst(recording: Recording) -> int | None:
     """Return the id of the process to look at first: stolen, never reaped, or the longest zombie; None: there is none."""
     table = worst_first(of_program(recording))

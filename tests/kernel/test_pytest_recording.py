@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
+from documented import LONG_S
+from people import make_venv, recorder_line, somebody
 
 from forktrace.analysis.recording import read
 
@@ -108,3 +112,21 @@ def test_a_recording_that_breaks_off_is_no_success(pytester: pytest.Pytester) ->
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["forktrace: the test left too much: cannot be told: *"])
     result.stdout.fnmatch_lines(["the recording cannot be held against anything: *"])
+
+
+def test_through_sudo() -> None:
+    """A person whom sudo lets start the recorder without a password; without that rule tests that need it are skipped."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with somebody(Path(folder)) as person:
+            python = str(make_venv(Path(folder) / "venv", Path(folder)).with_name("python"))
+            if person.run([python, "-c", "import pandas, pytest"]).returncode:
+                pytest.skip("pytest of these tests is not for everybody to read")
+            (person.home / "test_it.py").write_text(PROGRAM)
+            line = [python, "-m", "pytest", "-p", "forktrace.pytest_plugin", "--forktrace-record", "test_it.py"]
+            refused = person.run(line, LONG_S, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1").stdout
+            with person.may(recorder_line(python, person)):
+                done = person.run(line, LONG_S, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1").stdout
+    assert "4 failed, 3 passed" in done, done
+    assert "max-zombie 100ms: " in done
+    assert "3 skipped" in refused, refused

@@ -49,12 +49,14 @@ def test_it_says_what_the_report_says(kafka: Browser) -> None:
     made = forktrace.read(DATA / "kafka.arrows")
     shown = kafka.ask(TEXTS.format("#summary p"))
     assert shown == [line.plain for line in report.summary(made)]
-    findings = dict(report.sections(made))["What happened"]
-    assert kafka.ask(TEXTS.format("#findings p")) == [line.plain for line in findings]
-    for title, content in report.sections(made):
+    findings = {one.title: one.content for one in report.sections(made)}["What happened"]
+    assert kafka.ask(TEXTS.format("#findings p")) == [one.text.plain for one in findings]
+    for _, title, content in report.sections(made):
         assert title in kafka.ask(TEXTS.format("#sections h2"))
         text = kafka.ask("document.getElementById('sections').textContent")
-        cells = [cell for row in content.rows for cell in row] if hasattr(content, "rows") else [one.plain for one in content]
+        cells = (
+            [cell for row in content.rows for cell in row] if hasattr(content, "rows") else [one.text.plain for one in content]
+        )
         assert [cell for cell in cells if cell.strip() not in text] == []
 
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, Final
 
-from forktrace import __version__
 from forktrace.analysis.comparison.changes import Comparison, Row, Side
 from forktrace.analysis.comparison.runs import Line
 from forktrace.trace.words import printable
 from forktrace.views import comparison as words
+from forktrace.views.formats.documents import opening, written
 from forktrace.views.formats.github import cell
 
-VERSION: Final = 1
 MOST_ROWS: Final = 20  # of each group in Markdown
 
 
 def as_json(found: Comparison) -> str:
-    """Return all of it; docs/ci.md describes the fields. Times are in ms, rates in s per 1,000 forks, as their names say."""
+    """Return all of it; docs/json.md describes the fields. Times are in ms, rates in s per 1,000 forks, as their names say."""
     document = {
-        "format": "forktrace-diff",
-        "version": VERSION,
-        "forktrace": __version__,
+        **opening("diff"),
         "summary": words.sentence(found),
         "runs": {"old": found.runs[0], "new": found.runs[1]},
         "seed": found.seed,
@@ -30,7 +26,7 @@ def as_json(found: Comparison) -> str:
         "rows": [_row(row) for row in found.rows],
         "remarks": list(found.remarks),
     }
-    return json.dumps(document, indent=2, allow_nan=False)
+    return written(document)
 
 
 def _row(row: Row) -> dict[str, Any]:

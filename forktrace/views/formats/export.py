@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pandas as pd
@@ -98,11 +99,21 @@ def _harmless(texts: pd.Series) -> pd.Series:
     return texts.map({text: f"'{one}" if one.startswith(_FORMULA) else one for text, one in visible.items()}).astype("string")
 
 
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as they are in JSON."""
+    found: list[dict[str, Any]] = json.loads(_json(rows))
+    return found
+
+
+def _json(rows: pd.DataFrame) -> str:
+    text: str = rows.to_json(orient="records", date_format="iso", date_unit="ns", double_precision=15)
+    return text.replace("\x7f", "\\u007f")  # the one that JSON leaves as it is
+
+
 def _write_json(rows: pd.DataFrame, sink: BinaryIO) -> None:
     """A list of records."""
     for number, part in enumerate(_parts(rows)):
-        text = part.to_json(orient="records", date_format="iso", date_unit="ns", double_precision=15).removesuffix("]")
-        text = text.replace("\x7f", "\\u007f")  # the one that JSON leaves as it is
+        text = _json(part).removesuffix("]")
         sink.write((text if number == 0 else text.replace("[", ",", 1)).encode())
     sink.write(b"]")
 

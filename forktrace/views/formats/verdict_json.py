@@ -1,27 +1,20 @@
-"""The verdict of a check as JSON. docs/ci.md describes the fields, `check.schema.json` beside this file is their schema."""
+"""The verdict of a check as JSON. docs/json.md describes the fields."""
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Any
 
-from forktrace import __version__
 from forktrace.analysis.gate.verdict import Outcome, Verdict
 from forktrace.analysis.recording import Recording
+from forktrace.views.formats.documents import about, written
 from forktrace.views.formats.places import Place, Places
 from forktrace.views.problems import Problem, headline, problems
-
-VERSION: Final = 1  # counted up when a field changes or goes; new fields may come at any time
 
 
 def document(recording: Recording, verdict: Verdict, places: Places) -> str:
     """Return the document; the words are those of the tables (docs/tables.md)."""
     found: dict[str, Any] = {
-        "format": "forktrace-check",
-        "version": VERSION,
-        "forktrace": __version__,
-        "trace": recording.trace.path,
-        "command": recording.header["command"],
+        **about(recording, "check"),
         "state": verdict.state,
         "exit_status": verdict.exit_status,
         "summary": headline(verdict),
@@ -30,7 +23,7 @@ def document(recording: Recording, verdict: Verdict, places: Places) -> str:
         "allowed": [{"site": one.site, "reason": one.reason, "processes": number} for one, number in verdict.allowed],
         "remarks": list(verdict.remarks),
     }
-    return json.dumps(found, indent=2, allow_nan=False)
+    return written(found)
 
 
 def _limit(one: Outcome) -> dict[str, Any]:

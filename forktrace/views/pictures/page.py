@@ -109,7 +109,7 @@ def _data(recording: Recording, trace: str) -> str:
         title=title_of(recording.header["command"], 200) or "a recording",
         why=f"forktrace why {printable(trace)}",
         summary=[_text(line) for line in report.summary(recording)],
-        sections=[_section(title, content) for title, content in report.sections(recording)],
+        sections=[_section(title, content) for _, title, content in report.sections(recording)],
         running=key.RUNNING,
         zombies=[{"label": kind.label, **kind.style} for kind in key.zombies(drawn)],
         starts=[{"label": kind.label, **kind.style} for kind in key.starts(table)],
@@ -130,7 +130,7 @@ def _section(title: str, content: Any) -> dict[str, Any]:
     if isinstance(content, Grid):
         rows = [[cell.strip() for cell in row] for row in content.rows]
         return {"title": title, "columns": content.columns, "rows": rows, "styles": content.styles}
-    return {"title": title, "lines": [_text(line) for line in content]}
+    return {"title": title, "lines": [_text(line.text) for line in content]}
 
 
 def _losses(recording: Recording) -> list[list[Any]]:

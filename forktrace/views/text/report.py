@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -16,6 +16,7 @@ from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
+from forktrace.views.findings import Facts, Finding, of_processes, of_rows
 from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.text.report_tables import call, cause_table, ended, reap_table, start_table, zombie_table
 from forktrace.views.text.screen import Grid, print_grid, print_text
@@ -26,6 +27,35 @@ from forktrace.views.zombies import is_noticed, lead, of_program, rows, without_
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
 _NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # among what makes children: it has no name of its own
+_OF_KILLS: Final = ["term_signal", "killer_kind", "killer_id", "killer_pid", "killer_site"]
+_OF_THEFTS: Final = ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
+
+
+class Section(NamedTuple):
+    """A part of the report: what programs call it, its title, and its sentences or its table."""
+
+    name: str
+    title: str
+    content: Sequence[Finding] | Grid
+
+
+class Figures(NamedTuple):
+    """What the first lines count in the part that is shown.
+
+    Attributes:
+        zombies: those that lasted, because of the program; of these the longest, and the most at once
+        outside: more of them, reaped outside the recording or unseen, whose time says little
+    """
+
+    stolen: int
+    unreaped: int
+    orphans: int
+    failed_forks: int
+    zombies: int
+    max_zombie_ms: float
+    max_zombies: int
+    outside: int
+    max_outside_ms: float
 
 
 def report(recording: Recording, console: Console) -> None:
@@ -35,13 +65,13 @@ def report(recording: Recording, console: Console) -> None:
     """
     for line in summary(recording):
         print_text(console, line)
-    for title, content in sections(recording):
+    for _, title, content in sections(recording):
         console.print()
         console.print(Text(title, "bold"))
         if isinstance(content, Grid):
             print_grid(console, content)
-        for text in () if isinstance(content, Grid) else content:
-            print_text(console, text, "  ")
+        for finding in () if isinstance(content, Grid) else content:
+            print_text(console, finding.text, "  ")
 
 
 def summary(recording: Recording) -> list[Text]:
@@ -50,32 +80,32 @@ def summary(recording: Recording) -> list[Text]:
     return [nothing] if nothing else [_how_it_went_line(recording), headline(recording), *limits(recording)]
 
 
-def sections(recording: Recording) -> Iterator[tuple[str, Sequence[Text] | Grid]]:
-    """Yield the title of each section that has something to say, and what it says; what matters most comes first."""
+def sections(recording: Recording) -> Iterator[Section]:
+    """Yield the sections that have something to say; what matters most comes first."""
     names = Names(recording.whole.lifecycles(), recording.header["recorder_pid"])
     table, mark = without_recorder(recording.lifecycles()), mark_of(recording)
     program = of_program(recording)
     if _nothing(recording, table):
         return
-    every: tuple[tuple[str, Iterator[Text] | Grid], ...] = (
-        ("Stolen exit statuses", _thefts(recording, names)),
-        ("Exit statuses that nobody got", late.lost_statuses(recording, names)),
-        ("Waits that came too late", late.late_lines(recording, names)),
-        ("Never reaped", _never_reaped(program, names)),
-        ("Orphans that nobody reaps", orphans.lines(recording, names)),
-        ("Failed forks", failed.grid(recording, names)),
-        ("What happened", _findings(program, names)),
-        ("Longest zombies", zombie_table(table, names)),
-        ("Why they were reaped", marked(cause_table(table), mark)),
-        ("Who reaped them", marked(reap_table(table, names), mark)),
-        ("Where they were started", marked(start_table(table), mark)),
-        ("Killed by a signal", _killed(table, names)),
-        ("Not known for sure", doubts(recording, table)),
+    every: tuple[tuple[str, str, Iterator[Finding] | Grid], ...] = (
+        ("stolen", "Stolen exit statuses", _thefts(recording, names)),
+        ("lost_statuses", "Exit statuses that nobody got", late.lost_statuses(recording, names)),
+        ("late_waits", "Waits that came too late", late.late_lines(recording, names)),
+        ("unreaped", "Never reaped", _never_reaped(program, names)),
+        ("orphans", "Orphans that nobody reaps", orphans.lines(recording, names)),
+        ("failed_forks", "Failed forks", failed.grid(recording, names)),
+        ("reaped", "What happened", _findings(program, names)),
+        ("zombies", "Longest zombies", zombie_table(table, names)),
+        ("causes", "Why they were reaped", marked(cause_table(table), mark)),
+        ("reapers", "Who reaped them", marked(reap_table(table, names), mark)),
+        ("starts", "Where they were started", marked(start_table(table), mark)),
+        ("killed", "Killed by a signal", _killed(table, names)),
+        ("doubts", "Not known for sure", map(Finding, doubts(recording, table))),
     )
-    for title, content in every:
+    for name, title, content in every:
         found = content if isinstance(content, Grid) else list(content)
         if found.rows if isinstance(found, Grid) else found:
-            yield title, found
+            yield Section(name, title, found)
 
 
 def _nothing(recording: Recording, table: pd.DataFrame) -> Text | None:
@@ -97,46 +127,57 @@ def _how_it_went_line(recording: Recording) -> Text:
 
 def headline(recording: Recording) -> Text:
     """Return what matters most: harm that was done, and how many zombies lasted."""
-    table = of_program(recording)
-    harm = list(_harm(recording, table))
-    words = "; ".join([*harm, *_lasting(recording, table)])
-    style = "red" if harm else "yellow" if table["zombie_ms"].ge(NOTICEABLE_MS).any() else "green"
+    found, mark = figures(recording), mark_of(recording)
+    harm = list(_harm(found, mark))
+    words = "; ".join([*harm, *_lasting(found, mark)])
+    style = "red" if harm else "yellow" if found.zombies or found.outside else "green"
     return Text(f"{words[0].upper()}{words[1:]}.", style)
 
 
-def _harm(recording: Recording, table: pd.DataFrame) -> Iterator[str]:
-    """What is wrong whatever a zombie's time was, the worst first."""
-    mark, never = mark_of(recording), int(table["zombie_open"].sum())
-    if stolen := len(recording.stolen()):
-        yield f"{count(stolen, 'exit status')}{mark} {_was(stolen)} stolen"
-    if never:
-        yield f"{count(never, 'zombie')}{mark} {_was(never)} never reaped"
-    if left := int(recording.orphans()["finding"].notna().sum()):
-        yield f"{count(left, 'orphan')}{mark} {_was(left)} inherited and not reaped"
-    if forks := len(recording.failed_forks()):
-        yield f"{count(forks, 'fork')}{mark} failed"
-
-
-def _lasting(recording: Recording, table: pd.DataFrame) -> Iterator[str]:
-    """How many zombies lasted; apart those that were reaped where the recording does not see, whose time says little."""
-    mark, zombie_ms, first = mark_of(recording), table["zombie_ms"], lead(table)
+def figures(recording: Recording) -> Figures:
+    """Return what the first lines count."""
+    table = of_program(recording)
+    zombie_ms, first = table["zombie_ms"], lead(table)
     aside = zombie_ms[~first & zombie_ms.ge(NOTICEABLE_MS)]
-    longest = zombie_ms[first] if first.any() else zombie_ms.drop(aside.index)
-    most = "" if longest.isna().all() else f" (longest {duration(longest.max())}{mark})"
+    together = total_zombies(recording.zombie_count())["zombies"] if first.any() else pd.Series([0])
+    return Figures(
+        stolen=len(recording.stolen()),
+        unreaped=int(table["zombie_open"].sum()),
+        orphans=int(recording.orphans()["finding"].notna().sum()),
+        failed_forks=len(recording.failed_forks()),
+        zombies=int(first.sum()),
+        max_zombie_ms=(zombie_ms[first] if first.any() else zombie_ms.drop(aside.index)).max(),
+        max_zombies=int(together.max()),
+        outside=len(aside),
+        max_outside_ms=aside.max(),
+    )
+
+
+def _harm(found: Figures, mark: str) -> Iterator[str]:
+    """What is wrong whatever a zombie's time was, the worst first."""
+    if found.stolen:
+        yield f"{count(found.stolen, 'exit status')}{mark} {_was(found.stolen)} stolen"
+    if found.unreaped:
+        yield f"{count(found.unreaped, 'zombie')}{mark} {_was(found.unreaped)} never reaped"
+    if found.orphans:
+        yield f"{count(found.orphans, 'orphan')}{mark} {_was(found.orphans)} inherited and not reaped"
+    if found.failed_forks:
+        yield f"{count(found.failed_forks, 'fork')}{mark} failed"
+
+
+def _lasting(found: Figures, mark: str) -> Iterator[str]:
+    """How many zombies lasted; apart those that were reaped where the recording does not see, whose time says little."""
+    most = "" if pd.isna(found.max_zombie_ms) else f" (longest {duration(found.max_zombie_ms)}{mark})"
     lasted = f"lasted longer than {NOTICEABLE_MS:.0f} ms{most}"
-    if first.any():
-        yield f"{count(int(first.sum()), 'zombie')}{mark} {lasted}{_together(recording)}"
-    if len(aside):
-        which = count(len(aside), "more zombie" if first.any() else "zombie")
-        yield f"{which}{mark} {_was(len(aside))} reaped outside the recording or unseen, after at most {duration(aside.max())}"
-    if not first.any():
-        yield f"no {'other ' if len(aside) else ''}zombie{mark} {lasted}"
-
-
-def _together(recording: Recording) -> str:
-    """How many zombies there were at once."""
-    most = int(total_zombies(recording.zombie_count())["zombies"].max())
-    return f", at most {most:,}{mark_of(recording)} at once" if most > 1 else ""
+    together = f", at most {found.max_zombies:,}{mark} at once" if found.max_zombies > 1 else ""
+    if found.zombies:
+        yield f"{count(found.zombies, 'zombie')}{mark} {lasted}{together}"
+    if found.outside:
+        which = count(found.outside, "more zombie" if found.zombies else "zombie")
+        until = f"after at most {duration(found.max_outside_ms)}"
+        yield f"{which}{mark} {_was(found.outside)} reaped outside the recording or unseen, {until}"
+    if not found.zombies:
+        yield f"no {'other ' if found.outside else ''}zombie{mark} {lasted}"
 
 
 def _how_it_went(recording: Recording) -> str:
@@ -160,7 +201,7 @@ def _was(number: int) -> str:
     return "was" if number == 1 else "were"
 
 
-def _never_reaped(table: pd.DataFrame, names: Names) -> Iterator[Text]:
+def _never_reaped(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
     """One sentence for each parent that left zombies, the longest first."""
     still = table[table["zombie_open"]]
     parent = still["adopter_pid"].fillna(still["ppid"])
@@ -169,10 +210,11 @@ def _never_reaped(table: pd.DataFrame, names: Names) -> Iterator[Text]:
         yield _family(group, names)
     if others := families[MOST_FINDINGS:]:
         more = count(sum(map(len, others)), "more zombie")
-        yield Text(f"{more} of {count(len(others), 'other parent')} were never reaped.", "red")
+        text = Text(f"{more} of {count(len(others), 'other parent')} were never reaped.", "red")
+        yield Finding(text, of_rows(pd.concat(others)))
 
 
-def _findings(table: pd.DataFrame, names: Names) -> Iterator[Text]:
+def _findings(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
     """One sentence for each group of zombies that were reaped together, those that `lead` first, then the longest."""
     gone = worst_first(table[is_noticed(table) & ~table["zombie_open"]])
     fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself
@@ -182,16 +224,17 @@ def _findings(table: pd.DataFrame, names: Names) -> Iterator[Text]:
     for one in filter(told.__contains__, sizes.index):
         yield _cleared(gone[fate == one], names)
     rest = gone[~fate.isin(told)]
-    swept = rest["cleared_by_id"].dropna()
+    swept = rest[rest["cleared_by_id"].notna()]
     if len(swept):
-        yield Text(
-            f"{count(len(swept), 'more zombie')} {_was(len(swept))} cleared by {count(swept.nunique(), 'further start')}."
-        )
+        starts = count(swept["cleared_by_id"].nunique(), "further start")
+        text = Text(f"{count(len(swept), 'more zombie')} {_was(len(swept))} cleared by {starts}.")
+        yield Finding(text, of_rows(swept))
     if len(rest) > len(swept):
-        yield Text(f"{count(len(rest) - len(swept), 'more zombie')} lasted longer than {NOTICEABLE_MS:.0f} ms.")
+        text = Text(f"{count(len(rest) - len(swept), 'more zombie')} lasted longer than {NOTICEABLE_MS:.0f} ms.")
+        yield Finding(text, of_rows(rest[rest["cleared_by_id"].isna()]))
 
 
-def _family(group: pd.DataFrame, names: Names) -> Text:
+def _family(group: pd.DataFrame, names: Names) -> Finding:
     group = group.sort_values("zombie_ms", ascending=False, kind="stable")
     first = next(rows(group))
     parent = names.of(
@@ -199,7 +242,13 @@ def _family(group: pd.DataFrame, names: Names) -> Text:
     )
     who = _some(group, names)
     age = f"{'up to ' if len(group) > 1 else ''}{duration(first.zombie_ms)} so far"
-    return Text(f"{who} {_was(len(group))} never reaped: zombie for {age}, the parent is {parent}{_started(group)}.", "red")
+    facts = of_rows(group, **_facts(first, "parent_id", "ppid", "adopter_id", "adopter_pid"))
+    words = f"{who} {_was(len(group))} never reaped: zombie for {age}, the parent is {parent}{_started(group)}."
+    return Finding(Text(words, "red"), facts)
+
+
+def _facts(row: Any, *columns: str) -> Facts:
+    return {name: getattr(row, name) for name in columns}
 
 
 def _started(group: pd.DataFrame) -> str:
@@ -208,17 +257,23 @@ def _started(group: pd.DataFrame) -> str:
     return "" if len(sites) != 1 or pd.isna(sites[0]) else f", started at {place(sites[0])}"
 
 
-def _cleared(group: pd.DataFrame, names: Names) -> Text:
+def _cleared(group: pd.DataFrame, names: Names) -> Finding:
+    first = next(rows(group))
+    facts = _facts(first, "reap_site", "reaper_id", "reaper_pid", "reap_call", "cleared_by_id", "adopter_id")
+    return Finding(Text(_cleared_words(group, names)), of_rows(group, bound=bound_of(first), **facts))
+
+
+def _cleared_words(group: pd.DataFrame, names: Names) -> str:
     first = next(rows(group))
     lasted = f"{bound_of(first)} {duration(first.zombie_ms)}".lstrip()
     if pd.isna(first.cleared_by_id):
-        return Text(f"{names.pid(first.id)} was a zombie for {lasted}, until {_release_words(first, names)}.")
+        return f"{names.pid(first.id)} was a zombie for {lasted}, until {_release_words(first, names)}."
     start, where = names.pid(int(first.cleared_by_id)), "" if pd.isna(first.reap_site) else f" at {place(first.reap_site)}"
     if len(group) == 1:
-        return Text(f"{names.pid(first.id)} was a zombie for {lasted}, until {start} was started{where}.")
+        return f"{names.pid(first.id)} was a zombie for {lasted}, until {start} was started{where}."
     who = _some(group.sort_index(), names)
     reaper = names.of(first.reaper_id, first.reaper_pid)
-    return Text(f"{who} were zombies for up to {lasted} and were cleared together when {start} was started by {reaper}{where}.")
+    return f"{who} were zombies for up to {lasted} and were cleared together when {start} was started by {reaper}{where}."
 
 
 def _some(group: pd.DataFrame, names: Names) -> str:
@@ -244,26 +299,25 @@ def _groups(table: pd.DataFrame, key: list[str]) -> list[tuple[Any, pd.DataFrame
     return list(table.groupby(key, dropna=False, observed=True, sort=False))
 
 
-def _killed(table: pd.DataFrame, names: Names) -> Iterator[Text]:
-    killed = table[table["term_signal"].notna()]
-    groups = _groups(killed, ["term_signal", "killer_kind", "killer_id", "killer_pid", "killer_site"])
-    for (signal, kind, killer_id, killer_pid, site), group in sorted(groups, key=lambda one: -len(one[1]))[:MOST_FINDINGS]:
+def _killed(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
+    groups = sorted(_groups(table[table["term_signal"].notna()], _OF_KILLS), key=lambda one: -len(one[1]))
+    for (signal, kind, killer_id, killer_pid, site), group in groups[:MOST_FINDINGS]:
         who = _some(group, names)
         by = sender(None if pd.isna(kind) else kind, names.of(killer_id, killer_pid, full=True))
-        yield Text(f"{who} by {signal}, {by}{at_line(site)}.")
-    if len(groups) > MOST_FINDINGS:
-        yield Text(f"{count(len(groups) - MOST_FINDINGS, 'further group')} in the table of `forktrace export`.")
+        yield Finding(Text(f"{who} by {signal}, {by}{at_line(site)}."), of_rows(group, **_facts(next(rows(group)), *_OF_KILLS)))
+    if others := groups[MOST_FINDINGS:]:
+        text = Text(f"{count(len(others), 'further group')} in the table of `forktrace export`.")
+        yield Finding(text, of_rows(pd.concat([group for _, group in others])))
 
 
-def _thefts(recording: Recording, names: Names) -> Iterator[Text]:
+def _thefts(recording: Recording, names: Names) -> Iterator[Finding]:
     """Whose wait took the exit status of whose child, by the two lines."""
-    stolen = recording.stolen()
-    for (thief, thief_site, made, owner_site, seen), group in _groups(
-        stolen, ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
-    )[:MOST_THEFTS]:
+    for (thief, thief_site, made, owner_site, seen), group in _groups(recording.stolen(), _OF_THEFTS)[:MOST_THEFTS]:
         who = _some(group, names)
         unnamed = pd.isna(made) or made in _NO_LIBRARY
         owner = ("its owner" if len(group) == 1 else "their owner") if unnamed else made
-        seen = "" if pd.isna(seen) else f", which got {explanations.texts()['seen'].get(seen, printable(seen))}"
-        thief = names.of(thief, pd.NA, full=True)
-        yield Text(f"{who}: {thief}{at_line(thief_site)} took what {owner} waits for{at_line(owner_site)}{seen}.", "red")
+        got = "" if pd.isna(seen) else f", which got {explanations.texts()['seen'].get(seen, printable(seen))}"
+        by = f"{names.of(thief, pd.NA, full=True)}{at_line(thief_site)}"
+        words = f"{who}: {by} took what {owner} waits for{at_line(owner_site)}{got}."
+        facts = of_processes(group["id"].tolist(), cause="stolen", **_facts(next(rows(group)), *_OF_THEFTS))
+        yield Finding(Text(words, "red"), facts)

@@ -11,7 +11,8 @@ from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.requests import start_sites
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
-from forktrace.views.bounds import zombie_time
+from forktrace.views.bounds import bound_of, zombie_time
+from forktrace.views.findings import Facts, common
 from forktrace.views.text.screen import Grid
 from forktrace.views.words import place, short_site, shorten, without_folders
 from forktrace.views.zombies import is_noticed, rows, worst_first
@@ -22,6 +23,8 @@ _OF_REAPS: Final = [
     *("state", "zombie_ms", "reaper_id", "reaper_pid"),
     *("reap_call", "reap_target", "reap_options", "reap_site"),
 ]
+_ALIKE: Final = [name for name in _OF_REAPS if name != "zombie_ms"]
+_OF_ZOMBIES: Final = ("id", "pid", "comm", "argv", "exit_code", "term_signal", "core_dumped", "zombie_ms", "zombie_open")
 
 
 def ended(row: Any) -> str:
@@ -71,7 +74,14 @@ def zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     styles = ["red" if still else None for still in longest["zombie_open"]]
     stretch, spare = ("started at", ("command", "ended")) if by_line else ("command", ("ended",))
     least = max((len(_zombie_cells(row, names)["started at"]) for row in rows(longest)), default=0) if by_line else 8
-    return Grid(list(columns.items()), lines, stretch, least, styles, spare)
+    facts = [_zombie_facts(row, names) for row in rows(longest)]
+    return Grid(list(columns.items()), lines, stretch, least, styles, spare, facts)
+
+
+def _zombie_facts(row: Any, names: Names) -> Facts:
+    found = {name: getattr(row, name) for name in (*_OF_ZOMBIES, *_OF_REAPS)}
+    words = {"bound": bound_of(row), "text": reaped_by(row, names, full=True)}
+    return {**found, "site": row.started, "cause": row.reap_cause, **words}
 
 
 def _zombie_cells(row: Any, names: Names) -> dict[str, str]:
@@ -94,11 +104,15 @@ def cause_table(table: pd.DataFrame) -> Grid:
     zombies = table[table["reap_cause"].notna() & table["reap_cause"].ne("recorder")]
     groups = zombies.groupby("reap_cause", observed=True)["zombie_ms"].agg(["size", "max", "sum"])
     groups = groups.sort_values(["sum", "size"], ascending=False, kind="stable")
-    lines = [
-        (f"{one.size:,}", cause, explanations.cause(cause).short, _longest(one.max), _longest(one.sum or pd.NA))
+    facts = [
+        {"processes": one.size, "cause": cause, "text": explanations.cause(cause).short, "max_ms": one.max, "total_ms": one.sum}
         for cause, one in zip(groups.index, rows(groups), strict=True)
     ]
-    return Grid(columns, lines, "in words", 16, spare=("in words",))
+    lines = [
+        (f"{one['processes']:,}", one["cause"], one["text"], _longest(one["max_ms"]), _longest(one["total_ms"] or pd.NA))
+        for one in facts
+    ]
+    return Grid(columns, lines, "in words", 16, spare=("in words",), facts=facts)
 
 
 def _longest(ms: Any) -> str:
@@ -110,13 +124,23 @@ def reap_table(table: pd.DataFrame, names: Names) -> Grid:
     columns = (("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"))
     ended = table.loc[table["state"].ne("running") & table["reap_cause"].ne("recorder").fillna(True), _OF_REAPS]
     groups = _reapers(ended, names)
-    lines = []
-    for group in groups[:MOST_ROWS]:
-        lines.append((f"{len(group):,}", _reapers_words(group, names), _longest(group["zombie_ms"].max())))
+    facts = [_reapers_facts(group, names) for group in groups[:MOST_ROWS]]
     if rest := groups[MOST_ROWS:]:
         most = max((group["zombie_ms"].max() for group in rest), default=math.nan)
-        lines.append((f"{sum(map(len, rest)):,}", f"in {count(len(rest), 'other way')}", _longest(most)))
-    return Grid(columns, lines, "reaped by", 24)
+        facts.append({"processes": sum(map(len, rest)), "text": f"in {count(len(rest), 'other way')}", "max_ms": most})
+    lines = [(f"{one['processes']:,}", one["text"], _longest(one["max_ms"])) for one in facts]
+    return Grid(columns, lines, "reaped by", 24, facts=facts)
+
+
+def _reapers_facts(group: pd.DataFrame, names: Names) -> Facts:
+    """What a row is made of: of each column what all of the group have in common."""
+    return {
+        "processes": len(group),
+        "text": _reapers_words(group, names),
+        "max_ms": group["zombie_ms"].max(),
+        "reapers": len(group[["reaper_pid", "reaper_id"]].drop_duplicates()),
+        **{name: common(group[name]) for name in _ALIKE},
+    }
 
 
 def _reapers(ended: pd.DataFrame, names: Names) -> list[pd.DataFrame]:
@@ -146,15 +170,18 @@ def start_table(table: pd.DataFrame) -> Grid:
     started = table.assign(site=start_sites(table)).dropna(subset=["site"])
     groups = started.groupby(["site", "created_by"], dropna=False, observed=True, sort=False)["zombie_ms"]
     sizes = groups.agg(["size", "max"]).sort_values("size", ascending=False, kind="stable")
-    lines = [
-        (
-            f"{row.size:,}",
-            short_site(printable(row.site), MOST_SITE),
-            "?" if pd.isna(row.created_by) else row.created_by,
-            _longest(row.max),
-        )
+    facts: list[Facts] = [
+        {"processes": row.size, "site": row.site, "created_by": row.created_by, "max_ms": row.max}
         for row in rows(sizes.head(MOST_ROWS).reset_index())
     ]
+    lines = [_start_cells(one) for one in facts]
     if len(rest := sizes[MOST_ROWS:]):
-        lines.append((f"{rest['size'].sum():,}", f"at {len(rest):,} other lines", "", _longest(rest["max"].max())))
-    return Grid(columns, lines, "line", 24)
+        text, processes, max_ms = f"at {len(rest):,} other lines", rest["size"].sum(), rest["max"].max()
+        facts.append({"processes": processes, "text": text, "max_ms": max_ms})
+        lines.append((f"{processes:,}", text, "", _longest(max_ms)))
+    return Grid(columns, lines, "line", 24, facts=facts)
+
+
+def _start_cells(one: Facts) -> tuple[str, str, str, str]:
+    made: str = "?" if pd.isna(one["created_by"]) else str(one["created_by"])
+    return f"{one['processes']:,}", short_site(printable(one["site"]), MOST_SITE), made, _longest(one["max_ms"])

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forktrace.views.findings import Facts
+
 _GAP: Final = 3  # between the columns of a table: two paddings and what the box has there
 
 
@@ -17,7 +19,7 @@ class Grid(NamedTuple):
     """A table: its titles, each with the side that its column keeps to, and its rows, each with a style or None.
 
     Only the column `stretch` may be cut, to `least` characters; where that is not enough, the columns `spare` are left out, one
-    after the other, which is said.
+    after the other, which is said. `facts` are what each row is made of, as those of a `Finding`.
     """
 
     columns: Sequence[tuple[str, str]]
@@ -26,6 +28,7 @@ class Grid(NamedTuple):
     least: int
     styles: Sequence[str | None] = ()
     spare: Sequence[str] = ()
+    facts: Sequence[Facts] = ()
 
     @property
     def titles(self) -> list[str]:

@@ -12,17 +12,17 @@ from forktrace.views.text.screen import print_text
 from forktrace.views.why.chain import chain
 from forktrace.views.why.remedies import Line
 from forktrace.views.words import shorten
-from forktrace.views.zombies import without_recorder, worst
+from forktrace.views.zombies import worst, zombies_in
 
 MOST_SOURCE: Final = 70
+NO_ZOMBIE: Final = "No process of this recording was a zombie."
 
 
 def why(recording: Recording, process: int | None, console: Console) -> None:
     """Print the chain of the process with id `process`; None: of the worst zombie. Names from the trace are escaped."""
-    table = without_recorder(recording.lifecycles())
     chosen = worst(recording) if process is None else process
     if chosen is None:
-        print_text(console, Text("No process of this recording was a zombie.", "green"))
+        print_text(console, Text(NO_ZOMBIE, "green"))
         return
     headline, *lines = chain(recording, chosen)
     print_text(console, Text(headline.text, headline.style))
@@ -31,7 +31,7 @@ def why(recording: Recording, process: int | None, console: Console) -> None:
         before, item = f" {line.mark:<{room}}", line.text.startswith("- ")
         text = line.text.removeprefix("- ")
         print_line(console, line._replace(text=text), f"{before}- " if item else before)
-    zombies = int(table["zombie_ms"].notna().sum())
+    zombies = zombies_in(recording)
     if process is None and zombies > 1:
         more = "the report names the others, and `forktrace why TRACE PID` explains one of them"
         print_text(console, Text(f"The first to look at of {zombies:,} zombies; {more}.", "dim"))

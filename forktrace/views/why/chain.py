@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from forktrace.views.why import delays, orphans, remedies
 from forktrace.views.why.calls import MOST_FRAMES, calls_of
 from forktrace.views.why.late import ended, got
 from forktrace.views.why.particulars import MOMENTS, MOST_ARGV, MOST_SIGNALS, VALUES, About, particulars
-from forktrace.views.why.remedies import Line, fix_lines
-from forktrace.views.why.sentences import blank, fill
+from forktrace.views.why.remedies import Line, Told, fix_lines
+from forktrace.views.why.sentences import blank
 from forktrace.views.words import at_line, shorten, some
 
 _EXEC_FAILED: Final = {"subprocess": 255, "asyncio": 255, "posix-spawn": 127}  # _posixsubprocess.c; posix_spawn(3)
@@ -103,13 +104,20 @@ class Chains:
 
     def lines(self, row: int) -> list[Line]:
         """Return the lines about the process in a row of the table, the headline first."""
+        return [one.line for one in self.told(row)]
+
+    def told(self, row: int) -> list[Told]:
+        """Return these lines with what each is about."""
         head, events, remarks = (
-            [one for name in part for one in self.said[name].of(row)] for part in (_HEAD, _EVENTS, _REMARKS)
+            [Told(name, self._since_ns(row, when), line) for name in part for when, line in self.said[name].of(row)]
+            for part in (_HEAD, _EVENTS, _REMARKS)
         )
-        events.sort(key=lambda event: self.moments_ns[event[0]][row] if isinstance(event[0], str) else event[0])
-        lines = [line for _, line in (*head, *_once(events), *remarks)]
+        events.sort(key=lambda event: event.since_ns)
         value = partial(self._value, row)
-        return [line._replace(mark=fill(line.mark, value), text=fill(line.text, value)) for line in lines]
+        return [one.filled(value) for one in (*head, *_once(events), *remarks)]
+
+    def _since_ns(self, row: int, when: str | int) -> float:
+        return when if isinstance(when, int) else self.moments_ns[when][row] if when else math.nan
 
     def _value(self, row: int, name: str) -> str:
         """What goes into a blank: a value, a moment, the number of the process, or its name, or that of another."""
@@ -132,11 +140,12 @@ def at_s(since_ns: float) -> str:
     return f"{since_ns / 1e9:+.3f}"
 
 
-def _once(events: list[Event]) -> Iterator[Event]:
+def _once(events: list[Told]) -> Iterator[Told]:
     """Leave out a source line that stands above already."""
     shown: set[str] = set()
-    for when, line in events:
-        yield when, line._replace(source=None if line.source in shown else line.source)
+    for one in events:
+        line = one.line
+        yield one._replace(line=line._replace(source=None if line.source in shown else line.source))
         shown.add(line.source or "")
 
 

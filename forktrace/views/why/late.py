@@ -12,6 +12,7 @@ from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.trace.words import count
 from forktrace.views import explanations
+from forktrace.views.findings import Finding, of_processes
 from forktrace.views.words import some
 
 MOST_LINES: Final = 3  # of each kind
@@ -38,26 +39,30 @@ def got(seen: Any) -> str:
     return printable(str(explanations.texts()["seen"].get(seen, seen)))
 
 
-def lost_statuses(recording: Recording, names: Names) -> Iterator[Text]:
+def lost_statuses(recording: Recording, names: Names) -> Iterator[Finding]:
     """Yield whose exit status nobody got since SIGCHLD is ignored, by the line that waited; the failed first."""
     return _lines(asked(recording).query("lost"), names, "red")
 
 
-def late_lines(recording: Recording, names: Names) -> Iterator[Text]:
+def late_lines(recording: Recording, names: Names) -> Iterator[Finding]:
     """Yield which lines waited for a child that something else had reaped."""
     return _lines(asked(recording).query("not lost"), names, "")
 
 
-def _lines(table: pd.DataFrame, names: Names, style: str) -> Iterator[Text]:
+def _lines(table: pd.DataFrame, names: Names, style: str) -> Iterator[Finding]:
     key = ["id", "site", "seen", "reap_cause", "reap_site"]
     groups = [group.drop_duplicates("child_id") for _, group in table.groupby(key, dropna=False, observed=True, sort=False)]
     groups.sort(key=lambda group: (-int(group["failed"].sum()), -len(group)))
     for group in groups[:MOST_LINES]:
         first: Any = next(group.itertuples())
         line = names.of(first.id, pd.NA, full=True) if pd.isna(first.site) else printable(str(first.site))
-        yield Text(f"{line} waited for {_children(group, names)}, and got {got(first.seen)}: {_reason(first, names)}.", style)
+        words = f"{line} waited for {_children(group, names)}, and got {got(first.seen)}: {_reason(first, names)}."
+        facts = {"cause": first.reap_cause, "reap_site": first.reap_site, "failed": int(group["failed"].sum())}
+        waiter = {"waiter_id": first.id, "wait_site": first.site, "seen": first.seen}
+        yield Finding(Text(words, style), of_processes(group["child_id"].tolist(), **facts, **waiter))
     if rest := groups[MOST_LINES:]:
-        yield Text(f"{count(len(rest), 'more line')} in the table of `forktrace export --table late_waits`.")
+        text = Text(f"{count(len(rest), 'more line')} in the table of `forktrace export --table late_waits`.")
+        yield Finding(text, of_processes(pd.concat(rest)["child_id"].tolist()))
 
 
 def _children(group: pd.DataFrame, names: Names) -> str:

@@ -12,6 +12,7 @@ from forktrace.analysis.causes.names import Names
 from forktrace.analysis.recording import Recording
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
+from forktrace.views.findings import Facts, Finding, of_processes
 
 NAME: Final = "adopter-not-init"
 MOST_ADOPTERS: Final = 3
@@ -24,6 +25,7 @@ class Adopter(NamedTuple):
     name: str
     text: str
     orphans: list[int]
+    facts: Facts
 
 
 def adopters(recording: Recording, names: Names) -> Iterator[Adopter]:
@@ -34,18 +36,21 @@ def adopters(recording: Recording, names: Names) -> Iterator[Adopter]:
     groups = found.groupby(["adopter_pid", "adopter_id"], dropna=False, sort=False)
     for (pid, ident), left in sorted(groups, key=lambda one: -len(one[1])):
         whole = of.get_group((pid, ident))
-        yield Adopter(ident, names.of(ident, pid), _text(recording, names, whole, left), left["id"].tolist())
+        inherited, reaped = whole["id"].nunique(), int((whole["outcome"] == "reaped").sum())
+        text, orphans = _text(recording, names, left, inherited, reaped), left["id"].tolist()
+        who = {"adopter_id": ident, "adopter_pid": pid, "inherited": inherited, "reaped": reaped}
+        facts = of_processes(orphans, finding=NAME, max_ms=left["zombie_ms"].max(), **who)
+        yield Adopter(ident, names.of(ident, pid), text, orphans, facts)
 
 
-def _text(recording: Recording, names: Names, whole: pd.DataFrame, left: pd.DataFrame) -> str:
+def _text(recording: Recording, names: Names, left: pd.DataFrame, inherited: int, reaped: int) -> str:
     """`4700 python, PID 1 of its namespace, inherited 6 orphans and reaped none: 6 zombies, the longest for 1.433 s`."""
     first = next(left.itertuples())
-    reaped = int((whole["outcome"] == "reaped").sum())
     who = names.of(first.adopter_id, first.adopter_pid, full=True)
     longest = f"{'the longest ' if len(left) > 1 else ''}for {duration(left['zombie_ms'].max())}"
-    inherited = f"inherited {count(whole['id'].nunique(), 'orphan')} and reaped {f'{reaped:,} of them' if reaped else 'none'}"
+    did = f"inherited {count(inherited, 'orphan')} and reaped {f'{reaped:,} of them' if reaped else 'none'}"
     role = _role(recording, first.adopter_id, first.adopter_pid)
-    return f"{who}, {role}, {inherited}: {count(len(left), 'zombie')}, {longest}"
+    return f"{who}, {role}, {did}: {count(len(left), 'zombie')}, {longest}"
 
 
 def _role(recording: Recording, ident: Any, pid: Any) -> str:
@@ -54,15 +59,16 @@ def _role(recording: Recording, ident: Any, pid: Any) -> str:
     return "PID 1 of its namespace" if number == 1 else "a subreaper"
 
 
-def lines(recording: Recording, names: Names) -> Iterator[Text]:
+def lines(recording: Recording, names: Names) -> Iterator[Finding]:
     """Yield what the report says: who does not reap its orphans, what helps, and what makes it worse."""
     found = list(adopters(recording, names))
     for one in found[:MOST_ADOPTERS]:
-        yield Text(f"{one.text} ({NAME}).", "red")
-    if len(found) > MOST_ADOPTERS:
-        yield Text(f"{count(len(found) - MOST_ADOPTERS, 'more adopter')} in the table of `forktrace export --table orphans`.")
+        yield Finding(Text(f"{one.text} ({NAME}).", "red"), one.facts)
+    if rest := found[MOST_ADOPTERS:]:
+        text = Text(f"{count(len(rest), 'more adopter')} in the table of `forktrace export --table orphans`.")
+        yield Finding(text, of_processes(orphan for one in rest for orphan in one.orphans))
     if found:
-        yield from (Text(f"{text[0].upper()}{text[1:]}.") for text in texts().values())
+        yield from (Finding(Text(f"{text[0].upper()}{text[1:]}.")) for text in texts().values())
 
 
 def texts() -> Mapping[str, str]:
