@@ -143,10 +143,15 @@ class Rules:
     names: list[tuple[Pattern, str]] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
     _begins: dict[tuple[str, str], bool] = field(default_factory=dict)  # whether a boundary, of each function met
+    _called: dict[tuple[str, str, str], str] = field(default_factory=dict)  # the name in a chain of calls, of each met
 
     def name_of(self, frame: Frame, place: Place) -> str:
         """Return what a frame is called in a chain of calls: `Process.start`, or just its function."""
-        return next((name for pattern, name in self.names if pattern.fits(frame, place)), frame.name)
+        function = (place.home, place.module, frame.name)
+        if function not in self._called:
+            called = (name for pattern, name in self.names if pattern.fits(frame, place))
+            self._called[function] = next(called, frame.name)
+        return self._called[function]
 
     def inner(self, frames: Sequence[Frame], places: Sequence[Place]) -> Stack:
         """Return the frames of this very process and thread, the innermost first: up to the boundary, that included.

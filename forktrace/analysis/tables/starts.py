@@ -44,7 +44,8 @@ def _seen(history: History) -> Ints:
     stack = np.where(_is_whole(log)[rows], history.sites.code[rows], NONE)
     calls: dict[str, int] = {"": NONE}
     start = each(lambda one: calls.setdefault(readings.start_of(one), len(calls)), stack)
-    helper = ~reaps[rows] & (start != NONE) & (each(lambda one: int(readings.starts_process(one)), stack) != 1)
+    fork = np.where(reaps[rows], NONE, stack)
+    helper = (fork != NONE) & (start != NONE) & (each(lambda one: int(readings.starts_process(one)), fork) != 1)
     rows, start = rows[~helper], start[~helper]
     order = np.lexsort((rows, log.at("by_tid", rows), log.by_id[rows]))
     rows, start = rows[order], start[order]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from forktrace.analysis.causes.names import Names, printable
@@ -70,10 +71,11 @@ def zombie_table(table: pd.DataFrame, names: Names) -> Grid:
     columns |= {"started at": "left"} if by_line else {}
     columns |= {"ended": "left", "zombie": "right", "reaped by": "left"}
     columns |= {"why": "left"} if longest["reap_cause"].notna().any() else {}
-    lines = [[_zombie_cells(row, names)[title] for title in columns] for row in rows(longest)]
+    cells = [_zombie_cells(row, names) for row in rows(longest)]
+    lines = [[one[title] for title in columns] for one in cells]
     styles = ["red" if still else None for still in longest["zombie_open"]]
     stretch, spare = ("started at", ("command", "ended")) if by_line else ("command", ("ended",))
-    least = max((len(_zombie_cells(row, names)["started at"]) for row in rows(longest)), default=0) if by_line else 8
+    least = max((len(one["started at"]) for one in cells), default=0) if by_line else 8
     facts = [_zombie_facts(row, names) for row in rows(longest)]
     return Grid(list(columns.items()), lines, stretch, least, styles, spare, facts)
 
@@ -123,11 +125,12 @@ def reap_table(table: pd.DataFrame, names: Names) -> Grid:
     """Return how many were reaped at which line, whoever ran it; where there is none, by which call of which program."""
     columns = (("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"))
     ended = table.loc[table["state"].ne("running") & table["reap_cause"].ne("recorder").fillna(True), _OF_REAPS]
-    groups = _reapers(ended, names)
-    facts = [_reapers_facts(group, names) for group in groups[:MOST_ROWS]]
-    if rest := groups[MOST_ROWS:]:
-        most = max((group["zombie_ms"].max() for group in rest), default=math.nan)
-        facts.append({"processes": sum(map(len, rest)), "text": f"in {count(len(rest), 'other way')}", "max_ms": most})
+    way = _ways(ended, names)
+    ways = int(way.max(initial=-1)) + 1
+    facts = [_reapers_facts(ended[way == number], names) for number in range(min(ways, MOST_ROWS))]
+    if len(rest := ended[way >= MOST_ROWS]):
+        text = f"in {count(ways - MOST_ROWS, 'other way')}"
+        facts.append({"processes": len(rest), "text": text, "max_ms": rest["zombie_ms"].max()})
     lines = [(f"{one['processes']:,}", one["text"], _longest(one["max_ms"])) for one in facts]
     return Grid(columns, lines, "reaped by", 24, facts=facts)
 
@@ -143,15 +146,16 @@ def _reapers_facts(group: pd.DataFrame, names: Names) -> Facts:
     }
 
 
-def _reapers(ended: pd.DataFrame, names: Names) -> list[pd.DataFrame]:
-    """The processes that were reaped alike, the most first."""
+def _ways(ended: pd.DataFrame, names: Names) -> npt.NDArray[np.int64]:
+    """In which way each process was reaped, by its number: 0 is the way of the most."""
     line = ended["reap_site"]
     reapers = zip(line.notna(), ended["reaper_id"], ended["reaper_pid"], strict=True)
     program = pd.Series(["" if known else names.program(ident, pid) for known, ident, pid in reapers], ended.index)
     calls = {name: ended[name].astype("string").mask(line.notna(), "") for name in ("reap_call", "reap_target", "reap_options")}
     keys = [ended["state"], line, program, *calls.values()]
-    groups = [group for _, group in ended.groupby(keys, dropna=False, observed=True, sort=False)]
-    return sorted(groups, key=len, reverse=True)
+    number = ended.groupby(keys, dropna=False, observed=True, sort=False).ngroup().to_numpy(np.int64)
+    rank = np.argsort(np.argsort(-np.bincount(number), kind="stable")).astype(np.int64)
+    return rank[number]
 
 
 def _reapers_words(group: pd.DataFrame, names: Names) -> str:

@@ -58,6 +58,8 @@ def _starts_thread(call: Call) -> bool:
 
 def is_at(frame: Frame, site: str) -> bool:
     """Return whether a site is about this frame."""
+    if not site.endswith(frame.name):  # most frames are not, and this is quick
+        return False
     place = f"{frame.file}:{frame.line or '?'} {frame.name}"
     return place == site or place.endswith(f"/{site}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -53,8 +54,9 @@ class Alike:
     def each(self, columns: Sequence[str], said: Callable[[Any], Said]) -> Each[Said]:
         """Return what `said` returns of a named tuple with these columns, and no others, for each row."""
         codes, first = self._groups(columns)
-        rows = self.table[list(columns)].iloc[first].itertuples(index=False)
-        return Each(codes, [said(row) for row in rows])
+        row = namedtuple("row", columns)  # type: ignore[misc]
+        values = (self.table[name].iloc[first].to_numpy(object).tolist() for name in columns)
+        return Each(codes, [said(row(*one)) for one in zip(*values, strict=True)])
 
     def _groups(self, columns: Sequence[str]) -> tuple[Codes, Codes]:
         """For each row the number of its group; for each group its first row."""
