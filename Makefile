@@ -5,7 +5,8 @@ PYTHON := $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (
 DEMO_PACKAGES := python3 python3-venv procps sudo ca-certificates
 # Ubuntu has it as a snap only.
 CHROMIUM := $(shell grep -qx ID=ubuntu /etc/os-release 2>/dev/null || echo chromium)
-PACKAGES := $(DEMO_PACKAGES) python3-bpfcc linux-libc-dev gcc libc6-dev strace $(CHROMIUM)
+NODE := $(shell command -v node >/dev/null || echo nodejs)
+PACKAGES := $(DEMO_PACKAGES) python3-bpfcc linux-libc-dev gcc libc6-dev strace $(CHROMIUM) $(NODE)
 JAVA_PACKAGES := maven default-jre-headless
 KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm seabios zstd e2fsprogs debian-archive-keyring gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -55,7 +56,6 @@ test: setup lint ## everything that CI checks; what records needs root (sudo mak
 	$(BIN)/python -m pytest
 
 test-page: setup ## pages of all traces and of large ones in a headless Chromium, and Perfetto's SQL over exported traces
-	@command -v node >/dev/null || $(MAKE) --no-print-directory system PACKAGES='nodejs'
 	$(BIN)/python -m pytest tests/page tests/unit/test_perfetto.py --pages
 
 test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from forktrace.analysis.causes.names import Names, printable
@@ -89,6 +90,24 @@ def during(recording: Recording, names: Names, row: Any) -> Iterator[str]:
         who, why = names.of(first.id, pd.NA), reason(first.errno, first.limit, first.allowed)
         forks = f"{count(len(group), 'fork')} of {who} failed with {why}{at_line(first.site)}"
         yield f"meanwhile {forks}; it counts against that limit"
+
+
+def met_by(recording: Recording, failures: pd.DataFrame, table: pd.DataFrame) -> pd.Series:
+    """Return for each row of lifecycles the fork that it kept from succeeding, the first, as a label of `failures`.
+
+    That is one of its parents' that failed at a limit while the process was a zombie; `<NA>`: there is none.
+    """
+    found = pd.Series(pd.NA, table.index, dtype="Int64")
+    limited = failures[failures["limit"].notna() & failures["id"].notna()].sort_values("time_ns", kind="stable")
+    for parent, group in limited.groupby("id"):
+        time_ns = group["time_ns"].to_numpy()
+        mine = (table["parent_id"] == parent).fillna(False) | (table["adopter_id"] == parent).fillna(False)
+        zombies = table[mine & table["zombie_ns"].notna()]
+        first = np.searchsorted(time_ns, zombies["zombie_ns"].to_numpy(np.int64))
+        gone_ns = zombies["reap_ns"].fillna(recording.end_ns).to_numpy(np.int64)
+        so = first < np.searchsorted(time_ns, gone_ns, "right")
+        found[zombies.index[so]] = group.index[first[so]]
+    return found
 
 
 def labels(recording: Recording) -> list[str]:

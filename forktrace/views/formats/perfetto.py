@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
@@ -30,6 +30,9 @@ _BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4  # TrackEvent.Type
 _SEQUENCE: Final = 1
 _ROOT, _OUTSIDE, _ALL_ZOMBIES, _FIRST = 1, 2, 3, 16  # tracks; from _FIRST on those of processes and lanes
 _NOBODY: Final = -1
+_OF_FORK, _OF_REAP, _OF_SIGNAL, _OF_FAILURE = range(4)  # what a flow tells of
+
+Flows = Sequence[int]
 
 
 def write_perfetto(recording: Recording, sink: BinaryIO, *, compressed: bool = False) -> None:
@@ -64,6 +67,11 @@ class _Trace:
         self._texts: dict[tuple[str, str], int] = {}
         self._tracks = _tracks(recording, self.table)
         self._there = set(self.table["id"].tolist())
+        met = failed.met_by(recording, recording.failed_forks(), self.table)
+        self._failing: dict[int, int] = dict(zip(self.table["id"][met.notna()].tolist(), met.dropna().tolist(), strict=True))
+        self._flows_to: dict[int, list[int]] = defaultdict(list)
+        for process, failure in self._failing.items():
+            self._flows_to[failure].append(_flow(_OF_FAILURE, process))
 
     def write(self) -> None:
         self._clocks()
@@ -73,8 +81,7 @@ class _Trace:
         for signal in _rows(self.recording.signals()):
             self._signal(signal)
         for failure in _rows(self.recording.failed_forks()):
-            reason = failed.reason(failure.errno, failure.limit, failure.allowed)
-            self._event(_INSTANT, failure.time_ns, self._own(failure.id), f"fork failed: {reason}", line=failure.site)
+            self._failure(failure)
         self._counters()
 
     def _packet(self) -> TracePacket:
@@ -121,22 +128,20 @@ class _Trace:
     def _process(self, row: Any) -> None:
         """The slices of a process, and the flows from its fork and to its reap."""
         number, track = self.names.pid(row.id), self._tracks.of[row.id]
-        flow = 2 * row.id + 1
+        flow = [_flow(_OF_FORK, row.id)] if row.origin in ("forked", "target") else []
         run_end_ns, gone_ns = _ends(row, self.recording.end_ns)
-        if row.origin in ("forked", "target"):
+        if flow:
             self._event(_INSTANT, row.fork_ns, self._own(row.parent_id), f"fork {number}", out=flow, line=row.fork_site)
-        else:
-            flow = 0
         self._event(_BEGIN, row.fork_ns, track, "run", into=flow, **self._about_run(row))
         self._event(_END, run_end_ns, track)
         if pd.isna(row.zombie_ms):
             return
         cause = "unknown" if pd.isna(row.reap_cause) else row.reap_cause
-        reaped = not pd.isna(row.reap_ns)
-        flow = 2 * row.id + 2 if reaped else 0
-        self._event(_BEGIN, row.zombie_ns, track, f"zombie: {cause}", out=flow, **self._about_zombie(row, cause))
+        flow = [] if pd.isna(row.reap_ns) else [_flow(_OF_REAP, row.id)]
+        failing = [_flow(_OF_FAILURE, row.id)] if row.id in self._failing else []
+        self._event(_BEGIN, row.zombie_ns, track, f"zombie: {cause}", out=flow + failing, **self._about_zombie(row, cause))
         self._event(_END, gone_ns, track)
-        if reaped:
+        if flow:
             self._event(_INSTANT, gone_ns, self._own(row.reaper_id), f"reap {number}", into=flow, line=row.reap_site)
 
     def _about_run(self, row: Any) -> dict[str, Any]:
@@ -167,7 +172,7 @@ class _Trace:
         if pd.isna(row.id) or row.id not in self._there:
             return
         sent = not pd.isna(row.sender_id) and row.sender_id in self._there
-        flow = -1 - row.Index if sent else 0
+        flow = [_flow(_OF_SIGNAL, row.Index)] if sent else []
         if sent:
             whom = self.names.pid(int(row.id))
             self._event(
@@ -175,21 +180,26 @@ class _Trace:
             )
         self._event(_INSTANT, row.time_ns, self._tracks.of[row.id], str(row.signal), into=flow, **{"sent by": row.kind})
 
+    def _failure(self, row: Any) -> None:
+        """An instant at the process that could not fork; flows come from its zombies, which counted against the limit."""
+        name, into = f"fork failed: {failed.reason(row.errno, row.limit, row.allowed)}", self._flows_to.get(row.Index, ())
+        self._event(_INSTANT, row.time_ns, self._own(row.id), name, into=into, line=row.site)
+
     def _own(self, process: Any) -> int:
         """The track of what a process does."""
         return _OUTSIDE if pd.isna(process) else self._tracks.own.get(int(process), _OUTSIDE)
 
-    def _event(self, kind: int, time_ns: int, track: int, name: str = "", *, out: int = 0, into: int = 0, **more: Any) -> None:
+    def _event(
+        self, kind: int, time_ns: int, track: int, name: str = "", *, out: Flows = (), into: Flows = (), **more: Any
+    ) -> None:
         packet = self._packet()
         packet.timestamp = int(time_ns)
         event = packet.track_event
         event.type, event.track_uuid = kind, track
         if name:
             event.name_iid = self._interned(packet, "event_names", name)
-        if out:
-            event.flow_ids.append(out % (1 << 64))
-        if into:
-            event.terminating_flow_ids.append(into % (1 << 64))
+        event.flow_ids.extend(out)
+        event.terminating_flow_ids.extend(into)
         for key, value in more.items():
             if not _missing(value):
                 note = event.debug_annotations.add()
@@ -229,6 +239,11 @@ class _Trace:
         packet.track_event.type, packet.track_event.track_uuid = _COUNTER, track
         packet.track_event.counter_value = number
         self._builder.write_packet(packet)
+
+
+def _flow(kind: int, number: int) -> int:
+    """The number of the flow of a process, or of a signal."""
+    return 4 * number + kind + 1
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from forktrace.analysis.causes.sites import named_own
 from forktrace.analysis.recording import Call, Recording
 from forktrace.analysis.requests import start_sites
 from forktrace.trace.words import count, duration
+from forktrace.views import failed
 from forktrace.views.why import delays, late, orphans
 from forktrace.views.why.calls import Sources, calls_of, passes_a_package
 from forktrace.views.why.remedies import package_at
@@ -230,7 +231,8 @@ def _singular(about: About, table: pd.DataFrame) -> dict[str, pd.Series]:
     left = {orphan: number for number, one in reversed(list(enumerate(about.adopters))) for orphan in one.orphans}
     attached = (table["origin"] == "attached") & (table["state"] != "running")
     whose = table["id"].astype("Int64").where(~attached, table["parent_id"])
-    failing = set(about.whole.failed_forks()["id"].dropna().tolist())
+    failures = about.whole.failed_forks()
+    failing, met = set(failures["id"].dropna().tolist()), failed.met_by(about.recording, failures, table)
     told = {"failed": failing, "signals": about.signals, "thefts": about.thefts, "taken": about.taken}
     told |= {"waited_late": about.late, "status_lost": about.lost}
     return {
@@ -238,24 +240,9 @@ def _singular(about: About, table: pd.DataFrame) -> dict[str, pd.Series]:
         "not_init": table["id"].map(left).astype("Int64"),
         "stolen": (stolen := table["id"].isin(list(about.thefts))),
         "robber_pid": table["reaper_pid"].where(stolen),
-        "damaged": table["id"].where(_damaged(about, table)).astype("Int64"),
+        "damaged": table["id"].where(met.notna()).astype("Int64"),
         **{name: table["id"].where(table["id"].isin(list(ids))).astype("Int64") for name, ids in told.items()},
     }
-
-
-def _damaged(about: About, table: pd.DataFrame) -> pd.Series:
-    """Which processes were zombies while a fork of a parent of theirs failed at a limit."""
-    failures = about.whole.failed_forks()
-    failures = failures[failures["limit"].notna() & failures["id"].notna()]
-    so = pd.Series(False, table.index)
-    for parent, group in failures.groupby("id"):
-        time_ns = np.sort(group["time_ns"].to_numpy())
-        mine = (table["parent_id"] == parent).fillna(False) | (table["adopter_id"] == parent).fillna(False)
-        mine &= table["zombie_ns"].notna()
-        begin_ns = table.loc[mine, "zombie_ns"].to_numpy(np.int64)
-        gone_ns = table.loc[mine, "reap_ns"].fillna(about.recording.end_ns).to_numpy(np.int64)
-        so[mine] |= np.searchsorted(time_ns, begin_ns) < np.searchsorted(time_ns, gone_ns, "right")
-    return so
 
 
 Value = tuple[Sequence[str], Callable[[About, Any], str]]
