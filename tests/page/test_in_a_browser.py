@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from browser import Browser, browser
 from pages import TEXTS, check, told, written
-from traces import consumer, recording
+from traces import child, consumer, recording, target
 
 import forktrace
 from forktrace.analysis.recording import Recording
@@ -149,6 +150,37 @@ def test_neighbours_and_stacks(kafka: Browser) -> None:
     left, top, width, height = kafka.place("#one a[href='#p=4']")
     kafka.click(left + width / 2, top + height / 2)
     kafka.wait(f"{HEADLINE}.startsWith('29404 ')")
+
+
+PRINTED = 1000  # processes, as print.js says
+
+
+def printed(window: Browser) -> list[str]:
+    """Return the first words of each line of the table while the page is printed; what was shown is shown again."""
+    window.ask("dispatchEvent(new Event('beforeprint'))")
+    lines: list[str] = window.ask(TEXTS.format("#cells tr:not([hidden]) td:first-child"))
+    assert window.ask("document.getElementById('report').open")
+    window.ask("dispatchEvent(new Event('afterprint'))")
+    window.frames()
+    assert not window.ask("document.getElementById('report').open")
+    return lines
+
+
+def test_printing(window: Browser, tmp_path: Path) -> None:
+    """The whole table is printed, of a long one its first processes and how many there are more; dark pages in light."""
+    window.open(written(forktrace.read(DATA / "kafka.arrows"), tmp_path), dark=True)
+    assert [line.partition(" ")[0] for line in printed(window)] == list(
+        map(str, forktrace.read(DATA / "kafka.arrows").lifecycles()["pid"])
+    )
+    pdf = base64.b64decode(window.send("Page.printToPDF")["data"])
+    assert pdf.startswith(b"%PDF-")
+    assert window.ask("document.documentElement.classList.contains('dark')")
+    many = recording(target(), *(row for number in range(1200) for row in child(1000 + number, number, number + 5)))
+    window.open(written(many, tmp_path))
+    lines = printed(window)
+    assert len(lines) == PRINTED + 1
+    assert lines[-1] == "and 201 more processes"
+    assert len(window.ask(TEXTS.format("#cells tr"))) < 100
 
 
 COLOURS = """(() => {

@@ -38,7 +38,7 @@ MOST_EXPLAINED: Final = 100_000  # processes; of more, only the noticeable zombi
 MOST_STACK: Final = 20_000  # characters
 MOST_COMMAND: Final = 300
 _HERE: Final = Path(__file__).parent
-_SCRIPTS: Final = "unpack rows shown lanes drawing strip moving chain table search link report begin".split()
+_SCRIPTS: Final = "unpack rows shown lanes drawing strip moving chain table print search link report begin".split()
 
 
 def _script() -> str:

@@ -49,7 +49,9 @@ function listen() {
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => setTheme(event.matches));
   document.addEventListener("keydown", press);
   window.addEventListener("hashchange", follow);
-  new ResizeObserver(() => { measure(); redraw(); drawTable(); }).observe($("lanes"));
+  window.addEventListener("beforeprint", beginPrint);
+  window.addEventListener("afterprint", endPrint);
+  new ResizeObserver(() => { if (!beforePrint) { measure(); redraw(); drawTable(); } }).observe($("lanes"));
 }
 
 async function begin() {

@@ -29,12 +29,13 @@ function drawStrip(ticks) {
   fit(strip, stripPen, width, high);
   const most = Math.max(levels.most, 1), scale = (high - foot - 6) / most, step = (view.until - view.since) / (width - left);
   stripPen.fillStyle = styles.zombies.length === 1 ? styles.zombies[0].edge : isDark() ? "#9aa0a6" : "#777777";
-  let place = after(levels.times, view.since);
-  for (let x = left; x < width; x++) {
-    let level = place ? levels.counts[place - 1] : 0;
+  for (let x = left, place = after(levels.times, view.since), begun = left, before = 0; x <= width; x++) {
+    let level = x < width && place ? levels.counts[place - 1] : 0;
     const end = view.since + (x + 1 - left) * step;
-    while (place < levels.times.length && levels.times[place] < end) level = Math.max(level, levels.counts[place++]);
-    if (level) stripPen.fillRect(x, high - foot - level * scale, 1, level * scale);
+    while (x < width && place < levels.times.length && levels.times[place] < end) level = Math.max(level, levels.counts[place++]);
+    if (level === before && x < width) continue;
+    stripPen.fillRect(begun, high - foot - before * scale, x - begun, before * scale);
+    [begun, before] = [x, level];
   }
   stripPen.fillStyle = styles.faint;
   stripPen.fillRect(left, high - foot, width - left, 1);

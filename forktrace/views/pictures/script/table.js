@@ -58,12 +58,12 @@ function ranks(name) {
 
 // Only the rows in view are in the document, between two that keep the place of the others.
 function drawTable() {
-  const box = $("table"), body = $("cells"), first = Math.max(0, Math.floor(box.scrollTop / ROW) - 4);
-  const last = Math.min(order.length, first + Math.ceil(box.clientHeight / ROW) + 10);
+  const box = $("table"), body = $("cells"), first = beforePrint ? 0 : Math.max(0, Math.floor(box.scrollTop / ROW) - 4);
+  const last = Math.min(order.length, beforePrint ? PRINTED : first + Math.ceil(box.clientHeight / ROW) + 10);
   const focused = document.activeElement?.dataset?.row;
   const made = [roomOf(first)];
   for (let place = first; place < last; place++) made.push(rowOfTable(order[place], place));
-  made.push(roomOf(order.length - last));
+  made.push(beforePrint ? restOf(order.length - last) : roomOf(order.length - last));
   body.replaceChildren(...made);
   body.parentElement.setAttribute("aria-rowcount", order.length + 1);
   if (focused) body.querySelector(`button[data-row="${focused}"]`)?.focus({ preventScroll: true });
