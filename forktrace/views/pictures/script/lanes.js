@@ -78,7 +78,7 @@ function freeLane(group, begin, end) {
 // How high lanes are: as high as there is room for, within what can be seen and what is not too coarse.
 function measure() {
   const room = $("lanes").clientHeight, titles = lanes.titled ? lanes.groups.length * GAP : 0;
-  lanes.height = Math.max(lanes.total <= READABLE ? 10 : 3, Math.min(20, Math.floor((room - titles - 4) / Math.max(lanes.total, 1))));
+  lanes.height = Math.max(lanes.own ? NAMED : lanes.total <= READABLE ? 10 : 3, Math.min(20, Math.floor((room - titles - 4) / Math.max(lanes.total, 1))));
   let y = 2;
   for (const group of lanes.groups) {
     y += lanes.titled ? GAP : 0;

@@ -3,7 +3,7 @@
 const OWN_LANES = 60; // processes that have a lane each; more share lanes, which is what makes a hundred thousand fit
 const READABLE = 400; // lanes: as many are high enough to read, and scroll; more are as low as they can be told apart
 const FEW = 400; // bars in view: with more, starts and their lines would hide them
-const GUTTER = 168, GAP = 16, ROW = 22;
+const GUTTER = 168, GAP = 16, ROW = 22, NAMED = 13; // px: NAMED is the least height of a lane that has a name beside it
 const MONO = "11px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
 const $ = (id) => document.getElementById(id);
 
