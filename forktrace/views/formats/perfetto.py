@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import heapq
+import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -17,12 +18,14 @@ from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.views import explanations, failed
 from forktrace.views.words import shorten, title_of
+from forktrace.views.zombies import rows
 
 if TYPE_CHECKING:
     from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket
 
 SUFFIXES: Final = (".pftrace", ".pftrace.gz")
 MOST_TEXT: Final = 4000  # characters of a stack or a command line
+_TOGETHER: Final = 1 << 18  # bytes that are compressed at a time
 
 _REALTIME, _BOOTTIME = 1, 6  # BuiltinClock of perfetto's clock_snapshot.proto
 _FIRST_STATE, _NEEDS_STATE = 1, 2  # SequenceFlags of its trace_packet.proto
@@ -48,8 +51,9 @@ def write_perfetto(recording: Recording, sink: BinaryIO, *, compressed: bool = F
         raise MachineLacks("the package perfetto is not installed", "pip install 'forktrace[perfetto]'") from None
     try:
         if compressed:
-            with gzip.GzipFile(filename="", fileobj=sink, mode="wb", compresslevel=6, mtime=0) as packed:
-                _Trace(recording, StreamingTraceProtoBuilder(packed)).write()
+            packed = gzip.GzipFile(filename="", fileobj=sink, mode="wb", compresslevel=6, mtime=0)
+            with io.BufferedWriter(packed, _TOGETHER) as packets:
+                _Trace(recording, StreamingTraceProtoBuilder(packets)).write()
         else:
             _Trace(recording, StreamingTraceProtoBuilder(sink)).write()
     except OSError as error:
@@ -76,11 +80,11 @@ class _Trace:
     def write(self) -> None:
         self._clocks()
         self._describe()
-        for row in _rows(self.table):
+        for row in rows(self.table):
             self._process(row)
-        for signal in _rows(self.recording.signals()):
+        for signal in rows(self.recording.signals()):
             self._signal(signal)
-        for failure in _rows(self.recording.failed_forks()):
+        for failure in rows(self.recording.failed_forks()):
             self._failure(failure)
         self._counters()
 
@@ -246,11 +250,6 @@ def _flow(kind: int, number: int) -> int:
     return 4 * number + kind + 1
 
 
-def _rows(table: pd.DataFrame) -> Iterator[Any]:
-    """The rows of a table as named tuples."""
-    yield from table.itertuples()
-
-
 def _missing(value: Any) -> bool:
     """Whether a value is `<NA>`; some ten times as fast as pandas asks."""
     return value is pd.NA or value is None or value != value
@@ -305,7 +304,7 @@ def _tracks(recording: Recording, table: pd.DataFrame) -> _Tracks:
 def _lanes(recording: Recording, table: pd.DataFrame, active: set[int]) -> Iterator[tuple[int, int, int]]:
     """Yield each other process, its parent, and the lane among its siblings': the one that has been free for longest."""
     busy: dict[int, list[tuple[int, int]]] = defaultdict(list)  # (free from, lane), the first to be free on top
-    for row in _rows(table):
+    for row in rows(table):
         if row.id in active:
             continue
         parent = int(row.parent_id)

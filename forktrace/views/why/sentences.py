@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from forktrace.views.zombies import rows
 
 _BLANK: Final = re.compile("\x01([\\w+-]+)\x02")  # `printable` leaves no such character in what comes from a trace
 
@@ -54,9 +55,7 @@ class Alike:
     def each(self, columns: Sequence[str], said: Callable[[Any], Said]) -> Each[Said]:
         """Return what `said` returns of a named tuple with these columns, and no others, for each row."""
         codes, first = self._groups(columns)
-        row = namedtuple("row", columns)  # type: ignore[misc]
-        values = (self.table[name].iloc[first].to_numpy(object).tolist() for name in columns)
-        return Each(codes, [said(row(*one)) for one in zip(*values, strict=True)])
+        return Each(codes, [said(row) for row in rows(self.table[list(columns)].iloc[first], index=False)])
 
     def _groups(self, columns: Sequence[str]) -> tuple[Codes, Codes]:
         """For each row the number of its group; for each group its first row."""
