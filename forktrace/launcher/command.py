@@ -174,7 +174,7 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, options: Re
     search = who.environment.get("PATH", os.defpath)
     return Order(
         path=path,
-        header=header(list(command), held.pid, who.name) | {"own": list(options.own)},
+        header=header(list(command), held.pid, who.name, who.environment) | {"own": list(options.own)},
         pid=held.pid,
         program=as_user(who, partial(shutil.which, path=search), command[0]),
         search=search,

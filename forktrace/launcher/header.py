@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from forktrace.system.procfs import clock_offset_ns, kernel_boottime_ns
+from forktrace.trace.trace_context import parse_traceparent
 
 
 def working_directory() -> str:
@@ -15,8 +17,8 @@ def working_directory() -> str:
     return os.readlink("/proc/self/cwd")
 
 
-def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
-    """Return what is known of a recording at its start (docs/trace-format.md)."""
+def header(command: list[str], target_pid: int, user: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is known of a recording at its start (docs/trace-format.md); `environment` is the target's."""
     from forktrace import __version__
 
     start_ns = kernel_boottime_ns()
@@ -34,4 +36,11 @@ def header(command: list[str], target_pid: int, user: str) -> dict[str, Any]:
         "clock_offset_ns": clock_offset_ns(),
         "recorder_pid": os.getpid(),
         "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
+        **_traceparent(environment),
     }
+
+
+def _traceparent(environment: Mapping[str, str]) -> dict[str, str]:
+    """The span in which the target was started, if its environment names one; nothing else of the environment is kept."""
+    named = environment.get("TRACEPARENT", "")
+    return {"traceparent": named} if parse_traceparent(named) else {}

@@ -148,8 +148,13 @@ def choose_cgroup(path: str, proc: Proc | None = None) -> Chosen:
 
 def search_path(pid: int) -> str:
     """Return the PATH of a process, by which its interpreters are found early; nothing when it cannot be read."""
-    text = Proc().read(f"{pid}/environ") or ""
-    return next((entry.partition("=")[2] for entry in text.split("\0") if entry.startswith("PATH=")), "")
+    return _environment(pid).get("PATH", "")
+
+
+def _environment(pid: int) -> dict[str, str]:
+    """The environment with which a process began its program; empty when it cannot be read."""
+    entries = (Proc().read(f"{pid}/environ") or "").split("\0")
+    return {name: value for name, _, value in (entry.partition("=") for entry in reversed(entries))}
 
 
 def user_of(pid: int, proc: Proc) -> User:
@@ -168,7 +173,7 @@ def _order(chosen: Chosen, command: list[str], path: str, user: str, options: Re
     from forktrace.launcher.header import header
 
     main, proc = chosen.pids[0], Proc()
-    facts = header(command, main, user) | {"own": list(options.own), "attached": list(chosen.pids)}
+    facts = header(command, main, user, _environment(main)) | {"own": list(options.own), "attached": list(chosen.pids)}
     return Order(
         path=path,
         header=facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},

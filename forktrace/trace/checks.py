@@ -12,6 +12,7 @@ import pyarrow as pa
 from forktrace.errors import TraceError
 from forktrace.trace.batches import INTEGERS, Values, integers
 from forktrace.trace.events import COLUMNS, KINDS
+from forktrace.trace.trace_context import parse_traceparent
 from forktrace.trace.words import printable
 
 FORMAT: Final = 2  # 1 had no requests
@@ -32,7 +33,7 @@ _HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {
     "recorder_pid": int,
     "pid_ns": int,
 }
-_OPTIONAL: Final[Mapping[str, type]] = {"lacks": list}  # which older recordings have not
+_OPTIONAL: Final[Mapping[str, type]] = {"lacks": list, "traceparent": str}  # not in each recording
 _ANY_NUMBER: Final = ("flags", "target_pid", "result")
 # Bytes of a text at most: what the kernel and the probes keep (events.h), four times and more for what is no UTF-8.
 _MAX_BYTES: Final = {"comm": 1 << 10, "cgroup": 1 << 16, "file": 1 << 14, "argv": 1 << 16, "stack": 1 << 23, "detail": 1 << 16}
@@ -59,12 +60,10 @@ def header_of(data: bytes, path: str) -> dict[str, Any]:
             f"this one reads up to {FORMAT}",
             "upgrade forktrace to read it",
         )
-    for key, kind in _HEADER.items():
-        if not _is_possible(header.get(key), kind):
+    optional = {key: kind for key, kind in _OPTIONAL.items() if key in header}
+    for key, kind in {**_HEADER, **optional}.items():
+        if not _is_possible(header.get(key), kind) or (key == "traceparent" and not parse_traceparent(header[key])):
             raise TraceError(f"{path}: damaged at byte 0: the header's {key} is {header.get(key)!r:.40}")
-    for key, kind in _OPTIONAL.items():
-        if key in header and not _is_possible(header[key], kind):
-            raise TraceError(f"{path}: damaged at byte 0: the header's {key} is {header[key]!r:.40}")
     return dict(header)
 
 

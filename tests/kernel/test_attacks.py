@@ -174,7 +174,7 @@ held = os.fork()
 if not held:
     signal.pause()
 trace = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
-whole = encoded(Order(path="x", header=header(["x"], held, "x"), source=True))
+whole = encoded(Order(path="x", header=header(["x"], held, "x", {}), source=True))
 if "deaf" in order:
     try:
         while True:

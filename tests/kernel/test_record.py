@@ -45,6 +45,20 @@ def test_ends_by_signal(record: Record) -> None:
     assert recorded.row(recorded.recording.header["target_pid"])["term_signal"] == "SIGUSR1"
 
 
+def test_the_span_that_started_it(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    """The TRACEPARENT of the target is in the header, of a command that starts and of a process that runs."""
+    span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    told = dict(environment) | {"TRACEPARENT": span}
+    paths = [tmp_path / "started.arrows", tmp_path / "running.arrows"]
+    with subprocess.Popen(["sleep", "60"], env=told) as running:
+        whats = (["--", "/bin/true"], ["-p", str(running.pid), "-d", "0.1"])
+        for path, what, env in zip(paths, whats, (told, environment), strict=True):
+            line = forktrace_command("record", "-q", "-o", str(path), *what)
+            subprocess.run(line, env=env, timeout=PATIENCE_S, check=True)
+        running.kill()
+    assert [forktrace.read(path).header.get("traceparent") for path in paths] == [span, span]
+
+
 @pytest.mark.parametrize(
     ("command", "status"), [("/nonexistent/program", 127), ("no-such-command-here", 127), ("/etc/passwd", 126)]
 )

@@ -63,7 +63,7 @@ def served(launchers: socket.socket, recorders: socket.socket, who: User) -> int
 
 def order() -> Order:
     """An order as a launcher gives it."""
-    return Order(path="run.arrows", header=header(["x"], os.getpid(), "alice"), pid=os.getpid())
+    return Order(path="run.arrows", header=header(["x"], os.getpid(), "alice", {}), pid=os.getpid())
 
 
 def test_orders_arrive_as_they_were() -> None:

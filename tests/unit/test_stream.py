@@ -369,6 +369,15 @@ def test_what_a_header_may_leave_out(tmp_path: Path) -> None:
         read_bytes(tmp_path, written(lacks=7))
 
 
+def test_a_header_names_a_span_or_none(tmp_path: Path) -> None:
+    """The span in which the target was started has the form that W3C gives it."""
+    span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert read_bytes(tmp_path, written(traceparent=span)).header["traceparent"] == span
+    for wrong in (7, "", f"{span};rm", span.upper(), span.replace("00f067aa0ba902b7", "0" * 16)):
+        with pytest.raises(TraceError, match="the header's traceparent is"):
+            read_bytes(tmp_path, written(traceparent=wrong))
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
