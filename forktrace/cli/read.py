@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from forktrace.cli.options import (
     trace_and_process,
     trace_argument,
 )
+from forktrace.cli.spans import export_spans
 from forktrace.errors import UsageError
 
 _TABLES: Final = (
@@ -208,6 +210,10 @@ def events(trace: str | None, pid: str | None, since: str | None, until: str | N
 @click.option(
     "-o", "--output", metavar="FILE", default="-", help="A .csv, .json, .parquet or .pftrace[.gz] file [default: stdout]."
 )
+@click.option("--otlp", metavar="FILE|URL", help="Spans for OpenTelemetry: a .jsonl file, or a collector's http://HOST:PORT.")
+@click.option(
+    "--drop", type=click.Choice(("argv", "none")), help="What spans leave out: command lines and folders, or nothing [argv]."
+)
 @click.option("--to", "to", type=click.Choice(_TABLE_FORMATS), help="The format [default: by the file's name; csv on stdout].")
 @click.option("--table", type=click.Choice(_TABLES), metavar="NAME", default="lifecycles", help=f"One of {', '.join(_TABLES)}.")
 @force_option
@@ -216,6 +222,8 @@ def events(trace: str | None, pid: str | None, since: str | None, until: str | N
 def export(
     trace: str | None,
     output: str,
+    otlp: str | None,
+    drop: str | None,
     to: str | None,
     table: str,
     force: bool,
@@ -227,16 +235,25 @@ def export(
     """Write a table of the recording for other programs.
 
     Or all of it for Perfetto: FILE.pftrace or FILE.pftrace.gz is what ui.perfetto.dev opens; it takes the package perfetto.
+    Or as spans for OpenTelemetry, which takes forktrace[otel].
 
     \b
     Examples:
         forktrace export -o zombies.csv
         forktrace export run.arrows --table events --to json | jq .
         forktrace export run.arrows -o run.pftrace
+        forktrace export run.arrows --otlp http://localhost:4318
     """
     from forktrace.views.formats import perfetto
     from forktrace.views.formats.export import format_of, write
 
+    if otlp is not None:
+        if output != "-" or to or table != "lifecycles":
+            raise UsageError("--otlp writes the whole recording, no table", "leave out -o, --to and --table")
+        export_spans(partial(read, trace, pid, since, until, causes), otlp, argv=drop == "none", force=force)
+        return
+    if drop is not None:
+        raise UsageError("--drop is for --otlp", "leave it out")
     if to is None and output.endswith(perfetto.SUFFIXES):
         if table != "lifecycles":
             raise UsageError("a Perfetto trace holds the whole recording, no table", "leave out --table")

@@ -1,4 +1,4 @@
-"""How long a process was a zombie, in words that say how exactly that is known."""
+"""When a process stopped running, and how long it was a zombie, in words that say how exactly that is known."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def bound_of(row: Any) -> str:
 def zombie_time(row: Any) -> str:
     """Return how long the process of a row of lifecycles was a zombie, `~1.926 s` where that is no exact time."""
     return _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms)
+
+
+def ends(row: Any, end_ns: int) -> tuple[int, int]:
+    """Return when a process stopped running and when it was gone; of what is not known, the first moment after."""
+    last = [one for one in (row.exit_ns, row.zombie_ns, row.reap_ns) if one is not pd.NA]
+    run_end_ns = min(last) if last else (row.fork_ns if row.state == "gone" else end_ns)
+    gone_ns = end_ns if pd.isna(row.reap_ns) else row.reap_ns
+    zombie_ns = row.fork_ns if pd.isna(row.zombie_ns) else row.zombie_ns
+    return max(run_end_ns, row.fork_ns), max(gone_ns, zombie_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from forktrace.trace.words import printable
@@ -43,6 +43,11 @@ def some(names: list[str], total: int, most: int = 3) -> str:
     if total > most + 1:
         return f"{', '.join(names[:most])} and {total - most:,} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def how_many(counts: Mapping[str, int]) -> str:
+    """Return `3 exit, 1,200 fork`: how many of what."""
+    return ", ".join(f"{number:,} {printable(kind)}" for kind, number in counts.items())
 
 
 def place(site: str) -> str:

@@ -17,6 +17,7 @@ from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.errors import ForktraceError, MachineLacks
 from forktrace.views import explanations, failed
+from forktrace.views.bounds import ends
 from forktrace.views.words import shorten, title_of
 from forktrace.views.zombies import rows
 
@@ -133,7 +134,7 @@ class _Trace:
         """The slices of a process, and the flows from its fork and to its reap."""
         number, track = self.names.pid(row.id), self._tracks.of[row.id]
         flow = [_flow(_OF_FORK, row.id)] if row.origin in ("forked", "target") else []
-        run_end_ns, gone_ns = _ends(row, self.recording.end_ns)
+        run_end_ns, gone_ns = ends(row, self.recording.end_ns)
         if flow:
             self._event(_INSTANT, row.fork_ns, self._own(row.parent_id), f"fork {number}", out=flow, line=row.fork_site)
         self._event(_BEGIN, row.fork_ns, track, "run", into=flow, **self._about_run(row))
@@ -255,15 +256,6 @@ def _missing(value: Any) -> bool:
     return value is pd.NA or value is None or value != value
 
 
-def _ends(row: Any, end_ns: int) -> tuple[int, int]:
-    """When a process stopped running and when it was gone; of what is not known, the first moment after."""
-    last = [one for one in (row.exit_ns, row.zombie_ns, row.reap_ns) if one is not pd.NA]
-    run_end_ns = min(last) if last else (row.fork_ns if row.state == "gone" else end_ns)
-    gone_ns = end_ns if pd.isna(row.reap_ns) else row.reap_ns
-    zombie_ns = row.fork_ns if pd.isna(row.zombie_ns) else row.zombie_ns
-    return max(run_end_ns, row.fork_ns), max(gone_ns, zombie_ns)
-
-
 class _Tracks:
     """Which track has what: `own` of processes that do something, `lanes` for the other children, `of` each process."""
 
@@ -309,7 +301,7 @@ def _lanes(recording: Recording, table: pd.DataFrame, active: set[int]) -> Itera
             continue
         parent = int(row.parent_id)
         lanes = busy[parent]
-        run_end_ns, gone_ns = _ends(row, recording.end_ns)
+        run_end_ns, gone_ns = ends(row, recording.end_ns)
         end_ns = run_end_ns if pd.isna(row.zombie_ms) else gone_ns
         if lanes and lanes[0][0] <= row.fork_ns:
             lane = heapq.heapreplace(lanes, (end_ns, lanes[0][1]))[1]

@@ -12,9 +12,10 @@ from forktrace.analysis.causes.names import printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.balance import Balance
 from forktrace.trace.events import WAIT_CALLS
-from forktrace.trace.words import NO_PROCESS, count, duration, size
-from forktrace.views import explanations
+from forktrace.trace.words import NO_PROCESS, count, size
+from forktrace.views import clocks, explanations
 from forktrace.views.text.screen import Grid
+from forktrace.views.words import how_many
 
 
 def limits(recording: Recording) -> Iterator[Text]:
@@ -30,7 +31,7 @@ def limits(recording: Recording) -> Iterator[Text]:
     if recording.full:
         yield Text(f"The recording ended because the trace was full: --max-size {size(recording.full)}.", "yellow")
     if lost := recording.lost():
-        what = ", ".join(f"{number:,} {printable(kind)}" for kind, number in lost.items())
+        what = how_many(lost)
         yield Text(f"Events were lost: {what}. What they may have touched is marked *: numbers are then lower bounds.", "red")
 
 
@@ -60,9 +61,7 @@ def doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
     inferred = int(table["notes"].str.contains("clearing start inferred", regex=False, na=False).sum())
     if inferred:
         yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")
-    if step_ns := recording.clock_step_ns:
-        how = f"{'forward' if step_ns > 0 else 'back'} by {duration(abs(step_ns) / 1e6)}"
-        yield Text(f"The clock was set {how} during the recording: times of day go on as at its start.")
+    yield from (Text(f"{one[0].upper()}{one[1:]}.") for one in clocks.set_while_recording(recording))
     yield from _balance(recording.balance())
     yield from _lacking(recording.header)
 
