@@ -30,8 +30,8 @@ def export_spans(read: Callable[[], Recording], place: str, *, argv: bool, force
         )
     try:
         from forktrace.views.formats import otlp
-    except ModuleNotFoundError as error:
-        raise MachineLacks(f"the package of {error.name} is not installed", "pip install 'forktrace[otel]'") from None
+    except ImportError:
+        raise MachineLacks("OpenTelemetry's packages are not installed", "pip install 'forktrace[otel]'") from None
     from forktrace.trace.words import count
     from forktrace.views import clocks
     from forktrace.views.formats.otel_spans import Spans

@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 import pandas as pd
@@ -255,10 +256,13 @@ def _failure(told: Mapping[str, Any]) -> str:
     return str(told.get("forktrace.exit.signal") or told.get("process.exit.code") or "")
 
 
+@lru_cache(4096)
 def _words(argv: str) -> list[str]:
-    """The words of a quoted command line; of one that no recorder writes, the line."""
+    """The first words of a quoted command line; of one that no recorder writes, the line."""
+    lexer = shlex.shlex(argv, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
     try:
-        words = shlex.split(argv)
+        words = list(islice(lexer, _MOST_WORDS + 1))
     except ValueError:
         words = [argv]
     return [visible(word) for word in words[:_MOST_WORDS]] + ["..."] * (len(words) > _MOST_WORDS)
