@@ -54,6 +54,7 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test-kafka` and others ask for what nothing else needs."""
     parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
+    parser.addoption("--collector", action="store_true", help="build an OpenTelemetry Collector and test with it")
     parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
     how = "boot other kernels: all tests on all of them, or with `smoke` what CI does"
     parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
@@ -65,6 +66,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs root where there is none, except in CI, where it has to run; and what has a `make` target of its own."""
     if item.get_closest_marker("kafka") and not item.config.getoption("--kafka"):
         pytest.skip("Apache Kafka is not asked for: make test-kafka")
+    if item.get_closest_marker("collector") and not item.config.getoption("--collector"):
+        pytest.skip("an OpenTelemetry Collector is not asked for: make test-otel")
     if item.get_closest_marker("witness") and not item.config.getoption("--witness"):
         pytest.skip("all of CPython's tests are not asked for: make test-witness")
     if item.get_closest_marker("pages") and not item.config.getoption("--pages"):

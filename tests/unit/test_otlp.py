@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
@@ -10,14 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from collectors import Answer, collector, dies, drips, is_silent, refuses, rejects
-from google.protobuf.json_format import ParseDict
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from spans import merged, read_line
 from traces import HEADER, MS, child, consumer, known, recording, target, work
 
 import forktrace
@@ -40,21 +37,6 @@ def written(made: Recording, *, argv: bool = False) -> list[bytes]:
     sink = io.BytesIO()
     otlp.write(Spans(made, argv=argv), sink)
     return sink.getvalue().splitlines()
-
-
-def read_line(line: bytes) -> ExportTraceServiceRequest:
-    """What the protocol's own class takes from a line; in JSON numbers of spans are hexadecimal, unlike other bytes."""
-    whole = json.loads(line)
-    for scoped in whole["resourceSpans"][0]["scopeSpans"]:
-        for named in scoped["spans"] + [link for span in scoped["spans"] for link in span.get("links", ())]:
-            for key in named.keys() & {"traceId", "spanId", "parentSpanId"}:
-                named[key] = base64.b64encode(bytes.fromhex(named[key])).decode()
-    return ParseDict(whole, ExportTraceServiceRequest())
-
-
-def merged(requests: list[ExportTraceServiceRequest]) -> list[Any]:
-    """All spans of several requests."""
-    return [span for request in requests for scoped in request.resource_spans for span in scoped.scope_spans[0].spans]
 
 
 @pytest.mark.parametrize("argv", [False, True])
