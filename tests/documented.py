@@ -35,6 +35,8 @@ NOT_RUN: Final = {
     "sudo forktrace demo kafka --bootstrap-servers ": "it needs a broker; make test-kafka brings one",
     "pip install ": "it changes the environment that runs the tests",
     ". .venv/bin/activate": "the tests run in another directory, with their own PATH",
+    "otelcol-contrib ": "it needs a collector; make test-otel brings one",
+    "forktrace export kafka.arrows --otlp http": "the same",
     "jupyter ": "it opens a browser; another test runs the notebooks",
     "forktrace doctor --sudoers": "it names the places where forktrace lies",
     "make ": "make runs the tests, and some targets install what is missing",

@@ -94,6 +94,12 @@ def export(path: Path, place: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
 
 
+def test_the_page_shows_the_configuration() -> None:
+    """docs/otel.md has what these collectors are started with."""
+    shown = (ROOT / "docs/otel-collector.yaml").read_text().partition("\n")[2]
+    assert f"```yaml\n{shown}```" in (ROOT / "docs/otel.md").read_text()
+
+
 def test_it_takes_all_recordings(program: Path, tmp_path: Path) -> None:
     """What it writes into its file is what the SDK's encoder makes of them, number by number."""
     with running(program, tmp_path) as there:

@@ -256,7 +256,10 @@ def test_ten_thousand_processes_are_quick() -> None:
     made = recording(*consumer(10_000))
     begin_s = time.process_time()
     written(made)
-    assert time.process_time() - begin_s < 5
+    file_s = time.process_time() - begin_s
+    with collector() as there:
+        otlp.send(Spans(made), there.url)
+    assert max(file_s, time.process_time() - begin_s - file_s) < 5
 
 
 def test_a_zombie_of_two_lines() -> None:
