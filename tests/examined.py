@@ -267,6 +267,7 @@ def check_pictures(recording: Any, path: str) -> None:
         raise Finding("timeline wrote nothing")
     check_page(path)
     check_perfetto(path)
+    check_spans(path)
     try:
         figure = forktrace.timeline(recording).figure
     except TraceError:
@@ -292,6 +293,26 @@ def check_perfetto(path: str) -> None:
             texts = [one.name for one in (*interned.event_names, *interned.debug_annotation_names)]
             texts += [one.str.decode() for one in interned.debug_annotation_string_values]
             check_screen(" ".join([packet.track_descriptor.name, *texts]), "export to Perfetto")
+
+
+def check_spans(path: str) -> None:
+    """Each line is short enough for a collector, the protocol's own class reads it, and nothing in it steers who prints it."""
+    from spans import merged, read_line
+
+    run("export", path, "--otlp", f"{path}.jsonl", "--drop", "none", "--force")
+    if not Path(f"{path}.jsonl").exists():
+        return
+    with PEAK.looking():
+        lines = Path(f"{path}.jsonl").read_bytes().splitlines()
+        os.unlink(f"{path}.jsonl")
+        if max(map(len, lines), default=0) >= 1 << 20:
+            raise Finding("spans: a line of 1 MiB and more")
+        for span in merged(map(read_line, lines)):
+            if len(span.span_id) != 8 or not any(span.span_id) or span.end_time_unix_nano < span.start_time_unix_nano:
+                raise Finding(f"spans: {span}")
+            texts = [one.value.string_value for one in span.attributes]
+            texts += [word.string_value for one in span.attributes for word in one.value.array_value.values]
+            check_screen(" ".join([span.name, *texts]), "spans")
 
 
 def check_page(path: str) -> None:

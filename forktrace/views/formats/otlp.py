@@ -179,7 +179,8 @@ class _Answers(requests.Session):
         self._answered = False
 
     def request(self, *args: Any, **more: Any) -> requests.Response:
-        """Send a request as a session does, but within `timeout` altogether: requests looks at each read alone."""
+        """Send a request to nobody else, within `timeout` altogether: requests looks at each read alone."""
+        more["allow_redirects"] = False
         try:
             response = _within(more["timeout"], lambda: super(_Answers, self).request(*args, **more))
         except (requests.Timeout, TimeoutError):
