@@ -29,6 +29,7 @@ from forktrace.views.formats.otel_spans import Spans
 DATA = Path(__file__).parents[1] / "data"
 TRACES = sorted(DATA.glob("*.arrows"))
 DAY_NS = 86_400_000_000_000
+SOON_NS = 30_000_000_000  # longer than the command takes
 LONGEST_LINE = 1 << 20  # of the collector's file receiver
 
 
@@ -49,6 +50,12 @@ def test_lines_are_what_the_sdk_would_send(path: Path, argv: bool) -> None:
     assert merged(requests) == merged([expected])
     assert requests[0].resource_spans[0].resource == expected.resource_spans[0].resource
     assert requests[0].resource_spans[0].scope_spans[0].scope == expected.resource_spans[0].scope_spans[0].scope
+
+
+def test_a_line_says_that_its_parent_is_elsewhere() -> None:
+    """The span in which a command was started is not of this file."""
+    made = recording(target(), *child(4711, 10, 20), traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    assert merged(map(read_line, written(made))) == merged([encode_spans(list(Spans(made)))])
 
 
 def test_no_line_is_too_long() -> None:
@@ -238,7 +245,7 @@ def test_without_the_packages(tmp_path: Path) -> None:
 )
 def test_a_host_whose_clock_is_off_by_a_day(tmp_path: Path, offset_ns: int, totals: dict[str, int], words: str) -> None:
     """It is warned of where it can be known: the recording ends in the future, or the clock was set meanwhile."""
-    now_ns = time.time_ns() + offset_ns
+    now_ns = time.time_ns() + offset_ns + SOON_NS
     path = tmp_path / "run.arrows"
     with path.open("wb") as file:
         writer = stream.Writer(file, HEADER | {"clock_offset_ns": now_ns})
@@ -262,7 +269,7 @@ def test_ten_thousand_processes_are_quick() -> None:
     assert max(file_s, time.process_time() - begin_s - file_s) < 5
 
 
-def test_a_zombie_of_two_lines() -> None:
+def test_a_line_as_it_stands_there() -> None:
     """A whole line, as a reader sees it who has never seen one."""
     (line,) = written(recording(target(), *work(4711, 10, 20, 50), ev.end(60 * MS)))
     spans = json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]

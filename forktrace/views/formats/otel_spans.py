@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
-import forktrace
+from forktrace import __version__
 from forktrace.analysis.causes.names import printable
 from forktrace.analysis.gate.sites import site_of
 from forktrace.analysis.recording import Recording
@@ -34,6 +34,7 @@ logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # what it 
 
 MOST_TEXT: Final = 1000  # characters of a text
 _MOST_WORDS: Final = 50  # of a command line
+_UNSET, _FAILED = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
 # Attribute -> column of lifecycles. The names without `forktrace.` are OpenTelemetry's own (semantic conventions).
 _OF_PROCESS: Final[Mapping[str, str]] = {
@@ -90,7 +91,7 @@ class Spans:
         self.processes = len(self._table)
         self.count = self.processes + int(self._table["zombie_ns"].notna().sum())
         self._resource = _resource(recording)
-        self._scope = InstrumentationScope("forktrace", forktrace.__version__)
+        self._scope = InstrumentationScope("forktrace", __version__)
         self._contexts = {row.id: self._context("process", row) for row in rows(self._table)}
         self._forkers = _forkers(recording)
         self._lines: dict[str, dict[str, Any]] = {}  # of each site
@@ -125,7 +126,7 @@ class Spans:
             self._forker(row),
             told,
             (row.fork_ns, end_ns),
-            status=_STATUSES[bool(failed)],
+            status=_FAILED if failed else _UNSET,
         )
 
     def _zombie(self, row: Any, told: dict[str, Any]) -> ReadableSpan:
@@ -149,8 +150,8 @@ class Spans:
         parent: SpanContext | None,
         attributes: dict[str, Any],
         times_ns: tuple[int, int],
-        links: list[Link] | None = None,
-        status: Status | None = None,
+        links: Sequence[Link] = (),
+        status: Status = _UNSET,
     ) -> ReadableSpan:
         return ReadableSpan(
             name,
@@ -158,8 +159,8 @@ class Spans:
             parent,
             self._resource,
             attributes,
-            links=links or [],
-            status=status or _STATUSES[False],
+            links=links,
+            status=status,
             start_time=int(times_ns[0]) + self._offset_ns,
             end_time=int(times_ns[1]) + self._offset_ns,
             instrumentation_scope=self._scope,
@@ -179,9 +180,6 @@ class Spans:
         if site not in self._lines:
             self._lines[site] = _code(site, self._recording.file_of if self._argv else lambda shown: None)
         return self._lines[site]
-
-
-_STATUSES: Final = {False: Status(StatusCode.UNSET), True: Status(StatusCode.ERROR)}
 
 
 def _table(recording: Recording) -> pd.DataFrame:
