@@ -146,6 +146,8 @@ def test_a_password_is_not_shown() -> None:
     with collector(refuses(403)) as there, pytest.raises(ForktraceError, match="403") as caught:
         otlp.send(Spans(recording(target())), there.url.replace("//", "//alice:hush@"))
     assert "hush" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"^host:x is no address"):
+        otlp.send(Spans(recording(target())), "http://alice:hush@host:x")
 
 
 def test_spans_that_a_collector_rejects() -> None:

@@ -56,15 +56,16 @@ def send(spans: Spans, url: str) -> list[str]:
         ForktraceError: the collector does not answer, or does not take them.
     """
     place = _place(url)
+    name = f"the collector at {_without_password(place.netloc)}"
     taken = 0
     with _Answers() as answers:
         exporter = OTLPSpanExporter(endpoint=place.geturl(), session=answers, compression=Compression.Gzip)
         for batch in _batches(spans):
             if fault := _fault(exporter, answers, batch):
-                raise ForktraceError(f"the collector at {_name(place)} {fault}{_so_far(taken, spans)}", answers.hint)
+                raise ForktraceError(f"{name} {fault}{_so_far(taken, spans)}", answers.hint)
             taken += len(batch)
     if answers.rejected:
-        what = f"the collector at {_name(place)} rejected {answers.rejected:,} of {count(spans.count, 'span')}"
+        what = f"{name} rejected {answers.rejected:,} of {count(spans.count, 'span')}"
         raise ForktraceError(f"{what}: {answers.said or 'it does not say why'}")
     return [f"the collector says: {answers.said}"] * bool(answers.said) + list(answers.clock)
 
@@ -148,14 +149,13 @@ def _place(url: str) -> SplitResult:
     except ValueError:
         known = False
     if not known:
-        raise UsageError(f"{visible(url)} is no address of a collector", "as in --otlp http://localhost:4318")
+        raise UsageError(f"{_without_password(url)} is no address of a collector", "as in --otlp http://localhost:4318")
     path = parts.path.rstrip("/")
     return parts._replace(path=path if path.endswith(_PATH) else path + _PATH)
 
 
-def _name(place: SplitResult) -> str:
-    """The collector, without what may be a password."""
-    return visible(place.netloc.rpartition("@")[2])
+def _without_password(address: str) -> str:
+    return visible(address.rpartition("@")[2])
 
 
 def _so_far(taken: int, spans: Spans) -> str:
