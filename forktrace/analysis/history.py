@@ -131,7 +131,7 @@ def _explained(log: Log, unseen: Ints, waits: Ints) -> list[tuple[int, int]]:
     """
     waiting = _zombies_by_parent(log, unseen)
     present: dict[int, list[int]] = defaultdict(list)  # of each waiting process, the zombies it has, the first forked first
-    names_child = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
+    names_child = np.isin(log.numbers("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
     target_pid = np.where(names_child, log.numbers("target_pid"), NONE)
     ns_pid = log.at("ns_pid", log.fork_row)
     pairs: list[tuple[int, int]] = []

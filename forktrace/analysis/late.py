@@ -7,16 +7,18 @@ import pandas as pd
 
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Ints, Latest, pick
+from forktrace.analysis.once import once
 from forktrace.trace import events
 
 
+@once
 def late(history: History) -> tuple[Ints, Ints]:
     """Return the rows of the waits that came too late, and the child that each was for, in time order.
 
     The same wait at the same place of a process is an event once (probes/wait.bpf.c).
     """
     log = history.log
-    named = np.isin(log.codes("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
+    named = np.isin(log.numbers("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
     rows = np.flatnonzero(log.is_kind("wait") & named & (log.numbers("result") == events.ECHILD) & (log.by_id != NONE))
     if not len(rows):
         return rows, rows

@@ -83,7 +83,7 @@ class Log:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self._columns: dict[str, tuple[Values, Flags]] = {}
-        self.time_ns, self.kind = self.numbers("time_ns"), self.codes("kind")
+        self.time_ns, self.kind = self.numbers("time_ns"), self.numbers("kind")
         self.end_ns = int(self.time_ns[-1]) if len(self.time_ns) else trace.header["start_ns"]
         lost = self.rows("lost")
         self.lossy = trace.cut is not None or bool((self.at("count", lost) != 0).any())
@@ -97,16 +97,12 @@ class Log:
         self._check_order()
 
     def numbers(self, name: str) -> Ints:
-        """Return an integer column; NONE where the row says nothing. It is made anew each time: `at` takes less of it."""
+        """Return an integer column, of any other the indexes into its dictionary; NONE where the row says nothing.
+
+        The dictionary of an enumeration is the whole of it, as `events.COLUMNS[name]` has it. `at` takes less of a column.
+        """
         values, valid = self._column(name)
         return np.where(valid, values, NONE).astype(np.int64, copy=False)
-
-    def codes(self, name: str) -> Ints:
-        """Return a column of an enumeration, or of texts, as indexes into its dictionary; NONE where the row says nothing.
-
-        An enumeration's is the whole of it, as `events.COLUMNS[name]` has it.
-        """
-        return self.numbers(name)
 
     def _column(self, name: str) -> tuple[Values, Flags]:
         """The values of an integer column, or the indexes of any other, as they lie in the trace, and where there are any."""
@@ -147,7 +143,7 @@ class Log:
         return np.flatnonzero(self.is_kind(*kinds))
 
     def at(self, name: str, rows: Ints) -> Ints:
-        """Return the integers of a column, or its indexes as `codes`, in `rows`; NONE for row NONE."""
+        """Return the integers of a column, or its indexes as `numbers`, in `rows`; NONE for row NONE."""
         values, valid = self._column(name)
         if not len(values):
             return np.full(len(rows), NONE)

@@ -13,6 +13,7 @@ from forktrace.analysis.causes.rules import each
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Flags, Ints, Latest, pick
 from forktrace.analysis.losses import lost_until
+from forktrace.analysis.once import once
 
 _MODULES: Final = ("multiprocessing/forkserver.py", "multiprocess/forkserver.py")
 
@@ -37,6 +38,7 @@ def _asks(history: History, stack: int) -> bool:
     return any(place.module in _MODULES and frame.name == "connect_to_new_process" for frame, place in inner)
 
 
+@once
 def made_by_server(history: History) -> Flags:
     """Return which processes a fork server made for another process."""
     stacks = pick(history.sites.code, history.log.fork_row)
@@ -44,6 +46,7 @@ def made_by_server(history: History) -> Flags:
     return made
 
 
+@once
 def start_rows(history: History) -> Ints:
     """Return the row whose stack is of the start of each process: its fork, for a child of a fork server the request for it.
 

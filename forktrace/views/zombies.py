@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from forktrace.analysis.once import once
 from forktrace.analysis.recording import Recording
 from forktrace.trace.words import NOTICEABLE_MS
 
@@ -47,6 +48,7 @@ def helpers(table: pd.DataFrame) -> pd.Series:
     return pd.Series(pd.array([*found, pd.NA], dtype="string")[codes], table.index)
 
 
+@once
 def of_program(recording: Recording) -> pd.DataFrame:
     """Return lifecycles as they are told of: without the helpers, and the command itself is no zombie."""
     table = without_recorder(recording.lifecycles())
@@ -62,7 +64,8 @@ def lead(table: pd.DataFrame) -> pd.Series:
     """
     outside = table["reap_cause"].eq("parent-exit") & table["reaper_id"].isna()
     aside: pd.Series = outside.fillna(False) | table["reap_call"].eq("unseen").fillna(False)
-    return ~aside.astype(bool) & helpers(table).isna() & table["zombie_ms"].ge(NOTICEABLE_MS)
+    lasted: pd.Series = ~aside.astype(bool) & table["zombie_ms"].ge(NOTICEABLE_MS)
+    return lasted & ~lasted.index.isin(helpers(table[lasted]).dropna().index)
 
 
 def is_noticed(table: pd.DataFrame) -> pd.Series:

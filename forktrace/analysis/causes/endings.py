@@ -9,12 +9,14 @@ import numpy as np
 from forktrace.analysis.causes.rules import EXIT_PATHS
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Flags, Ints, Log, distinct_of, last_rows, pick
+from forktrace.analysis.once import once
 from forktrace.trace import events
 from forktrace.trace.waitstatus import Ending, decode
 
 _SIGABRT: Final = 6
 
 
+@once
 def decoded(log: Log) -> tuple[Ints, Ints, Flags]:
     """The exit code and the killing signal of each process, NONE where there is none, and whether it dumped core."""
     distinct, which = distinct_of(log.at("status", log.exit_row))
@@ -24,6 +26,7 @@ def decoded(log: Log) -> tuple[Ints, Ints, Flags]:
     return code[which], number[which], np.array([one.core_dumped for one in endings], bool)[which]
 
 
+@once
 def killing_rows(history: History) -> Ints:
     """Return for each process the row of the signal that ended it: the last of that number up to its exit; NONE if none."""
     log = history.log

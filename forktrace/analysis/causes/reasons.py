@@ -12,12 +12,14 @@ from forktrace.analysis.causes.sites import Sites
 from forktrace.analysis.history import History
 from forktrace.analysis.late import late
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Log, first_rows, pick
+from forktrace.analysis.once import once
 from forktrace.trace import events
 
 _VFORKED: Final = 0x4100  # CLONE_VFORK|CLONE_VM (linux/sched.h): posix_spawn, vfork, and what libc builds on them
 _HAS_POSIX_SPAWN: Final = (3, 8)  # the first Python with os.posix_spawn
 
 
+@once
 def creators(history: History) -> Ints:
     """Return what made each process, an index into `CREATORS` and what users' rules add; NONE: a fork outside the recording.
 

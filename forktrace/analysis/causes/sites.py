@@ -153,7 +153,7 @@ class Sites:
         self._log = log
         self._cut = cut
         column = log.trace.table.column("stack").combine_chunks()
-        self.code = log.codes("stack")
+        self.code = log.numbers("stack")
         self.texts: list[str] = column.dictionary.to_pylist()
         self.libraries = Libraries(dict(_roots(log)), packages, {one.script for one in self._entries[1]})
         self._inner: dict[int, Stack] = {}

@@ -86,7 +86,7 @@ def event_table(history: History) -> pd.DataFrame:
             "by_id": nullable(np.concatenate([log.by_id, known.new_id])),
             "by_pid": nullable(np.concatenate([log.numbers("by_pid"), known.new_pid])),
             "by_tid": nullable(np.concatenate([by_tid, nothing])),
-            "call": category(np.concatenate([log.codes("call"), nothing]), events.CALLS),
+            "call": category(np.concatenate([log.numbers("call"), nothing]), events.CALLS),
             "status": nullable(np.concatenate([log.numbers("status"), nothing])),
             "site": history.sites.sites(rows, acting),
             "stack": history.sites.stack_texts(rows),

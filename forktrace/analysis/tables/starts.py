@@ -10,6 +10,7 @@ import pandas as pd
 from forktrace.analysis.causes.rules import CAUSES, each
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Flags, Ints, Log, category, nullable, pick
+from forktrace.analysis.once import once
 from forktrace.analysis.options import WNOHANG
 from forktrace.analysis.requests import is_server, start_rows
 from forktrace.trace import events
@@ -24,6 +25,7 @@ PASSES: Final = ("next-start", "active-children", "exit-handler")  # that go thr
 _POPENS: Final = {"popen_fork.py": "fork", "forking.py": "fork", "popen_spawn_posix.py": "spawn"}
 
 
+@once
 def cleared_by(history: History) -> tuple[Ints, Flags]:
     """Return for each process the one whose start swept it away, NONE where none did; and where this is inferred.
 
@@ -62,7 +64,7 @@ def _seen(history: History) -> Ints:
 
 def _is_whole(log: Log) -> Flags:
     """Which rows have a stack with all its frames."""
-    whole: Flags = log.codes("stack_status") == events.STACK_STATUSES.index("ok")
+    whole: Flags = log.numbers("stack_status") == events.STACK_STATUSES.index("ok")
     return whole
 
 
@@ -94,7 +96,7 @@ def _is_sweep(history: History) -> Flags:
     log = history.log
     real = np.zeros(len(log.time_ns), bool)
     real[history.release_row[history.waited]] = True
-    named = log.codes("target") == events.TARGETS.index("pid")
+    named = log.numbers("target") == events.TARGETS.index("pid")
     sweeps: Flags = real & log.is_kind("reap") & named & (log.numbers("flags") & WNOHANG != 0)
     return sweeps
 

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.text import Text
 
 from forktrace.analysis.causes.names import Names, printable
+from forktrace.analysis.once import once
 from forktrace.analysis.recording import Recording
 from forktrace.trace.words import count
 from forktrace.views import explanations
@@ -20,6 +21,7 @@ _UNASKED: Final = "not asked"  # a sweep of all children: no line of the program
 _IGNORES: Final = {"ignored": "ignores SIGCHLD", "nocldwait": "set SA_NOCLDWAIT"}
 
 
+@once
 def asked(recording: Recording) -> pd.DataFrame:
     """Return the waits that a line of the program made too late, with how their child ended; not those of stolen statuses."""
     table = recording.late_waits()
