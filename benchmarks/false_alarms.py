@@ -9,36 +9,19 @@ rows that were called different.
 from __future__ import annotations
 
 import tempfile
-from typing import Any
 
 import numpy as np
+from table_scale import HEADER, LIB, MS
 
 from forktrace.analysis.comparison.changes import Comparison, compare
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
 from forktrace.trace import stream
 
-MS = 1_000_000
-LIB = "/usr/lib/python3.11/multiprocessing"
 POPEN = f"{LIB}/popen_fork.py:19 __init__;{LIB}/popen_fork.py:66 _launch"
 LAUNCH = f"{LIB}/process.py:121 start;{LIB}/context.py:277 _Popen;{POPEN}"
 SWEEP = f"{LIB}/process.py:118 start;{LIB}/process.py:59 _cleanup;{LIB}/popen_fork.py:27 poll"
 LINES = (10, 20, 30)
-HEADER: dict[str, Any] = {
-    "forktrace": "bench",
-    "command": ["python", "consumer.py"],
-    "cwd": "/srv",
-    "target_pid": 100,
-    "target_start_ns": 0,
-    "user": "bench",
-    "host": "bench",
-    "boot_id": "0",
-    "kernel": "0",
-    "start_ns": 0,
-    "clock_offset_ns": 0,
-    "recorder_pid": 50,
-    "pid_ns": 1,
-}
 
 
 class Consumer:
@@ -93,8 +76,9 @@ def simulated(dice: np.random.Generator, slow: float = 1.0) -> Recording:
     rows = Consumer(dice, slow).run(int(dice.integers(20, 120)))
     until_ns = rows[-1]["time_ns"]
     kept = sorted((row for row in rows if row["time_ns"] <= until_ns), key=lambda row: row["time_ns"])
+    header = HEADER | {"command": ["python", "consumer.py"], "cwd": "/srv"}
     with tempfile.NamedTemporaryFile(suffix=".arrows") as file:
-        writer = stream.Writer(file, HEADER)
+        writer = stream.Writer(file, header)
         writer.write(stream.batch_of(kept))
         writer.close()
         file.flush()
