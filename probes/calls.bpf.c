@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * The tracepoints of single system calls, all but mmap: one program, so that the walk of the stack is verified once for all of them. Where
- * there is one, every call of every process takes the kernel's longer way; but only these calls come here.
+ * The tracepoints of single system calls, except mmap. They share one program, so that the stack walk is verified once.
+ * While one of them is attached, every system call of every process takes the kernel's slow path; only these calls run the program.
  */
 
-/* Whether what a call of current has brought is of interest; `process` 0: current is not followed. */
+/* Whether the result of a call of current is of interest. `process` 0: current is not followed. */
 static __always_inline int is_of_interest(struct process *process, u64 number, s64 result)
 {
     if (number == SYSCALL_WAIT4 || number == SYSCALL_WAITID)
@@ -12,8 +12,8 @@ static __always_inline int is_of_interest(struct process *process, u64 number, s
     return process && (number == SYSCALL_CONNECT ? !result : has_failed(number, result));
 }
 
-/* current is back from a wait, a fork, a clone or a connect; or it is on its way into exit_group, where the other threads still live: in
- * sched_process_exit the last of them could report the end while this one walks. */
+/* current returns from a wait, a fork, a clone or a connect, or enters exit_group. There the other threads are still alive; in
+ * sched_process_exit the last of them could report the end of the process while this one still walks its stack. */
 int on_call(struct call_context *context)
 {
     if (is_for_another_copy())

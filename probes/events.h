@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * What the probes hand to user space: one record a kernel moment, through one ring buffer. forktrace/recorder/rows.py reads
- * this file to learn the layout, so a field added here is a field there; tests/unit/test_rows.py holds the enums against
- * the tuples of forktrace/trace/events.py (same order). Records of two CPUs can swap: sort by time.
+ * What the probes send to user space: one record for each kernel moment, through one ring buffer.
+ * forktrace/recorder/rows.py reads the layout from this file. tests/unit/test_rows.py compares the enums with the tuples of
+ * forktrace/trace/events.py (same order). Records of two CPUs can swap: sort by time.
  */
 #pragma once
 
@@ -17,7 +17,7 @@ enum exit_from { INTERPRETER, PY_EXIT, OTHER_CODE, RETURNED };
 enum stack_status { STACK_OK, NO_RUNTIME, NO_THREAD_STATE, READ_FAULT, TRUNCATED, NOT_PYTHON, STACK_LOST };
 #define NONE 255 /* of any of these enums: not known */
 
-/* What can get lost beside the records themselves; the indexes go on after enum kind. */
+/* What can be lost besides records. The indexes continue those of enum kind. */
 enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBERS_UNKNOWN, QUESTIONS, LOSSES };
 
 #define ARGV_BYTES 4096
@@ -32,7 +32,7 @@ enum loss { PROCESSES_UNFOLLOWED = KINDS, WAIT_PLACES, CHILDREN_UNADOPTED, NUMBE
 #define SUN_PATH_BYTES 108 /* of a socket's address, at the most (unix(7)) */
 #define ADDRESS_BYTES 128
 
-/* A thread, or with tid 0 a process: numbers in the recorder's PID namespace, 0 when it cannot be seen from there. */
+/* A thread, or with tid 0 a process. Numbers are those of the recorder's PID namespace; 0: not visible there. */
 struct who {
     u64 start_ns;
     u32 pid;
@@ -43,8 +43,8 @@ struct head {
     u64 time_ns;
     u32 kind;
     u32 stack_status;   /* NONE: no stack was asked for */
-    u64 stack;          /* of `by`: the id of a stack_record; with NO_RUNTIME the file that was not known yet */
-    struct who process; /* whom it is about */
+    u64 stack;          /* of `by`: the id of a stack_record; with NO_RUNTIME the key of the file that is not known yet */
+    struct who process; /* the subject */
     struct who by;      /* who acted */
 };
 
@@ -73,9 +73,9 @@ struct fork_failed_record {
 };
 
 struct exec_record {
-    struct head head; /* by: the calling thread, by its number before the exec */
+    struct head head; /* by: the calling thread, with its tid before the exec */
     u64 cgroup_id;
-    u32 argv_bytes; /* of the whole; ARGV_BYTES or more: cut */
+    u32 argv_bytes; /* of the whole argv; ARGV_BYTES or more: cut */
     char comm[COMM_BYTES];
     char file[FILE_BYTES];
     char argv[ARGV_BYTES]; /* the record ends where argv does */
@@ -93,7 +93,7 @@ struct exit_record {
     u32 exit_signal;
     u8 disposition; /* of SIGCHLD in the real parent */
     u8 exit_from;
-    u8 moment; /* what head.time_ns is: of a zombie that was there before, the probes know when they met it, user space may know better */
+    u8 moment; /* what head.time_ns is. For a zombie from before the recording: when it was found; user space may know more */
     char comm[COMM_BYTES];
 };
 
@@ -102,14 +102,14 @@ struct zombie_record {
     struct who parent; /* who was notified */
     u32 signal;
     u8 disposition;
-    u8 waiters; /* threads of the parent that were in a wait which takes it; NONE: not known */
-    u8 stopped; /* all threads of the parent were, as by SIGSTOP */
+    u8 waiters; /* threads of the parent in a wait that takes this child; NONE: not known */
+    u8 stopped; /* the whole parent is stopped, as by SIGSTOP */
 };
 
 struct wait_record { /* WAIT and REAP */
-    struct head head;  /* by: the waiting thread; process: the child, all 0 when it cannot be told */
-    u64 zombie_ns;     /* when the child became a zombie, 0 when not known */
-    u64 empty_waits;   /* calls for this very child that came back empty, before this one */
+    struct head head;  /* by: the waiting thread; process: the child, all 0 when not known */
+    u64 zombie_ns;     /* when the child became a zombie; 0: not known */
+    u64 empty_waits;   /* earlier calls for this child that returned no child */
     u32 ns;            /* inode number of the waiter's PID namespace, and the child's number there */
     u32 ns_pid;
     u32 status;
@@ -130,18 +130,18 @@ struct autoreap_record {
 };
 
 struct signal_record { /* SIGNAL and OOM */
-    struct head head; /* by: the sender, all 0 when current is not the sender */
+    struct head head; /* by: the sender; all 0 when current is not the sender */
     u32 signal;
     u8 disposition; /* of this signal in the target */
     u8 sent_by;
 };
 
 struct request_record {
-    struct head head; /* process and by: the asker */
-    char address[ADDRESS_BYTES]; /* of the socket that it connected to; an abstract one begins with a zero byte */
+    struct head head; /* process and by: the client */
+    char address[ADDRESS_BYTES]; /* of the server's socket; an abstract address begins with a zero byte */
 };
 
-/* Where wait calls came back without a child; the key of wait_totals. */
+/* A place whose wait calls returned no child: the key of wait_totals. */
 struct wait_place {
     u64 start_ns; /* of the waiting process */
     u32 pid;
@@ -155,14 +155,14 @@ struct wait_place {
     u32 pad2;
 };
 
-/* One frame of a Python stack: what code runs (the key of a code_record, 0: a C function called Python here) and where in it. */
+/* One frame of a Python stack: its code and the place in it. */
 struct frame {
-    u64 code;
+    u64 code;        /* the key of a code_record; 0: C code called Python here */
     u32 instruction; /* offset in bytes, in instructions in 3.10 */
-    u32 handled;     /* a signal handler, called for this signal */
+    u32 handled;     /* this frame is a signal handler, called for this signal; 0: it is none */
 };
 
-/* A stack that was not seen before, innermost frame first. The record ends where the frames do. */
+/* A new stack, innermost frame first. The record ends after the last frame. */
 struct stack_record {
     u64 id;
     u32 kind;
@@ -170,8 +170,8 @@ struct stack_record {
     struct frame frames[STACK_FRAMES];
 };
 
-/* A code object that was not seen before: its name, its path and its line table one after the other, and there the record ends. Text is
- * as CPython keeps it: 1, 2 or 4 bytes a character. */
+/* A new code object. `data` holds its name, its path and its line table; the record ends after them.
+ * Text is as CPython stores it: 1, 2 or 4 bytes a character. */
 struct code_record {
     u64 key;
     u32 kind;
@@ -184,23 +184,23 @@ struct code_record {
     u32 path_width;
     u32 lines_bytes;
     u64 lines_whole; /* more than lines_bytes: the table was cut */
-    u8 data[CODE_BYTES]; /* room for all three */
+    u8 data[CODE_BYTES];
 };
 
-/* A program, or a library by the name of libpython, of which user space has not said yet whether it is an interpreter. These come
- * through a ring of their own. */
+/* A file that user space has to classify: a program, or a library whose name begins with libpython. Is it an interpreter?
+ * Questions have a ring of their own. */
 struct question {
-    u64 file;   /* as file_key makes it */
-    u64 mapped; /* where the library begins; 0: it is the program */
+    u64 file;   /* by file_key */
+    u64 mapped; /* address of the library; 0: it is the program */
     u64 pid;
 };
 
-/* An interpreter's file: where it keeps what the walk needs; all offsets in bytes. User space fills it, from the ELF file and from
- * its table of versions. */
+/* The layout of one interpreter, by its file; all offsets in bytes. User space fills it from the ELF file and its table of
+ * versions (forktrace/cpython/layouts.py). */
 struct interpreter {
     u64 runtime;    /* address in the file of _PyRuntime, before 3.7 of interp_head */
-    u64 first_page; /* address in the file that is mapped at the beginning of a library */
-    u64 first_code; /* the one that is mapped at mm->start_code of a program */
+    u64 first_page; /* address in the file that is mapped at the start of a library */
+    u64 first_code; /* address in the file that is mapped at mm->start_code of a program */
     u64 py_exit;
     u64 py_exit_end;
     u64 text;
@@ -236,8 +236,8 @@ struct interpreter {
     u32 text_ascii;   /* where the characters are, if they are ASCII */
     u32 text_compact; /* ... if they are not */
     u32 bytes_data;
-    u32 head_bytes;  /* what every object begins with: 16, in a free-threaded build 32 */
-    u32 frame_copy;  /* free-threaded: which copy of the bytecode a frame runs, */
-    u32 code_copies; /* and where a code object has the list of them; 0: there is one */
-    u32 returns;     /* main returns after SystemExit too, without Py_Exit */
+    u32 head_bytes;  /* of the header of every object: 16, in a free-threaded build 32 */
+    u32 frame_copy;  /* free-threaded: which copy of the bytecode a frame runs */
+    u32 code_copies; /* free-threaded: where a code object has the list of its copies; 0: there are none */
+    u32 returns;     /* main returns after SystemExit, too, without Py_Exit */
 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: a new program that runs in a followed process, and the one exec by which the target begins to be followed.
+ * Sees: every exec of a followed process, and the exec with which the target begins to be followed.
  */
 
-/* Take aim: `task` is the target, and what is seen of others is seen from its PID namespace, the recorder's. */
+/* `task` is the target. Its PID namespace is the recorder's: all numbers are read at that level. */
 static __always_inline void begin_with_target(u64 task)
 {
     int zero = 0;
@@ -13,7 +13,7 @@ static __always_inline void begin_with_target(u64 task)
     forget_target();
 }
 
-/* Report the exec of the task work->number, which had the tid work->result. */
+/* Report the exec of the task work->number, whose tid was work->result before it. */
 u64 shared_report_exec(u64 slot)
 {
     u32 key_of_record = slot;
@@ -54,7 +54,7 @@ u64 shared_report_exec(u64 slot)
     return 0;
 }
 
-/* current is the thread that called exec, now the leader and the only thread. The old image is gone, the new has not run. */
+/* current is the thread that called exec, now the leader and the only thread. The old image is gone, the new one has not run. */
 int on_exec(union context *context)
 {
     u64 task = bpf_get_current_task(), signal = signal_of(task);

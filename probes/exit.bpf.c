@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: how a followed process ends, with the stack of the thread that leads it out; and whom the children of a dying process go to.
- * Cannot see: the exit of a process that was not followed yet.
+ * Sees: the exit of a followed process, with the stack of the thread that ends it; and who adopts the children of a dying process.
+ * Cannot see: the exit of a process that is not followed yet.
  */
 
 static __always_inline int is_alive(u64 task)
@@ -19,11 +19,12 @@ static __always_inline u8 signal_bit(u64 signal, u64 offset, u64 bit)
 }
 
 #define ANCESTORS 64
-#define CHILDREN_A_CALL 64 /* one call after the other: a loop that the verifier sees is a short one */
+#define CHILDREN_A_CALL 64 /* two loops, so that each is short for the verifier */
 #define CHILDREN_CALLS 64
 
-/* The task that inherits the children of the dying process of `task`: the nearest living ancestor in its PID namespace that is a
- * subreaper, else the namespace's init (the kernel's find_new_reaper). 0: it is that init itself. */
+/* The adopter: the task that inherits the children of the dying process of `task` (the kernel's find_new_reaper). It is the nearest
+ * living ancestor in its PID namespace that is a subreaper, else the namespace's init. 0: the dying process is that init.
+ * Decided here because the ancestors can be gone a moment later. */
 u64 shared_adopter_of(u64 task)
 {
     u64 signal = signal_of(task), pid = thread_pid_of(task), ns = 0, init = 0, ancestor = 0, next = 0;
@@ -50,7 +51,7 @@ u64 shared_adopter_of(u64 task)
     return signal_of(init) == signal ? 0 : init;
 }
 
-/* Add the CPU times that a kernel object has at these places. */
+/* Add the CPU times of a kernel object, which are at these offsets. */
 static __always_inline void add_times(struct exit_record *record, u64 object, u64 utime, u64 stime, u64 runtime)
 {
     u64 value = 0;
@@ -62,8 +63,8 @@ static __always_inline void add_times(struct exit_record *record, u64 object, u6
     record->runtime_ns += value;
 }
 
-/* What of the exit of a process can be read from its leader, `task`: that, the last thread to die, or a zombie. CPU times: released
- * threads are summed in the signal_struct, the dying one and a leader that died before it are not. */
+/* Report an exit. `task` is the last thread; of a zombie from before the recording it is the leader.
+ * CPU times: the signal_struct has the sum of the released threads, without the last one and a leader that died before it. */
 static __always_inline void report_exit(struct process *process, u64 task, u64 leader, u64 signal, u8 moment)
 {
     u32 flags = 0;
@@ -101,9 +102,10 @@ static __always_inline void report_exit(struct process *process, u64 task, u64 l
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* Whose code called exit_group, by the return addresses on the user's stack: os._exit lies in the interpreter and libc's _exit keeps
- * nothing there; of exit(3) Py_Exit is a caller further up, where SystemExit passes it. 256 bytes can always be read. arm64 has the
- * innermost return address in a register. */
+/* Whose code called exit_group, by the return addresses on the user's stack:
+ *     os._exit      the innermost one is in the interpreter (libc's _exit pushes nothing)
+ *     SystemExit    one further out is in Py_Exit, which calls exit(3)
+ * 256 bytes are always readable. arm64 has the innermost return address in a register. */
 static __always_inline u8 exit_from(u64 regs, struct process *process, struct work *work)
 {
     u64 pointer = 0, caller = 0, *words = work->block;
@@ -129,8 +131,8 @@ static __always_inline u8 exit_from(u64 regs, struct process *process, struct wo
     return from;
 }
 
-/* The thread that leads the process out, before anything is torn down: keep its stack, if it says more of how the process ends than
- * those before it. It says most (2) inside exit_group, and something (1) where it dies with the group. */
+/* current is dying, nothing of it is torn down yet. Keep its stack if it says more about the end of the process than the stack kept
+ * so far: 2 inside exit_group, 1 of a thread that dies with its group. */
 u64 shared_keep_exit_stack(u64 slot)
 {
     u64 task = bpf_get_current_task(), signal = signal_of(task), regs = registers_in(task, SYSCALL_EXIT_GROUP);
@@ -152,7 +154,7 @@ u64 shared_keep_exit_stack(u64 slot)
     return 0;
 }
 
-/* The process of `task`, the last of its threads, ends. */
+/* The process of `task` ends; this is its last thread. */
 u64 shared_note_end(u64 task)
 {
     u64 signal = signal_of(task), leader = 0, parent = 0, adopter = adopter_of(task);
@@ -171,22 +173,22 @@ u64 shared_note_end(u64 task)
     process->exit_ns = bpf_ktime_get_boot_ns();
     parent = process->parent;
     struct process *dead = followed.lookup(&parent);
-    if (dead && dead->exit_ns) /* it has died, and has not got to leaving its children yet */
-        hand_on(process, dead);
+    if (dead && dead->exit_ns) /* the parent has died, but not reparented its children yet */
+        reparent(process, dead);
     report_exit(process, task, leader, signal, AS_SEEN);
     return 0;
 }
 
-/* Whether the children of the dying process of `task` are handed to a followed one. */
-static __always_inline int goes_to_followed(u64 task)
+/* Whether a followed process adopts the children of the dying process of `task`. */
+static __always_inline int adopter_is_followed(u64 task)
 {
     u64 adopter = adopter_of(task), signal = adopter ? signal_of(adopter) : 0;
     return followed.lookup(&signal) != 0;
 }
 
-/* One child of the dying process of the task work->own, at work->frame in its list; returns whether there was one. With an origin,
- * work->image, one that is not followed yet is so from now on, its earlier life was before the recording. One that has exited learns who
- * adopts it, if the dying one is followed; where that ignores SIGCHLD, no notification would say so. */
+/* Take the child at work->frame in the list of children of the dying task work->own. Returns whether there was one.
+ *     not followed yet   it is followed from now on, if work->image is an origin; its earlier life is not recorded
+ *     exited             it gets its adopter, if the dying process is followed: an adopter that ignores SIGCHLD is not notified */
 u64 shared_pass_child(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -201,13 +203,13 @@ u64 shared_pass_child(u64 slot)
     u64 child = entry - task_sibling, signal_of_child = signal_of(child);
     struct process *process = followed.lookup(&signal_of_child), *dead = followed.lookup(&signal);
     if (process && process->exit_ns && dead) {
-        hand_on(process, dead);
+        reparent(process, dead);
         if (!process->zombie_ns)
-            process->disposition = disposition_of(task, SIGCHLD); /* of a dying process: from now on it stays so */
+            process->disposition = disposition_of(task, SIGCHLD); /* final: a dying process does not change it */
     }
     if (!process && origin != NONE) {
         join_in(work, slot, child, origin);
-        pass->added++; /* the next pass looks whether they are zombies */
+        pass->added++; /* the next pass finds out whether it is a zombie */
     }
     work->frame = next;
     return 1;
@@ -255,10 +257,11 @@ static __always_inline void take_exit_stack(struct process *process)
     give_back(work);
 }
 
-/* current is the dying thread. The kernels that hand over group_dead still have its memory here, for the stack of a crash; and they say
- * whether it was the last one. On older ones several threads may find that none lives any more: the first reports. The children of a
- * process that is not followed may go to one that is; and while a recording attaches, those of a followed one may not have been
- * found yet. */
+/* current is the dying thread.
+ * Kernels whose tracepoint has group_dead: it says whether this is the last thread, and the thread still has its mm, for the stack of a
+ * crash. Older kernels: several threads can find that none is alive; the first one reports.
+ * Children that are not followed yet: a followed process can adopt those of one that is not; while a recording attaches, a followed
+ * process can have some. */
 int on_exit(union context *context)
 {
     u64 task = bpf_get_current_task(), signal = signal_of(task);
@@ -285,9 +288,9 @@ int on_exit(union context *context)
         pass_all_children(task, is_attaching() ? ATTACHED : NONE);
         return 0;
     }
-    if (is_target(task)) /* its number may be another's soon */
+    if (is_target(task)) /* its number can be reused soon */
         forget_target();
-    if (goes_to_followed(task))
+    if (adopter_is_followed(task))
         pass_all_children(task, ADOPTED);
     return 0;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: the fork, vfork, clone and clone3 calls of followed processes that made no process although they should have, and the limits that
- * were met, as they are then.
+ * Sees: the fork, vfork, clone and clone3 calls of followed processes that should have made a process and failed, and the limits at that
+ * moment.
  */
 #define CGROUPS 16
 
-/* RLIMIT_NPROC counts the user's tasks: in 64 bits of the user namespace's ucounts since 5.14 ("Reimplement RLIMIT_NPROC on top of
- * ucounts"), in 32 of struct user_struct before. */
+/* RLIMIT_NPROC counts the user's tasks: since 5.14 in 64 bits of the user namespace's ucounts ("Reimplement RLIMIT_NPROC on top of
+ * ucounts"), before in 32 bits of struct user_struct. */
 static __always_inline void read_task_limit(struct fork_failed_record *record, u64 task)
 {
     u64 cred = 0, counts = 0;
@@ -23,7 +23,7 @@ static __always_inline void read_task_limit(struct fork_failed_record *record, u
     READ(record->tasks_max, signal_of(task) + signal_rlim + RLIMIT_NPROC * rlimit_sizeof);
 }
 
-/* The failed child was charged and uncharged again, so a full cgroup is one that has no room for one more. */
+/* The failed child was charged and uncharged, so a cgroup is full if it has no room for one more. */
 static __always_inline void read_cgroup_limit(struct fork_failed_record *record, u64 task)
 {
     u64 set = 0, css = 0;
@@ -59,8 +59,8 @@ static __always_inline void read_namespace_limit(struct fork_failed_record *reco
         READ(record->ns_pids_max, ns + pid_namespace_pid_max);
 }
 
-/* Whether the call `number` of a followed process made no process although it should have. A clone that should have made a thread is not
- * counted; a call that a signal made the kernel restart neither. */
+/* Whether the call `number` of a followed process should have made a process and failed. Not: a clone that should have made a thread, and
+ * a call that the kernel restarts after a signal. */
 static __always_inline int has_failed(u64 number, s64 result)
 {
     if (result >= 0 || (result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK))

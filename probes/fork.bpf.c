@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: every process that a followed process makes, by whatever call; and how a process begins to be followed, then or later.
+ * Sees: every process that a followed process makes, by whatever call. Begins to follow processes: those, and existing ones.
  */
 
 #define NEWBORNS 64
@@ -10,7 +10,7 @@ static __always_inline struct image begun(u64 signal, u64 since_ns)
     return (struct image){.signal = signal, .since_ns = since_ns, .until_ns = FOR_EVER};
 }
 
-/* The program that runs in this memory; what it has mapped is not known yet. */
+/* Store the program of this mm. Its mappings are not known yet. */
 static __always_inline void note_program(struct process *process, u64 signal, u64 mm)
 {
     u64 file = 0;
@@ -23,7 +23,7 @@ static __always_inline void note_program(struct process *process, u64 signal, u6
     process->not_python = 0;
 }
 
-/* Fill in work->fresh, and the table of numbers: `task` is followed from now on. */
+/* Fill in work->fresh and the table of numbers for `task`, which is followed from now on. */
 static __always_inline void note_numbers(struct work *work, u64 task, u64 signal)
 {
     struct process *fresh = &work->fresh;
@@ -43,7 +43,7 @@ static __always_inline void note_numbers(struct work *work, u64 task, u64 signal
         struct owners owners = {.now = signal}, *former = owners_of(&number);
         if (former && former->now != signal) {
             owners.before = former->now;
-            takers.update(&number, &owners); /* before `numbers` */
+            new_owners.update(&number, &owners); /* before `numbers` */
         }
         if (numbers.update(&number, &owners))
             lose(NUMBERS_UNKNOWN);
@@ -85,8 +85,8 @@ static __always_inline void report_fork(u64 task, struct process *child, u64 by,
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* Follow the task work->number, whose program is told by its memory; work->result is its origin: the target at its exec, one that runs
- * already or is a zombie already. Returns whether it is followed because of that. */
+/* Follow the task work->number, whose program is read from its mm. work->result is its origin: the target at its exec, or an existing
+ * process or zombie. Returns whether this call began to follow it. */
 u64 shared_join(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -96,7 +96,7 @@ u64 shared_join(u64 slot)
     note_numbers(work, task, signal);
     READ(mm, task + task_mm);
     note_program(&work->fresh, signal, mm);
-    u64 failed = followed.insert(&signal, &work->fresh); /* the table is full; or another processor was faster */
+    u64 failed = followed.insert(&signal, &work->fresh); /* the table is full, or another processor was faster */
     struct process *process = followed.lookup(&signal);
     if (!process)
         lose(PROCESSES_UNFOLLOWED);
@@ -126,7 +126,7 @@ static __always_inline u8 forking_call(u64 task)
                                   : CALL_VFORK;
 }
 
-/* Follow the task work->number, which current has made with the flags work->result: it runs what current does. */
+/* Follow the task work->number, which current has made with the flags work->result. It runs the program of current. */
 u64 shared_follow_child(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -176,9 +176,9 @@ static __always_inline u64 find_newborn(union context *context, u64 flags)
     return 0;
 }
 
-/* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn. The child's
- * signal_struct is new: who is still known by its address has gone without sched_process_free, which no probe sees on some machines
- * while certain processes run (forktrace was made on one: those of its PID 1). */
+/* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn.
+ * The child's signal_struct is new. A process still known by that address was freed without sched_process_free: on some machines no
+ * probe runs while certain processes do (forktrace was developed on one: those of its PID 1). */
 int on_fork(union context *context)
 {
     u64 flags = 0, signal = signal_of(bpf_get_current_task());

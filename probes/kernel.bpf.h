@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * The language that all probes are written in: how kernel memory is read, and how one compiled object serves every kernel.
+ * Conventions of all probes: how kernel memory is read, and how one compiled object fits every kernel.
  *
- * A kernel object is held as its address in a u64 and read with bpf_probe_read_kernel, so that BCC rewrites nothing here.
+ * Kernel objects. A u64 holds the address; bpf_probe_read_kernel reads it. So BCC has nothing to rewrite.
  *
- * Facts. Where a member lies, the number of a system call, whether the kernel has a thing: each such name (task_pid, SYSCALL_WAIT4,
- * HAS_CGROUPS) is FACT(n), an instruction of its own that loads a marked number. The loader puts the value of the kernel that runs in
- * its place (forktrace/kernel/facts.py has them all). The verifier then knows the value: what is behind a HAS_ that is 0 is dead code.
+ * Facts. The offset of a member, the number of a system call, whether the kernel has a feature: each such name (task_pid, SYSCALL_WAIT4,
+ * HAS_CGROUPS) is FACT(n), one instruction that loads a marked number. The loader replaces it with the value of the running kernel
+ * (forktrace/kernel/facts.py lists them). So the verifier knows the value: code behind a HAS_ that is 0 is dead.
  *
- * Shared functions. `u64 shared_NAME(u64 number)` is verified once in each program and not at each call; it has a stack frame of its own.
- * BCC knows no calls between functions, so NAME(number) calls a helper of a number that no helper has, and the loader makes it
- * a call of the function (forktrace/kernel/linking.py). The number is all that it is handed: mostly the slot, see below.
+ * Shared functions. `u64 shared_NAME(u64 number)` is verified once in each program, not at each call. It has its own stack frame.
+ * BCC supports no calls between functions. NAME(number) calls a helper number that does not exist, and the loader turns it into a call of
+ * the function (forktrace/kernel/linking.py). The number is its only argument: mostly a slot.
  *
- * Slots. What a probe works with is too large for the 512 bytes of all its frames together, so it lies in a struct work of the processor.
- * A probe claims a slot, and gives it back. There are several, since an interrupt, or another task where the kernel may preempt a
- * probe, can come in between. Claims are counted by an addition that cannot be torn, and looked at after it: of two that meet both
- * may lose, but never do both win. Who gets no slot counts its event as lost.
+ * Slots. A probe's working memory does not fit into the 512 bytes of its stack, so it is a struct work of the processor. A probe claims
+ * a slot and gives it back. There are several, because an interrupt, or another task on a preemptible kernel, can run a probe in between.
+ * Claims are counted by an atomic addition and read after it: of two that collide, both may lose, but never do both win. A probe
+ * without a slot counts its event as lost.
  */
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
@@ -26,7 +26,7 @@
 #define READ(into, address) bpf_probe_read_kernel(&(into), sizeof(into), (void *)(address))
 #define READ_USER(into, address) read_user(&(into), sizeof(into), (void *)(address))
 
-/* bpf_probe_read_user by another name: at each place where BCC finds that one, it sorts all symbols of the kernel, for 60 ms. */
+/* bpf_probe_read_user under another name: for each use of that name BCC sorts all kernel symbols, which takes 60 ms. */
 static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
 
 #define MAX_ERRNO 4095
@@ -45,7 +45,7 @@ static int (*read_user)(void *into, u64 bytes, const void *from) = (void *)BPF_F
 #define WAKE_UP 2   /* BPF_RB_FORCE_WAKEUP: user space must act before the process gets far */
 #define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: user space looks on a timer; a wake-up costs the target 6 to 17 us */
 
-/* Keeps the compiler from joining what is before and after: it would or two pointers, which the verifier forbids. */
+/* Keeps the compiler from merging the conditions before and after: it would "or" two pointers, which the verifier rejects. */
 #define KEEP_APART() asm volatile("" ::: "memory")
 
 /* What a program is handed. A program that is preempted is skipped for every other task on that processor until it goes on, so:

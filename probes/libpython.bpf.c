@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: that a followed process maps the beginning of a file that is called libpython...: from now on its stacks can be walked.
+ * Sees: that a followed process maps the beginning of a file whose name starts with libpython. From then on its stacks can be walked.
  */
-#define LIBPYTHON 0x6874797062696cULL /* "libpyth", as the machine keeps it */
+#define LIBPYTHON 0x6874797062696cULL /* "libpyth" in memory order */
 
 static __always_inline u64 open_file(u64 task, u32 descriptor)
 {
@@ -18,7 +18,7 @@ static __always_inline u64 open_file(u64 task, u32 descriptor)
     return file;
 }
 
-/* current has mapped something, and is back from the call. */
+/* current returns from mmap. */
 int on_mmap(struct call_context *context)
 {
     u64 task = bpf_get_current_task(), signal = signal_of(task), start = context->result;

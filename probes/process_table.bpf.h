@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Who is followed: the table of processes, their numbers in each PID namespace, and how a process is named in a record.
+ * The table of followed processes, their numbers in each PID namespace, and how a record names a process.
  */
 #define IMAGES 3
-#define TICK_NS 10000000 /* of a clock of 100 Hz, USER_HZ on every processor that forktrace knows */
+#define TICK_NS 10000000 /* USER_HZ is 100 on every processor that forktrace supports */
 #define FOR_EVER 0xffffffffffffffffULL
 
 struct number {
@@ -15,68 +15,68 @@ struct number {
 struct image {
     u64 signal; /* 0: none */
     u64 since_ns;
-    u64 until_ns; /* what it held by then, it has handed on */
+    u64 until_ns; /* the time of the fork that copied it; FOR_EVER: the process's own */
 };
 
 struct process {
     u64 start_ns;
     u64 exit_ns;   /* 0: runs */
-    u64 zombie_ns; /* first notification of a parent; 0: none */
-    u64 told_ns;   /* the last one */
-    u64 parent;    /* signal_struct of the real parent at exit or at the last handing over */
+    u64 zombie_ns;   /* first notification of a parent; 0: none */
+    u64 notified_ns; /* last notification of a parent; 0: none */
+    u64 parent;      /* signal_struct of the real parent, as of the exit or the last notification */
     struct who parent_name;
-    struct who adopter_name; /* who inherited its children, set at exit */
-    u64 handed_ns;           /* its parent died after its exit; the adopter is not notified yet: time of the parent's exit; 0: no */
-    struct who heir_name;
-    u64 empty_waits; /* wait calls for this very child that came back empty */
+    struct who adopter_name;    /* who inherits its children; set at its exit */
+    u64 reparented_ns;          /* reparented after exit, new parent not yet notified: time of the old parent's exit; 0: not so */
+    struct who new_parent_name; /* who inherited it then */
+    u64 empty_waits;            /* wait calls for this child that returned no child */
     struct number numbers[NS_LEVELS];
-    u64 program; /* the file that runs, by file_key, and where its code begins */
+    u64 program; /* file of the program, by file_key */
     u64 program_code;
-    u64 library; /* the libpython that it mapped, 0: none, and where that begins */
+    u64 library; /* file of the libpython that it mapped; 0: none */
     u64 library_start;
-    u64 switches; /* of its thread when it became this program, see thread_pointer; FOR_EVER: it has run since */
-    struct image images[IMAGES]; /* its own, and those that it is a copy of, through one fork and through two */
+    u64 switches; /* context switches of its thread at the exec (thread_pointer); FOR_EVER: no exec was seen */
+    struct image images[IMAGES]; /* its own, and the ones it was copied from by one fork and by two */
     u64 exit_stack;
     u32 exit_stack_status;
     u32 pid;
     u32 exit_signal;
-    u32 gave_up; /* the second of the last read of its memory that was given up, by second_of */
+    u32 gave_up; /* the second (second_of) in which a walk last gave up on unreadable memory */
     u8 reaped;
     u8 disposition; /* of SIGCHLD in the parent, as last seen */
     u8 adopter_disposition;
-    u8 heir_disposition;
+    u8 new_parent_disposition;
     u8 parent_is_init; /* the parent is followed, and the init of its PID namespace */
-    u8 not_python; /* what runs is known to be no interpreter */
+    u8 not_python; /* its program is known to be no interpreter */
     u8 exit_from;
-    u8 exit_known; /* the stack at its exit: 1 of the first thread that ended with it, 2 of the one that called exit_group */
+    u8 exit_known; /* exit_stack is that of 1: the first thread that died with the group, 2: the caller of exit_group */
 };
 
-/* signal_struct -> a followed process. That address is shared by all threads and survives an exec from any of them; a pid does
- * neither, and is reused before the old owner is freed. Set at fork, removed when the leader's task is freed.
+/* Address of the signal_struct -> a followed process. All threads share that address, and it survives an exec from any of them.
+ * (A pid does neither, and is reused before its old owner is freed.) Set at fork, removed when the leader's task is freed.
  * Map full: the child is not followed, and counted in losses[PROCESSES_UNFOLLOWED]. */
 BPF_HASH(followed, u64, struct process, FOLLOWED);
 
-/* signal_structs. A number is free for another process once its owner is released, which a wait call does before it says which one. */
+/* signal_structs. A number is free again when its owner is released. A wait call releases a child before it returns the number. */
 struct owners {
     u64 now;
-    u64 before; /* 0: nobody who is still known */
+    u64 before; /* the former owner; 0: it is not in the table any more */
 };
 
-/* (namespace, number) -> whose it is, for every namespace that sees the process: resolves what wait calls and SIGCHLD say.
- * Set at fork, removed with the process unless the number has a new owner. Full:
- * losses[NUMBERS_UNKNOWN], and its reap may be one that nobody was seen to do. */
+/* (namespace, number) -> its owner, for every namespace that sees the process. Resolves the numbers in wait calls and SIGCHLD.
+ * Set at fork, removed with the process unless the number has a new owner.
+ * Map full: counted in losses[NUMBERS_UNKNOWN]; the reap of that process may be `unseen`. */
 BPF_HASH(numbers, struct number, struct owners, NUMBERS);
 
-/* The same, of those that got a number whose former owner is still known. That one removes its entry of `numbers` in two steps, looking
- * whose it is and deleting it; if another processor gives the number away between the two, the new owner's is deleted and only this
- * one stays. Both cannot go: the remover holds off RCU, so until it is through nobody who came later is freed.
- * Full: the least recently used goes, and is found in `numbers` alone. */
-BPF_TABLE("lru_hash", struct number, struct owners, takers, 4096);
+/* A second copy of the entry in `numbers`, for a number whose former owner is still in the table. `forget` removes that one's entry
+ * in two steps: look up, delete. Another processor can assign the number between the steps; then the new owner's entry in `numbers` is
+ * deleted, and this one remains. It cannot be deleted, too: `forget` runs under RCU, so no later owner is freed meanwhile.
+ * Map full: the least recently used entry is dropped; `numbers` still has its own. */
+BPF_TABLE("lru_hash", struct number, struct owners, new_owners, 4096);
 
 struct settings {
-    struct number target; /* follow this process from its next exec on; nr 0: nobody yet, or it has ended */
-    u64 target_start;     /* the beginning of the tick of TICK_NS in which it started: /proc tells no more */
-    u32 level;            /* of the recorder's PID namespace, learnt from the target's */
+    struct number target; /* followed from its next exec on; nr 0: none yet, or it has ended */
+    u64 target_start;     /* start of the TICK_NS in which it started: /proc is no more exact */
+    u32 level;            /* of the recorder's PID namespace, taken from the target's */
     u32 pad;
 };
 BPF_ARRAY(settings, struct settings, 1);
@@ -87,16 +87,16 @@ struct mapping {
     u64 start;
 };
 
-/* What a pass over all tasks found (tasks.bpf.c). */
+/* The passes over all tasks (tasks.bpf.c). */
 struct attaching {
-    u32 on;      /* passes are going on */
-    u32 added;   /* processes that are followed since the pass */
-    u32 pending; /* processes that could not be told: another pass is needed */
+    u32 on;      /* passes are running */
+    u32 added;   /* processes that this pass began to follow */
+    u32 pending; /* processes that this pass could not classify: another pass is needed */
     u32 pad;
 };
 BPF_ARRAY(attaching, struct attaching, 1);
 
-/* records and facts that could not be delivered, by enum kind and enum loss */
+/* enum kind or enum loss -> how many could not be delivered. */
 BPF_ARRAY(losses, u64, LOSSES);
 
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
@@ -134,7 +134,7 @@ static __always_inline u32 recorder_level(void)
     return known ? known->level : 0;
 }
 
-/* The number of a struct pid in the namespace at this level, 0 when it is not seen there. */
+/* The number of a struct pid in the namespace at this level; 0: not visible there. */
 static __always_inline u32 number_at(u64 pid, u32 level)
 {
     u32 deepest = 0, nr = 0;
@@ -158,7 +158,7 @@ static __always_inline struct number innermost(u64 pid)
     return number;
 }
 
-/* How often a task has given up its processor. */
+/* How many context switches a task has had. */
 static __always_inline u64 switches_of(u64 task)
 {
     u64 voluntary = 0, involuntary = 0;
@@ -182,13 +182,13 @@ static __always_inline u64 start_of(u64 task)
     return start_ns;
 }
 
-/* Whether the process of a task started in the tick that begins then, as far as /proc tells. */
+/* Whether the process of a task started within this tick of /proc. */
 static __always_inline int began_in(u64 task, u64 tick)
 {
     return start_of(task) - tick < TICK_NS;
 }
 
-/* Whether the process of a task is the target, which has not come to its exec yet. */
+/* Whether the process of a task is the target, before its exec. */
 static __always_inline int is_target(u64 task)
 {
     int zero = 0;
@@ -253,7 +253,7 @@ static __always_inline u8 disposition_of(u64 task, u32 signal)
     return handler ? HANDLER : DEFAULT;
 }
 
-/* Remember the real parent of a process that died: who it is and what it does with SIGCHLD. */
+/* Store the real parent of a dead process, and its disposition of SIGCHLD. */
 static __always_inline void note_parent(struct process *process, u64 task)
 {
     u64 signal = signal_of(task);
@@ -279,7 +279,7 @@ static __always_inline u64 cgroup_of(u64 task)
 static __always_inline struct owners *owners_of(struct number *number)
 {
     struct owners *known = numbers.lookup(number);
-    return known ? known : takers.lookup(number);
+    return known ? known : new_owners.lookup(number);
 }
 
 static __always_inline struct process *find(u32 ns, u32 nr, u64 *signal)
@@ -292,7 +292,7 @@ static __always_inline struct process *find(u32 ns, u32 nr, u64 *signal)
     return followed.lookup(signal);
 }
 
-/* The first thread of the process with this signal_struct, 0: the process is released. */
+/* The leader of the process with this signal_struct; 0: the process is released. */
 static __always_inline u64 leader_of(u64 signal)
 {
     u64 pid = 0, node = 0;
@@ -304,9 +304,9 @@ static __always_inline u64 leader_of(u64 signal)
     return signal_of(task) == signal ? task : 0;
 }
 
-/* The saved user registers of a task inside the system call `wanted` (0: any that makes a process), 0 when they are not found.
- * They lie at the top of its kernel stack, 16 bytes lower on a kernel with FRED (x86: commit "x86/ptrace: Add FRED additional
- * information to the pt_regs structure", 6.9); the system call number tells which. It has 32 bits: on arm64 others lie behind it. */
+/* The saved user registers of a task inside the system call `wanted` (0: any that makes a process); 0: not found.
+ * They are at the top of its kernel stack, on a kernel with FRED 16 bytes lower (x86: commit "x86/ptrace: Add FRED additional
+ * information to the pt_regs structure", 6.9). The system call number tells which. It has 32 bits: on arm64 other data follows. */
 static __always_inline u64 registers_in(u64 task, u64 wanted)
 {
     u64 stack = 0;

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * What a frame runs: the key of its code object. A code object is known by its contents (path, name, first line, line table; of tables
- * beyond 1 KiB by their place too), never by its address alone, which Python uses again for other code (docs/decisions/0002).
+ * The key of the code object of a frame: a hash of its path, name, first line and line table (of a table beyond 1 KiB also of its
+ * address). Never the address of the code object alone, which Python reuses (docs/decisions/0002).
  */
 #define LINE_BLOCKS 8
 
-/* Keys and ids that user space has been sent. Full: the least recently used goes, and is sent again when it is met. User space removes
- * the id of a stack that it has forgotten. */
+/* Keys of code objects and ids of stacks that were sent. User space removes the id of a stack that it has dropped.
+ * Map full: the least recently used entry is dropped, and sent again when it occurs again. */
 BPF_TABLE("lru_hash", u64, u8, sent_codes, CODES);
 BPF_TABLE("lru_hash", u64, u8, sent_stacks, CODES);
 
-/* A code object by its address in an image of memory -> its key, so that its texts need not be read again. From CPython 3.12 on each
- * code object of an interpreter has a version that no other ever has (InternalDocs/interpreter.md; 0 when 2^32 are used up), and a fork
- * copies it: what has the same version at the same address is the same object, in that image and in its copies if it was there before
- * them. Only for the main interpreter, since others count on their own. Full: the least recently used goes, and is read again. */
+/* (memory image, address) of a code object -> its key, so that its texts are read once. From CPython 3.12 on each code object of an
+ * interpreter has a unique version (InternalDocs/interpreter.md; 0 when 2^32 are used up), and a fork copies it. So the same version at the
+ * same address is the same object: in that image, and in copies of the image made after it was read.
+ * Main interpreter only: the others have versions of their own. Map full: the least recently used entry is dropped, and read again. */
 BPF_TABLE("lru_hash", struct code_place, struct known_code, known_codes, CODES);
 
 static __always_inline u64 mix(u64 mixed, u64 word)
@@ -22,16 +22,16 @@ static __always_inline u64 mix(u64 mixed, u64 word)
     return mixed ^ mixed >> 32;
 }
 
-/* Whether a < b, as a mask. The mixing is written without branches where it can be: each doubles what the verifier has to follow. */
+/* a < b, as a mask. The hashing avoids branches: each one doubles the paths that the verifier follows. */
 static __always_inline u64 less(u64 a, u64 b)
 {
     u64 difference = a - b;
-    asm volatile("" : "+r"(difference)); /* else the compiler makes a branch of it after all */
+    asm volatile("" : "+r"(difference)); /* else the compiler makes it a branch */
     return (u64)((s64)difference >> 63);
 }
 
-/* Mix work->block_bytes at work->block_address into work->block_mixed, BLOCK_BYTES of them at the most. The read has a constant size,
- * and so that it never touches a page that the object does not reach into, it begins `shift` bytes earlier near the end of a page. */
+/* Mix work->block_bytes bytes at work->block_address into work->block_mixed, at most BLOCK_BYTES. The size of the read is constant. Near
+ * the end of a page it begins `shift` bytes earlier, so that it never touches a page that the object does not reach. */
 u64 shared_mix_block(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -59,13 +59,13 @@ static __always_inline u64 mixed_block(struct work *work, u32 slot, u64 mixed, u
     return work->block_mixed;
 }
 
-/* Mix in the last BLOCK_BYTES of the memory, or all of it if it is shorter. */
+/* Mix in the last BLOCK_BYTES, or all if there are fewer. */
 static __always_inline u64 mixed_last(struct work *work, u32 slot, u64 mixed, u64 address, u64 bytes)
 {
     return mixed_block(work, slot, mixed, address + ((bytes - BLOCK_BYTES) & less(BLOCK_BYTES, bytes)), bytes);
 }
 
-/* What a str has behind the bytes that every object begins with. The object is longer in every version. */
+/* A str after the header of every object. The object is longer in every version. */
 struct text_head {
     u64 length;
     u64 hash;
@@ -78,10 +78,10 @@ struct text {
     u32 width;
 };
 
-/* Where a str keeps its characters; in Python 2 it is a bytes object. */
+/* The characters of a str; in Python 2 of a bytes object. */
 static __always_inline struct text text_of(u64 object, struct text_head *head, struct interpreter *python)
 {
-    u32 state = (u32)head->state >> 2; /* below are two bits for interning */
+    u32 state = (u32)head->state >> 2; /* the lowest two bits are for interning */
     u64 ascii = -(u64)(state >> 4 & 1);
     struct text text = {.characters = head->length};
     text.width = (state & python->text_width_mask) | python->text_width;
@@ -96,8 +96,8 @@ static __always_inline struct text text_at(struct work *work, u64 object)
     return text_of(object, &head, &work->python);
 }
 
-/* Read the beginning of an object, its head and `most` bytes at the most, as far as its first page goes: the next one may be another's,
- * or nobody's. */
+/* Read the start of an object, at most `most` bytes after its header, within its first page: the next page may belong to another object or
+ * be unmapped. Returns how many bytes. */
 static __always_inline u64 read_object(struct work *work, u64 object, u64 most)
 {
     object += work->python.head_bytes;
@@ -107,14 +107,14 @@ static __always_inline u64 read_object(struct work *work, u64 object, u64 most)
     return bytes;
 }
 
-/* Mix in `size` bytes of the object that was read, of which `got` bytes are there, from `start` on. Returns how many they were. */
+/* Mix in up to `size` bytes from `start` on of the `got` bytes of an object in work->block. Returns how many. */
 static __always_inline u64 mix_read(struct work *work, u64 *mixed, u64 start, u64 size, u64 got, u64 most)
 {
     asm volatile("" : "+r"(start), "+r"(got) : : "memory");
     start &= 63;
     got = (got - start) & ~less(got, start); /* of the data */
     u64 here = (size & less(size, got)) | (got & ~less(size, got));
-    u64 one = *mixed, other = here; /* two, so that one need not wait for the other's multiplication */
+    u64 one = *mixed, other = here; /* two, so that their multiplications overlap */
     *(u64 *)((u8 *)work->block + ((start + here) & 255)) = 0;
 #pragma nounroll
     for (int i = 0; i < most / 8; i += 2) {
@@ -126,7 +126,7 @@ static __always_inline u64 mix_read(struct work *work, u64 *mixed, u64 start, u6
     return here;
 }
 
-/* Mix in a text. Of a very long one the middle is left out: paths differ at the end. */
+/* Mix in a text. The middle of a very long one is left out: paths differ at the end. */
 static __always_inline u64 mix_text(struct work *work, u32 slot, u64 mixed, u64 object, u64 most)
 {
     u64 got = read_object(work, object, most);
@@ -140,7 +140,7 @@ static __always_inline u64 mix_text(struct work *work, u32 slot, u64 mixed, u64 
     return mixed_last(work, slot, mixed, text.address + here, bytes - here);
 }
 
-/* Mix in a line table: whole up to LINE_BLOCKS blocks; of a longer one what lies before the last block is represented by its place. */
+/* Mix in a line table: up to LINE_BLOCKS blocks whole; of a longer one these, the last block and the address. */
 static __always_inline u64 mix_lines(struct work *work, u32 slot, u64 mixed, u64 object)
 {
     u64 data = work->python.bytes_data, address = object + data;
@@ -163,7 +163,7 @@ static __always_inline u64 mix_lines(struct work *work, u32 slot, u64 mixed, u64
     return mix(mixed_last(work, slot, mixed, address, bytes), address);
 }
 
-/* Make the key of the code object in work->seen of its contents: work->key. 0 is a call from C. */
+/* Set work->key to the key of the code object in work->seen. It is never 0: that is a call from C. */
 u64 shared_make_key(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -179,7 +179,7 @@ u64 shared_make_key(u64 slot)
     return 0;
 }
 
-/* Returns how many bytes were copied of a memory of `bytes`. `most` is a power of two. */
+/* Copy `bytes` bytes; of `most` (a power of two) or more only `most` - 4. Returns how many. */
 static __always_inline u32 copy(struct work *work, u8 *into, u64 most, u64 address, u64 bytes)
 {
     u64 fits = less(bytes, most);
@@ -188,7 +188,7 @@ static __always_inline u32 copy(struct work *work, u8 *into, u64 most, u64 addre
     return bytes;
 }
 
-/* Send the code object in work->seen, which user space does not know. */
+/* Send the code object in work->seen, which is new to user space. */
 u64 shared_send_code(u64 slot)
 {
     u32 key_of_record = slot;
@@ -235,7 +235,7 @@ static __always_inline struct code_place *place_in(struct work *work, struct ima
     return &work->place;
 }
 
-/* The key of the code object in work->seen, at `code`, if it was read before and user space has it; 0: it is not known. */
+/* The key of the code object in work->seen, at `code`, if it was read before and sent; 0: it is not known. */
 static __always_inline u64 known_key(struct work *work, u64 code)
 {
     struct known_code *seen = &work->seen;
@@ -273,7 +273,7 @@ static __always_inline u64 code_word(struct work *work, u32 offset)
     return *(u64 *)(work->code_data + ((offset - 32) & 127));
 }
 
-/* Set work->key to that of the code object at `code`, and see to it that user space has it; 0: it cannot be read. */
+/* Set work->key to the key of the code object at `code`, and send it if it is new. 0: it cannot be read. */
 static __always_inline int see_code(struct work *work, u64 slot, u64 code)
 {
     struct interpreter *python = &work->python;

@@ -1,28 +1,29 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Walks the Python stack of the current thread, at the moment of the event, from the thread's own memory: `take_stack` finds which
- * interpreter runs, the frame in which the thread is, and goes from frame to frame.
+ * Walks the Python stack of the current thread at the moment of the event, in the memory of that thread. `take_stack` finds the
+ * interpreter, then the innermost frame, and follows the frames outward.
  *
  * Cannot see: frames of an interpreter whose file user space has not described, and a thread without a thread state.
- * What the fields of struct interpreter are for each version: forktrace/cpython/layouts.py.
+ * forktrace/cpython/layouts.py has the values of struct interpreter for each version.
  */
-#define THREADS_A_CALL 32 /* one call after the other: a loop that the verifier sees is a short one */
-#define THREAD_CALLS 16   /* so 512 states of threads are looked at */
+#define THREADS_A_CALL 32 /* two loops, so that each is short for the verifier */
+#define THREAD_CALLS 16   /* 512 thread states at most */
 #define FRAMES_A_CALL 40
-#define FRAME_CALLS 32 /* so 1,024 frames and 256 faults are met */
+#define FRAME_CALLS 32 /* enough for 1,024 frames and 256 faults */
 #define ROUNDS 8       /* through the list of threads */
-/* A page that a fork shares is away while another thread gets a copy of its own: of 790,000 walks at forks and waits of six threads
- * 12 met 8 faults or more, one of them 37, in 84 us. So many take about 0.4 ms; where that was in vain, fewer do for a second. */
+/* Failed reads of one walk at most. A page that a fork shares is unmapped while another thread gets its own copy. Measured over 790,000
+ * walks at forks and waits of six threads: 12 had 8 faults or more, one had 37 in 84 us. 256 faults take about 0.4 ms; after a walk that
+ * gave up, the process has FEW_FAULTS for a second. */
 #define FAULTS 256
 #define FEW_FAULTS 8
-#define OWNED_BY_C 3 /* from 3.12 on: frames that stand for a call from C */
+#define OWNED_BY_C 3 /* from 3.12 on: a frame that stands for a call from C */
 
-/* file_key -> what it says of a program's or library's file; version 0: it is no interpreter. User space sets and removes.
- * Full: user space removes those that are no interpreters. */
+/* file_key of a program or library -> its layout; version 0: it is no interpreter. User space sets and removes it.
+ * Map full: user space removes the files that are no interpreters. */
 BPF_HASH(interpreters, u64, struct interpreter, INTERPRETERS);
 BPF_RINGBUF_OUTPUT(questions, QUESTION_PAGES);
 
-/* `hash` with one more number in it; each bit of the result depends on all bits of both (MurmurHash3's finalizer). */
+/* Mix a number into `hash`: each bit of the result depends on all bits of both (MurmurHash3's finalizer). */
 static __always_inline u64 stirred(u64 hash, u64 number)
 {
     hash ^= number;
@@ -33,10 +34,10 @@ static __always_inline u64 stirred(u64 hash, u64 number)
     return hash ^ hash >> 33;
 }
 
-/* Of a struct file. The device number is the kernel's own, major << 20 | minor. A temporary file system that is unmounted leaves its
- * device number to the next one, where inode numbers are as small: the size tells two of their files apart.
- * Everybody can give a file of his own any number and size. With FILE_SECRET, another in each recording, nobody can make one that
- * has the key of a program of root's, as which it would then be read. */
+/* The key of a struct file: inode number, size, owner and device number (the kernel's own, major << 20 | minor).
+ * The size is in it because the next temporary file system reuses the device number of an unmounted one, and its inode numbers.
+ * FILE_SECRET is in it because anybody can make a file with any inode number and size: with a new secret in each recording, nobody can
+ * make one that has the key of a program of root's, and is read as that. */
 static __always_inline u64 file_key(u64 file)
 {
     u64 inode = 0, super = 0, number = 0, size = 0;
@@ -66,13 +67,13 @@ static __always_inline struct interpreter *interpreter_of(struct process *proces
     return interpreters.lookup(&program);
 }
 
-/* Since boot; a division would take longer, and this one's second is 1.07 s. */
+/* Seconds since boot, of 1.07 s each: a shift is faster than a division. */
 static __always_inline u32 second_of(struct work *work)
 {
     return work->time_ns >> 30;
 }
 
-/* Sets work->python and work->runtime to the interpreter of `process`; 0: there is nothing to walk, and the status says why. */
+/* Set work->python and work->runtime to the interpreter of `process`. 0: there is nothing to walk; work->stack_status says why. */
 static __always_inline int find_runtime(struct work *work, struct process *process)
 {
     u64 library = process->library, program = process->program;
@@ -102,20 +103,20 @@ static __always_inline int find_runtime(struct work *work, struct process *proce
     return 1;
 }
 
-/* Whether a thread state belongs to the current thread: by its pthread_self, which is the thread pointer itself, or (arm64) a little
- * below it, in a struct that no other thread has that near. */
+/* Whether a thread state belongs to the current thread: it has the thread's pthread_self. That is the thread pointer; on arm64 it is at
+ * most THREAD_POINTER_SPAN below it, nearer than that of any other thread. */
 static __always_inline int is_own(struct work *work, u64 thread, u64 id)
 {
     u64 next = 0;
     if (work->own)
         return work->own - id < THREAD_POINTER_SPAN;
     work->failed |= READ_USER(next, thread + work->python.thread_next);
-    return !work->interpreter && !next && !work->failed; /* new ones are put first, of threads and of interpreters */
+    return !work->interpreter && !next && !work->failed; /* the first thread is last: new ones are inserted at the front */
 }
 
-/* The thread pointer of current, a thread of `process`. x86-64 keeps it where the kernel knows it. arm64 keeps it in a register, which
- * the kernel saves when the thread gives up its processor: until then the first thread of a program has what was there before it. Then,
- * and where it gave it up before the C library had set it, it is 0. */
+/* The thread pointer of current, a thread of `process`. On x86-64 the kernel has it. On arm64 it is a register that the kernel saves at a
+ * context switch. 0: not known. That is so for the first thread of a program before its first switch, when the saved value is older
+ * than the exec, and when the switch came before the C library had set the pointer. */
 static __always_inline u64 thread_pointer(struct process *process)
 {
     u64 task = bpf_get_current_task(), pointer = 0;
@@ -128,9 +129,9 @@ static __always_inline u64 thread_pointer(struct process *process)
     return pointer ? pointer : FOR_EVER; /* which no thread has */
 }
 
-/* Look at one more thing in the lists of interpreters and of their threads; 0: the search is over. This thread need not hold the
- * interpreter's lock, so that others may change the list meanwhile: what is not found is looked for again from the start. Of one thread
- * there is a state in each interpreter that it has been in, and only one of them runs. */
+/* Take one step through the lists of interpreters and of their threads. 0: the search is over. Other threads can change the lists at the
+ * same time, since this one may not hold the interpreter's lock: if nothing was found, the search starts again. A thread has a state in
+ * each interpreter that it was in; only one of them has a frame. */
 static __always_inline int look_at_thread(struct work *work)
 {
     struct interpreter *python = &work->python;
@@ -161,14 +162,14 @@ static __always_inline int look_at_thread(struct work *work)
         if (failed) {
             work->failed = failed;
             if (work->faults++ < work->most_faults)
-                return 1; /* the same again */
+                return 1; /* the same state again */
             work->stack_status = READ_FAULT;
             return 0;
         }
         work->stack_status = NO_THREAD_STATE; /* until there is a frame */
         work->was_met = 1;
         if (frame) {
-            work->is_main = !interpreter; /* none comes after: new ones are put first */
+            work->is_main = !interpreter; /* the main interpreter is last: new ones are inserted at the front */
             work->frame = frame;
             return 0;
         }
@@ -205,9 +206,11 @@ static __always_inline void find_frame(struct work *work, u64 slot, struct proce
 
 #define SIGNALS 64
 
-/* Whether a frame may be that of a signal handler: its first two variables, or the second and third of a method, or a tuple that is
- * the first (`*args`), are a signal's number and a frame. It is one if that frame turns out to be its caller, which has not called
- * it. */
+/* A frame may be that of a signal handler if two of its local variables are a signal number and a frame:
+ *     the first two
+ *     the second and third (a method)
+ *     the first two items of the first one, if that is a tuple (*args)
+ * Store these three pairs. It is a handler if the next frame outward turns out to be the frame of a pair (handled_before). */
 static __always_inline void look_for_handler(struct work *work, u64 frame)
 {
     struct interpreter *python = &work->python;
@@ -228,7 +231,7 @@ static __always_inline void look_for_handler(struct work *work, u64 frame)
     }
 }
 
-/* `frame` comes next in the stack: was it interrupted by the one before? Returns the signal, 0: it was not. */
+/* The signal whose handler, the frame before, interrupted `frame`; 0: it did not. */
 static __always_inline u32 handled_before(struct work *work, u64 frame)
 {
     u32 number = 0;
@@ -244,7 +247,7 @@ static __always_inline u64 word_at(u8 *data, u32 offset)
     return *(u64 *)(data + (offset & 127));
 }
 
-/* A read failed: 1, try it again; 0, give up. */
+/* A read failed. 1: try again, 0: give up. */
 static __always_inline int again(struct work *work)
 {
     if (work->faults++ < work->most_faults)
@@ -254,15 +257,15 @@ static __always_inline int again(struct work *work)
     return 0;
 }
 
-/* In a free-threaded build each thread runs a copy of the bytecode of its own: the one with number `copy`, of which the first is the
- * code object's (struct _PyCodeArray: a size, then addresses). */
+/* In a free-threaded build each thread runs its own copy of the bytecode: number `copy` in the list of the code object, whose first one is
+ * the code object's own (struct _PyCodeArray: a size, then addresses). */
 static __always_inline int find_copy(struct interpreter *python, u64 code, u32 copy, u64 *bytecode)
 {
     u64 copies = 0;
     return !READ_USER(copies, code + python->code_copies) && !READ_USER(*bytecode, copies + 8 + 8ULL * copy);
 }
 
-/* Read the next frame, and go to its caller; 0: there is none. */
+/* Read the next frame and step to its caller. 0: there is no next frame. */
 u64 shared_walk_frame(u64 slot)
 {
     u32 key_of_record = slot;
@@ -292,7 +295,7 @@ u64 shared_walk_frame(u64 slot)
         return again(work);
     instruction &= python->instruction_is_pointer | 0xffffffff;
     instruction -= bytecode & python->instruction_is_pointer;
-    if (code != work->code && !see_code(work, slot, code)) /* else it called itself */
+    if (code != work->code && !see_code(work, slot, code)) /* else the function called itself */
         return again(work);
     if (work->handles) {
         u32 number = handled_before(work, frame);
@@ -320,7 +323,7 @@ u64 shared_walk_frames(u64 slot)
     return 1;
 }
 
-/* All frames are read: give the stack its id, and send it if it is new. */
+/* All frames are read: set the id of the stack, and send it if it is new. */
 static __always_inline void finish_walk(struct work *work, u32 slot)
 {
     struct stack_record *record = stacks.lookup(&slot);
@@ -350,7 +353,7 @@ static __always_inline void finish_walk(struct work *work, u32 slot)
         sent_stacks.update(&id, &one);
 }
 
-/* Take the stack of the current thread, of a followed process: its id and what came of it are in the slot then, and the time before it. */
+/* Take the stack of the current thread of a followed process. Sets work->time_ns (before the walk), work->stack and work->stack_status. */
 u64 shared_take_stack(u64 slot)
 {
     u64 signal = signal_of(bpf_get_current_task());

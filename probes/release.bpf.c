@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: that a process is released, for good. Cannot see: who released it (wait.bpf.c can, when it was a system call).
+ * Sees: that a process is released. Cannot see: who released it (wait.bpf.c does, if it was a system call).
  */
 
-/* (namespace, number) -> signal_struct of the parent of one that was released by nobody who was seen: the call that did it may not have
- * come back yet, on a machine where that takes longer than the kernel's grace period. Full: the least recently used goes, and that
- * call is no reap. */
+/* (namespace, number) of a process that was released unseen -> signal_struct of its parent. The wait call that released it may not have
+ * returned yet, where that takes longer than an RCU grace period.
+ * Map full: the least recently used entry is dropped; its wait call is then no reap. */
 BPF_TABLE("lru_hash", struct number, u64, released, 1024);
 
 static __always_inline int ignores(u8 disposition)
@@ -30,48 +30,51 @@ static __always_inline void report_autoreap(struct process *process, u64 time_ns
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* `dead`, the parent of `child`, leaves it to the heir of its children. */
-static __always_inline void hand_on(struct process *child, struct process *dead)
+/* `dead`, the parent of `child`, has died: the child goes to the adopter. */
+static __always_inline void reparent(struct process *child, struct process *dead)
 {
-    asm volatile("" : "+r"(dead)); /* else it is added to before it is looked at, which the verifier forbids */
-    child->handed_ns = dead->exit_ns;
-    child->heir_name = dead->adopter_name;
-    child->heir_disposition = dead->adopter_disposition;
+    asm volatile("" : "+r"(dead)); /* else the compiler adds to it before the check for 0, which the verifier rejects */
+    child->reparented_ns = dead->exit_ns;
+    child->new_parent_name = dead->adopter_name;
+    child->new_parent_disposition = dead->adopter_disposition;
 }
 
-/* It was released and no wait of ours took it: its parent ignores SIGCHLD (autoreap, at the notification), perhaps only since the exit,
- * if nobody was told; or its parent died and left the zombie to an adopter that does (autoreap, at that parent's own notification,
- * for the adopter itself gets none); or its PID namespace died; or somebody waited whose system calls raise no event. */
+/* Report a release that no followed wait call explains.
+ *     the parent ignores SIGCHLD         autoreap by the parent, at its notification; if none came, it began to ignore it since the exit
+ *     the parent died, and the adopter   autoreap by the adopter, at the notification of the old parent's own parent: the adopter
+ *       ignores SIGCHLD                  gets none
+ *     the init of the namespace died     reap, call `kernel`
+ *     otherwise                          reap, call `unseen`: the waiter's system calls raise no event */
 static __always_inline void report_release(struct process *process)
 {
-    u64 parent_signal = process->parent, notified_ns = process->told_ns ? process->told_ns : process->exit_ns;
+    u64 parent_signal = process->parent, notified_ns = process->notified_ns ? process->notified_ns : process->exit_ns;
     struct process *parent = followed.lookup(&parent_signal);
     int parent_lives = 0;
-    int handed = process->handed_ns != 0;
-    int nobody_told = process->exit_ns && !process->zombie_ns && process->exit_signal == SIGCHLD; /* so somebody ignores SIGCHLD */
+    int was_reparented = process->reparented_ns != 0;
+    int is_ignored = process->exit_ns && !process->zombie_ns && process->exit_signal == SIGCHLD; /* nobody was notified */
     if (parent && parent->start_ns == process->parent_name.start_ns) { /* else it has gone, and the address has a new owner */
         parent_lives = !parent->exit_ns;
         if (!parent_lives) {
-            hand_on(process, parent);
-            process->handed_ns = parent->zombie_ns ? parent->zombie_ns : parent->exit_ns;
+            reparent(process, parent);
+            process->reparented_ns = parent->zombie_ns ? parent->zombie_ns : parent->exit_ns;
         }
     }
-    int dying_init = process->parent_is_init && !parent_lives; /* it cannot go before its children */
-    if (nobody_told && !ignores(process->disposition) && !(handed && ignores(process->heir_disposition))) {
-        if (handed) /* a dying parent cannot have begun to */
-            process->heir_disposition = IGNORED;
+    int dying_init = process->parent_is_init && !parent_lives; /* an init cannot go before its children */
+    if (is_ignored && !ignores(process->disposition) && !(was_reparented && ignores(process->new_parent_disposition))) {
+        if (was_reparented) /* a dying parent cannot have begun to ignore it */
+            process->new_parent_disposition = IGNORED;
         else
             process->disposition = IGNORED;
     }
-    /* then the parent of its exit had no say any more */
-    int left_amid_exit = handed && !process->zombie_ns && ignores(process->heir_disposition);
-    if (!dying_init && !left_amid_exit && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
+    /* reparented before anybody was notified: the old parent's disposition did not matter any more */
+    int adopter_decides = was_reparented && !process->zombie_ns && ignores(process->new_parent_disposition);
+    if (!dying_init && !adopter_decides && ignores(process->disposition) && process->exit_signal == SIGCHLD) {
         report_autoreap(process, notified_ns, &process->parent_name, process->disposition);
         return;
     }
-    if (!dying_init && process->handed_ns && ignores(process->heir_disposition)) {
-        u64 left_ns = process->handed_ns > notified_ns ? process->handed_ns : notified_ns;
-        report_autoreap(process, left_ns, &process->heir_name, process->heir_disposition);
+    if (!dying_init && process->reparented_ns && ignores(process->new_parent_disposition)) {
+        u64 time_ns = process->reparented_ns > notified_ns ? process->reparented_ns : notified_ns;
+        report_autoreap(process, time_ns, &process->new_parent_name, process->new_parent_disposition);
         return;
     }
 #pragma unroll
@@ -85,7 +88,7 @@ static __always_inline void report_release(struct process *process)
     }
     __builtin_memset(record, 0, sizeof(*record));
     begin(&record->head, REAP, process, 0);
-    record->head.by = process->handed_ns ? process->heir_name : process->parent_name;
+    record->head.by = process->reparented_ns ? process->new_parent_name : process->parent_name;
     record->zombie_ns = process->zombie_ns;
     record->empty_waits = process->empty_waits;
     record->call = dying_init ? KERNEL : UNSEEN;
@@ -93,8 +96,8 @@ static __always_inline void report_release(struct process *process)
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* The processes of which a thread has reported the end, where the kernel does not say which thread is the last (exit.bpf.c). Removed with
- * the process. Full: the least recently used goes, long after its last thread. */
+/* signal_structs of processes whose end a thread has reported, for kernels that do not say which thread is the last (exit.bpf.c).
+ * Removed with the process. Map full: the least recently used entry is dropped, long after its last thread. */
 BPF_TABLE("lru_hash", u64, u8, ended, 4096);
 
 static __always_inline void forget(u64 signal, struct process *process)
@@ -105,9 +108,9 @@ static __always_inline void forget(u64 signal, struct process *process)
         struct owners *known = numbers.lookup(&number);
         if (known && known->now == signal)
             numbers.delete(&number);
-        struct owners *taken = takers.lookup(&number); /* after `numbers` */
+        struct owners *taken = new_owners.lookup(&number); /* after `numbers` */
         if (taken && taken->now == signal)
-            takers.delete(&number);
+            new_owners.delete(&number);
         known = owners_of(&number);
         if (known && known->before == signal)
             known->before = 0;
@@ -117,7 +120,7 @@ static __always_inline void forget(u64 signal, struct process *process)
     followed.delete(&signal);
 }
 
-/* The followed process with this signal_struct is gone. */
+/* The followed process with this signal_struct is released: report that unless a wait did, and forget it. */
 u64 shared_release(u64 signal)
 {
     struct process *process = followed.lookup(&signal);
@@ -129,8 +132,8 @@ u64 shared_release(u64 signal)
     return 0;
 }
 
-/* Runs from an RCU callback, 5 to 45 ms after the release; current is a bystander. A non-leader that took the leader's place in an
- * exec leaves the old leader's task, which now has another pid than tgid, to be freed here. */
+/* Runs in an RCU callback, 5 to 45 ms after the release; current is a bystander. When a non-leader calls exec, the task of the old
+ * leader is freed here, too: its pid then differs from its tgid. */
 int on_free(union context *context)
 {
     u64 task = context->args[0], signal = signal_of(task);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: that a followed Python process has connected to a socket of multiprocessing's, by its address: for a child of a fork server it sends
- * descriptors through it next. Its stack says whether that is what it does. Cannot see: which fork of the server answers.
+ * Sees: that a followed Python process has connected to a socket of multiprocessing, by the socket's address. To ask a fork server for a
+ * child, it then sends descriptors through it; the stack tells whether it does. Cannot see: which fork of the server answers.
  */
 #define AF_UNIX 1
-#define PYMP 0x2d706d79702fULL       /* "/pymp-", as the machine keeps it: the directory that multiprocessing makes for its sockets */
-#define LISTENER 0x72656e657473696cULL /* "listener": how an abstract address begins, of 3.9 to 3.11 when they were new */
+#define PYMP 0x2d706d79702fULL       /* "/pymp-" in memory order: the directory that multiprocessing makes for its sockets */
+#define LISTENER 0x72656e657473696cULL /* "listener": the start of an abstract address, used by the first releases of 3.9 to 3.11 */
 
-/* Whether the address that current is in a connect call with is one of multiprocessing's; work->address has it then. */
+/* Whether current connects to an address of multiprocessing; then work->address holds it. */
 u64 shared_is_request(u64 slot)
 {
     struct work *work = work_of(slot);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: the notification of a followed process's parent, which makes it a zombie; and the signals that kill or stop a followed process.
+ * Sees: the notification of a parent, which makes a followed process a zombie; and the signals that kill or stop a followed process.
  */
 #define SIGNAL_FRAMES 128
 #define CLD_EXITED 1
@@ -13,8 +13,8 @@
 #define WCLONE 0x80000000
 #define ANY_CHILD 4 /* PIDTYPE_MAX, in a struct wait_opts */
 
-/* Whether a wait in progress, a struct wait_opts, takes a child with this signal_struct and exit signal when that ends: as
- * eligible_child() and child_wait_callback() in kernel/exit.c. A wait that leaves the zombie in place does not. */
+/* Whether a wait in progress (a struct wait_opts) reaps a child with this signal_struct and exit signal: the rules of
+ * eligible_child() and child_wait_callback() in kernel/exit.c. A wait that leaves the zombie in place (WNOWAIT) does not. */
 static __always_inline int takes(u64 wait, u64 parent, u64 child, u32 exit_signal)
 {
     u32 type = 0, flags = 0;
@@ -31,9 +31,9 @@ static __always_inline int takes(u64 wait, u64 parent, u64 child, u32 exit_signa
     return type >= ANY_CHILD || wanted == pid;
 }
 
-/* How many threads of the process that work->sent goes to are in a wait that takes the child work->number, a signal_struct, with the
- * exit signal work->result. NONE: there are more waits than are looked at, or the list of them changed meanwhile, so that its end
- * was not met: it is locked neither here nor by current, which holds tasklist_lock only. */
+/* How many threads of the receiver of work->sent are in a wait that takes the child work->number (a signal_struct) with the exit
+ * signal work->result. NONE: the end of the list was not reached. Then it has more than MOST_WAITERS entries, or it changed: neither
+ * this function nor current locks it (current holds tasklist_lock only). */
 u64 shared_count_waiters(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -53,8 +53,10 @@ u64 shared_count_waiters(u64 slot)
     return NONE;
 }
 
-/* A parent is told that a followed process died. current is the last thread of that process; or its dying parent, handing it over;
- * or its tracer, passing it on to the real parent. */
+/* A parent is notified of the death of a followed process. current is
+ *     the last thread of that process
+ *     its dying parent: the adopter is notified
+ *     its tracer: the real parent is notified */
 static __always_inline void report_zombie(struct process *process, u64 target, u32 number, u64 current, u8 waiters)
 {
     u32 flags = 0;
@@ -62,8 +64,8 @@ static __always_inline void report_zombie(struct process *process, u64 target, u
     u64 now = bpf_ktime_get_boot_ns();
     if (!process->zombie_ns)
         process->zombie_ns = now;
-    process->told_ns = now;
-    process->handed_ns = 0;
+    process->notified_ns = now;
+    process->reparented_ns = 0;
     struct zombie_record *record = ring.ringbuf_reserve(sizeof(struct zombie_record));
     if (!record) {
         lose(ZOMBIE);
@@ -81,15 +83,15 @@ static __always_inline void report_zombie(struct process *process, u64 target, u
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* The signals whose default action is neither to kill nor to stop: SIGCHLD, SIGCONT, SIGURG, SIGWINCH. */
+/* Signals whose default action neither kills nor stops: SIGCHLD, SIGCONT, SIGURG, SIGWINCH. */
 #define HARMLESS ((1ULL << 17) | (1ULL << 18) | (1ULL << 23) | (1ULL << 28))
-/* Those that ask a process to end: reported although it has a handler, which may well end it. SIGHUP INT QUIT ABRT TERM. */
+/* Signals that ask a process to end. Reported even with a handler, which may end it: SIGHUP INT QUIT ABRT TERM. */
 #define REQUESTS ((1ULL << 1) | (1ULL << 2) | (1ULL << 3) | (1ULL << 6) | (1ULL << 15))
-/* SIGKILL and SIGSTOP: no handler can be. */
+/* SIGKILL and SIGSTOP: they cannot be handled. */
 #define ABSOLUTE ((1ULL << 9) | (1ULL << 19))
 
-/* `info` is 0 for a plain kill by current, 1 for the kernel, else a siginfo. current is the sender only of what a process sends:
- * timers and asynchronous I/O run as whoever happens to be there. */
+/* Who sent a signal. `info` is 0 for a plain kill by current, 1 for the kernel, else a siginfo. current is the sender of BY_PROCESS and
+ * BY_PDEATHSIG only: timers and asynchronous I/O run in the context of a bystander. */
 static __always_inline u8 sender_kind(u64 info, u32 number, u64 current)
 {
     u32 flags = 0;
@@ -106,7 +108,7 @@ static __always_inline u8 sender_kind(u64 info, u32 number, u64 current)
     return BY_KERNEL;
 }
 
-/* Whether a signal is one that kills or stops a process with this disposition, or asks it to end. */
+/* Whether a signal kills or stops a process with this disposition, or asks it to end. */
 static __always_inline int matters(u32 number, u8 disposition)
 {
     u64 bit = number < 64 ? 1ULL << number : 0;
@@ -145,8 +147,8 @@ u64 shared_report_signal(u64 slot)
 
 enum report { NO_REPORT, WITHOUT_STACK, WITH_STACK };
 
-/* Whether and how the signal in work->sent is reported. A signal that the receiver ignores is not, nor one to the dead. A sender's stack is
- * taken where current is inside its kill call. */
+/* Whether and how the signal in work->sent is reported: not if the receiver ignores it or is dead; with the sender's stack if current is
+ * inside its kill call. */
 u64 shared_choose_report(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -165,8 +167,8 @@ u64 shared_choose_report(u64 slot)
     return info > 1 && followed.lookup(&own) && sender_kind(info, number, current) == BY_PROCESS ? WITH_STACK : WITHOUT_STACK;
 }
 
-/* Report the zombie, if the signal in work->sent tells a parent of a death; returns whether it does. A tracer may be told first, which is
- * no parent; and a process may send itself any siginfo, of whoever's child. */
+/* Report a zombie, if the signal in work->sent notifies a parent of a death. Returns whether it does. Not: the notification of a tracer,
+ * and a siginfo that a process sends to itself, which can name anybody's child. */
 u64 shared_report_death(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -193,8 +195,8 @@ u64 shared_report_death(u64 slot)
     return 1;
 }
 
-/* Runs under the target's sighand lock, interrupts off, so a sender's stack is walked for a few microseconds only; current may be a
- * bystander, but not when a process sent the signal: then it is inside its kill call. */
+/* Runs under the target's sighand lock with interrupts off, so the walk of a sender's stack is limited to a few microseconds
+ * (SIGNAL_FRAMES). current is the sender, inside its kill call, if a process sent the signal; else it can be a bystander. */
 int on_signal(union context *context)
 {
     u64 target = context->args[2], signal = signal_of(target), own = signal_of(bpf_get_current_task());
@@ -224,8 +226,7 @@ int on_signal(union context *context)
     return 0;
 }
 
-/* Runs as the task that needed memory, after the SIGKILL of the victim. Newer kernels hand over the task,
- * older ones its global pid. */
+/* current is the task that needed memory; the victim has got its SIGKILL. Newer kernels pass the task, older ones its global pid. */
 int on_oom(union context *context)
 {
     u64 victim = context->args[0], signal = 0;

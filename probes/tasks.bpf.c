@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Finds the processes that run already when a recording attaches: a BPF iterator that user space lets pass over all tasks again and
- * again until a pass finds nothing new. Forks of followed processes are seen by task_newtask meanwhile, so no child is missed and
- * none is taken twice: a task that is new has not come out of its fork, is left to that probe, and to the next pass if the
- * probe came before its parent was followed.
+ * Finds the existing processes when a recording attaches: a BPF iterator, which user space runs over all tasks until a pass finds
+ * nothing new. Meanwhile task_newtask sees the forks of followed processes, so no child is missed and none is taken twice: a task that
+ * is still inside its fork (TASK_NEW) is left to that probe; if the probe ran before the parent was followed, to the next pass.
  * Cannot see: descendants whose parents died before the recording, and tasks outside the recorder's PID namespace.
  */
 #define TASK_NEW 0x800
 #define EXIT_DEAD 0x10
 
-/* Number in the recorder's PID namespace -> the beginning of the tick in which the process started that is to be followed, and what
- * descends from it; 0: never. User space sets and removes; who is followed is removed at once, so that nobody inherits the number. */
+/* Number in the recorder's PID namespace -> start of the tick in which the process started. It and its descendants are to be followed;
+ * 0: it is never followed. Set by user space; removed by it, and here as soon as the process is followed, since numbers are reused. */
 BPF_HASH(wanted, u32, u64, WANTED);
 
-/* Number -> the libpython that this process has mapped already. User space sets and removes. */
+/* Number -> the libpython that this process has mapped. User space sets and removes it. */
 BPF_HASH(mapped, u32, struct mapping, MAPPED);
 
 static __always_inline void note_library(struct process *process)
@@ -27,9 +26,9 @@ static __always_inline void note_library(struct process *process)
     process->not_python = 0;
 }
 
-/* Report the end of a followed process that nobody saw, if it has ended; returns 0 when it is ending at this moment, so that it cannot
- * be told whether its end will be seen. A process is a zombie only after the moment that `ended` sees. */
-static __always_inline int settle(struct process *process, u64 task)
+/* Report the exit of a followed process that is a zombie since before it was followed. Returns 0 if it is exiting right now: then it is
+ * not known yet whether the exit probe reports it. */
+static __always_inline int report_if_zombie(struct process *process, u64 task)
 {
     u64 signal = signal_of(task), parent = 0;
     u32 live = 0, exit_state = 0;
@@ -46,7 +45,7 @@ static __always_inline int settle(struct process *process, u64 task)
     return 1;
 }
 
-/* current is the recorder, under rcu_read_lock: what is released now is freed later. ctx: the iterator's meta, the task or 0. */
+/* current is the recorder, under rcu_read_lock: a task that is released now is freed later. ctx: the iterator's meta, the task or 0. */
 int on_task(u64 *ctx)
 {
     u64 task = 0, leader = 0, parent = 0;
@@ -61,7 +60,7 @@ int on_task(u64 *ctx)
     u64 number = thread_pid_of(task), signal = signal_of(task);
     if (leader != task || !number) /* a thread; or a process that was released */
         return 0;
-    READ(state, task + task_state); /* before the look-up: who is not new here has passed task_newtask, and is found if it was followed there */
+    READ(state, task + task_state); /* before the look-up: a task that is not TASK_NEW has passed task_newtask, which may follow it */
     struct process *process = followed.lookup(&signal);
     if (!process) {
         READ(known->level, thread_pid_of(bpf_get_current_task()) + pid_level);
@@ -96,7 +95,7 @@ int on_task(u64 *ctx)
             ask_about(program, process->pid, 0);
     }
     note_library(process);
-    if (!settle(process, task))
+    if (!report_if_zombie(process, task))
         pass->pending++;
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * Sees: what every wait4 and waitid returned to a followed process, or to any process that was given a followed child; and what a waitid
- * through io_uring did. Cannot see: waits of a dying PID namespace, system calls of 32-bit programs, and processes whose system calls
+ * Sees: the result of every wait4 and waitid of a followed process, and of any process that gets a followed child; and of a waitid
+ * through io_uring. Cannot see: waits of a dying PID namespace, system calls of 32-bit programs, and of processes whose system calls
  * raise no tracepoint.
  */
 #define EINTR 4
@@ -10,12 +10,12 @@
 #define ERESTARTSYS 512
 #define ERESTART_RESTARTBLOCK 516
 
-/* place -> wait calls that came back without a child. User space reads it, and removes the places of processes that are gone.
- * Map full: losses[WAIT_PLACES]. */
+/* place -> number of wait calls that returned no child. User space reads it, and removes the places of processes that are gone.
+ * Map full: counted in losses[WAIT_PLACES]. */
 BPF_HASH(wait_totals, struct wait_place, u64, PLACES);
 
-/* Who was told that it has no such child, and where: the first time it is an event of its own, since a child that was stolen from
- * its owner shows here. Full: the least recently used goes, and is an event again. */
+/* Process, place and child of a wait that failed with ECHILD. The first one is an event: it shows that the status of a child was stolen.
+ * Map full: the least recently used entry is dropped; the next such wait is an event again. */
 struct refusal {
     u64 signal;
     u64 stack;
@@ -60,7 +60,7 @@ static __always_inline int is_new_refusal(struct work *work)
     return 1;
 }
 
-/* `child` 0: it is not followed, or not known. */
+/* Report a wait call. `child` 0: it is not followed, or not known. */
 static __always_inline void report_wait(struct work *work, struct process *child, u32 kind)
 {
     struct wait_call *call = &work->call;
@@ -85,13 +85,13 @@ static __always_inline void report_wait(struct work *work, struct process *child
     ring.ringbuf_submit(record, NO_WAKEUP);
 }
 
-/* Whether the caller has just released this followed process. */
+/* Whether this call released this followed process. */
 static __always_inline int released_by(struct wait_call *call, struct process *process)
 {
     return process->exit_ns && !process->reaped && process->parent == call->signal && !leader_of(call->child_signal);
 }
 
-/* The child that a call returned. Where another process has got the number of the one that it released, it was not that one. */
+/* The child that a call returned: the former owner of the number if the call released it, else the present one. */
 static __always_inline struct process *find_child(struct wait_call *call)
 {
     struct number number = {.ns = call->ns, .nr = call->ns_pid};
@@ -106,7 +106,7 @@ static __always_inline struct process *find_child(struct wait_call *call)
     return followed.lookup(&signal);
 }
 
-/* Whether the child that a call returned was freed before the call came back. */
+/* Whether the child that a call returned was freed before the call returned. */
 static __always_inline int was_released_by(struct wait_call *call)
 {
     struct number number = {.ns = call->ns, .nr = call->ns_pid};
@@ -114,15 +114,19 @@ static __always_inline int was_released_by(struct wait_call *call)
     return parent && *parent == call->signal;
 }
 
-/* A dead child was returned. Its real parent releases it, unless it only looks (WNOWAIT); a tracer that is not its parent does not. Who
- * is not followed is none of the waiter's children, which are: it is a thread, or a stranger, that the waiter traces. What the call
- * says of it may have been changed by another thread before it could be read: a followed one that was not released is not the one. */
+/* Report a call that returned a dead child.
+ *     freed before the call returned   REAP
+ *     WNOWAIT                          WAIT: the zombie stays
+ *     not followed                     WAIT: the waiter's children are followed, so it is a thread or a stranger that the waiter traces
+ *     the waiter is not its parent     WAIT: a tracer does not release it
+ *     not released                     WAIT of a child that is not known: another thread overwrote the result before it was read
+ *     otherwise                        REAP */
 static __always_inline void report_ended(struct work *work, struct process *child)
 {
     struct wait_call *call = &work->call;
     u32 kind = REAP;
     if (!child && !(call->options & WNOWAIT) && was_released_by(call)) {
-        /* it was freed before this call came back */
+        /* REAP */
     } else if (call->options & WNOWAIT || !child || (child->exit_ns && child->parent != call->signal)) {
         kind = WAIT;
     } else if (!released_by(call, child)) {
@@ -135,8 +139,8 @@ static __always_inline void report_ended(struct work *work, struct process *chil
     report_wait(work, child, kind);
 }
 
-/* The call failed, or succeeded without saying which child it took. wait4 and waitid fail with EFAULT only after the child is gone;
- * a waitid without an infop says nothing. With one pid as the target, and that child a zombie, it is the one; else it stays open. */
+/* Report a call that did not name its child: it failed with EFAULT, which wait4 and waitid do only after the release; or it is a waitid
+ * without an infop. If its target is one pid, and that child is a zombie, it is that child. Else the child is not known. */
 static __always_inline void report_unnamed(struct work *work, struct process *waiter)
 {
     struct wait_call *call = &work->call;
@@ -158,7 +162,7 @@ static __always_inline void report_unnamed(struct work *work, struct process *wa
         report_wait(work, 0, WAIT);
 }
 
-/* Of waitid: CLD_EXITED 1, CLD_KILLED 2 and CLD_DUMPED 3 with their code or signal become the wait status of wait4. */
+/* Convert the siginfo of a waitid (CLD_EXITED 1, CLD_KILLED 2, CLD_DUMPED 3, with the code or signal) to the status of wait4. */
 static __always_inline void take_status(struct wait_call *call, s32 code, u32 status)
 {
     call->ended = code >= 1 && code <= 3;
@@ -170,7 +174,7 @@ static __always_inline u8 target_of_id(u32 type)
     return type == 0 ? ANY : type == 1 ? PID : type == 2 ? PGID : PIDFD;
 }
 
-/* Read what was asked, and what was answered; returns whether there was a place for it. */
+/* Read the arguments and the result. Returns whether the call could name its child. */
 static __always_inline int fill(struct wait_call *call, u64 regs)
 {
     u64 first = 0, second = 0, third = 0, fourth = 0;
@@ -207,7 +211,7 @@ static __always_inline int fill(struct wait_call *call, u64 regs)
     return 1;
 }
 
-/* The call of current that work->call has the end of. */
+/* Start a wait_call of current. */
 static __always_inline void begin_call(struct wait_call *call, u8 which)
 {
     __builtin_memset(call, 0, sizeof(*call));
@@ -218,8 +222,8 @@ static __always_inline void begin_call(struct wait_call *call, u8 which)
     call->call = which;
 }
 
-/* What the system call work->number, a wait of current, returned: work->result, of wait4 the child's number in the PID namespace of
- * current, whose process is the reaper. */
+/* Report the wait call work->number of current, which returned work->result. The process of current is the reaper; the result of wait4 is
+ * the child's number in its PID namespace. */
 u64 shared_report_waited(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -264,7 +268,7 @@ u64 shared_report_waited(u64 slot)
     return 0;
 }
 
-/* What the waitid of the request at work->number did. */
+/* Report the waitid of the io_uring request at work->number. */
 u64 shared_report_io_uring(u64 slot)
 {
     struct work *work = work_of(slot);
@@ -302,8 +306,8 @@ u64 shared_report_io_uring(u64 slot)
     return 0;
 }
 
-/* current is of the waiting process: the submitter, or a worker of its ring. Runs for every completion of every ring, and leaves at
- * once when it is not a waitid. */
+/* current belongs to the waiting process: the submitter, or a worker of its ring. Runs for every completion of every ring, and returns at
+ * once unless it is a waitid. */
 int on_io_uring(union context *context)
 {
     u64 request = context->args[1];

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
- * What a probe works with, one slot of a processor at a time (kernel.bpf.h), and the opening of every record.
+ * The working memory of a probe, one slot of a processor at a time (kernel.bpf.h), and the head of every record.
  */
 #define SLOTS 3
 #define CANDIDATES 3 /* places where a signal handler keeps its arguments */
 #define BLOCK_BYTES 128
 
-/* What is seen of a code object, and what it was known as. */
+/* A code object: what identifies it at its address, and the key it has got. */
 struct known_code {
     u64 key;
     u64 known_ns;
@@ -16,24 +16,24 @@ struct known_code {
     u64 version;
 };
 
-/* One wait call, taken apart. */
+/* One wait call: its arguments and its result. */
 struct wait_call {
     u64 task;
     u64 signal;
     u64 child_signal;
     u32 ns;
-    u32 ns_pid; /* number of the child it returned, 0: none was named */
+    u32 ns_pid; /* number of the child it returned; 0: it named none */
     u32 status;
     u32 options;
     s32 target_pid;
     u32 error;
     u8 call;
     u8 target;
-    u8 ended; /* the child it returned is dead: exited or killed, not stopped or continued */
+    u8 ended; /* the returned child exited or was killed (not stopped, not continued) */
     u8 has_status;
 };
 
-/* One signal, as the kernel hands it over: `info` is 0 for a plain kill by current, 1 for the kernel, else a siginfo. */
+/* One signal, with the arguments of the tracepoint: `info` is 0 for a plain kill by current, 1 for the kernel, else a siginfo. */
 struct sent_signal {
     u64 target;
     u64 info;
@@ -42,7 +42,7 @@ struct sent_signal {
     u8 disposition; /* of this signal in the target */
 };
 
-/* Where a code object was met: in which image of memory, and its address there. */
+/* Where a code object is: the memory image and the address in it. */
 struct code_place {
     u64 signal;
     u64 since_ns;
@@ -51,45 +51,45 @@ struct code_place {
 
 struct work {
     u64 claims;
-    /* the event: its time, and of the thread that acts the stack's id and what came of it (enum stack_status, NONE: not asked for) */
+    /* the event, and the stack of the acting thread */
     u64 time_ns;
-    u64 stack;
-    u32 stack_status;
-    u32 most;   /* frames, at the most */
-    u64 number; /* what is handed to the function that reports the event: of a system call its number and what came of it */
-    s64 result;
-    /* the walk to the innermost frame */
-    u64 own;     /* what Python knows this thread by; 0: it is the first thread, whose state is the last */
+    u64 stack;        /* its id */
+    u32 stack_status; /* NONE: no stack was asked for */
+    u32 most;         /* frames at most */
+    u64 number;       /* arguments of the function that reports the event; of a system call its number */
+    s64 result;       /* and its result */
+    /* the search for the innermost frame */
+    u64 own;     /* the pthread_self of this thread; 0: it is the first thread, whose state is the last of the list */
     u64 runtime; /* address of _PyRuntime */
     u64 interpreter;
     u64 thread;
-    s64 failed; /* not 0: a read of this round did */
+    s64 failed; /* not 0: a read of this round failed */
     u32 rounds; /* through the list of threads so far */
-    u32 faults; /* reads that failed so far, */
+    u32 faults; /* failed reads so far */
     u32 most_faults;
-    u32 is_main; /* it is the main interpreter's thread */
-    u32 was_met; /* a state of this thread that runs nothing */
-    /* and from frame to frame */
+    u32 is_main; /* the thread runs the main interpreter */
+    u32 was_met; /* a state of this thread was found that runs no frame */
+    /* the walk from frame to frame */
     u32 count;
-    u64 mixed; /* the frames so far */
-    u64 frame; /* address of the next one */
-    u64 code;  /* of the frame before, and its key: a function that calls itself is not read again, */
-    u64 key;
-    u64 path; /* nor is a path that the frame before had, too */
-    u64 path_key;
+    u64 mixed;    /* hash of the frames so far */
+    u64 frame;    /* address of the next one */
+    u64 code;     /* code object of the last frame: not read again when a function calls itself */
+    u64 key;      /* and its key */
+    u64 path;     /* path object of the last frame: not read again when the next frame has the same */
+    u64 path_key; /* and its hash */
     struct image images[IMAGES]; /* of the process */
-    u32 image;                   /* the one that knew the code before */
-    u32 handles;                 /* the process handles SIGCHLD: look for the frames of handlers */
-    u32 handler;                 /* the place in the stack of one that may be, */
-    u32 numbers[CANDIDATES];     /* the signals that it may have been called for, */
-    u64 interrupted[CANDIDATES]; /* and the frames that it then interrupted */
+    u32 image;                   /* the one that knew the last code object */
+    u32 handles;                 /* the process handles SIGCHLD: look for the frames of signal handlers */
+    u32 handler;                 /* index of the frame that may be a signal handler's */
+    u32 numbers[CANDIDATES];     /* the signals that it may handle */
+    u64 interrupted[CANDIDATES]; /* the frames that it may have interrupted */
     struct interpreter python;
-    /* what was read of a frame, of a code object, of a text */
+    /* copies of a frame, a code object, a text */
     u8 frame_data[136];
     u8 code_data[136];
     struct known_code seen;
     struct code_place place;
-    u64 variables[5]; /* of a function that may be a signal handler */
+    u64 variables[5]; /* local variables of a frame that may be a signal handler's */
     u64 block[34];
     u64 block_address;
     u64 block_bytes;
@@ -99,7 +99,7 @@ struct work {
     char address[ADDRESS_BYTES]; /* of a socket */
     struct wait_call call;
     struct sent_signal sent;
-    struct process fresh; /* one that is followed from now on */
+    struct process fresh; /* a process that is followed from now on */
 };
 BPF_PERCPU_ARRAY(works, struct work, SLOTS);
 BPF_PERCPU_ARRAY(stacks, struct stack_record, SLOTS);
@@ -111,7 +111,7 @@ static __always_inline struct work *work_of(u32 slot)
     return works.lookup(&slot);
 }
 
-/* Returns the slot that is the caller's until it gives it back; SLOTS: there is none. */
+/* Claim a slot until give_back; SLOTS: none is free. */
 static __always_inline u64 claim(void)
 {
 #pragma unroll
@@ -169,7 +169,7 @@ static __always_inline int is_for_another_copy(void)
     return others;
 }
 
-/* The event is now, and no stack is asked for. */
+/* The event happens now; no stack is asked for. */
 static __always_inline void no_stack(struct work *work)
 {
     work->time_ns = bpf_ktime_get_boot_ns();
@@ -177,7 +177,7 @@ static __always_inline void no_stack(struct work *work)
     work->stack_status = NONE;
 }
 
-/* `work` 0: the event is now, and has no stack. */
+/* Fill in the head of a record. `work` 0: the event happens now and has no stack. */
 static __always_inline void begin(struct head *head, u32 kind, struct process *process, struct work *work)
 {
     head->time_ns = work ? work->time_ns : bpf_ktime_get_boot_ns();
