@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -383,28 +383,37 @@ class _Section:
         if name == "unknown" and pd.isna(row.reap_site):
             yield Line("why", f"not known ({_no_stack(row.reap_stack_status)})")
             return
-        cause, words, not_init = explanations.cause(name), self._words(), self._adopter(row.not_init)
-        reason = cause.at_end if cause.at_end and row.at_end else cause.why
+        cause, words = explanations.cause(name), self._words()
         late = cause.late if row.noticed and not row.stolen else ""
         delay = explanations.delay(row.delay) if late and row.delay else None
-        text = reason.format(**words) + (delay.late.format(**words) if delay else late)
-        if name == "never" and row.orphan:
-            parent, adopter = blank("parent"), blank("adopter")
-            text = f"{parent} ended without waiting for it; {adopter} inherited it and has not waited for it either"
-        yield Line("why", f"{text} ({printable(name)})")
-        if row.stolen:
-            thief_site = self.about.thefts[int(row.thefts)][0].thief_site
-            yield from fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], thief_site)
-        elif delay and delay.fix:
-            yield Line("fix", delay.fix.format(**words))
-        elif not pd.isna(row.helper):
-            yield Line("fix", remedies.ASIDE.format(row.helper))
-        elif row.noticed:
-            yield from self._fix(cause, words)
-        elif row.was_zombie and name != "recorder":
-            yield Line("fix", f"none needed: it was reaped at once{', by luck' if cause.accident else ''}")
-        if not_init:
+        reason = self._reason(cause, words, delay.late.format(**words) if delay else late)
+        yield Line("why", f"{reason} ({printable(name)})")
+        yield from self._fixes(cause, words, delay)
+        if self._adopter(row.not_init):
             yield Line("beware", orphans.texts()["beware"])
+
+    def _reason(self, cause: explanations.Cause, words: dict[str, str], late: str) -> str:
+        """Why it was reaped, or was not, and why not earlier."""
+        if self._cause() == "never" and self.row.orphan:
+            parent, adopter = blank("parent"), blank("adopter")
+            return f"{parent} ended without waiting for it; {adopter} inherited it and has not waited for it either"
+        return (cause.at_end if cause.at_end and self.row.at_end else cause.why).format(**words) + late
+
+    def _fixes(self, cause: explanations.Cause, words: dict[str, str], delay: explanations.Delay | None) -> Iterable[Line]:
+        """What to do about it: the first of these that applies."""
+        row = self.row
+        fixes: tuple[tuple[bool, Callable[[], Iterable[Line]]], ...] = (
+            (row.stolen, lambda: self._theft_fixes(words)),
+            (bool(delay and delay.fix), lambda: [Line("fix", delay.fix.format(**words) if delay else "")]),
+            (not pd.isna(row.helper), lambda: [Line("fix", remedies.ASIDE.format(row.helper))]),
+            (row.noticed, lambda: self._fix(cause, words)),
+            (row.was_zombie and self._cause() != "recorder", lambda: [_no_fix(cause)]),
+        )
+        return next((lines() for applies, lines in fixes if applies), ())
+
+    def _theft_fixes(self, words: dict[str, str]) -> Iterator[Line]:
+        thief_site = self.about.thefts[int(self.row.thefts)][0].thief_site
+        return fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], thief_site)
 
     def _fix(self, cause: explanations.Cause, words: dict[str, str]) -> Iterator[Line]:
         """What would help, at the line to change; where that is an installed package's, that it is not the user's to mend."""
@@ -436,6 +445,10 @@ class _Section:
     def note(self) -> Iterator[Event]:
         if not pd.isna(self.row.notes):
             yield "", Line("note", printable(self.row.notes))
+
+
+def _no_fix(cause: explanations.Cause) -> Line:
+    return Line("fix", f"none needed: it was reaped at once{', by luck' if cause.accident else ''}")
 
 
 def _known(ident: Any) -> int:
