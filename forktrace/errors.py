@@ -15,7 +15,7 @@ class ForktraceError(Exception):
 
 
 class UsageError(ForktraceError):
-    """The command line cannot be carried out as typed."""
+    """The command line cannot be executed as typed."""
 
     exit_status = 2
 
@@ -27,7 +27,7 @@ class TraceError(ForktraceError):
 
 
 class CannotTell(ForktraceError):
-    """What was recorded is not enough to answer: it is missing what could change the answer."""
+    """The recording is not enough to answer: what is missing could change the answer."""
 
     exit_status = 66
 
@@ -39,7 +39,7 @@ class GateFailed(ForktraceError):
 
 
 class NoFile(ForktraceError, FileNotFoundError):
-    """There is no such file; an error of Python's own kind too."""
+    """There is no such file; also a FileNotFoundError."""
 
 
 class PermissionMissing(ForktraceError):
@@ -63,5 +63,5 @@ class CommandError(ForktraceError):
 
 
 def in_words(error: OSError) -> str:
-    """Return what the kernel refused, in a line."""
+    """Return what the kernel refused, in one line."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)

@@ -1,4 +1,4 @@
-"""What the recorder needs of root's rights, one by one (capabilities(7)), and how it lets go of all others.
+"""The capabilities that the recorder needs (capabilities(7)), and how it drops all others.
 
 docs/privileges.md has the list, measured by tests/kernel/test_privileges.py.
 """
@@ -25,14 +25,14 @@ NUMBERS: Final = {  # linux/capability.h
 }
 ARMING: Final = ("CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH")  # load the probes, attach them, look into tracefs
 MOUNTING: Final = "CAP_SYS_ADMIN"  # of tracefs, where it is not mounted
-# From then on, to look into processes that are not the user's any more: their /proc/PID/maps and map_files, whose links, whose
+# While recording, to look into processes that have changed their user: their /proc/PID/maps and map_files, whose links, whose
 # directory. CAP_BPF: for maps, on kernels before "bpf: refine kernel.unprivileged_bpf_disabled behaviour" (5.19).
 RECORDING: Final = ("CAP_BPF", "CAP_SYS_PTRACE", "CAP_CHECKPOINT_RESTORE", "CAP_DAC_READ_SEARCH")
 NEEDED: Final = (*ARMING, *(name for name in RECORDING if name not in ARMING))
 PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
-_TOO_PARANOID: Final = 3  # from here on, which Debian's kernels begin with, perf_event_open(2) takes CAP_SYS_ADMIN
+_TOO_PARANOID: Final = 3  # from this value on (Debian's default) perf_event_open(2) needs CAP_SYS_ADMIN
 
-_UNUSED: Final = 0xC0000000  # from 2^31 on nobody gives out user numbers (systemd: Users, Groups, UIDs and GIDs)
+_UNUSED: Final = 0xC0000000  # no user has a number from 2^31 on (systemd: Users, Groups, UIDs and GIDs)
 
 _HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # linux/capability.h: version 3, two words of each set; this thread
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4  # linux/prctl.h
@@ -51,13 +51,13 @@ def missing(status: str | None = None) -> list[str]:
 
 
 def remedy(lacking: Iterable[str]) -> str:
-    """Return what gives a process of root's the capabilities that it lacks, as in a container."""
+    """Return what gives root the missing capabilities, for example in a container."""
     add = " ".join(f"--cap-add {name.removeprefix('CAP_')}" for name in lacking)
     return f"start the container with {add} (or --privileged)"
 
 
 def needed() -> tuple[str, ...]:
-    """Return the capabilities that recording needs on this machine: NEEDED, and where perf events are closed, another one."""
+    """Return the capabilities that recording needs on this machine: NEEDED, and one more where perf events are restricted."""
     try:
         is_closed = int(PARANOID.read_text()) >= _TOO_PARANOID
     except (OSError, ValueError):
@@ -73,7 +73,7 @@ def effective(status: str) -> set[str]:
 
 
 def become_recorder(who: User) -> None:
-    """Take on the user's rights for good, and keep no other but to go on recording; root stays what it is.
+    """Become the user for good, with only the capabilities to go on recording; root stays root.
 
     What is kept is not in effect but within `in_effect`: a file that the user names is opened with the user's rights. Who may
     send a signal goes by the real and the saved number (kill(2)); those are nobody's, so that the command cannot stop it, and
@@ -95,13 +95,13 @@ def become_recorder(who: User) -> None:
 
 
 def nobody_for(uid: int) -> int:
-    """Return the number of no user that a user's recorders have, which those of no other user have."""
+    """Return the real user number of a user's recorders: it belongs to nobody, and each user has another."""
     return _UNUSED + uid % (_UNUSED >> 2)
 
 
 @contextlib.contextmanager
 def in_effect() -> Iterator[None]:
-    """Let all rights be in effect that this process has, to look into a process that is not the user's any more."""
+    """Put all rights of this process into effect, to look into a process that has changed its user."""
     effective, permitted, _ = _sets()
     if effective == permitted:
         yield

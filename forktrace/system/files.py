@@ -1,4 +1,4 @@
-"""Opens files that somebody else may have put there: regular ones alone, and none outside a root."""
+"""Opens files that somebody else controls: only regular files, and none outside a root."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import stat
 import struct
 from typing import Final
 
-FILE_MOST: Final = 4 << 20  # bytes; of a longer file only the lines in its beginning are shown
+FILE_MOST: Final = 4 << 20  # bytes; of a longer file only the first lines are shown
 _OPENAT2: Final = 437  # on every processor
 _RESOLVE: Final = 0x10 | 0x02  # linux/openat2.h: RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def read_regular(path: str, root: int | None = None) -> bytes:
-    """Return the beginning of a regular file; anything else is not opened. `root` is what `/` means in `path`.
+    """Return the beginning of a regular file; nothing else is opened. `root` is `/` for `path`.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
@@ -28,7 +28,7 @@ def read_regular(path: str, root: int | None = None) -> bytes:
 
 
 def open_regular(path: str, root: int | None = None) -> int:
-    """Return a descriptor of a regular file; anything else is not opened: that may have effects of its own.
+    """Return a descriptor of a regular file. Nothing else is opened: opening a device or a pipe can have effects.
 
     Raises:
         OSError: it cannot be opened, is no regular file, or somebody holds a lease on it (fcntl(2)).
@@ -43,7 +43,7 @@ def open_regular(path: str, root: int | None = None) -> int:
 
 
 def _open_within(root: int, path: str) -> int:
-    """Find a file below a root, which no symbolic link in it leads out of (openat2(2), 5.6 and later).
+    """Open a file below a root; no symbolic link leads out of it (openat2(2), 5.6 and later).
 
     Raises:
         OSError: there is none.

@@ -1,4 +1,4 @@
-"""All that belongs to one processor architecture: numbers of system calls, where the arguments of a call are, the thread."""
+"""What depends on the processor architecture: system call numbers, registers, the thread pointer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Machine:
     """One architecture.
 
     Attributes:
-        calls: numbers of system calls; one that it has not is missing
-        registers: role -> the member of struct pt_regs, and the place in it where that is an array. ARG0 is the first
+        calls: system call numbers; a call that it does not have is missing
+        registers: role -> the member of struct pt_regs, and the index if it is an array. ARG0 is the first
             argument as it was at the entry, also at the exit; LINK, where there is one, holds the innermost return address
         thread_pointer: the members from struct thread_struct to the thread pointer
         thread_pointer_span: pthread_self is less than so many bytes below the thread pointer
-        thread_pointer_is_saved: the kernel knows it only from when the thread last gave up its processor
+        thread_pointer_is_saved: the kernel has the value of the last context switch only
         headers: directory of its C headers
     """
 
@@ -84,7 +84,7 @@ def this_machine() -> Machine:
     """Return the architecture that this runs on.
 
     Raises:
-        MachineLacks: forktrace does not know it.
+        MachineLacks: forktrace does not support it.
     """
     name = platform.machine()
     if name not in MACHINES:

@@ -1,4 +1,4 @@
-"""Reads the memory of a process that goes on running: no stop, no signal, nothing that it could notice."""
+"""Reads the memory of a running process without stopping or signalling it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import struct
 import time
 from typing import Any, Final
 
-MOST_S: Final = 2.0  # of one look at a process, whatever its memory leads to
+MOST_S: Final = 2.0  # for one look at a process, however much memory it points to
 
 
 class Unreadable(ValueError):
-    """Nothing is there, or no longer."""
+    """There is no memory at this address, or no longer."""
 
 
 class Memory:
     """The memory of the program that the process `pid` runs at this moment; after its exec or end nothing of it is readable.
 
     Raises:
-        PermissionError: it is not for this user: the kernel asks the right to attach a debugger.
+        PermissionError: this user may not: it takes the right to attach a debugger.
         OSError: there is no such process.
     """
 
@@ -27,10 +27,10 @@ class Memory:
         self._deadline = time.monotonic() + MOST_S
 
     def read(self, address: int, size: int) -> bytes:
-        """Return `size` bytes. They may be torn, of two moments: who needs more than a word of one moment reads again.
+        """Return `size` bytes. They can come from two moments: only a word is consistent, for more read again.
 
         Raises:
-            Unreadable: they are not all there, or this look has taken long enough.
+            Unreadable: not all of them are there, or this look has taken MOST_S.
         """
         if time.monotonic() > self._deadline:
             raise Unreadable("it takes too long")

@@ -1,6 +1,6 @@
-"""What /proc says about processes, now: no root, no bcc. proc(5) has the fields.
+"""What /proc says about processes now; needs neither root nor bcc. proc(5) describes the fields.
 
-A process may end between two reads, and /proc may hide a file from this user: then a reader returns None, or nothing.
+A process can end between two reads, and /proc can hide a file from this user: then a reader returns None or nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forktrace.errors import MachineLacks
 CGROUP2: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where the cgroup v2 hierarchy is mounted, as a rule
 ARGV_BYTES: Final = 4095  # of the arguments of a process, as many as an exec row has
 TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
-_SETTLE_S: Final = 0.0002  # a nap after which the scheduler notes anew when this thread ran
+_SETTLE_S: Final = 0.0002  # a sleep after which the scheduler updates when this thread ran
 
 
 def boottime_ns() -> int:
@@ -39,7 +39,7 @@ def kernel_boottime_ns() -> int:
 
 
 def clock_offset_ns() -> int:
-    """Return what to add to a CLOCK_BOOTTIME time to get Unix time, now. Only who sets the clock changes it: NTP turns both."""
+    """Return what to add to CLOCK_BOOTTIME to get Unix time, now. Setting the clock changes it; NTP adjusts both clocks."""
     return time.time_ns() - kernel_boottime_ns()
 
 
@@ -69,7 +69,7 @@ class Stat(NamedTuple):
     threads: int
     start_ticks: int  # since boot, in units of sysconf(_SC_CLK_TCK)
     processor: int
-    status: int  # wait status; 0 too when it is not for this user to see
+    status: int  # wait status; also 0 when this user may not see it
 
     @property
     def is_zombie(self) -> bool:
@@ -83,7 +83,7 @@ class Stat(NamedTuple):
 
 
 class Proc:
-    """The processes below `root`, which tests set to a tree of their own; files are opened within `rights`."""
+    """The processes in the /proc at `root` (tests have their own). Files are opened within `rights`."""
 
     def __init__(self, root: str = "/proc", rights: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.root = root
@@ -104,7 +104,7 @@ class Proc:
         """Return the state of a process; None when it is gone.
 
         Raises:
-            PermissionError: it is there, and not for this user to see.
+            PermissionError: it is there, but this user may not see it.
         """
         text = self._read(f"{pid}/stat")
         if not text:
@@ -126,7 +126,7 @@ class Proc:
         """Return the state of the process that began at `start_ns` (the kernel's CLOCK_BOOTTIME); None when it is gone.
 
         Raises:
-            PermissionError: it, or another one with its number, is there, and not for this user to see.
+            PermissionError: it, or another process with its number, is there, but this user may not see it.
         """
         found = self.stat(pid)
         return found if found and found.start_ticks == ticks_of(start_ns) else None
@@ -144,9 +144,9 @@ class Proc:
             return []
 
     def children(self, pid: int) -> list[int]:
-        """Return the numbers of a process's children, zombies among them; one that is made or ends meanwhile may be missing.
+        """Return the numbers of a process's children, including zombies. One that is just made or ends can be missing.
 
-        A kernel without CONFIG_PROC_CHILDREN lists none: there all processes are asked for their parent.
+        A kernel without CONFIG_PROC_CHILDREN has no list: there the parent of every process is read.
         """
         listed = [self.read(f"{pid}/task/{tid}/children") for tid in self.threads(pid)]
         if listed and all(one is None for one in listed) and self.one_of(pid):
@@ -155,7 +155,7 @@ class Proc:
         return [int(word) for one in listed for word in (one or "").split()]
 
     def one_of(self, pid: int) -> Stat | None:
-        """Return the state of a process; None when it is gone, or not for this user to see."""
+        """Return the state of a process; None when it is gone or this user may not see it."""
         with contextlib.suppress(PermissionError):
             return self.stat(pid)
         return None
@@ -172,8 +172,8 @@ class Proc:
     def argv_text(self, pid: int, start_ns: int) -> str | None:
         """Return the arguments of the process that began at `start_ns` (the kernel's CLOCK_BOOTTIME), with NUL between them.
 
-        As many as an exec row has; None: it is gone or has none. That it is there is looked up last: until then nobody gets its
-        number, whose arguments these would be.
+        Cut like those of an exec row. None: it is gone or has none. Its existence is checked last: until then nobody else can
+        have its number, so the arguments are its own.
         """
         try:
             read = self._bytes(f"{pid}/cmdline", ARGV_BYTES) or b""
@@ -185,8 +185,8 @@ class Proc:
     def cgroup(self, pid: int, identity: int) -> str | None:
         """Return the path of a process in the cgroup v2 hierarchy (cgroups(7)), None when it is gone or there is none.
 
-        The number may have another owner by now, and the process another group: where that can be seen, the group is the one
-        with the inode number `identity`, or none.
+        By now the number can have another owner, and the process another group. Where inode numbers can be read, the group must
+        have the inode number `identity`, else the answer is None.
         """
         try:
             lines = (self._bytes(f"{pid}/cgroup") or b"").splitlines()
@@ -203,7 +203,7 @@ class Proc:
         return path.decode("utf-8", "backslashreplace") or None
 
     def may_see_status(self, pid: int) -> bool:
-        """Whether /proc/PID/stat tells the exit status: the kernel asks the same right for it as for the link `exe`."""
+        """Whether /proc/PID/stat shows the exit status: that takes the same right as the link `exe`."""
         try:
             os.readlink(f"{self.root}/{pid}/exe")
         except PermissionError:
@@ -237,7 +237,7 @@ class Proc:
         return None
 
     def read(self, name: str) -> str | None:
-        """Return the text of a file, None when it cannot be had; bytes that are no UTF-8 come as `\\xff`."""
+        """Return the text of a file, None when it cannot be read; bytes that are not UTF-8 become `\\xff`."""
         try:
             return self._read(name)
         except PermissionError:
@@ -247,16 +247,16 @@ class Proc:
         """The text; None when it or the process is gone.
 
         Raises:
-            PermissionError: it is not for this user.
+            PermissionError: this user may not.
         """
         read = self._bytes(name)
         return None if read is None else read.decode(errors="backslashreplace")
 
     def _bytes(self, name: str, most: int = -1) -> bytes | None:
-        """So many bytes at the most; None when the file or the process is gone, for which the kernel has several errors.
+        """At most `size` bytes; None when the file or the process is gone (the kernel has several errors for that).
 
         Raises:
-            PermissionError: it is not for this user.
+            PermissionError: this user may not.
         """
         try:
             with self._rights(), open(f"{self.root}/{name}", "rb", buffering=0) as file:
@@ -268,11 +268,11 @@ class Proc:
 
 
 class TaskClocks:
-    """Puts the clocks by which the scheduler notes when a task last ran on CLOCK_BOOTTIME.
+    """Converts the scheduler's clocks, in which it notes when a task last ran, to CLOCK_BOOTTIME.
 
-    Each processor has its own. It does not count interrupts, time that the hypervisor took, and suspension, so it falls behind
-    by an unknown amount: it is compared now, by running on that very processor, and what it fell behind since the moment in
-    question stays as an error (22 ms in five minutes of a busy machine; in the worst case all the time that was suspended).
+    Each processor has its own. It does not count interrupts, stolen time and suspension, so it falls behind by an unknown
+    amount. It is compared now, by running on that processor. What it has lost since the moment in question remains as an
+    error: 22 ms in five minutes of a busy machine; in the worst case the whole time of a suspension.
     """
 
     def __init__(self, proc: Proc) -> None:
@@ -280,7 +280,7 @@ class TaskClocks:
         self._behind_ns: dict[int, int | None] = {}
 
     def compare(self, processors: set[int]) -> None:
-        """Compare the clocks of these processors; one on which this process may not run stays unknown."""
+        """Compare the clocks of these processors; the clock of one on which this process may not run remains unknown."""
         home = os.sched_getaffinity(0)
         try:
             self._behind_ns = {one: self._compare(one) for one in sorted(processors)}

@@ -1,4 +1,4 @@
-"""The limits of a process (getrlimit(2)), which whoever starts a recorder has set for something else."""
+"""The resource limits of a process (getrlimit(2)): those of whoever starts a recorder may be too small for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def raise_all() -> None:
 
 
 def hint(error: OSError | MemoryError) -> str:
-    """Return which limit may be the reason of an error, and what sets it; nothing: it is none of a limit."""
+    """Return which limit may be the reason of an error, and what sets it; "": no limit is."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno or 0
     for name in _BY_ERROR.get(number, ()):
         limit, wanted, option = _NEEDED[name]

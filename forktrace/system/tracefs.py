@@ -1,4 +1,4 @@
-"""Mounts tracefs where it is not mounted, for one process alone; and looks up tracepoints in it."""
+"""Mounts tracefs for this process alone where it is not mounted, and looks up tracepoints in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mount_tracefs() -> None:
 
 
 def tracepoint_number(name: str) -> int | None:
-    """Return the number by which perf_event_open(2) knows a tracepoint; None: this kernel has none of that name."""
+    """Return the number of a tracepoint for perf_event_open(2); None: this kernel has no such tracepoint."""
     try:
         return int(Path(f"{TRACEFS}/events/{_GROUPS[name.partition('_')[0]]}/{name}/id").read_text())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""For whom the target runs, and with whose rights files are opened: the person who typed the command, never root for them."""
+"""The user for whom the target runs and files are opened: the person who typed the command, not root."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def named_user(name: str) -> User:
 
 
 def _password_entry(name: str) -> pwd.struct_passwd:
-    """As chown(1) does it: a number that is somebody's name is that name."""
+    """As chown(1) does: digits that are a user's name are that name."""
     try:
         return pwd.getpwnam(name)
     except KeyError:
@@ -52,7 +52,7 @@ def _password_entry(name: str) -> pwd.struct_passwd:
 
 
 def invoking_user() -> User:
-    """Return who typed the command: this process's user; for root under sudo its caller, with what sudo itself was given."""
+    """Return who typed the command: this process's user; under sudo its caller, with the environment that sudo was given."""
     if os.geteuid() != 0:
         return User(_name_of(os.getuid()), os.getuid(), os.getgid(), tuple(os.getgroups()), own_environment())
     sudo = find_sudo_above()
@@ -86,7 +86,7 @@ def _user(entry: pwd.struct_passwd, environment: Mapping[str, str]) -> User:
 
 
 def find_sudo_above() -> int | None:
-    """Return the number of the sudo that this process runs under, None when there is none."""
+    """Return the pid of the sudo that this process runs under; None: there is none."""
     pid = os.getpid()
     while pid > 1:
         comm, parent = _name_and_parent(pid)
@@ -97,14 +97,14 @@ def find_sudo_above() -> int | None:
 
 
 def own_environment() -> dict[str, str]:
-    """Return what this process was given: Python adds LC_CTYPE to os.environ where the caller has no locale (PEP 538)."""
+    """Return the environment that this process was given, without the LC_CTYPE that Python adds (PEP 538)."""
     return environment_of(os.getpid())
 
 
 def environment_of(pid: int) -> dict[str, str]:
     """Return the environment that a process was started with.
 
-    sudo gives its command a cleaned environment, and keeps the caller's own for itself; with use_pty it is two processes alike.
+    sudo cleans the environment of its command and keeps the caller's for itself; with use_pty sudo is two processes.
     """
     raw = Path(f"/proc/{pid}/environ").read_bytes()
     pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if b"=" in entry)
@@ -112,7 +112,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def umask_of_caller(sudo: int) -> int | None:
-    """Return the umask of the process that called sudo, which makes a stricter one of it; None when that is not known."""
+    """Return the umask of the process that called sudo (sudo makes it stricter); None: not known."""
     pid = sudo
     while _name_and_parent(pid)[0] == "sudo" and pid > 1:
         pid = _name_and_parent(pid)[1]
@@ -127,7 +127,7 @@ def _name_and_parent(pid: int) -> tuple[str, int]:
 
 
 def become(who: User, real: int | None = None) -> None:
-    """Take on the user's groups, numbers and umask, for good; `real` is another real and saved number than the user's."""
+    """Become the user for good: groups, numbers and umask. `real` replaces the real and saved user number."""
     if who.umask is not None:
         os.umask(who.umask)
     if (who.uid, who.gid) == (os.getuid(), os.getgid()):

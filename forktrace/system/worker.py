@@ -1,7 +1,7 @@
-"""Does in a process of its own what may never come back: opening and reading what the target chose.
+"""Opens and reads files of the target's choice in a process of its own: that may never return.
 
-A file may lie on a file system whose server does not answer (FUSE, NFS), or be held by a lease. The recorder waits for none of
-it: a helper that does not come back is killed and replaced, and its request stays without an answer.
+A file can be on a file system whose server does not answer (FUSE, NFS), or have a lease. The recorder does not wait for it: a
+helper that hangs is killed and replaced, and its request gets no answer.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any, Final, NoReturn
 from forktrace.system.capabilities import in_effect
 from forktrace.system.procfs import Proc
 
-BLOCKED_S: Final = 3.0  # as long it may sleep over one request,
-BUSY_S: Final = 15.0  # and as long work on it
+BLOCKED_S: Final = 3.0  # a helper may sleep so long over one request,
+BUSY_S: Final = 15.0  # and compute so long
 WAITING_MOST: Final = 1024  # requests; further ones are not taken
-LOST_MOST: Final = 5  # helpers that did not come back; then there are none any more
+LOST_MOST: Final = 5  # helpers that hung; then none is started any more
 MESSAGE_MOST: Final = 128 << 10  # bytes of a request or an answer
 PARTING_S: Final = 0.5
 MEMORY_MOST: Final = 512 << 20  # bytes, beyond what the recorder has mapped
@@ -37,29 +37,29 @@ Answers = list[tuple[Any, Any]]
 
 
 class Worker:
-    """Calls `work(request)` in a process of its own, one request after the other; requests and answers are JSON values.
+    """Calls `work(request)` in a process of its own, for one request after the other; requests and answers are JSON values.
 
-    That process has the descriptors `kept`, and no others of this one.
+    That process keeps the descriptors `kept` and no others.
 
     Attributes:
-        lost: how many helpers did not come back
-        refused: why the kernel made no process for it, the last time; None: it never refused
+        lost: how many helpers hung
+        refused: why the last start of its process failed; None: no start failed
     """
 
     def __init__(self, work: Callable[[Any], Any], kept: Iterable[int] = ()) -> None:
         self._work = work
         self._kept = tuple(kept)
         self._ours, self._its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._waiting: deque[tuple[Any, bytes]] = deque()  # requests, and as they are sent
+        self._waiting: deque[tuple[Any, bytes]] = deque()  # requests, and their messages
         self._pid = 0
         self._ended: list[int] = []
         self._number = 0  # of the request that is worked on
-        self._since: float | None = None  # when it was handed over; None: there is none
+        self._since: float | None = None  # when it was sent; None: there is none
         self.lost = 0
         self.refused: str | None = None
 
     def start(self) -> bool:
-        """Start the process, unless it runs; False: the kernel makes none, as where a limit on processes is met."""
+        """Start the process, unless it runs. False: the kernel makes none, for example at a limit on processes."""
         if not self._pid:
             try:
                 self._pid = self._start()
@@ -73,13 +73,13 @@ class Worker:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is waited for."""
+        """Whether no request is open."""
         return not self._waiting
 
     def ask(self, request: Any) -> bool:
-        """Have `request` worked on, after those before it; False: that cannot be.
+        """Add a request. False: it is not taken.
 
-        It is too large, or they are too many, or there can be no process for it.
+        It is too large, too many are open, or no process can be started.
         """
         self._number += 1
         message = json.dumps([self._number, request]).encode()
@@ -92,7 +92,7 @@ class Worker:
         return True
 
     def take(self) -> Answers:
-        """Return the requests that are done, each with its answer; None: there is none, and never will be."""
+        """Return the requests that are done, each with its answer; the answer None: it will never come."""
         done: Answers = []
         while self._since is not None:
             is_lost = self._is_lost()  # looked up first: it may answer meanwhile
@@ -112,7 +112,7 @@ class Worker:
         return done
 
     def wait(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> Answers:
-        """Return what is done once nothing is waited for any more, or after so many seconds; `meanwhile` runs all the time."""
+        """Wait until no request is open, at most so many seconds; return what is done. `meanwhile` is called all the time."""
         deadline = time.monotonic() + seconds
         done = self.take()
         while not self.is_idle and time.monotonic() < deadline:
@@ -139,7 +139,7 @@ class Worker:
         return True
 
     def _answer(self) -> Any:
-        """The answer to the present request, None when it has not come; what a lost helper said late is dropped."""
+        """The answer to the present request, None when it has not come. Late answers of a killed helper are dropped."""
         while True:
             try:
                 message = self._ours.recv(MESSAGE_MOST, socket.MSG_DONTWAIT)
@@ -150,7 +150,7 @@ class Worker:
                 return answer
 
     def _is_lost(self) -> bool:
-        """Whether the helper sleeps over its request, works on it for ever, or has died."""
+        """Whether the helper hangs: it sleeps or computes for too long over its request, or has died."""
         lasted_s = time.monotonic() - (self._since or 0.0)
         if lasted_s > BUSY_S:
             return True
@@ -168,7 +168,7 @@ class Worker:
         self._reap()
 
     def _reap(self) -> None:
-        """Reap those that have ended; one that even SIGKILL does not end is left to init."""
+        """Reap helpers that have ended. One that survives even SIGKILL is left to init."""
         for pid in list(self._ended):
             try:
                 gone = os.waitpid(pid, os.WNOHANG)[0]
@@ -189,7 +189,7 @@ class Worker:
     def _serve(self) -> NoReturn:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         nowhere = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):  # a reader of our output need not wait for it
+        for descriptor in range(3):  # so that a reader of our output does not wait for the helper
             os.dup2(nowhere, descriptor)
         kept = sorted({2, self._its.fileno(), *self._kept})
         for last, following in zip(kept, [*kept[1:], 1 << 16], strict=True):
@@ -201,7 +201,7 @@ class Worker:
             number, request = json.loads(message)
             try:
                 answer = json.dumps([number, self._work(request)]).encode()
-            except Exception:  # whatever the target has thought of: there is nothing to say then
+            except Exception:  # whatever the target has made: there is no answer then
                 answer = b""
             if not 0 < len(answer) <= MESSAGE_MOST:
                 answer = json.dumps([number, []]).encode()
