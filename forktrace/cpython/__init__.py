@@ -1,1 +1,1 @@
-"""An interpreter's files and memory -> where its frames, lines and children are."""
+"""An interpreter's files and memory -> its frames, lines and children."""

@@ -1,4 +1,4 @@
-"""Reads what is needed of an ELF file (elf(5)): where it is loaded, symbols, bytes at an address. 64-bit little-endian only."""
+"""Reads ELF files (elf(5)): segments, symbols, bytes at an address. 64-bit little-endian only."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SYMBOL: Final = np.dtype(
 
 
 class Elf:
-    """The ELF file behind an open descriptor. It may change while it is read, and may have been made to mislead.
+    """The ELF file behind an open descriptor. It can change while it is read, and can be hostile.
 
     Attributes:
-        position_dependent: it is loaded at the very addresses that it names
-        segments: of each part that is loaded, its flags, offset in the file, address and size in the file
+        position_dependent: it is loaded at the addresses that it names
+        segments: of each loaded segment its flags, offset in the file, address and size in the file
 
     Raises:
-        ValueError: it is no such file, here and in every method.
+        ValueError: it is no such file; from the constructor and every method.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -72,7 +72,7 @@ class Elf:
         return self._find(self._exported, name)
 
     def local_symbol(self, name: str) -> tuple[int, int] | None:
-        """Return the address and size of a symbol that only the table says which strip(1) removes."""
+        """Return the address and size of a symbol in the table that strip(1) removes."""
         return self._find(self._table(_SHT_SYMTAB), name)
 
     def bytes_at(self, address: int, size: int) -> bytes:
@@ -83,7 +83,7 @@ class Elf:
         raise ValueError(f"nothing is loaded at {address:#x}")
 
     def constants(self) -> bytes:
-        """Return what is loaded and not code, as long as it all is no larger than a table may be."""
+        """Return the loaded segments without code, if they are no larger than a table may be."""
         parts, room = [], _TABLE_MOST
         for flags, offset, _, size in self.segments:
             if not flags & _PF_X and size <= room:

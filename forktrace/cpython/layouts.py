@@ -1,7 +1,7 @@
-"""Describes Python interpreters to the probes: where in its own memory each version keeps what the stack walk reads.
+"""Describes Python interpreters to the probes: the offsets that the stack walk needs, for each version.
 
 The offsets of 2.7 to 3.12 are facts of CPython's sources, taken with gcc's offsetof from the internal headers of a release of
-each (2.7.18, 3.6.15, ... 3.12.1); within a series they stay. From 3.13 on an interpreter says them itself, in the
+each (2.7.18, 3.6.15, ... 3.12.1); they are the same within a series. From 3.13 on the interpreter has them in the
 `_Py_DebugOffsets` at the beginning of `_PyRuntime` (CPython: Include/internal/pycore_debug_offsets.h), read from its file.
 """
 
@@ -52,7 +52,7 @@ bytes_data             36   32   32   32   32   32   32   32
 head_bytes             16   16   16   16   16   16   16   16
 """
 
-# The structs of _Py_DebugOffsets up to the last that is needed, with their members in order; those that are last since 3.14.
+# The structs of _Py_DebugOffsets up to the last one that is needed, with their members in order; the last ones since 3.14.
 _LAST: Final = """
         tuple: size ob_item ob_size
         list: size ob_item ob_size
@@ -109,9 +109,9 @@ _DEBUG_OFFSETS: Final[Mapping[Version, str]] = {
 _UNSAID: Final = (b"2.7.", *(b"3.%d." % minor for minor in range(6, 11)))  # versions that do not export Py_Version
 _VERSION: Final = re.compile(rb"(\d\.\d{1,2}\.\d{1,4})[+a-z0-9]{0,32}\0")
 _OF_A_LONGER_NUMBER: Final = frozenset(b"%d" % digit for digit in range(10)) | {b"."}
-_COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject has so much more than PyASCIIObject: utf8_length, utf8
+_COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject is so much longer than PyASCIIObject: utf8_length, utf8
 _U64: Final = (1 << 64) - 1
-_FAR: Final = 1 << 20  # no struct of an interpreter is as large
+_FAR: Final = 1 << 20  # larger than any struct of an interpreter
 _MAGIC: Final = b"xdebugpy"
 NEWEST: Final = max(_DEBUG_OFFSETS)
 
@@ -127,14 +127,14 @@ TABLED: Final = _tabled()
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What a file says of the interpreter in it: its full version, and the fields of the probes' `struct interpreter`."""
+    """The interpreter in a file: its full version, and the fields of the probes' `struct interpreter`."""
 
     version: str
     fields: Mapping[str, int]
 
 
 class Unsupported(ValueError):
-    """There is an interpreter in the file, but its stacks cannot be walked; the message says why."""
+    """The file is an interpreter whose stacks cannot be walked; the message says why."""
 
 
 def describe(descriptor: int, name: str) -> Interpreter | None:
@@ -181,12 +181,12 @@ def _described(elf: Elf, name: str) -> Interpreter:
 
 
 def _returns_after_system_exit(version: tuple[int, ...]) -> bool:
-    """Whether main returns after SystemExit too, without Py_Exit: "gh-152132: Fix Py_RunMain() to return an exit code"."""
+    """Whether main also returns after SystemExit, without Py_Exit: "gh-152132: Fix Py_RunMain() to return an exit code"."""
     return version >= (3, 15) or (3, 14) > version >= (3, 13, 15) or version >= (3, 14, 7)
 
 
 def _version(elf: Elf, name: str) -> tuple[int, ...]:
-    """From 3.11 on the file says it; before, its name and a constant do."""
+    """From 3.11 on by a symbol of the file, before by its name and a constant."""
     if said := elf.dynamic_symbol("Py_Version"):
         (number,) = struct.unpack("<I", elf.bytes_at(said[0], 4))
         return number >> 24, number >> 16 & 0xFF, number >> 8 & 0xFF
@@ -202,9 +202,9 @@ def _version(elf: Elf, name: str) -> tuple[int, ...]:
 
 
 def _version_in(constants: bytes, series: bytes) -> re.Match[bytes] | None:
-    """Return the first version such as `3.9.18` of the series `3.9.`, with a NUL behind it.
+    """Return the first version like `3.9.18` of the series `3.9.` that a NUL follows.
 
-    Not always a string of its own: linkers let it share the end of a longer one, such as a path.
+    It may be the end of a longer string, such as a path: linkers share them.
     """
     at = constants.find(series)
     while at >= 0:
@@ -218,7 +218,7 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
     magic, _, free_threaded = struct.unpack_from("<8sQQ", data)
     if magic != _MAGIC:
         raise Unsupported("its _PyRuntime does not begin with _Py_DebugOffsets")
-    if free_threaded and version < (3, 14):  # it does not say where a thread's own copy of the bytecode is
+    if free_threaded and version < (3, 14):  # no offset of a thread's own copy of the bytecode
         raise Unsupported("it is a free-threaded build of a version before 3.14")
     offsets, at, of = {}, 24, ""
     for word in _DEBUG_OFFSETS[version].split():
@@ -266,7 +266,7 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
 
 
 def _checked(fields: dict[str, int], offsets: Mapping[str, int]) -> dict[str, int]:
-    """What the probes take for granted: an unknown order of _Py_DebugOffsets shows here."""
+    """Check what the probes rely on: an unknown order of _Py_DebugOffsets is noticed here."""
     head = fields["head_bytes"]
     places = offsets["bytes.ob_size"], offsets["bytes.ob_sval"], offsets["unicode.length"], offsets["unicode.state"]
     holds = (

@@ -1,6 +1,6 @@
-"""On which line an instruction of a code object is, and what its texts say.
+"""The line of an instruction of a code object, and its texts.
 
-Where CPython keeps the lines: 2.7 to 3.9 in `co_lnotab`, 3.10 in `co_linetable` (both: Objects/lnotab_notes.txt), from 3.11 on
+CPython stores the lines: 2.7 to 3.9 in `co_lnotab`, 3.10 in `co_linetable` (both: Objects/lnotab_notes.txt), from 3.11 on
 in the location table (InternalDocs/code_objects.md).
 """
 
@@ -16,13 +16,13 @@ from typing import Final
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 SHIM: Final = "__init__"  # 3.12 and later: the file and the function of a frame that stands for the call of a class
 _NEGATIVE: Final = 1 << 31  # offsets are 32 bits wide, in two's complement
-_NO_LINE: Final = -128  # 3.10: in the place of a difference
+_NO_LINE: Final = -128  # 3.10: instead of a difference
 _LINES: Final = range(1 << 31)
-_BITS_MOST: Final = 60  # of a number in a location table, which no writer makes as long
+_BITS_MOST: Final = 60  # of a number in a location table; longer ones are damage
 
 
 def decode_text(data: bytes, width: int, version: int) -> str:
-    """Return the text that an interpreter keeps as `data`, `width` bytes a character."""
+    """Return the text that an interpreter stores as `data`, `width` bytes a character."""
     encoding = _ENCODINGS.get(width, "latin-1") if version >= 0x300 else "utf-8"
     return data.decode(encoding, "backslashreplace")
 
@@ -36,10 +36,10 @@ class Code:
     first_line: int
     table: bytes
     version: int
-    is_cut: bool = False  # the table goes on
+    is_cut: bool = False  # the table is longer than what was sent
 
     def line(self, instruction: int) -> int:
-        """Return the line of the instruction at this offset; 0: it has none; the function's before its first one (-1)."""
+        """Return the line of the instruction at this offset; 0: it has none; -1 is before the first: the function's line."""
         if instruction >= _NEGATIVE:
             return self._lines[1][0]
         starts, lines = self._lines
@@ -48,7 +48,7 @@ class Code:
 
     @cached_property
     def _lines(self) -> tuple[array[int], array[int]]:
-        """From which offset on which line holds."""
+        """The offsets at which lines begin, with these lines."""
         decode = _before_3_10 if self.version < 0x30A else _in_3_10 if self.version == 0x30A else _from_3_11
         starts, lines = array("I", [0]), array("I", [self.first_line if self.first_line in _LINES else 0])
         for start, line in decode(self.table, self.first_line, self.version):
@@ -102,7 +102,7 @@ def _from_3_11(table: bytes, line: int, version: int) -> Iterator[tuple[int, int
 
 
 def _unsigned(table: bytes, place: int) -> tuple[int, int]:
-    """Read 6 bits a byte, the lowest first, as long as bit 6 is set; return the number and the next place."""
+    """Read 6 bits a byte, the lowest first, up to a byte without bit 6; return the number and the next place."""
     number = shift = 0
     while place < len(table) and shift < _BITS_MOST:
         byte = table[place]

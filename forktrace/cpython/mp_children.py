@@ -1,6 +1,6 @@
 """The children that multiprocessing of a running program holds in its set `_children`, read from the program's memory.
 
-It is the set that `Process.start()` sweeps: of a zombie that is in it is known what will reap it, though nothing happens now.
+`Process.start()` sweeps this set: so it is known what will reap a zombie that is in it.
 Layouts: CPython's Include/cpython/dictobject.h, setobject.h, object.h and internal/pycore_dict.h of 3.6 to 3.15.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 from forktrace.cpython.remote_stack import Python, Reader
 from forktrace.system.memory import Memory, Unreadable
 
-OLDEST, NEWEST = (3, 6), (3, 15)  # before, the set is elsewhere; what comes after was not looked at
+OLDEST, NEWEST = (3, 6), (3, 15)  # before, the set is elsewhere; later releases are not known
 MOST_ENTRIES: Final = 1 << 16  # of a dict or a set
 _TRIES: Final = 5
 _MODULE_DICT, _DICT_KEYS, _DICT_VALUES = 16, 32, 40
@@ -25,12 +25,12 @@ _GENERAL: Final = 0  # enum of dk_kind: entries with a hash
 
 
 def multiprocessing_children(memory: Memory, python: Python) -> frozenset[int] | None:
-    """Return the numbers, as the program sees them, of the children that its next `Process.start()` polls; None: not known.
+    """Return the pids, in the program's PID namespace, of the children that its next `Process.start()` polls; None: not known.
 
-    A child is among them from its start until something of multiprocessing has waited for it.
+    A child is in the set from its start until multiprocessing has waited for it.
     """
     version = (python.fields["version"] >> 8, python.fields["version"] & 0xFF)
-    if not OLDEST <= version <= NEWEST or python.fields.get("code_copies"):  # free-threaded builds keep attributes elsewhere
+    if not OLDEST <= version <= NEWEST or python.fields.get("code_copies"):  # free-threaded builds store attributes elsewhere
         return None
     before: frozenset[int] | None = None
     for _ in range(_TRIES):
@@ -65,7 +65,7 @@ class _Objects:
                 yield self._memory.unpack("<I", number + self._python.fields["int_digit"])[0]
 
     def _main_interpreter(self) -> int:
-        """The last of the list: new ones are put first."""
+        """The last of the list: new ones are inserted at the front."""
         found = self._memory.word(self._python.runtime + self._python.fields["runtime_interpreters"])
         for _ in range(MOST_ENTRIES):
             following = self._memory.word(found + self._python.fields["interpreter_next"])
@@ -87,7 +87,7 @@ class _Objects:
         return self._pairs(keys, values + (8 if values and self._minor >= 13 else 0))
 
     def _pairs(self, keys: int, values: int) -> Iterator[tuple[int, int]]:
-        """The entries of a table of keys, whose values may be elsewhere."""
+        """The entries of a table of keys; the values may be in another table."""
         if self._minor >= 11:
             index_bytes, kind = self._memory.unpack("<BB", keys + 9)
             count, first = self._memory.word(keys + 24), keys + 32 + (1 << min(index_bytes, 63))
@@ -105,7 +105,7 @@ class _Objects:
         return ((key, value) for (key, _), (value,) in zip(entries, elsewhere, strict=True))
 
     def _attributes(self, thing: int) -> Iterator[tuple[int, int]]:
-        """The attributes of an instance, wherever this version keeps them."""
+        """The attributes of an instance, where this version stores them."""
         kind = self._memory.word(thing + _TYPE)
         if self._minor < 11:
             offset = self._memory.word(kind + _TYPE_DICT_OFFSET)
@@ -123,7 +123,7 @@ class _Objects:
         return self._entries(table) if table else iter(())
 
     def _members(self, held: int) -> Iterator[int]:
-        """The members of a set; what was removed leaves an entry with the hash -1 behind."""
+        """The members of a set; a removed one leaves an entry with the hash -1."""
         mask, table = self._memory.unpack("<QQ", held + _SET_MASK)
         if mask >= MOST_ENTRIES:
             raise Unreadable("more entries than a set has")

@@ -1,11 +1,11 @@
-"""Where the threads of a running process are in Python, read from outside while they run on.
+"""Reads the Python stacks of a running process's threads from outside, while they run.
 
-A thread can move while its stack is read. So it is read until two readings in a row agree: at the moment between them all of it
-was so. Of a thread that never holds still, the outermost frames on which its readings agree are told, and that it moves.
+A thread can move while its stack is read. So the stack is read until two readings in a row agree: it was as read at the moment
+between them. If they never agree, the result is the outermost frames that two readings have in common, with status `changing`.
 
-Python knows a thread by its pthread_self. The kernel does not say that of another process's thread, but it says where the
-thread's list of robust mutexes begins (get_robust_list(2)), and glibc keeps that in the very struct that pthread_self points
-to. musl has no such list: there only the single thread of a process is known.
+Python identifies a thread by its pthread_self. The kernel does not know that, but it knows the address of the thread's list of
+robust mutexes (get_robust_list(2)), and glibc stores that list in the struct that pthread_self points to. musl has no such
+list: there only the thread of a single-threaded process is identified.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ MOST_FRAMES: Final = 1024
 MOST_THREADS: Final = 4096
 MOST_TEXT: Final = 4096  # bytes of a path or a name
 MOST_LINES: Final = 1 << 17  # bytes of a line table
-_CODE_BYTES: Final = 160  # of a code object: all that is needed of it lies within
-OWNED_BY_C: Final = 3  # from 3.12 on: frames that stand for a call from C
+_CODE_BYTES: Final = 160  # of a code object: contains all that is needed
+OWNED_BY_C: Final = 3  # from 3.12 on: a frame that stands for a call from C
 _PTHREAD_BYTES: Final = 4096  # glibc's struct pthread is smaller, and two of them are further apart
-_HEAD_BYTES: Final = 1024  # of a file, to be found again in memory
+_HEAD_BYTES: Final = 1024  # of a file, to find it in memory
 _PF_X: Final = 1
 _U64: Final = (1 << 64) - 1
 
@@ -69,7 +69,7 @@ class Python:
 
 
 class NoPython(Exception):
-    """There is no interpreter whose stacks can be read; `status` is that of a stack, the message says why."""
+    """There is no interpreter whose stacks can be read; `status` is a stack status, the message says why."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
@@ -81,7 +81,7 @@ class ThreadStack:
     """The Python stack of a thread.
 
     Attributes:
-        tid: its number; None: it cannot be told which thread this is
+        tid: its number; None: not known
         frames: outermost first
         status: `ok`; `changing`: it moves, and these are its outermost frames; or why there are none or not all:
             `no-thread-state` `read-fault` `truncated`
@@ -93,10 +93,10 @@ class ThreadStack:
 
 
 def find_python(pid: int, memory: Memory) -> Python:
-    """Return the interpreter that a process runs: a libpython, as when it is embedded, before the program itself.
+    """Return the interpreter of a process: its libpython if it has one, else its program.
 
     Raises:
-        NoPython: there is none, or none that forktrace knows.
+        NoPython: there is none, or an unknown one.
     """
     try:
         mappings = mappings_of(pid)
@@ -117,7 +117,7 @@ def find_python(pid: int, memory: Memory) -> Python:
 
 
 def mappings_of(pid: int) -> list[Mapped]:
-    """Return the files that a process has in its memory, part by part.
+    """Return the mapped files of a process, mapping by mapping.
 
     Raises:
         OSError: it is gone, or not for this user.
@@ -143,7 +143,7 @@ def _python_in(pid: int, memory: Memory, name: str, mappings: list[Mapped], is_p
 
 
 def _open_mapped(pid: int, mappings: list[Mapped], name: str, is_program: bool) -> int:
-    """Open a file that a process has mapped: by the mapping, which is for root only, or by its name in that process's root."""
+    """Open a file that a process has mapped: by the mapping (root only), else by its name in that process's root."""
     for one in mappings[:1]:
         with contextlib.suppress(OSError):
             return os.open(f"/proc/{pid}/map_files/{one.start:x}-{one.end:x}", os.O_RDONLY | os.O_CLOEXEC)
@@ -151,10 +151,10 @@ def _open_mapped(pid: int, mappings: list[Mapped], name: str, is_program: bool) 
 
 
 def _load_bias(descriptor: int, memory: Memory, mappings: list[Mapped]) -> int:
-    """What is to be added to an address of the file. A mapping that only reads the file, elsewhere, is no part of it.
+    """The load bias: what to add to an address in the file. Mappings that only read the file do not count.
 
     Raises:
-        Unsupported: the file is not what is mapped.
+        Unsupported: the file is not the one that is mapped.
     """
     for flags, offset, address, size in Elf(descriptor).segments:
         for one in mappings:
@@ -184,9 +184,9 @@ class Reader:
         self._runtime = python.runtime
 
     def stacks(self, tids: list[int]) -> list[ThreadStack]:
-        """Return the stack of each of these threads, and those of states of Python whose thread cannot be told.
+        """Return the stack of each of these threads, and the stacks of thread states whose thread is not known.
 
-        A single thread and a single state belong together without any proof.
+        A single thread and a single thread state belong together.
         """
         states = self._states()
         pthreads = {tid: pthread for tid in tids if (pthread := _robust_list(tid))}
@@ -199,7 +199,7 @@ class Reader:
         return known + [self._stack(None, state) for state in states.values() if state not in of_tid.values()]
 
     def _states(self) -> dict[int, int]:
-        """Where Python keeps the state of each thread, by its pthread_self."""
+        """The address of each thread state, by pthread_self."""
         before: dict[int, int] | None = None
         for _ in range(TRIES):
             with contextlib.suppress(Unreadable):
@@ -210,7 +210,7 @@ class Reader:
         return before or {}
 
     def _list_states(self) -> dict[int, int]:
-        """Read the list once. Of several states of one thread it is the first, as it is for the probes."""
+        """Read the list once. Of several states of one thread the first counts, as in the probes."""
         found: dict[int, int] = {}
         interpreter = self._memory.word(self._runtime + self._at["runtime_interpreters"])
         state = 0
@@ -273,7 +273,7 @@ class Reader:
         return _Seen(frame, code, Frame(one.path, one.line(instruction & 0xFFFFFFFF), one.name))
 
     def _bytecode(self, code: int, frame: bytes) -> int:
-        """Where the bytecode is that a frame runs: in the code object, or (free-threaded) a copy that the thread has."""
+        """The address of the bytecode that a frame runs: in the code object, or (free-threaded) the thread's copy."""
         copy = _word_of(frame, self._at["frame_copy"]) & 0xFFFFFFFF if self._at["code_copies"] else 0
         if copy:
             return self._memory.word(self._memory.word(code + self._at["code_copies"]) + 8 + 8 * copy)
@@ -290,9 +290,9 @@ class Reader:
         return Code(path, name, first_line, table, at["version"], size > MOST_LINES)
 
     def text(self, text: int) -> str:
-        """Read a str, in Python 2 a bytes object: its length, hash and state behind the head. Of a long one the beginning."""
+        """Read a str, in Python 2 a bytes object; of a long one the beginning."""
         length, state = self._memory.unpack("<Q8xI", text + self._at["head_bytes"])
-        kind = state >> 2  # below are two bits for interning
+        kind = state >> 2  # the lowest two bits are for interning
         width = kind & self._at["text_width_mask"] | self._at["text_width"]
         start = text + self._at["text_ascii" if kind >> 4 & 1 else "text_compact"]
         data = self._memory.read(start, min(length * width, MOST_TEXT))
@@ -304,14 +304,14 @@ def _word_of(data: bytes, offset: int) -> int:
 
 
 def _agree(before: list[_Seen], now: list[_Seen]) -> bool:
-    """Whether two readings saw the same calls; on which line the innermost function is may have changed between them."""
+    """Whether two readings saw the same calls; the line of the innermost frame may differ."""
     if not before or before[0][:2] != now[0][:2]:
         return False
     return before[1:] == now[1:]
 
 
 def _in_common(before: list[_Seen], now: list[_Seen]) -> list[_Seen]:
-    """The outermost frames that two readings, innermost first, both saw; the line of the innermost of them is the later one."""
+    """The outermost frames that two readings (innermost first) have in common; the line of the innermost is the later one."""
     alike = 0
     for one, other in zip(reversed(before), reversed(now), strict=False):
         if one[:2] != other[:2]:
@@ -327,7 +327,7 @@ def _texts(seen: list[_Seen]) -> tuple[Frame, ...]:
 
 
 def _robust_list(tid: int) -> int:
-    """Return an address within the struct that pthread_self of a thread points to; 0: there is none, or it may not be asked."""
+    """Return an address in the struct that pthread_self of a thread points to; 0: none, or not allowed."""
     head, size = ctypes.c_uint64(), ctypes.c_size_t()
     if platform.machine() not in MACHINES:
         return 0
@@ -338,6 +338,6 @@ def _robust_list(tid: int) -> int:
 
 
 def _state_of(states: Mapping[int, int], inside: int) -> int | None:
-    """The state of the thread whose struct pthread holds the address `inside`; None: Python has none of it."""
+    """The state of the thread whose struct pthread contains the address `inside`; None: it has no state."""
     below = [pthread for pthread in states if 0 <= inside - pthread < _PTHREAD_BYTES]
     return states[max(below)] if below else None

@@ -1,4 +1,4 @@
-"""Linux -> armed probes: what of the running kernel comes in, and descriptors of what was loaded into it go out (Linux, root).
+"""Linux -> armed probes: facts of the running kernel come in, descriptors of loaded programs and maps go out (Linux, root).
 
 The only room that knows bcc, bpf(2), or where `probes/` is.
 """

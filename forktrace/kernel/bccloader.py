@@ -1,6 +1,6 @@
 """Finds and loads the distribution's bcc, by its own path: the rest of its directory stays off `sys.path`.
 
-PyPI's `bcc` is another thing altogether (body-centred cubic lattices), and a virtual environment may well hold it.
+PyPI's `bcc` is another package (body-centred cubic lattices), and a virtual environment can contain it.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def load_bcc() -> ModuleType:
         raise MachineLacks(absence(), INSTALL)
     try:
         return _load(place)
-    except Exception as error:  # whatever an incomplete installation raises
+    except Exception as error:  # an incomplete installation can raise anything
         raise MachineLacks(
             f"bcc in {place} cannot be loaded: {error}", INSTALL.replace("install", "install --reinstall")
         ) from error
 
 
 def absence() -> str:
-    """Return the sentence that says that bcc is not there, and what is there instead."""
+    """Return the sentence that says that bcc is missing, and what is there instead."""
     namesake = find_namesake()
     also = f" ({namesake} is PyPI's package of that name, which has nothing to do with eBPF)" if namesake else ""
     return f"the distribution's bcc is not installed{also}"
@@ -63,7 +63,7 @@ def find_bcc() -> Path | None:
 
 
 def _for_other_pythons() -> list[Path]:
-    """Those that root has put beside another version of Python, as RHEL 9 and Amazon Linux do: bcc is Python and ctypes."""
+    """bcc for another version of Python, as on RHEL 9 and Amazon Linux: it is Python and ctypes, so it works here too."""
     found = sorted(USR.glob("lib*/python3*/*-packages/bcc"), reverse=True)
     return [place for place in found if place.stat().st_uid == 0]
 

@@ -26,11 +26,11 @@ TRACE_ITERATOR: Final = 28  # enum bpf_attach_type
 _LOG_WHOLE, _LOG_STATISTICS = 1, 4
 _LOG_BYTES: Final = 16 << 20
 _NAME_BYTES: Final = 15
-_ATTRIBUTE_BYTES: Final = 120  # what the oldest kernel knows of union bpf_attr
+_ATTRIBUTE_BYTES: Final = 120  # the size of union bpf_attr in the oldest kernel
 _PERF_TYPE_TRACEPOINT, _PERF_ATTRIBUTE_BYTES, _PERF_FLAG_FD_CLOEXEC = 2, 112, 8
 _PERF_SET_BPF, _PERF_ENABLE = 0x40042408, 0x2400
 _IO_URING_SETUP, _IO_URING_REGISTER, _REGISTER_FILES, _URING_PARAMETERS_BYTES = 425, 427, 2, 120  # on every processor
-# Kinds of BTF, as `kind << 24`; a function says by `vlen` whether it is global, and so verified by itself.
+# Kinds of BTF, as `kind << 24`. The `vlen` of a function says whether it is global: then it is verified separately.
 _INT, _FUNC, _FUNC_PROTO = 1 << 24, 12 << 24, 13 << 24
 _STATIC, _GLOBAL = 0, 1
 
@@ -38,7 +38,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Refused(OSError):
-    """The kernel does not load a program; `log` is what its verifier says, and may be empty."""
+    """The kernel does not load a program; `log` is the verifier's, and may be empty."""
 
     def __init__(self, number: int, log: str) -> None:
         super().__init__(number, os.strerror(number))
@@ -66,7 +66,7 @@ def create_map(spec: MapSpec) -> int:
 
 
 def unlimit_memory() -> None:
-    """Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK, which is then too small by far."""
+    """Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK, whose default is too small."""
     try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     except (OSError, ValueError):
@@ -77,13 +77,13 @@ def unlimit_memory() -> None:
 def load_program(
     program: Program, kind: int, *, attach_kind: int = 0, attach_to: int = 0, statistics: bool = False
 ) -> tuple[int, str]:
-    """Return the descriptor of a program that the kernel has verified, and with `statistics` what the verifier says of it.
+    """Return the descriptor of a program that the kernel has verified, and with `statistics` the verifier's statistics.
 
-    The functions of the program but its first are global ones, which are verified once and not at each call: that takes BTF, of
-    which the little that is needed is made here.
+    All functions of the program but the first are global: they are verified once, not at each call. That takes BTF, and the
+    minimum of it is made here.
 
     Raises:
-        Refused: the verifier does not like it, or this process may not.
+        Refused: the verifier rejects it, or this process may not.
     """
     btf = _load_btf(program.functions)
     try:
@@ -160,20 +160,20 @@ def attach_tracepoint(program: int, number: int, processor: int) -> int:
 
 
 def times_not_run(program: int) -> int:
-    """Return how often the kernel did not run a program, since it ran already on that processor, for a task that was put aside.
+    """Return how often the kernel skipped a program because it was running on that processor already, for a preempted task.
 
-    That may be where tracepoints can be preempted (since Linux 7.0 or so). The kernel's `recursion_misses`, since 5.12.
+    That happens where tracepoints are preemptible (since about Linux 7.0). It is `recursion_misses`, since 5.12.
     """
     with open(f"/proc/self/fdinfo/{program}") as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("recursion_misses:")), 0)
 
 
 def close_after_end(descriptors: Sequence[int]) -> None:
-    """Have these closed when this process has ended, by a thread of the kernel's, so that nobody waits for it.
+    """Let a kernel thread close these after the end of this process, so that nobody waits for it.
 
-    The last descriptor of a tracepoint waits until every processor has left the probes, some 60 ms for each. An io_uring may
-    hold files (io_uring_register(2)), and gives them back in the background (kernel: io_uring/io_uring.c, io_ring_exit_work).
-    Where there may be none, as in many containers, they are closed as ever, by the end of this process.
+    Closing the last descriptor of a tracepoint waits until every processor has left the probes, some 60 ms each. An io_uring
+    can hold files (io_uring_register(2)), and closes them in the background (kernel: io_uring/io_uring.c, io_ring_exit_work).
+    Where io_uring is not allowed, as in many containers, the end of this process closes them and waits.
     """
     parameters = (ctypes.c_char * _URING_PARAMETERS_BYTES)()
     ring = int(_libc.syscall(_IO_URING_SETUP, 1, ctypes.byref(parameters)))

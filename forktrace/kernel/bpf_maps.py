@@ -1,4 +1,4 @@
-"""Reads and writes BPF maps and the ring buffer through the kernel alone, so that the recorder need not hold bcc and LLVM."""
+"""Reads and writes BPF maps and the ring buffer by system calls, so that the recorder needs no bcc and LLVM in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from forktrace.kernel.objects import MapSpec
 
 Records = npt.NDArray[np.void]
 
-LONGEST: Final = 32 << 10  # bytes of a record, at the most
+LONGEST: Final = 32 << 10  # bytes of a record at most
 HEADER_BYTES: Final = 8  # before each record in the ring
 BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
@@ -34,7 +34,7 @@ class Map:
     """A hash or an array in the kernel, by its descriptor; keys and values are numpy records as in the probes.
 
     Raises:
-        ForktraceError: their sizes are not those with which the map was made.
+        ForktraceError: the map was made with other sizes.
     """
 
     def __init__(self, descriptor: int, key: npt.DTypeLike, value: npt.DTypeLike, made: MapSpec) -> None:
@@ -86,12 +86,12 @@ class Map:
 
 
 def _patiently(command: int, attributes: bytearray) -> bytearray:
-    """Call bpf(2), and once more while it says EBUSY: a probe has just then interrupted itself on a bucket of the hash.
+    """Call bpf(2), and again while it fails with EBUSY: a probe interrupted another one in the same bucket of the hash.
 
-    The kernel's kernel/bpf/hashtab.c, `htab_lock_bucket`. Returns what the kernel has made of the attributes.
+    See `htab_lock_bucket` in the kernel's kernel/bpf/hashtab.c. Returns the attributes that the kernel has written.
 
     Raises:
-        OSError: it refuses, or is busy for a second.
+        OSError: it fails, or stays busy for a second.
     """
     deadline = time.monotonic() + _BUSY_S
     while True:
@@ -100,7 +100,7 @@ def _patiently(command: int, attributes: bytearray) -> bytearray:
             call(command, made)
             return made
         except OSError as error:
-            if error.errno == errno.ENOENT:  # that was all; or there is no such entry
+            if error.errno == errno.ENOENT:  # no more entries, or no such entry
                 return made
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
@@ -138,12 +138,12 @@ class TaskIterator:
         self._link = self._made(_LINK_CREATE, struct.pack("<IIII", program, 0, TRACE_ITERATOR, 0))
 
     def run(self) -> None:
-        """Call the program for each."""
+        """Call the program for each task."""
         with open(self._made(_ITER_CREATE, struct.pack("<II", self._link, 0)), "rb", buffering=0) as file:
             file.readall()
 
     def close(self) -> None:
-        """Give it back."""
+        """Close it."""
         os.close(self._link)
 
     def _made(self, command: int, attributes: bytes) -> int:
@@ -156,8 +156,8 @@ class TaskIterator:
 class Ring:
     """Reads a BPF ring buffer in bulk, through its memory (kernel: Documentation/bpf/ringbuf.rst).
 
-    The kernel offers the data twice, one behind the other, so that a record that goes on at the beginning can be read in one
-    piece. For that, the first LONGEST bytes of the second time are enough.
+    The kernel maps the data twice in a row, so that a record that wraps around can be read in one piece. For that the first
+    LONGEST bytes of the second mapping are enough.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -165,19 +165,19 @@ class Ring:
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(descriptor, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._producer = mmap.mmap(descriptor, page + size + min(size, LONGEST), mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        # As one machine word: byte by byte, which is how struct's standard sizes go, the other side would now and then see half
-        # of a change, and take the ring for full.
+        # As one machine word. struct's standard sizes write byte by byte: the kernel would sometimes see half of a change, and
+        # take the ring for full.
         self._consumed = memoryview(self._consumer)[:8].cast("Q")
         self._produced = memoryview(self._producer)[:8].cast("Q")
         self._data = memoryview(self._producer)[page:]
 
     def read(self) -> bytes:
-        """Return all finished records, each with its header, and make their room free."""
+        """Return all finished records, each with its header, and free their space."""
         chunk = self._read()
         return chunk + self._read() if chunk else chunk
 
     def _read(self) -> bytes:
-        """Do so up to the end of the memory, from where it goes on at the beginning."""
+        """Do so up to the end of the memory, where the ring wraps around."""
         start, end = self._consumed[0], self._produced[0]
         if start == end:
             return b""
@@ -188,7 +188,7 @@ class Ring:
         return chunk
 
     def _finished(self, first: int, available: int) -> int:
-        """Return how many bytes from `first` on are finished records: up to the first that is still being written, or a lap."""
+        """Return how many bytes from `first` on are finished records: up to the first unfinished one, at most one lap."""
         lengths = self._data.cast("I")
         at, end = first // 4, min(first + available, self._size) // 4
         while at < end:

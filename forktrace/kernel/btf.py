@@ -1,6 +1,6 @@
-"""Reads the running kernel's own type information (BTF): where a member lies, what a tracepoint hands over.
+"""Reads the running kernel's type information (BTF): offsets of members, arguments of tracepoints.
 
-The format is the kernel's Documentation/bpf/btf.rst. Only what the probes need is understood: structs, unions, enums,
+The format is described in the kernel's Documentation/bpf/btf.rst. Only what the probes need is read: structs, unions, enums,
 typedefs and function prototypes.
 """
 
@@ -20,7 +20,7 @@ _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST, _
 )
 _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(15, 20)
 _HEADER_BYTES = 12
-# By kind: the bytes for each member behind the header; or, without members, those of all.
+# By kind: the bytes per member after the header; or the bytes after the header of a kind without members.
 _TAILS = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
 _TAIL_PER_MEMBER = [_TAILS.get(kind, 0) for kind in range(32)]
 _FIXED_BYTES = [_HEADER_BYTES + {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}.get(kind, 0) for kind in range(32)]
@@ -33,7 +33,7 @@ _three_words = struct.Struct("<III").unpack_from
 
 
 class Member(NamedTuple):
-    """Where a member lies: bytes from the start of its struct; for a bit-field also its first bit and its width in bits.
+    """A member: its offset in bytes; for a bit-field also its first bit and its width in bits.
 
     `bytes` is its size, `type` the number of its type.
     """
@@ -49,7 +49,7 @@ class Btf:
     """The types of one BTF blob.
 
     Raises:
-        MachineLacks: the kernel has no BTF, or it is not in the known format.
+        MachineLacks: the kernel has no BTF, or in an unknown format.
     """
 
     def __init__(self, path: str = VMLINUX) -> None:
@@ -75,7 +75,7 @@ class Btf:
         return self.members_at(self._find(name, (_STRUCT, _UNION)))
 
     def members_at(self, type_id: int) -> dict[str, Member]:
-        """Return the same of the struct or union that a member is; {} for one that is none."""
+        """Return the same for the struct or union with this type number; {} if it is neither."""
         if type_id not in self._structs:
             at = self._strip(type_id)
             self._structs[type_id] = dict(self._members(at, 0)) if at and self._kind(at) in (_STRUCT, _UNION) else {}
@@ -88,7 +88,7 @@ class Btf:
     def tracepoint(self, name: str) -> tuple[str, ...] | None:
         """Return the argument types of a raw tracepoint, `("struct task_struct *", "u64")`; None: this kernel has none.
 
-        Numbers are spelled by sign and bits whatever typedefs they have, which change from kernel to kernel.
+        Integers are spelled by sign and bits: their typedefs differ between kernels.
         """
         number = self._find(f"btf_trace_{name}", (_TYPEDEF,))
         if not number:
@@ -120,7 +120,7 @@ class Btf:
         return None
 
     def _read_types(self) -> None:
-        """Note where each type starts, by its number, 0 being void; and the first of each name and kind."""
+        """Store where each type starts, by its number (0: void), and the first type of each name and kind."""
         data, at, end = self._data, self._types, self._types_end
         positions, named = [0], dict[int, int]()
         while at < end:

@@ -1,4 +1,4 @@
-"""Makes the object out of the probes' sources: with bcc, which is needed for nothing else. As a program: `make object`."""
+"""Compiles the probes' sources into the object, with bcc, which is needed for nothing else. As a program: `make object`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from forktrace.kernel.loops import with_jumps_at_loops
 from forktrace.kernel.objects import CALL_MARK, FORMAT, FROM_MAP, LOAD_64, OBJECT, SHARED, MapSpec, ProbesObject, instructions
 from forktrace.system.machine import this_machine
 
-# In the order in which the compiler reads them, as one file.
+# The compiler reads them in this order, as one file.
 SOURCES: Final = (
     *("events.h", "kernel.bpf.h", "process_table.bpf.h", "work.bpf.h", "pycode.bpf.h", "pystack.bpf.h"),
     *("release.bpf.c", "fork.bpf.c", "exec.bpf.c", "exit.bpf.c", "signal.bpf.c", "libpython.bpf.c", "wait.bpf.c"),
     *("failed_fork.bpf.c", "request.bpf.c", "calls.bpf.c", "tasks.bpf.c"),
 )
-# Entries of the maps, unless the loader says otherwise.
+# Entries of the maps; the loader may choose others.
 ENTRIES: Final = {"FOLLOWED": 65536, "NUMBERS": 131072, "INTERPRETERS": 4096, "CODES": 16384, "PLACES": 16384} | {
     "WANTED": 16384,
     "HANDLED": 16384,
@@ -42,14 +42,14 @@ def read_sources(folder: Path) -> str:
 
 
 def digest_of(folder: Path, facts: Sequence[str]) -> str:
-    """Return what tells these sources, with these facts, from any others."""
+    """Return the digest of these sources with these facts."""
     stub = sorted((folder / "stub").rglob("*.h"))
     texts = [FORMAT, *facts, *map(str, ENTRIES.items()), read_sources(folder), *(path.read_text() for path in stub)]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def prelude(text: str, facts: Sequence[str]) -> str:
-    """Return what the compiler reads before the sources: the facts, and the shared functions as what programs call."""
+    """Return the text before the sources: macros for the facts, and declarations of the shared functions."""
     shared = re.findall(rf"^u64 {SHARED}(\w+)\(", text, re.MULTILINE)
     lines = [f"#define {fact} FACT({number:04x})" for number, fact in enumerate(facts)]
     lines += [f"static u64 (*{name})(u64) = (void *){CALL_MARK + number:#x};" for number, name in enumerate(shared)]
@@ -57,7 +57,7 @@ def prelude(text: str, facts: Sequence[str]) -> str:
 
 
 def compile_probes(facts: Sequence[str], folder: Path | None = None) -> ProbesObject:
-    """Compile the probes. Takes seconds, and 150 MB that stay.
+    """Compile the probes. Takes seconds, and 150 MB that are not freed.
 
     Raises:
         MachineLacks: bcc is missing, or does not compile them.
@@ -85,7 +85,7 @@ def compile_probes(facts: Sequence[str], folder: Path | None = None) -> ProbesOb
 
 
 def _without_loading(bcc: Any) -> Any:
-    """Return bcc's class for compiled code, without what attaches everything whose name says to what."""
+    """Return bcc's class for compiled code, without its automatic attaching by name."""
 
     class Compiled(bcc.BPF):  # type: ignore[misc]
         def _trace_autoload(self) -> None:
@@ -103,7 +103,7 @@ def _functions(lib: Any, module: Any) -> dict[str, bytes]:
 
 
 def _maps(lib: Any, module: Any) -> tuple[tuple[MapSpec, ...], dict[int, int]]:
-    """Return the maps by name, and the number of each by the descriptor that bcc has for it."""
+    """Return the maps, and the number of each by bcc's descriptor."""
     parts = ("name", "type_id", "key_size_id", "leaf_size_id", "max_entries_id", "flags_id", "fd_id")
     functions = [getattr(lib, f"bpf_table_{part}") for part in parts]
     for function in functions:
@@ -118,7 +118,7 @@ def _maps(lib: Any, module: Any) -> tuple[tuple[MapSpec, ...], dict[int, int]]:
 
 
 def _numbered(code: bytes, numbers: dict[int, int]) -> bytes:
-    """Return instructions that name maps by their numbers, where bcc has put its descriptors."""
+    """Return the instructions with map numbers in the place of bcc's descriptors."""
     found = instructions(code)
     for at in range(len(found)):
         if found["op"][at] == LOAD_64 and found["registers"][at] >> 4 == FROM_MAP:

@@ -1,4 +1,4 @@
-"""The keys by which the probes know files (probes/pystack.bpf.h, `file_key`): who does not know the secret cannot make one."""
+"""The keys of files in the probes (`file_key` in probes/pystack.bpf.h). Nobody can forge one without the secret."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def new_secret() -> int:
 
 
 def key_of(secret: int, about: os.stat_result, *, number: int | None = None, device: int | None = None) -> int:
-    """Return the key of a file; `number`, `device`: of the inode and its device as the kernel has them, if stat(2) does not."""
+    """Return the key of a file; `number`, `device`: the kernel's inode and device numbers, where stat(2) has others."""
     number = about.st_ino if number is None else number
     device = device_number(os.major(about.st_dev), os.minor(about.st_dev)) if device is None else device
     return reduce(lambda key, one: stirred(key ^ one), (number, about.st_size, about.st_uid, device), secret)
 
 
 def device_number(major: int, minor: int) -> int:
-    """Return a device as the kernel numbers it for itself."""
+    """Return the kernel's internal device number."""
     return major << 20 | minor
 
 
 def stirred(key: int) -> int:
-    """Return a number of which each bit depends on all bits of `key` (MurmurHash3's finalizer)."""
+    """Mix `key`: each bit of the result depends on all of its bits (MurmurHash3's finalizer)."""
     for factor in _FACTORS:
         key = (key ^ key >> 33) * factor & _U64
     return key ^ key >> 33

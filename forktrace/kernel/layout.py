@@ -1,4 +1,4 @@
-"""Learns the layout of the kernel side's structs from the probes' own headers, so that there is one description of them."""
+"""Reads the layout of the probes' structs from their headers, so that it stands in one place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def structs(header: str) -> dict[str, np.dtype[Any]]:
     """Return the numpy type of every struct in the text of a C header, laid out as C lays it out.
 
     Raises:
-        ValueError: a line is no field of a kind that is known.
+        ValueError: a line is no field of a known type.
     """
     text = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
     sizes = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)$", text, flags=re.MULTILINE)}

@@ -1,4 +1,4 @@
-"""Makes a program out of a compiled function: those that it calls are put behind it, and its marks replaced."""
+"""Links a program: a compiled function, followed by the functions that it calls, with all marks replaced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def link(probes: ProbesObject, name: str, facts: Mapping[str, int], maps: Mappin
     """Return the program `name`, with the values of `facts` and the descriptors of `maps` in it.
 
     Raises:
-        MachineLacks: it needs a fact that has no value.
+        MachineLacks: it needs a fact that this kernel does not have.
     """
     begins = _begins(probes, name)
     shared = probes.shared
@@ -52,15 +52,15 @@ def link(probes: ProbesObject, name: str, facts: Mapping[str, int], maps: Mappin
 
 
 def missing_facts(probes: ProbesObject, name: str, facts: Facts) -> dict[str, str]:
-    """Return the facts that the program `name` needs and this kernel has not, each with the reason."""
+    """Return the facts that the program `name` needs and this kernel does not have, each with the reason."""
     needed = {probes.facts[number] for one in _begins(probes, name) for _, what, number in probes.places(one) if what == "fact"}
     return {fact: facts.missing[fact] for fact in sorted(needed & set(facts.missing))}
 
 
 def _begins(probes: ProbesObject, name: str) -> dict[str, int]:
-    """Return where each function that the program `name` is made of begins, in the order in which they are met."""
+    """Return where each function of the program `name` begins, in the order of the first calls."""
     shared, begins, end, waiting = probes.shared, dict[str, int](), 0, [name]
-    for function in waiting:  # which grows meanwhile
+    for function in waiting:  # which grows in the loop
         if function in begins:
             continue
         begins[function] = end

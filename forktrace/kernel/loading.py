@@ -34,8 +34,8 @@ PROGRAM: Final = "program "  # before the names of programs among the descriptor
 LEAST_PROCESSES: Final = 4096
 MOST_PROCESSES: Final = 65536
 COUNTERS: Final = ("losses", "taken_over")  # arrays of numbers
-_SHARE_OF_MEMORY: Final = 64  # at most so large a part of it, for what is kept of processes,
-_BYTES_A_PROCESS: Final = 600  # with what the kernel needs for each entry
+_SHARE_OF_MEMORY: Final = 64  # the table of processes gets at most this part of the memory
+_BYTES_A_PROCESS: Final = 600  # including the kernel's overhead per entry
 _DESCRIPTORS_MOST: Final = 128
 _THREADS: Final = 2
 
@@ -99,9 +99,9 @@ def find_object(facts: Sequence[str], folder: Path | None = None) -> ProbesObjec
 
 
 class Loading:
-    """The probes on their way: a child process loads and attaches them, and is gone.
+    """Loading in progress: a child process loads and attaches the probes, and ends.
 
-    bcc, where it is needed, takes 150 MB; and a tracefs that is mounted for the child alone is gone with it.
+    So the 150 MB of bcc, where it is needed, are freed, and a tracefs that is mounted for the child alone is unmounted.
     """
 
     def __init__(self, ring_bytes: int = RING_BYTES, *, stacks: bool = True, attach: bool = False, secret: int = 0) -> None:
@@ -116,10 +116,10 @@ class Loading:
         its.close()
 
     def wait(self) -> Loaded:
-        """Return what it made.
+        """Return the loaded probes.
 
         Raises:
-            MachineLacks: as `Probes`; a file has the whole of it.
+            MachineLacks: as `Probes`; the full text is in a file.
         """
         message, descriptors, _, _ = socket.recv_fds(self._ours, 1 << 16, _DESCRIPTORS_MOST)
         self._ours.close()
@@ -166,7 +166,7 @@ def _load_and_send(channel: socket.socket, load_them: Callable[[], Loaded]) -> N
 def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False, secret: int = 0) -> Loaded:
     """Load and attach the probes; with `attach` also load the one that passes over all tasks. `secret`: see file_keys.
 
-    Where the verifier of a kernel does not like the walk of stacks, they are loaded without it.
+    Where the kernel's verifier rejects the stack walk, they are loaded without it.
 
     Raises:
         MachineLacks: this kernel, or this process, cannot.
@@ -209,7 +209,7 @@ def _load(probes: ProbesObject, facts: Facts, wanted: Mapping[str, int], ring_by
 
 
 def _at_once(calls: Sequence[Callable[[], _Result]]) -> list[Callable[[], _Result]]:
-    """Make these calls, several at once as far as threads can be started; return what has the result of each, or raises it."""
+    """Make these calls, in as many threads as can be started. Returns for each a function that has its result or raises."""
     done: dict[int, Callable[[], _Result]] = {}
     waiting = deque(enumerate(calls))
 
@@ -244,7 +244,7 @@ def _hooks(values: Mapping[str, int]) -> list[Hook]:
 
 
 def _kind(program: str, values: Mapping[str, int], facts: Facts) -> dict[str, Any]:
-    """Return how a program is loaded: what bpf.load_program has to know of it."""
+    """Return the arguments of bpf.load_program for a program."""
     if program == TASKS:
         return {"kind": bpf.TRACING, "attach_kind": bpf.TRACE_ITERATOR, "attach_to": facts.task_iterator}
     everything = {**values, **dict.fromkeys((hook.needs for hook in HOOKS), 1)}
@@ -252,7 +252,7 @@ def _kind(program: str, values: Mapping[str, int], facts: Facts) -> dict[str, An
 
 
 def programs_of(facts: Facts) -> dict[str, tuple[str, ...]]:
-    """Return the programs that a kernel has a use for, each with its tracepoints: none for the pass over all tasks."""
+    """Return the programs to load on a kernel, each with its tracepoints (none for the pass over all tasks)."""
     found: dict[str, tuple[str, ...]] = {}
     for hook in _hooks({**facts.values, STACKS: 1}):
         found[hook.program] = (*found.get(hook.program, ()), *hook.tracepoints)
@@ -279,7 +279,7 @@ def verify(probes: ProbesObject, facts: Facts, name: str, **switched: int) -> in
 
 
 def _instructions(statistics: str) -> int:
-    """Return how many instructions the verifier says it has looked at; Linux 7.2 says it function by function: `169+952`."""
+    """Return how many instructions the verifier processed, by its log; Linux 7.2 says it per function: `169+952`."""
     return sum(map(int, statistics.partition("processed ")[2].split()[0].split("+")))
 
 
@@ -313,7 +313,7 @@ def _refuse(program: str, reason: str) -> None:
 
 
 def maps_of(maps: Sequence[MapSpec], ring_bytes: int, *, attach: bool, copies: bool) -> list[MapSpec]:
-    """Return the maps with as many entries as they get: of processes as many as the machine may have, and its memory holds."""
+    """Return the maps with their numbers of entries: of processes as many as the machine allows, limited by its memory."""
     most = _most_processes()
     sizes = {"followed": most, "numbers": 2 * most, "ring": ring_bytes, "questions": QUESTION_BYTES, "mapped": most}
     sizes |= ({} if attach else {"mapped": 1, "wanted": 1}) | ({} if copies else {"handled": 1})

@@ -1,7 +1,7 @@
-"""Makes loops such that old verifiers take them.
+"""Rewrites loops so that old verifiers accept them.
 
 The verifier of 5.10 and 6.1 accepts a loop only where a jump closes it (check_cfg() in kernel/bpf/verifier.c). The compiler
-lets an instruction run into the head of a loop too, which is then a `back-edge`.
+also lets an instruction fall through into the head of a loop, which they reject as a `back-edge`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NOT_SEEN, _OPEN, _DONE = 0, 1, 2
 
 
 def with_jumps_at_loops(code: bytes) -> bytes:
-    """Return the function with a jump to the next instruction wherever one runs into the head of a loop that it is part of."""
+    """Return the function with a jump wherever an instruction falls through into the head of its own loop."""
     found = instructions(code)
     while (at := _runs_into_loop(found)) is not None:
         found = _with_jump(found, at)

@@ -21,13 +21,13 @@ from forktrace.errors import ForktraceError
 OBJECT: Final = "probes.object"
 FORMAT: Final = "forktrace probes, format 1"
 OBJECT_BYTES_MOST: Final = 8 << 20
-SHARED: Final = "shared_"  # how the names of functions begin that programs call
+SHARED: Final = "shared_"  # prefix of the functions that programs call
 
 INSTRUCTION: Final = np.dtype([("op", "u1"), ("registers", "u1"), ("offset", "<i2"), ("value", "<i4")])
 LOAD_64, CALL = 0x18, 0x85  # include/uapi/linux/bpf.h: BPF_LD | BPF_DW | BPF_IMM, over two instructions; BPF_JMP | BPF_CALL
 FROM_MAP, FROM_FUNCTION = 1, 1  # source registers: BPF_PSEUDO_MAP_FD of the first, BPF_PSEUDO_CALL of the second
-FACT_MARK: Final = 0x666F726B  # the upper half of a number, the lower one says which fact
-CALL_MARK: Final = 0x5AFE0000  # plus which function
+FACT_MARK: Final = 0x666F726B  # the upper half of a number; the lower half is the number of the fact
+CALL_MARK: Final = 0x5AFE0000  # plus the number of the function
 
 Instructions = npt.NDArray[np.void]
 
@@ -93,7 +93,7 @@ class ProbesObject:
         return sorted(found)
 
     def to_bytes(self) -> bytes:
-        """Return the object as it is kept in a file: a line that says what it is, a line of JSON, the instructions."""
+        """Return the content of the file: a line with the format, a line of JSON, the instructions."""
         code = b"".join(self.functions.values())
         head = {
             "digest": self.digest,

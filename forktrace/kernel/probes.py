@@ -1,4 +1,4 @@
-"""The probes, loaded and attached: what the recorder tells them, and what it reads of them."""
+"""The probes, loaded and attached: what the recorder sets in them, and what it reads from them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from forktrace.kernel.layout import layouts
 from forktrace.kernel.loading import COUNTERS, PROGRAM, TASKS, Loading
 from forktrace.trace.events import KINDS, NOT_RUN
 
-# The kinds that come through the ring, in the order of enum kind.
+# The kinds of records in the ring, in the order of enum kind.
 EVENTS: Final = (*KINDS[:10], "request")
 RING_KINDS: Final = (*EVENTS, "stack", "code")
-# What else can get lost: enum loss, in its order.
+# What else can be lost: in the order of enum loss.
 OTHER_LOSSES: Final = {
     "PROCESSES_UNFOLLOWED": "process not followed",
     "WAIT_PLACES": "wait place",
@@ -39,7 +39,7 @@ class Probes:
     """
 
     def __init__(self, loading: Loading, meanwhile: Callable[[], None] = lambda: None) -> None:
-        types = layouts()  # read now: it may be that the user cannot read these files
+        types = layouts()  # read as root: the user may not be able to read these files
         meanwhile()
         loaded = loading.wait()
         self._descriptors, self.lacks = loaded.descriptors, loaded.lacks
@@ -74,17 +74,17 @@ class Probes:
         return np.frombuffer(asked, self._question)["question"] if asked else ()
 
     def describe(self, file: int, fields: Mapping[str, int]) -> None:
-        """Answer what `file` is: the fields of `struct interpreter`, none for a file that is no interpreter."""
+        """Answer a question about `file`: the fields of `struct interpreter`, none if it is no interpreter."""
         names = self._interpreters.value_type.names or ()
         self._interpreters.set(file, tuple(fields.get(name, 0) for name in names))
 
     def forget_files(self, files: Iterable[int]) -> None:
-        """Ask again about these files when they are met."""
+        """Remove these files: the probes ask about them again."""
         for file in files:
             self._interpreters.delete(file)
 
     def forget_stacks(self, codes: Iterable[int], stacks: Iterable[int]) -> None:
-        """Send these code objects and stacks again when they are met."""
+        """Let the probes send these code objects and stacks again."""
         for sent, keys in zip(self._sent, (codes, stacks), strict=False):
             for key in keys:
                 sent.delete(key)
@@ -98,7 +98,7 @@ class Probes:
         self._settings.set(0, ((pid_ns, pid), since_ns, 0, 0))
 
     def want(self, since_ns: Mapping[int, int], never: Iterable[int]) -> None:
-        """Let passes follow these processes and what descends from them, except for `never`; all by their numbers here.
+        """Let passes follow these processes and their descendants, except `never`; numbers are those of this PID namespace.
 
         `since_ns`: number -> when the clock tick began in which it started (the kernel's CLOCK_BOOTTIME).
         """
@@ -112,25 +112,25 @@ class Probes:
         self._mapped.set(pid, (library, start))
 
     def pass_tasks(self) -> tuple[int, int]:
-        """Look at all tasks; return how many processes are followed since, and how many could not be told."""
+        """Run a pass over all tasks; return how many processes it began to follow, and how many it could not classify."""
         self._attaching.set(0, (1, 0, 0, 0))
         self._tasks.run()
         _, found = self._attaching.items()
         return int(found[0]["added"]), int(found[0]["pending"])
 
     def attached(self) -> None:
-        """End the attaching, and forget what passes were told."""
+        """End the attaching, and remove the settings of the passes."""
         self._attaching.set(0, (0, 0, 0, 0))
         for told in (self._wanted, self._mapped):
             for pid in told.items()[0].tolist():
                 told.delete(pid)
 
     def read(self) -> bytes:
-        """Return the records that have come since the last call, as they lie in the ring."""
+        """Return the records since the last call, as they are in the ring."""
         return self._ring.read()
 
     def losses(self) -> dict[str, int]:
-        """Return how much of what could not be delivered so far."""
+        """Return how much of each kind was lost so far."""
         not_run = sum(map(bpf.times_not_run, self._programs))
         (by_a_copy,) = self._taken_over.read()  # after the other, for nothing to seem lost that a copy is about to do
         self._not_run = max(self._not_run, not_run - by_a_copy)
@@ -143,7 +143,7 @@ class Probes:
         return open_ones
 
     def wait_totals(self) -> tuple[Records, Records]:
-        """Return the places (`struct wait_place`) where wait calls brought no child, and how often."""
+        """Return the places (`struct wait_place`) whose wait calls returned no child, and how many did."""
         return self._wait_totals.items()
 
     def forget(self, place: Records) -> None:
@@ -151,7 +151,7 @@ class Probes:
         self._wait_totals.delete(place)
 
     def close(self) -> None:
-        """Detach the probes, as soon as this process has ended."""
+        """Let the probes be detached after the end of this process."""
         bpf.close_after_end(list(self._descriptors.values()))
         self._ring.close()
         self._questions.close()
