@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import pandas as pd
+
 from forktrace.analysis.causes.names import printable
 
 _FILE: Final = Path(__file__).with_name("explanations.toml")
@@ -91,3 +93,8 @@ def object_of(source: str | None, otherwise: str) -> str:
     """Return what the source line of a fork calls the child: `p` of `p.start()`."""
     found = next((match[1] for each in _OBJECT if source and (match := each.search(source))), None)
     return otherwise if found is None else printable(found)
+
+
+def no_stack(status: Any) -> str:
+    """Return why there is no line, by the status of the stack; `<NA>`: none was asked for."""
+    return "recorded without stacks" if pd.isna(status) else str(texts()["stack-status"].get(status, "no line"))

@@ -219,7 +219,7 @@ class _Section:
         `inward`: how many calls at most are named from the line of the program on.
         """
         if pd.isna(site):
-            return f"{f' with {call}' if call else ''} ({_no_stack(status)})"
+            return f"{f' with {call}' if call else ''} ({explanations.no_stack(status)})"
         own, calls = calls_of(site, self.about.calls(stack))
         words = [printable(site), *calls[:inward]] if own else calls
         words += [call] if call else []
@@ -381,7 +381,7 @@ class _Section:
         if row.state == "running":
             return
         if name == "unknown" and pd.isna(row.reap_site):
-            yield Line("why", f"not known ({_no_stack(row.reap_stack_status)})")
+            yield Line("why", f"not known ({explanations.no_stack(row.reap_stack_status)})")
             return
         cause, words = explanations.cause(name), self._words()
         late = cause.late if row.noticed and not row.stolen else ""
@@ -403,17 +403,13 @@ class _Section:
         """What to do about it: the first of these that applies."""
         row = self.row
         fixes: tuple[tuple[bool, Callable[[], Iterable[Line]]], ...] = (
-            (row.stolen, lambda: self._theft_fixes(words)),
+            (row.stolen, lambda: remedies.after_theft(self.about.thefts[int(row.thefts)][0].thief_site, words)),
             (bool(delay and delay.fix), lambda: [Line("fix", delay.fix.format(**words) if delay else "")]),
             (not pd.isna(row.helper), lambda: [Line("fix", remedies.ASIDE.format(row.helper))]),
             (row.noticed, lambda: self._fix(cause, words)),
-            (row.was_zombie and self._cause() != "recorder", lambda: [_no_fix(cause)]),
+            (row.was_zombie and self._cause() != "recorder", lambda: [remedies.none_needed(cause)]),
         )
         return next((lines() for applies, lines in fixes if applies), ())
-
-    def _theft_fixes(self, words: dict[str, str]) -> Iterator[Line]:
-        thief_site = self.about.thefts[int(self.row.thefts)][0].thief_site
-        return fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], thief_site)
 
     def _fix(self, cause: explanations.Cause, words: dict[str, str]) -> Iterator[Line]:
         """What would help, at the line to change; where that is an installed package's, that it is not the user's to mend."""
@@ -447,14 +443,5 @@ class _Section:
             yield "", Line("note", printable(self.row.notes))
 
 
-def _no_fix(cause: explanations.Cause) -> Line:
-    return Line("fix", f"none needed: it was reaped at once{', by luck' if cause.accident else ''}")
-
-
 def _known(ident: Any) -> int:
     return -1 if pd.isna(ident) else int(ident)
-
-
-def _no_stack(status: Any) -> str:
-    """Why there is no line."""
-    return "recorded without stacks" if pd.isna(status) else str(explanations.texts()["stack-status"].get(status, "no line"))

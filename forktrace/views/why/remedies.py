@@ -102,3 +102,13 @@ def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:
     elif remedies:
         yield Line("fix", f"{where}, one of:" if where else "one of:")
         yield from (Line("", f"- {each}") for each in remedies)
+
+
+def after_theft(site: Any, words: dict[str, str]) -> Iterator[Line]:
+    """What would help against a stolen exit status, at the line that took it."""
+    return fix_lines([explanations.remedy(each, **words) for each in ("own-children", "leave-it")], site)
+
+
+def none_needed(cause: Cause) -> Line:
+    """Return that nothing has to change."""
+    return Line("fix", f"none needed: it was reaped at once{', by luck' if cause.accident else ''}")
