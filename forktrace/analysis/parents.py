@@ -1,7 +1,8 @@
-"""Who a process's parent is over time: the one at fork, and each adopter after a parent died first."""
+"""The parents of a process over time: the one at fork, then the adopters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,18 +12,20 @@ from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, Log, pick
 from forktrace.errors import TraceError
 from forktrace.trace.events import CALLS, WAIT_CALLS
 
-_MOST_HANDINGS_OVER: Final = 16  # for each process, on average: subreapers within subreapers that die one after the other
+_MOST_REPARENTINGS: Final = 16  # per process, on average: nested subreapers that die one after the other
+
+_Step = tuple[Ints, Ints, Ints, Ints, Ints]  # reparentings: time, child, old parent, and the new parent's number and id
 
 
 @dataclass(frozen=True)
 class Parents:
-    """The parent at fork, the last one, and each handing over between them.
+    """The parent at fork, the last one, and each reparenting between them.
 
     Attributes:
         pid, id: of each process, its parent at fork; `id` NONE: outside the recording
         last_pid, last_id: of each process, its parent when it was released, or at the end of the trace
         orphaned: of each process, whether its first parent died before it was released
-        step_ns, child_id, old_id, new_pid, new_id: of each handing over, its time (the notification of the dead parent's own
+        step_ns, child_id, old_id, new_pid, new_id: of each reparenting, its time (the notification of the dead parent's own
             parent), the child, the dead parent and the adopter; in time order
     """
 
@@ -43,14 +46,14 @@ class Parents:
         return np.where(step == NONE, self.id[child], pick(self.new_id, step))
 
     def number_at(self, child: Ints, time_ns: Ints) -> Ints:
-        """Return the number of the parent that each `child` has at `time_ns`, by the handings over that are known."""
+        """Return the number of the parent that each `child` has at `time_ns`, by the reparentings that are known."""
         step = Latest(self.child_id, self.step_ns).until(child, time_ns)
         return np.where(step == NONE, self.pid[child], pick(self.new_pid, step))
 
 
 @dataclass(frozen=True)
 class _Sightings:
-    """What the kernel itself said of a child's later parent: in its exit, zombie and autoreap rows, and whom it let reap it."""
+    """The later parents in a child's own rows: of its exit, zombie and autoreap, and the reaper of its reap."""
 
     child: Ints
     time_ns: Ints
@@ -61,28 +64,21 @@ class _Sightings:
 def parents(log: Log, gone_ns: Ints) -> Parents:
     """Follow every process from parent to parent until `gone_ns`, its release.
 
-    A parent that dies hands each child that is not released at its own notification to the adopter that its exit row names, or,
-    where that one has died in the meantime, to the adopter of that one. Where the kernel recorded the child's parent later, in
-    the child's own rows, that is believed instead: a process can become a subreaper in the meantime too. From there on a child
-    only goes to ancestors, who are older: one that is younger than the adopter that was named had it before.
+    A child that is not released yet when its dead parent's own parent is notified goes to the first of these:
+        the parent that the kernel names later, in the child's own rows; a process can have become a subreaper
+        the adopter in the exit row of the dead parent
+        the adopter of that adopter, if it has died, too
+    From then on the child only goes to ancestors, and these are older. So a parent in the child's rows that is younger than the
+    adopter in the exit row had the child before.
     """
     pid, ident = _first_parents(log)
     seen = _sightings(log, pid, ident)
-    handing = _Handing(log, gone_ns, seen)
+    reparenting = _Reparenting(log, gone_ns, seen)
+    steps = list(_steps(log, reparenting, ident))
     last_pid, last_id, since_ns = pid.copy(), ident.copy(), log.fork_ns.copy()
-    steps: list[tuple[Ints, ...]] = []
-    handings_over = 0
-    child = np.flatnonzero(ident != NONE)
-    while len(child):
-        step = handing.over(child, last_id[child], since_ns[child])
-        time_ns, child, _, new_pid, new_id = step
+    for time_ns, child, _, new_pid, new_id in steps:
         last_pid[child], last_id[child], since_ns[child] = new_pid, new_id, time_ns
-        steps.append(step)
-        handings_over += len(child)
-        if handings_over > _MOST_HANDINGS_OVER * (log.count + 1000):
-            raise TraceError(f"{log.trace.path}: damaged: its orphans are handed over more than {handings_over:,} times")
-        child = child[new_id != NONE]
-    last = handing.next_seen.until(np.arange(log.count), np.full(log.count, NEVER))
+    last = reparenting.next_seen.until(np.arange(log.count), np.full(log.count, NEVER))
     later = (last != NONE) & (pick(seen.time_ns, last) > since_ns)
     last_pid = np.where(later, pick(seen.pid, last), last_pid)
     last_id = np.where(later, pick(seen.id, last), last_id)
@@ -92,8 +88,23 @@ def parents(log: Log, gone_ns: Ints) -> Parents:
     return Parents(pid, ident, last_pid, last_id, orphaned, *(column[order] for column in columns))
 
 
-class _Handing:
-    """Who gets the children of a parent that dies."""
+def _steps(log: Log, reparenting: _Reparenting, first: Ints) -> Iterator[_Step]:
+    """Yield the first reparenting of all orphans, then the second of those that have one, and so on."""
+    child = np.flatnonzero(first != NONE)
+    parent, since_ns = first[child], log.fork_ns[child]
+    number = 0
+    while len(child):
+        step = time_ns, child, _, _, new_id = reparenting.of(child, parent, since_ns)
+        yield step
+        number += len(child)
+        if number > _MOST_REPARENTINGS * (log.count + 1000):
+            raise TraceError(f"{log.trace.path}: damaged: its orphans are reparented more than {number:,} times")
+        inside = new_id != NONE
+        child, parent, since_ns = child[inside], new_id[inside], time_ns[inside]
+
+
+class _Reparenting:
+    """Who inherits the children of a dead parent."""
 
     def __init__(self, log: Log, gone_ns: Ints, seen: _Sightings) -> None:
         self.next_seen = Latest(seen.child, seen.time_ns)
@@ -101,21 +112,18 @@ class _Handing:
         self._exit_ns = pick(log.time_ns, log.exit_row, NEVER)
         notified_ns = pick(log.time_ns, log.zombie_row, NEVER)
         self._death_ns = np.where(notified_ns == NEVER, self._exit_ns, notified_ns)
-        # An adopter that ignores SIGCHLD releases a zombie at the handing over, microseconds before the parent's notification.
+        # An adopter that ignores SIGCHLD releases a zombie when it inherits it, microseconds before the notification.
         self._dropped = (log.zombie_row != NONE) & np.isin(log.release_row, log.rows("autoreap"))
 
-    def over(self, child: Ints, old: Ints, since_ns: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-        """Hand each `child`, which its parent `old` has since `since_ns`, to the next one, where there is one.
-
-        Returns when, which children, from whom, and the number and the id of who has them then.
-        """
+    def of(self, child: Ints, old: Ints, since_ns: Ints) -> _Step:
+        """Return the next reparenting of each `child` that has one; `old` is its parent since `since_ns`."""
         log, death_ns = self._log, self._death_ns
-        was_dead = death_ns[old] <= since_ns  # then it is an ancestor of who named it, so this comes to an end
+        was_dead = death_ns[old] <= since_ns  # then the next adopter has to be an ancestor, so this comes to an end
         time_ns = np.maximum(death_ns[old], since_ns)
-        handed = (death_ns[old] < NEVER) & (~was_dead | (pick(log.adopter_id, log.exit_row[old]) < old))
-        handed &= self._gone_ns[child] >= np.where(self._dropped[child], self._exit_ns[old], time_ns)
-        handed &= log.at("adopter_pid", log.exit_row[old]) != NONE
-        child, old, time_ns, was_dead = child[handed], old[handed], time_ns[handed], was_dead[handed]
+        orphaned = (death_ns[old] < NEVER) & (~was_dead | (pick(log.adopter_id, log.exit_row[old]) < old))
+        orphaned &= self._gone_ns[child] >= np.where(self._dropped[child], self._exit_ns[old], time_ns)
+        orphaned &= log.at("adopter_pid", log.exit_row[old]) != NONE
+        child, old, time_ns, was_dead = child[orphaned], old[orphaned], time_ns[orphaned], was_dead[orphaned]
         row = log.exit_row[old]
         new_pid, new_id = log.at("adopter_pid", row), pick(log.adopter_id, row)
         sighting = self.next_seen.since(child, np.where(was_dead, time_ns, self._exit_ns[old]))
@@ -125,10 +133,12 @@ class _Handing:
         return time_ns, child, old, new_pid, new_id
 
     def _believed(self, sighting: Ints, old: Ints, adopter: Ints, time_ns: Ints) -> Flags:
-        """Where the kernel's own word of a later parent stands, and not the adopter that the exit row of `old` names."""
+        """Where the parent in the child's own rows is believed, and not the adopter in the exit row of `old`."""
         seen = self._seen
         death_ns = pick(self._death_ns, adopter, NEVER)
-        overtaken = (death_ns <= time_ns) & (pick(self._log.zombie_row, adopter) != NONE)  # without one it may have been later
+        overtaken = (death_ns <= time_ns) & (
+            pick(self._log.zombie_row, adopter) != NONE
+        )  # without it: perhaps later
         in_time = (pick(seen.time_ns, sighting) <= death_ns) | overtaken | (pick(seen.id, sighting) > adopter)
         found: Flags = (sighting != NONE) & (pick(seen.id, sighting) != old) & in_time
         return found
@@ -143,7 +153,7 @@ def _first_parents(log: Log) -> tuple[Ints, Ints]:
 
 def _sightings(log: Log, pid: Ints, ident: Ints) -> _Sightings:
     told, waited = log.rows("exit", "zombie", "autoreap"), log.rows("reap")
-    by_wait = np.isin(log.at("call", waited), [CALLS.index(call) for call in WAIT_CALLS])  # only a parent can
+    by_wait = np.isin(log.at("call", waited), [CALLS.index(call) for call in WAIT_CALLS])  # only a parent reaps
     waited = waited[by_wait & (log.by_id[waited] != NONE)]
     rows = np.concatenate([told, waited])
     seen_pid = np.concatenate([log.at("parent_pid", told), log.at("by_pid", waited)])

@@ -632,7 +632,7 @@ def test_heirs_of_heirs_have_an_end() -> None:
             ev.exit_(1000 + 10 * i, 1000 + i, parent=999, adopter=1001 + i),
             ev.zombie(1001 + 10 * i, 1000 + i, parent=999),
         ]
-    with pytest.raises(TraceError, match="its orphans are handed over more than"):
+    with pytest.raises(TraceError, match="its orphans are reparented more than"):
         recording(*rows).lifecycles()
 
 
