@@ -136,9 +136,7 @@ class _Reparenting:
         """Where the parent in the child's own rows is believed, and not the adopter in the exit row of `old`."""
         seen = self._seen
         death_ns = pick(self._death_ns, adopter, NEVER)
-        overtaken = (death_ns <= time_ns) & (
-            pick(self._log.zombie_row, adopter) != NONE
-        )  # without it: perhaps later
+        overtaken = (death_ns <= time_ns) & (pick(self._log.zombie_row, adopter) != NONE)  # without it: perhaps later
         in_time = (pick(seen.time_ns, sighting) <= death_ns) | overtaken | (pick(seen.id, sighting) > adopter)
         found: Flags = (sighting != NONE) & (pick(seen.id, sighting) != old) & in_time
         return found

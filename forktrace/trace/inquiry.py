@@ -1,4 +1,4 @@
-"""What `forktrace why -p` saw of a running process from outside: made by `live`, shown by `views`.
+"""What `forktrace why -p` saw of a running process from outside: made by `now`, shown by `views`.
 
 Names and texts come from other programs: escape them for a screen.
 """

@@ -1,9 +1,9 @@
-"""Reads runs of small batches many at once, for recordings of hours that were killed and so never merged.
+"""Reads many small batches at once, for long recordings that were killed and so never merged.
 
-Arrow takes some 30 us for a batch of four rows, and a checksum over its columns three times as long. Here the buffers of
-thousands of batches become one batch by way of numpy. What is accepted has passed what stream.py asks of every batch: its
-bounds (by frames.py), its checksum, its dictionaries, and Arrow's full validation, here of the joined columns. All that is
-out of the ordinary is `Odd` and left to the careful reader there, which accepts it or says what is wrong and where.
+Arrow takes some 30 us for a batch of four rows, and a checksum over its columns takes 90 us. Here numpy joins the buffers of
+thousands of batches into one batch. What is accepted has passed what stream.py asks of every batch: its
+bounds (by ipc_messages.py), its checksum, its dictionaries, and Arrow's full validation, here of the joined columns. Anything
+unusual raises `Odd` and is left to the careful reader there, which accepts it or says what is wrong and where.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Odd(Exception):
-    """Something is not as the recorder writes it."""
+    """Something is not as the recorder writes it; it may be correct all the same."""
 
 
 class _Column(NamedTuple):
@@ -74,7 +74,7 @@ class _Batch(NamedTuple):
 
 
 def spans(messages: Sequence[Message]) -> list[range]:
-    """Return the stretches of `messages` that hold at least `FEWEST` batches, all of them small ones."""
+    """Return the ranges of `messages` that hold at least `FEWEST` batches, all of them small."""
     found, start, count = [], 0, 0
     for place, message in enumerate(messages):
         if message.kind == DICTIONARY:
@@ -94,15 +94,15 @@ def _is_small(message: Message) -> bool:
 
 
 def read(data: bytes, messages: Sequence[Message], wanted: Sequence[range]) -> Iterator[list[pa.RecordBatch]]:
-    """Yield for each of the stretches `wanted` its rows, in few batches.
+    """Yield the rows of each of the ranges `wanted`, in few batches.
 
     Raises:
-        Odd: it cannot be told whether all is well with them.
+        Odd: one of them is unusual.
     """
     try:
         headers = pa.ipc.MessageReader.open_stream(pa.BufferReader(data))
         for _ in messages:
-            headers.read_next_message()  # verifies all of a message's header, of which frames.py reads a part
+            headers.read_next_message()  # verifies all of a message's header, of which ipc_messages.py reads a part
         yield from _read(data, messages, wanted)
     except (*ARROW_ERRORS, struct.error, OverflowError) as error:
         raise Odd from error
@@ -116,18 +116,24 @@ def _read(data: bytes, messages: Sequence[Message], wanted: Sequence[range]) -> 
         batches: list[_Batch] = []
         for message in messages[at : span.stop]:
             if message.kind == DICTIONARY:
-                if not 0 <= message.holds.dictionary < len(_DICTIONARIES):
-                    raise Odd
-                name = _DICTIONARIES[message.holds.dictionary]
-                current[name] = _words_of(data, message, known)
-                if name not in _TEXTS and current[name].words != list(COLUMNS[name]):
-                    raise Odd
+                current |= _dictionary(data, message, known)
             elif message.offset >= messages[span.start].offset:
                 batches.append(_Batch(message, tuple(current[name] for name in _TEXTS)))
         if len(current) < len(_DICTIONARIES):
             raise Odd
         at = span.stop
         yield [_joined(data, batches[start : start + MOST]) for start in range(0, len(batches), MOST)]
+
+
+def _dictionary(data: bytes, message: Message, known: dict[bytes, _Words]) -> dict[str, _Words]:
+    """Return the words of a dictionary message by the name of its column; those of an enumeration are the whole enumeration."""
+    number = message.holds.dictionary
+    if not 0 <= number < len(_DICTIONARIES):
+        raise Odd
+    name, words = _DICTIONARIES[number], _words_of(data, message, known)
+    if name not in _TEXTS and words.words != list(COLUMNS[name]):
+        raise Odd
+    return {name: words}
 
 
 def _words_of(data: bytes, message: Message, known: dict[bytes, _Words]) -> _Words:
@@ -145,7 +151,7 @@ def _words_of(data: bytes, message: Message, known: dict[bytes, _Words]) -> _Wor
 
 
 def _plain(part: bytes) -> bytes:
-    """Return the content of a compressed buffer, whose declared size was found to be bearable by frames.py."""
+    """Return the content of a compressed buffer, whose declared size is within the bounds of ipc_messages.py."""
     size = struct.unpack_from("<q", part)[0] if part else -1
     return part[8:] if size == -1 else pa.decompress(part[8:], size, codec="zstd", asbytes=True)
 

@@ -1,4 +1,4 @@
-"""What `forktrace ps` saw in /proc at one moment: made by `live`, shown by `views`, and written by `ps --json` as it is.
+"""What `forktrace ps` saw in /proc at one moment: made by `now`, shown by `views`, and written by `ps --json` as it is.
 
 None is what /proc does not say, or does not say to this user. Names come from other programs: escape them for a screen.
 """
