@@ -115,10 +115,12 @@ def environment() -> dict[str, str]:
 def record(open_folder: Path, environment: Mapping[str, str]) -> Callable[..., Recorded]:
     """Record a command to its end; check what always holds: the balance, a closed trace, nothing left behind."""
 
-    def run(command: Sequence[str], *options: str, timeout_s: float = 3 * PATIENCE_S, **more: object) -> Recorded:
+    def run(
+        command: Sequence[str], *options: str, timeout_s: float = 3 * PATIENCE_S, quiet: bool = True, **more: object
+    ) -> Recorded:
         mark = f"{MARK}={uuid.uuid4()}"
         path = open_folder / f"{uuid.uuid4()}.arrows"
-        line = forktrace_command("record", "-q", "-o", str(path), *options, "--", *command)
+        line = forktrace_command("record", *(["-q"] if quiet else []), "-o", str(path), *options, "--", *command)
         marked = dict(environment) | {MARK: mark.partition("=")[2]}
         before = footprint()
         # Files, not pipes: a descendant that outlives the recording would hold a pipe open.

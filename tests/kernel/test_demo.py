@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,16 +138,11 @@ def test_nothing_is_overwritten(done: subprocess.CompletedProcess[str], folder: 
     assert (folder / "run.arrows").read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "line_of_it"), [("kafka", "is done"), ("start", "started")])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_interrupted_demo_leaves_nobody_behind(
-    number: signal.Signals, name: str, line_of_it: str, folder: Path, marked: dict[str, str]
-) -> None:
-    """Ctrl-C, which a terminal sends to the whole group, and signals to the demo alone: everything it started ends."""
-    if name == "kafka":
-        pytest.importorskip("kafka", reason="kafka-python is missing")
-        pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
-    trace = f"{name}-{number.name}"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+
+
+def demo_until(line_of_it: str, name: str, trace: str, folder: Path, marked: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a demo in a process group of its own, and return it once it has said this."""
     demo = subprocess.Popen(
         forktrace_command("demo", name, "-o", trace), env=marked, cwd=folder, stderr=subprocess.PIPE, text=True,
         stdout=subprocess.DEVNULL, process_group=0,
@@ -155,14 +151,31 @@ def test_interrupted_demo_leaves_nobody_behind(
     for line in demo.stderr:
         if line_of_it in line:
             break
-    if number == signal.SIGINT:
-        os.killpg(demo.pid, number)
-    else:
-        demo.send_signal(number)
-    demo.stderr.read()
-    assert demo.wait(PATIENCE_S) != 0
-    wait_until(lambda: not processes_with(f"{MARK}={marked[MARK]}"), "every process of the demo has ended")
-    assert forktrace.read(folder / f"{trace}.arrows").cut is None
+    return demo
+
+
+@pytest.mark.parametrize(("name", "line_of_it"), [("kafka", "is done"), ("start", "started")])
+def test_interrupted_demos_leave_nobody_behind(name: str, line_of_it: str, folder: Path, marked: dict[str, str]) -> None:
+    """Ctrl-C, which a terminal sends to the whole group, and signals to the demo alone: everything it started ends."""
+    if name == "kafka":
+        pytest.importorskip("kafka", reason="kafka-python is missing")
+        pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+
+    def interrupt(number: signal.Signals) -> int:
+        demo = demo_until(line_of_it, name, f"{name}-{number.name}", folder, marked)
+        if number == signal.SIGINT:
+            os.killpg(demo.pid, number)
+        else:
+            demo.send_signal(number)
+        assert demo.stderr
+        demo.stderr.read()
+        return demo.wait(PATIENCE_S)
+
+    with ThreadPoolExecutor(len(SIGNALS)) as pool:
+        assert 0 not in pool.map(interrupt, SIGNALS)
+    wait_until(lambda: not processes_with(f"{MARK}={marked[MARK]}"), "every process of the demos has ended")
+    for number in SIGNALS:
+        assert forktrace.read(folder / f"{name}-{number.name}.arrows").cut is None
 
 
 @pytest.fixture

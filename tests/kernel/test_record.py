@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from recorded import DEBIAN, MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, forktrace_command, processes_with, wait_until
+from recorded import MARK, PATIENCE_S, ROOT_IS_A_MOUNT, Recorded, forktrace_command, processes_with, wait_until
 from terminal import Terminal
 
 import forktrace
 from forktrace.kernel import bpf
-from forktrace.scenes import scene
-from forktrace.views.text.report import headline
 
 pytestmark = pytest.mark.root
 
@@ -578,12 +576,3 @@ def test_a_zombie_that_is_left_is_told_before_one_that_lasted(closing: Callable[
     said, _ = closing([sys.executable, "-c", program], "-d", "2")
     assert re.search(r"forktrace: \d+ was a zombie for [\d.]+ m?s, and still is: nobody reaped it, one of 2\n", said)
     assert "reaped it with" not in said
-
-
-def test_a_theft_is_told_first(closing: Callable[..., tuple[str, Path]]) -> None:
-    """A stolen exit status matters more than how long a zombie was there; no more are said than the table has."""
-    said, trace = closing([DEBIAN, str(scene("stolen").program), "--speed", "0.5"])
-    assert "forktrace: 3 exit statuses stolen: a wait for any child came first\n" in said
-    assert "was a zombie" not in said
-    recording = forktrace.read(trace)
-    assert headline(recording).plain.startswith("3 exit statuses were stolen; ")

@@ -11,6 +11,7 @@ from recorded import DEBIAN, Recorded
 
 from forktrace.scenes import scene
 from forktrace.views import explanations
+from forktrace.views.text.report import headline
 from forktrace.views.why.chain import chain
 
 pytestmark = pytest.mark.root
@@ -33,7 +34,7 @@ MENDED = {
 @pytest.fixture(scope="module", params=[sys.executable, DEBIAN], ids=["this", "debian"])
 def recorded(request: pytest.FixtureRequest, record: Callable[..., Recorded]) -> Recorded:
     """One recording of the scene, slowly: a busy machine must not change who ends first."""
-    done = record([request.param, str(scene("stolen").program), "--speed", "0.5"])
+    done = record([request.param, str(scene("stolen").program), "--speed", "0.5"], quiet=False)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -68,6 +69,13 @@ def test_nothing_else_is_stolen(recorded: Recorded, said: dict[str, tuple[int, s
     assert len(recorded.recording.stolen()) == len(THEFTS)
     for mended in MENDED:
         assert said[mended][1].endswith(" 3"), mended
+
+
+def test_a_theft_is_told_first(recorded: Recorded) -> None:
+    """A stolen exit status matters more than how long a zombie was there; no more are said than the table has."""
+    assert "forktrace: 3 exit statuses stolen: a wait for any child came first\n" in recorded.stderr
+    assert "was a zombie" not in recorded.stderr
+    assert headline(recorded.recording).plain.startswith("3 exit statuses were stolen; ")
 
 
 def test_why_names_the_fixes_that_were_tried(recorded: Recorded, said: dict[str, tuple[int, str]]) -> None:
