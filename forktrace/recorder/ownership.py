@@ -1,6 +1,6 @@
-"""Whose processes may be recorded: for who is not root, their own, and what these start.
+"""Who may record which processes: everybody but root only their own, with their descendants.
 
-A process is asked for by its number, and that may have a new owner soon: what is followed is compared with what was allowed.
+A process is named by its number, which can be reused at any time: so what is followed is compared with what was allowed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Ownership:
-    """The processes of user `uid`, of anybody when it is None."""
+    """Allows the processes of user `uid`; None: of everybody."""
 
     def __init__(self, uid: int | None, proc: Proc | None = None) -> None:
         self._uid = uid
         self._proc = proc or Proc(rights=in_effect)
         self._plain = Proc(self._proc.root)
-        self._starts: dict[int, int] = {}  # of the processes that were allowed last, in clock ticks
+        self._starts: dict[int, int] = {}  # start of each process that was allowed last, in clock ticks
 
     def require(self, pids: Iterable[int]) -> None:
         """Allow all of these.
@@ -63,7 +63,7 @@ class Ownership:
         return stat.start_ticks * TICK_NS - time_namespace_ns()
 
     def _start_ticks(self, pid: int) -> int | None:
-        """Return the start of a process that is there after the clock tick of its start; None: it is gone.
+        """Return the start of a process that still exists after the clock tick of its start; None: it is gone.
 
         From then on nobody gets its number with the same start.
         """
@@ -72,18 +72,18 @@ class Ownership:
         return stat.start_ticks if stat else None
 
     def _is_mine(self, pid: int) -> bool:
-        """Whether all its numbers are the user's (real, effective, saved, for files), who may look into it too (ptrace(2)).
+        """Whether all its user numbers (real, effective, saved, files) are the user's, who may read its memory (ptrace(2)).
 
-        A daemon that was root and is the user since may not be looked into: it may know what only root does.
+        A daemon that was root before may not be recorded: its memory can hold root's secrets.
         """
-        is_open = self._plain.may_see_status(pid)  # which is asked with the user's rights alone
+        is_open = self._plain.may_see_status(pid)  # checked with the user's rights alone
         return is_open and set(self._proc.status(pid).get("Uid", "").split()) == {str(self._uid)}
 
     def check(self, following: Records) -> None:
-        """Compare those that were allowed last with the processes that are followed (`struct process`).
+        """Compare the processes that were allowed last with those that are followed (`struct process`).
 
         Raises:
-            PermissionMissing: one that was allowed has ended, and its number is another's.
+            PermissionMissing: one that was allowed has ended, and its number was reused.
         """
         for pid, start_ns in following[["pid", "start_ns"]].tolist() if self._uid is not None else ():
             if self._starts.get(pid, ticks_of(start_ns)) != ticks_of(start_ns):

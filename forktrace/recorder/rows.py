@@ -1,4 +1,4 @@
-"""Turns what lies in the ring buffer into columns of a trace, whole arrays at a time."""
+"""Turns records of the ring buffer into columns of a trace, as whole arrays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def layout() -> Mapping[str, np.dtype[Any]]:
 
 
 def pieces(chunk: bytes, most: int = PIECE_BYTES) -> Iterator[bytes]:
-    """Cut what lies in the ring buffer into pieces of whole records: what becomes of one takes many times its size."""
+    """Split data of the ring buffer into pieces of whole records: processing a piece takes many times its memory."""
     words, start, at = memoryview(chunk).cast("I"), 0, 0
     while at < len(words):
         at += record_words(words[at])
@@ -56,7 +56,7 @@ def pieces(chunk: bytes, most: int = PIECE_BYTES) -> Iterator[bytes]:
 
 
 def split(chunk: bytes) -> tuple[dict[str, Records], dict[str, list[bytes]]]:
-    """Return the events in `chunk` by kind, in the order of the ring, and what is no event; `argv` holds what came of it."""
+    """Return the events in `chunk` by kind, in ring order, and the other records; of `argv` only what was sent is valid."""
     found = _by_kind(chunk)
     padded = np.frombuffer(chunk + bytes(layout()["exec"].itemsize), np.uint8)
     events = {kind: _gather(padded, [start for start, _ in found[kind]], layout()[kind]) for kind in EVENTS if found[kind]}
@@ -64,7 +64,7 @@ def split(chunk: bytes) -> tuple[dict[str, Records], dict[str, list[bytes]]]:
 
 
 def _by_kind(chunk: bytes) -> dict[str, list[tuple[int, int]]]:
-    """From where to where the records of each kind lie."""
+    """The ranges of the records of each kind."""
     words = memoryview(chunk).cast("I")
     found: list[list[tuple[int, int]]] = [[] for _ in RING_KINDS]
     at = 0
@@ -219,7 +219,7 @@ def _limit(failed: Any) -> tuple[str | None, int]:
         return "RLIMIT_NPROC", int(failed["tasks_max"])
     if failed["cgroup_pids_max"]:
         return "pids.max", int(failed["cgroup_pids_max"])
-    reserved = 300  # numbers below are not given out again (RESERVED_PIDS)
+    reserved = 300  # numbers below are not reused (RESERVED_PIDS)
     if failed["ns_pids_max"] and failed["ns_pids"] + reserved >= failed["ns_pids_max"]:
         return "pid_max", int(failed["ns_pids_max"])
     return None, 0

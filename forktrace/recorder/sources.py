@@ -1,4 +1,4 @@
-"""Reads the source lines on which the target's stacks stand, with the rights of the target's user and no others."""
+"""Reads the source lines of the target's stacks, with the rights of the target's user only."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from forktrace.trace.stacks import Frame
 
 TEXT_MOST: Final = 200  # characters
 LINES_MOST: Final = 20_000  # of a recording
-_OF_WHO_LOOKS: Final = ("proc/", "dev/fd/", "dev/std")  # in the root; names that mean another file to every process
+_OF_WHO_LOOKS: Final = ("proc/", "dev/fd/", "dev/std")  # in the root: names that mean another file in every process
 
 
 class Elsewhere(NamedTuple):
-    """The files of a process to which a name means another file than here, as in a container.
+    """The files of a process in which names mean other files than here, as in a container.
 
     Attributes:
-        process: a descriptor of its directory in /proc, which stays that process's, whoever gets its number
-        with_all_rights: whether they are reached with all rights that this process has, or with those of the user alone
+        process: a descriptor of its directory in /proc, which remains that process's when the number is reused
+        with_all_rights: whether they are opened with all rights of this process, or with those of the user alone
     """
 
     process: int
@@ -31,10 +31,10 @@ class Elsewhere(NamedTuple):
 
 
 def files_of(pids: Sequence[int], starts: Mapping[int, int], *, with_all_rights: bool) -> tuple[bool, Elsewhere | None]:
-    """Return whether a name means one and the same file to all of these processes, and the one of them whose files those are.
+    """Return whether names mean the same files in all of these processes, and one of them to look the names up in.
 
-    None: to them it means the same file as here. `starts` has the start of each (clock ticks), where it was looked up before:
-    one that has a number by now that was another's is nobody's.
+    None: names mean the same files as here. `starts` has the start of each (clock ticks) where it is known: a process whose
+    number was reused since does not count.
     """
     with contextlib.ExitStack() as undo, _rights(with_all_rights):
         found: dict[tuple[str, str], int] = {}
@@ -46,10 +46,10 @@ def files_of(pids: Sequence[int], starts: Mapping[int, int], *, with_all_rights:
                 if starts.get(pid, start := _start_of(process)) != start:
                     return False, None
                 where = os.readlink("ns/mnt", dir_fd=process), os.readlink("root", dir_fd=process)
-            except OSError:  # it is gone, or not for us to look at
+            except OSError:  # it is gone, or we may not look at it
                 return False, None
             if found.setdefault(where, process) != process:
-                known.close()  # one is enough: they may be more than a process may have open
+                known.close()  # one is enough: there can be more than a process may have open
         if len(found) != 1:
             return False, None
         ((where, process),) = found.items()
@@ -69,10 +69,10 @@ def _start_of(process: int) -> int:
 
 
 class Sources:
-    """The lines that frames stand on, each once; a helper reads them.
+    """The source lines of frames, each once; a helper reads them.
 
-    `as_user(function, *arguments)` calls with the rights of the target's user. Relative names are looked up in `folder`, and
-    all names where `files` says; None: here.
+    `as_user(function, *arguments)` calls with the rights of the target's user. Relative names are looked up in `folder`, all
+    names in `files`; None: here.
     """
 
     def __init__(self, as_user: Callable[..., Any], folder: str, files: Elsewhere | None = None) -> None:
@@ -81,7 +81,7 @@ class Sources:
         self._seen: set[tuple[str, int]] = set()
 
     def ask(self, frames: Iterable[Frame], libraries: Iterable[str]) -> None:
-        """Have read what was not asked for before, except for the files of the standard library."""
+        """Request the lines that were not requested before, except those of the standard library."""
         folders = tuple(f"{folder}/" for folder in libraries)
         wanted: dict[str, list[int]] = {}
         for file, line, _ in frames:
@@ -95,7 +95,7 @@ class Sources:
             self.helper.ask([file, lines])
 
     def take(self, patience_s: float = 0.0) -> Iterator[tuple[str, int, str]]:
-        """Yield file, line and text of what has been read; with some patience, of all that was asked for."""
+        """Yield file, line and text of what was read; with `patience_s` of all that was requested."""
         for (file, _), found in self.helper.wait(patience_s):
             yield from ((file, line, text) for line, text in found or ())
 
@@ -131,7 +131,7 @@ def _root_of(files: Elsewhere) -> int:
     """Return a descriptor of the root of a process.
 
     Raises:
-        OSError: it is gone, or not for the user to look at.
+        OSError: it is gone, or the user may not look at it.
     """
     with _rights(files.with_all_rights):
         return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=files.process)

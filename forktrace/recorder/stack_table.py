@@ -1,4 +1,4 @@
-"""Turns the probes' stacks into text: which code ran, and on which line."""
+"""Turns the probes' stacks into text: files, lines and functions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from forktrace.trace.events import STACK_STATUSES
 from forktrace.trace.stacks import HANDLER, Frame, fold
 from forktrace.trace.waitstatus import signal_name
 
-# Of code and stacks kept, about; then the probes forget all that they have sent, and here what was kept when they did so the
-# last time: of what they have sent just now some events are still in the ring.
+# About so many bytes of code and stacks are kept. At the limit the probes forget everything that they have sent. Here only what
+# was kept at their previous forgetting goes: events in the ring can still refer to the rest.
 MOST_BYTES: Final = 16 << 20
 TEXT_MOST: Final = 256 << 10  # characters of a stack; of a longer one the outermost frames are left out
-_ENTRY_BYTES: Final = 400  # of one, besides its texts
+_ENTRY_BYTES: Final = 400  # of an entry, without its texts
 
 NO_RUNTIME, TRUNCATED, NOT_PYTHON, LOST = map(STACK_STATUSES.index, ("no-runtime", "truncated", "not-python", "lost"))
 
 
 @cache
 def _head_of_code() -> list[tuple[int, int]]:
-    """Where the numbers of a `struct code_record` are: offset and size of each, without its kind."""
+    """The offset and size of each number of a `struct code_record`, without its kind."""
     fields: Mapping[str, Any] = layouts()["code_record"].fields or {}
     return [(place[1], place[0].itemsize) for name, place in fields.items() if name not in ("kind", "data")]
 
@@ -34,11 +34,11 @@ class StackTable:
     """All code and all stacks that the probes have sent.
 
     Attributes:
-        new_frames: what stacks have brought up since the owner cleared this
-        interpreters: the keys of the files whose code was met
+        new_frames: the frames of new stacks since the owner cleared this
+        interpreters: the keys of the files whose code was seen
 
-    `forget(codes, stacks)` removes keys from the probes' own memory of what was sent; `not_python(file)` says
-    whether a file has turned out to be no interpreter.
+    `forget(codes, stacks)` makes the probes send these keys again; `not_python(file)` says whether a file was found to be no
+    interpreter.
     """
 
     def __init__(self, forget: Callable[[list[int], list[int]], None], not_python: Callable[[int], bool]) -> None:
@@ -54,7 +54,7 @@ class StackTable:
         self._bytes = 0
 
     def add_code(self, record: bytes) -> None:
-        """Take in a `struct code_record`."""
+        """Add a `struct code_record`."""
         one = _head_of_code()
         key, version, file, first_line, name_bytes, name_width, path_bytes, path_width, lines_bytes, lines_whole = (
             int.from_bytes(record[offset : offset + size], "little") for offset, size in one
@@ -64,11 +64,11 @@ class StackTable:
         name = decode_text(data[:name_bytes], name_width, version)
         path = decode_text(data[name_bytes : name_bytes + path_bytes], path_width, version)
         table = data[name_bytes + path_bytes :]
-        self._bytes += _ENTRY_BYTES + len(path) + len(name) + 9 * len(table)  # with two numbers a byte of it, at the most
+        self._bytes += _ENTRY_BYTES + len(path) + len(name) + 9 * len(table)  # at most two numbers per byte of the table
         self._codes[key] = Code(path, name, first_line, table, version, lines_whole > lines_bytes)
 
     def add_stack(self, record: bytes) -> None:
-        """Take in a `struct stack_record`."""
+        """Add a `struct stack_record`."""
         head = layouts()["stack_record"].fields["frames"][1]  # type: ignore[index]
         identity, count = np.frombuffer(record, "<u8", 1)[0], int(np.frombuffer(record, "<u4", 1, 12)[0])
         frames = np.frombuffer(record, layouts()["frame"], count, head)
@@ -81,7 +81,7 @@ class StackTable:
         self._bytes += _ENTRY_BYTES + len(text or "")
 
     def _unfolded(self, frames: list[tuple[int, int, int]]) -> list[Frame] | None:
-        """Frames, each a code object's key, the offset in it, and the signal that it was called for (0: none)."""
+        """The frames of a stack: key of the code object, offset in it, and the signal that the frame handles (0: none)."""
         innermost_first: list[Frame] = []
         for key, instruction, handled in frames:
             frame = self._frame(key, instruction) if key else None
@@ -103,9 +103,9 @@ class StackTable:
         return found
 
     def texts(self, identities: Any, statuses: Any) -> tuple[list[str | None], Any]:
-        """Return the folded stacks of events with these ids and statuses, and what the statuses have turned out to be.
+        """Return the folded stacks of events with these ids and statuses, and the final statuses.
 
-        An id of 0 is no stack. With `no-runtime` it is a file that was not known at that moment.
+        Id 0 is no stack. With `no-runtime` the id is a file that was not known at that moment.
         """
         distinct, which = np.unique(np.stack([identities, statuses.astype(np.uint64)]), axis=1, return_inverse=True)
         found = [self._text(*each) for each in distinct.T.tolist()]
@@ -119,7 +119,7 @@ class StackTable:
         return text, LOST if identity and text is None else TRUNCATED if identity in self._cut | cut else status
 
     def make_room(self) -> None:
-        """Forget when it has become too much; the probes send it again when it is met."""
+        """Forget what is too much; the probes send it again when it occurs again."""
         if self._bytes > MOST_BYTES:
             self._forget(list(self._codes), list(self._stacks))
             self._before = (self._codes, self._stacks, self._cut)

@@ -1,4 +1,4 @@
-"""The recorder's part of attaching: passes over the tasks of the machine until every process that is meant is followed."""
+"""Attaching, in the recorder: passes over all tasks until every chosen process is followed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from forktrace.recorder.rows import MOMENTS
 from forktrace.system.capabilities import in_effect
 from forktrace.system.procfs import Proc, Stat, TaskClocks, cgroup_pids, time_namespace_ns
 
-PASSES_S: Final = 2.0  # as long as some process is between life and death, at the most
-JOINING_S: Final = 20.0  # and as long in all: somebody may start new ones all the time
+PASSES_S: Final = 2.0  # at most, while a process is exiting
+JOINING_S: Final = 20.0  # at most in all: somebody can start new processes all the time
 CGROUP_EVERY_S: Final = 0.5
 _, AT_THE_LATEST, ESTIMATED = range(len(MOMENTS))
 
 
 class TaskPasses:
-    """Follows processes that run already, and finds out what the probes could not see of their past."""
+    """Follows existing processes, and finds out what the probes could not see of their past."""
 
     def __init__(self, probes: Probes, interpreters: Interpreters, proc: Proc | None = None) -> None:
         self._probes = probes
@@ -35,15 +35,15 @@ class TaskPasses:
         self._cgroup: str | None = None
         self._never: list[int] = []
         self._next_look = 0.0
-        self.ended_ns: dict[tuple[int, int], int] = {}  # (pid, start) of zombies that were there before -> since when
+        self.ended_ns: dict[tuple[int, int], int] = {}  # (pid, start) of zombies from before the recording -> since when
 
     def join(self, since_ns: Mapping[int, int], never: Iterable[int], cgroup: str | None = None) -> int:
-        """Follow these processes (see `Probes.want`) and what descends from them, except for `never`.
+        """Follow these processes (see `Probes.want`) and their descendants, except `never`.
 
-        Return how many could not be told.
+        Return how many could not be classified.
 
-        A process is looked at twice: the first pass follows it, then its memory map says where libpython is, and the second
-        pass tells the probes.
+        Two passes for each process: the first follows it; then its memory map says where libpython is, and the second sets that
+        in the probes.
         """
         self._cgroup, self._never = cgroup, [os.getpid(), *never]
         self._probes.want(since_ns, self._never)
@@ -64,7 +64,7 @@ class TaskPasses:
         return pending
 
     def _say_library(self, pid: int) -> bool:
-        """Tell the probes which libpython a process has mapped, if any."""
+        """Set in the probes which libpython a process has mapped, if any."""
         found = library_of(self._interpreters.secret, pid)
         if found:
             self._interpreters.answer({"file": found[0], "pid": pid, "mapped": found[1]})
@@ -72,22 +72,22 @@ class TaskPasses:
         return found is not None
 
     def newcomers(self) -> list[int]:
-        """Return the processes that have come to the control group and are not followed; looks twice a second."""
+        """Return the processes that joined the control group and are not followed; looks twice a second."""
         if self._cgroup is None or time.monotonic() < self._next_look:
             return []
         self._next_look = time.monotonic() + CGROUP_EVERY_S
         return sorted(set(cgroup_pids(self._cgroup)) - set(self._probes.following()["pid"].tolist()) - set(self._never))
 
     def goes_on(self) -> bool:
-        """Whether others may come: to a control group, as long as there is one."""
+        """Whether more processes can come: to a control group, as long as it exists."""
         return self._cgroup is not None and os.path.isdir(self._cgroup)
 
     def more(self, since_ns: Mapping[int, int]) -> int:
-        """Follow these too."""
+        """Follow these, too."""
         return self.join(since_ns, self._never[1:], self._cgroup)
 
     def estimate(self, exits: Records) -> None:
-        """Of zombies that were there before, put the time at which they last ran in place of that at which they were met."""
+        """Replace the time at which zombies from before the recording were found by the time at which they last ran."""
         late = np.flatnonzero(exits["moment"] == AT_THE_LATEST).tolist()
         stats: dict[int, Stat] = {}
         for index in late:

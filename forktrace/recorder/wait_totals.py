@@ -1,4 +1,4 @@
-"""The totals of waits that brought no child: what the probes count, as rows of the trace."""
+"""The totals of wait calls that returned no child, counted by the probes, as rows of the trace."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _Key = tuple[Any, ...]
 
 
 class WaitTotals:
-    """Who waited in vain, with which call, where in the program: and how often."""
+    """Which process waited in vain with which call at which place, and how often."""
 
     def __init__(self) -> None:
         self._written: dict[_Key, int] = {}
 
     def changed(self, now_ns: int, places: Records, counts: Any, stacks: StackTable, *, last: bool) -> list[events.Row]:
-        """Return a row for each total that is not what it was, of `counts` at `places` (`struct wait_place`).
+        """Return a row for each total that has changed, of `counts` at `places` (`struct wait_place`).
 
-        The probes tell apart what is one line of the program. A place may be newer than what was read from the ring: its
-        stack is still to come, and has until the `last` call.
+        The probes can have several places for one line of the program. A place can be newer than the records that were read:
+        then its stack is still in the ring, and the row waits for it, at most until the `last` call.
         """
         texts, statuses = stacks.texts(places["stack"], places["stack_status"])
         totals: Counter[_Key] = Counter()
