@@ -1,4 +1,4 @@
-"""Waits that came too late: for one child, by the process whose child it was, when it was gone already (ECHILD)."""
+"""Waits that came too late: of a parent for one child that was already gone (ECHILD)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from forktrace.trace import events
 
 @once
 def late(history: History) -> tuple[Ints, Ints]:
-    """Return the rows of the waits that came too late, and the child that each was for, in time order.
+    """Return the rows of the waits that came too late, and the child of each, in time order.
 
-    The same wait at the same place of a process is an event once (probes/wait.bpf.c).
+    Repeated waits at one place of a process are one event (probes/wait.bpf.c).
     """
     log = history.log
     named = np.isin(log.numbers("target"), [events.TARGETS.index("pid"), events.TARGETS.index("pidfd")])
@@ -40,6 +40,6 @@ def late(history: History) -> tuple[Ints, Ints]:
 
 
 def _owners(history: History) -> Ints:
-    """Whose child each process was at its end: of who reaped it, else of its last parent."""
+    """The parent of each process at its end: its reaper, else its last parent."""
     reaper = pick(history.log.by_id, history.release_row)
     return np.where(history.waited, reaper, history.parents.last_id)

@@ -1,4 +1,4 @@
-"""Which processes lost events touch: those that were there, and those that come after with a program that nobody saw start."""
+"""Which processes lost events affect: those that lived then, and later ones whose program's exec was not seen."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from forktrace.trace.events import NOT_RUN
 def lost_until(log: Log, *kinds: str) -> int:
     """Return the time of the last loss, or the last of these kinds, in ns; NONE: nothing was lost.
 
-    A loss lies between its row and the one before of its kind, and who lived then may miss an event; these stretches leave no
-    gap from the beginning of the trace to the last loss.
+    A loss happened between its row and the row before of its kind; a process that lived then may miss an event. These intervals
+    have no gap from the beginning of the trace to the last loss.
     """
     rows = log.rows("lost")
     rows = rows[log.at("count", rows) != 0]
@@ -31,9 +31,9 @@ def lived_through_loss(log: Log) -> Flags:
 
 
 class Doubts:
-    """Whose program is not certain: an exec may have been lost, of the process or of those that it has its program from.
+    """Which programs are not certain: an exec of the process, or of one that it has its program from, may be lost.
 
-    Its command line may then be an older one; and which of the frames on a stack are the user's own follows from that.
+    Its command line may then be an older one, and so the user's own frames may be others.
 
     Attributes:
         touch: the processes forked after the last loss whose row such a doubt touches
@@ -48,11 +48,11 @@ class Doubts:
         if self._until_ns == NONE:
             return
         self._exec_ns, self._latest = log.time_ns[execs], Latest(log.id[execs], log.time_ns[execs])
-        self._lived = np.append(log.fork_ns <= self._until_ns, False)  # the last place stands for NONE
+        self._lived = np.append(log.fork_ns <= self._until_ns, False)  # the last entry is that of NONE
         forker = pick(log.by_id, log.fork_row)
         known = self._lived[:-1] | self._is_fresh(forker, log.fork_ns) | (forker == NONE)
         source = np.append(np.where(known, np.arange(log.count), forker), NONE)
-        for _ in range(log.count.bit_length()):  # each time twice as far up
+        for _ in range(log.count.bit_length()):  # doubles the distance each time
             source = source[source]
         self._inherited = self._lived[source]
         killer, reaper = killing_rows(history), np.where(history.waited, history.release_row, NONE)
@@ -62,7 +62,7 @@ class Doubts:
         self.touch = touch & ~lived_through_loss(log)
 
     def _is_fresh(self, process: Ints, time_ns: Ints) -> Flags:
-        """Whether what a process runs at a time was seen to start, after the last loss."""
+        """Whether the exec of what a process runs at a time was seen, after the last loss."""
         fresh: Flags = pick(self._exec_ns, self._latest.until(process, time_ns)) > self._until_ns
         return fresh
 

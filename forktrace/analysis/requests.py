@@ -1,4 +1,4 @@
-"""Which line started each process: for a child of a fork server the one that asked for it, which is in another process."""
+"""The line that started each process: for a child of a fork server the line that asked for it, in another process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def made_by_server(history: History) -> Flags:
 
 @once
 def start_rows(history: History) -> Ints:
-    """Return the row whose stack is of the start of each process: its fork, for a child of a fork server the request for it.
+    """Return the row with the stack of the start of each process: its fork, or the request to the fork server.
 
     NONE: the fork is not known; of a child of a fork server, who asked for it is in doubt (docs/tables.md says when).
     """
@@ -69,7 +69,7 @@ def start_rows(history: History) -> Ints:
 
 
 def _requests(history: History, servers: Ints) -> tuple[Ints, Ints]:
-    """Return the rows that ask one of these fork servers, and which: the last one that the asking process had made by then."""
+    """Return the requests to these fork servers, and the server of each: the last one that the process had made by then."""
     log = history.log
     rows = log.rows("request")
     rows = rows[each(lambda one: int(_asks(history, one)), history.sites.code[rows]) == 1]
@@ -81,9 +81,9 @@ def _requests(history: History, servers: Ints) -> tuple[Ints, Ints]:
 def _answers(history: History, steps: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield each process that one server made with the row of the request for it, NONE in doubt.
 
-    `steps` are the rows that ask it, and those by which it made a process, which comes second, in time order. A thread that
-    asks waits for the answer, so what it asked for before is over. While several wait, any of them may be meant: if they do
-    not all stand on one line, it is in doubt.
+    `steps` are pairs in time order: (request, NONE), or (fork, process). A thread that asks waits for the answer, so its
+    earlier requests are over. While several threads wait, the fork can answer any of them: unless all are on one line, it is
+    in doubt.
     """
     log, stack = history.log, history.sites.code
     tid = log.numbers("by_tid")

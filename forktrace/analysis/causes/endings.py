@@ -40,7 +40,7 @@ def killing_rows(history: History) -> Ints:
 def removed(history: History) -> Flags:
     """Which processes the kernel removed with their PID namespace.
 
-    Its dying init ignores SIGCHLD by then, so what it kills is released as the children of one that ignores it are.
+    A dying init ignores SIGCHLD, so what it kills is autoreaped.
     """
     senders = history.log.at("sent_by", killing_rows(history))
     killed = (history.autoreaped | history.silent) & (senders == events.SENDERS.index("pidns"))
@@ -86,7 +86,7 @@ def exit_paths(history: History) -> Ints:
 
 
 def _by_itself(history: History) -> Flags:
-    """Who raised the signal that ended it, as abort() does."""
+    """Which processes sent the fatal signal to themselves, as abort() does."""
     row = killing_rows(history)
     itself: Flags = (row != NONE) & (pick(history.log.by_id, row) == np.arange(history.log.count))
     return itself

@@ -1,4 +1,4 @@
-"""Which program a process runs: the command line of its last exec, or the one from its forker, or that it was met with."""
+"""The program of a process: the command line of its last exec, else its forker's, else the one from before the recording."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pandas as pd
 from forktrace.analysis.log import NONE, Flags, Ints, Latest, Log, chosen, pick
 
 _INTERPRETER: Final = re.compile(r"python|pypy", re.IGNORECASE)
-_WITH_VALUE: Final = "WXQ"  # options of the interpreter that take one; of all versions
+_WITH_VALUE: Final = "WXQ"  # options of any interpreter version that take a value
 _LIBRARY: Final = r"(?:multiprocessing|multiprocess|billiard|(?:[\w.]+\.)?loky\.backend)\.\w+"
-_WORKERS: Final = ("spawn", "popen_loky_posix")  # the modules of them that begin a worker
+_WORKERS: Final = ("spawn", "popen_loky_posix")  # their modules that start a worker
 _IMPORTED: Final = re.compile(rf"from ({_LIBRARY}) import \w+; ?\w+\(")
 
 
@@ -62,17 +62,17 @@ def bootstrap_of(entry: Entry) -> str:
 
 
 def is_worker(entry: Entry) -> bool:
-    """Whether the program is a worker of one of these, which ends in their own sys.exit; not their trackers and servers."""
+    """Whether the program is a worker of one of these, which ends with their own sys.exit; trackers and servers are not."""
     return bootstrap_of(entry).rpartition(".")[2] in _WORKERS
 
 
 def program_rows(log: Log) -> Ints:
-    """Return the rows that say what a process runs: its execs, and the first of one that ran before it was followed."""
+    """Return the rows that say what a process runs: its execs, and the first row of a process from before the recording."""
     return np.flatnonzero(log.is_kind("exec", "fork") & log.present("argv"))
 
 
 def comm_rows(log: Log) -> Ints:
-    """Return the rows that say what a process is called: its leader, so not the exit whose last thread was another."""
+    """Return the rows with the name of a process: not exits whose last thread is another than the leader."""
     rows = np.flatnonzero(log.is_kind("fork", "exec", "exit") & log.present("comm") & (log.id != NONE))
     tid = log.at("by_tid", rows)
     named: Ints = rows[~log.is_kind("exit")[rows] | (tid == NONE) | (tid == log.pid[log.id[rows]])]
@@ -87,9 +87,9 @@ def comms_at(log: Log, process: Ints, time_ns: Ints) -> pd.Series:
 
 
 class Programs:
-    """The rows of the trace whose command lines processes have, over time.
+    """The command lines of processes over time, as rows of the trace.
 
-    `skip` says which of `program_rows` do not count: those processes keep the command line of their forker.
+    `skip`: which of `program_rows` do not count; those processes keep the command line of their forker.
     """
 
     def __init__(self, log: Log, skip: Flags | None = None) -> None:

@@ -47,22 +47,22 @@ def _origins(*names: str) -> list[int]:
 
 
 def _select(told: list[tuple[Flags, str]], names: tuple[str, ...]) -> Ints:
-    """What is so first, as an index into `names`; NONE for a name that is empty."""
+    """The name of the first condition that holds, as an index into `names`; NONE for an empty name."""
     return np.select([so for so, _ in told], [names.index(name) if name else NONE for _, name in told])
 
 
 def _without_python(history: History, row: Ints) -> Flags:
-    """Whether the thread that made a row has no Python: another program's, or one that Python does not know."""
+    """Whether the acting thread of a row runs no Python: not a Python program, or a thread without a thread state."""
     statuses = [events.STACK_STATUSES.index(one) for one in ("not-python", "no-thread-state")]
     without: Flags = np.isin(history.log.at("stack_status", row), statuses)
     return without
 
 
 def _by_libc(history: History) -> Flags:
-    """Which processes libc made and waited for in one call of the program, as os.system does.
+    """Which processes libc forked and waited for in one call, as os.system does.
 
-    Its child runs `sh -c`, and one thread forked it and waited for it on the same line of the same stack; in vain where SIGCHLD
-    is ignored. Python 2 has os.popen in C too, whose line of waiting is another one; what it makes by vfork is C's alone.
+    The child runs `sh -c`, and the same thread forked it and waited for it with the same stack, down to the line (in vain where
+    SIGCHLD is ignored). In Python 2 os.popen is C code, too, and waits on another line; there every vfork is made by C code.
     """
     log, sites, readings = history.log, history.sites, history.readings
     row = log.fork_row
@@ -82,16 +82,16 @@ def _by_libc(history: History) -> Flags:
 
 
 def _about(log: Log, rows: Ints, ids: Ints) -> Ints:
-    """Whom each row of the trace is about, `rows` being about `ids` and the others about nobody."""
+    """The process of each row of the trace: `ids` for `rows`, NONE for all others."""
     about = np.full(len(log.time_ns), NONE)
     about[rows] = ids
     return about
 
 
 def _by_loop_in_c(history: History, row: Ints) -> Flags:
-    """Whether an event loop in C (uvloop) waited for a child that asyncio made: where the loop ran its forker, on its own line.
+    """Whether an event loop in C (uvloop) waited for a child of asyncio: on the line on which the loop called the forker.
 
-    The whole stack of the wait is then the outer part of that of the fork, in one thread.
+    The stack of the wait is then the outer part of the stack of the fork, in the same thread.
     """
     log, sites = history.log, history.sites
     made = history.readings.of_stacks("created_by", pick(sites.code, log.fork_row)) == CREATORS.index("asyncio")
@@ -140,7 +140,7 @@ def causes(history: History) -> Ints:
 
 
 def by_recorder(history: History) -> Flags:
-    """Return which process is reaped by forktrace itself, or is to be: the command, as long as forktrace is its parent."""
+    """Return which process forktrace itself reaps or will reap: the command, while forktrace is its parent."""
     log, known, recorder_pid = history.log, history.parents, history.log.trace.header["recorder_pid"]
     target = log.at("origin", log.fork_row) == events.ORIGINS.index("target")
     reaper = log.at("by_pid", np.where(history.waited, history.release_row, NONE))

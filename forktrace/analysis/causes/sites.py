@@ -1,10 +1,11 @@
-"""Where in a program a stack stands: whose code each frame is, and the line of the user's own that answers for it.
+"""The site of a stack: whose code each frame is, and the user's own line that is responsible.
 
 The user's own code is every frame outside the standard library and the directories of installed packages; the package that
 the command line runs, wherever it is installed; and what `--own` named when it was recorded. The site of a stack is its
-innermost such frame; where there is none the innermost frame of an installed package, else the innermost of all. Frames
-outside of the one on which a process of multiprocessing begins are its parent's, from before the fork: they are not looked at.
-Nor are those that a signal interrupted: they did not call its handler.
+innermost such frame; where there is none the innermost frame of an installed package, else the innermost of all.
+
+Two kinds of frames are ignored: those outside of the first frame of a process of multiprocessing, which are its parent's from
+before the fork; and those that a signal interrupted, which did not call its handler.
 
 The package that the command line runs: with `-m pkg.mod` it is `pkg`; with a script inside an installed package, that
 package; with an entry point that an installer wrote (`/usr/bin/prog`), the installed package whose code that script calls
@@ -34,14 +35,14 @@ from forktrace.trace.stacks import HANDLER, Frame, unfold
 _PACKAGES: Final = re.compile(r".*/(?:site|dist)-packages/(?:[^/]*\.egg/)?")
 _STANDARD: Final = re.compile(r"(?:.*/)?lib(?:32|64)?/(?:pypy|python)(\d(?:\.\d+)?)t?/|(?:.*/)?python(\d\d+)\.zip/")
 _ARCHIVE: Final = re.compile(r".*\.pyzw?/")  # of zipapp
-# Code that the user gave without a file; <script> is that of a subinterpreter.
+# The user's code without a file; <script> runs in a subinterpreter.
 _TYPED: Final = ("<string>", "<stdin>", "<console>", "<input>", "<timeit-src>", "<script>")
 _ENTRY_FOLDERS: Final = ("bin", "sbin", "Scripts")
-_MOST_PARTS: Final = 64  # of a path that is shown in part
+_MOST_PARTS: Final = 64  # of a path that is shortened
 _CELL: Final = re.compile(r"<(?:ipython-input|python-input|doctest|cell)\b")
 
 
-_LEAVES_MODULES_ITSELF: Final = (3, 8)  # from here on pymain_run_module ends in main's return, also after SystemExit
+_LEAVES_MODULES_ITSELF: Final = (3, 8)  # from here on `python -m` returns from main, also after SystemExit
 
 
 class Place(NamedTuple):
@@ -92,7 +93,7 @@ class Libraries:
         return self._frozen(file) or Place("own", file)
 
     def _frozen(self, file: str) -> Place | None:
-        """The place of a file that only its name tells; None: it is the program's own."""
+        """The place of a file by its name alone; None: it is the program's own."""
         archive = _ARCHIVE.match(file)
         module = file[archive.end() :] if archive else file
         name = module.partition("/")[0].removesuffix(".py")
@@ -126,7 +127,7 @@ class Owner(NamedTuple):
 
 
 def named_own(header: Mapping[str, Any]) -> Owner:
-    """Return what `--own` named when it was recorded."""
+    """Return what the recording's `--own` named."""
     own = header.get("own")
     names = [name for name in own if isinstance(name, str) and name] if isinstance(own, list) else []
     folders = tuple(name.rstrip("/") + "/" for name in names if "/" in name)
@@ -139,7 +140,7 @@ def package_of(place: Place) -> str:
 
 
 class Sites:
-    """The stacks of a trace, each distinct one looked at once. `cut` leaves of one what is its process's own.
+    """The stacks of a trace; each distinct one is read once. `cut` returns the frames that are the process's own.
 
     Attributes:
         code: of each row of the trace its stack, an index into `texts` and `frames`; NONE: it has none
@@ -173,7 +174,7 @@ class Sites:
         return pd.Series(pd.array(texts[pick(self.code, rows)], dtype=pd.StringDtype("python")))
 
     def statuses(self, rows: Ints) -> pd.Categorical[str]:
-        """Return what became of the walks of the stacks of `rows`; `<NA>`: no stack was asked for."""
+        """Return the stack status of `rows`; `<NA>`: no stack was asked for."""
         return category(self._log.at("stack_status", rows), events.STACK_STATUSES)
 
     def sites(self, rows: Ints, process: Ints) -> pd.Series:
@@ -190,7 +191,7 @@ class Sites:
         return self._codes_of(rows, process, lambda stack, owner: library_of(self.inner(stack), owner))
 
     def packages(self, rows: Ints, process: Ints) -> pd.Series:
-        """Return the same as a column: `rq`."""
+        """Return these packages as a column, such as `rq`."""
         codes, texts = self.library_codes(rows, process)
         return chosen(codes, texts)
 
@@ -223,11 +224,11 @@ class Sites:
         return self.frame_text(site_frame(inner, owner)) if inner else ""
 
     def frame_text(self, frame: Frame) -> str:
-        """Return a frame as a screen shows it, its file by the name that `shown_names` has for it."""
+        """Return a frame as a screen shows it, with the shortened file of `shown_names`."""
         return f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}".rstrip()
 
     def file_of(self, shown: str) -> str | None:
-        """Return the whole path of a file that sites show by the end of its path; None: no site shows that."""
+        """Return the whole path of a file that sites show shortened; None: no site shows it."""
         return self._files.get(shown)
 
     @cached_property
@@ -243,7 +244,7 @@ class Sites:
         return pick(self._entries[0], self._programs.at(process, time_ns))
 
     def command_lines(self, process: Ints, time_ns: Ints) -> tuple[Flags, Flags]:
-        """Return which processes were at a time a `python -m` that leaves without Py_Exit, and which a worker of `spawn`."""
+        """Return which processes ran `python -m` then, which leaves without Py_Exit, and which were workers of `spawn`."""
         of_row, entries = self._entries
         entry = pick(of_row, Programs(self._log).at(process, time_ns))
         old = bool(self.libraries.versions) and max(self.libraries.versions) < _LEAVES_MODULES_ITSELF
@@ -271,7 +272,7 @@ class Sites:
 
     @cached_property
     def _owners(self) -> list[Owner]:
-        """What is the user's own in a process of each distinct program; first, in one whose program is not known."""
+        """What is the user's own in a process of each distinct program; the first is for an unknown program."""
         packages, folders = named_own(self._log.trace.header)
         run = self._packages_run()
         return [Owner(packages, folders)] + [Owner(packages | more, folders) for more in run]
@@ -300,11 +301,11 @@ def _roots(log: Log) -> Iterator[tuple[str, str]]:
             found = json.loads(detail)
             yield from ((str(root), str(found["version"])) for root in found["libraries"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # the path patterns stand in for it
+            continue  # the path patterns are used instead
 
 
 def named_package(entry: Entry, libraries: Libraries) -> set[str]:
-    """The package that a command line itself names."""
+    """The package that a command line names."""
     name = entry.module.partition(".")[0] or package_of(libraries.place(entry.script))
     return {name} - {""}
 
@@ -323,7 +324,7 @@ def _same_file(file: str, script: str) -> bool:
 
 
 def _is_entry_point(file: str) -> bool:
-    """Whether a script lies where installers put what they write; these have no `.py`, as `bin/run.py` of a project has."""
+    """Whether a script is where installers write entry points; these have no `.py`, unlike `bin/run.py` of a project."""
     return file.rpartition("/")[0].rpartition("/")[2] in _ENTRY_FOLDERS and not file.endswith(".py")
 
 
@@ -342,7 +343,7 @@ def library_of(inner: Stack, owner: Owner) -> str:
 
 
 def _since_handler(inner: Stack) -> Stack:
-    """The frames that a signal handler called, where one runs: what it interrupted did not call it."""
+    """The frames that a signal handler called, where one runs; the frames outside were interrupted and did not call it."""
     return list(itertools.takewhile(lambda one: one[0].file != HANDLER, inner)) or inner
 
 

@@ -1,4 +1,4 @@
-"""Where the processes of a recording have gone, held against what the kernel and the recorder counted."""
+"""Where the processes of a recording have gone, compared with the counts of the kernel and the recorder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RELEASES = ("reap", "autoreap")
 
 @dataclass(frozen=True)
 class Balance:
-    """How many processes were started, and what is known of how many.
+    """How many processes were started, and how each of them ended.
 
     Attributes:
         started: what the recorder counted; of a trace that was cut off the sum of all others
@@ -39,7 +39,7 @@ class Balance:
 
     @property
     def holds(self) -> bool:
-        """Every process that was started is accounted for, and what is missing was counted where it was lost."""
+        """Every started process is accounted for, and what is missing was counted as lost."""
         return self.started == self.known and self.unexplained == 0
 
 

@@ -63,10 +63,10 @@ def _reached(moments_ns: Ints, time_ns: int) -> Flags:
 
 
 def _parents(history: History, process: Ints, time_ns: Ints, zombie: Flags) -> tuple[Ints, Ints]:
-    """The parents' ids and numbers: by the handings over up to then, and what the kernel itself said of a zombie's parent.
+    """The parents' ids and numbers: by the reparentings up to then, and by the zombie rows, which name the parent.
 
-    A parent that was dead by then has handed the child over to one that the trace does not name; and of a handing over
-    outside the recording only the outcome is known, from the child's end.
+    If that parent was dead by then, the trace does not name the adopter. Of a reparenting outside the recording only the
+    result is known, from the child's end.
     """
     known = history.parents
     ident, number = known.at(process, time_ns), known.number_at(process, time_ns)

@@ -1,4 +1,4 @@
-"""Orphans: who inherited them when their parents died, and who of the adopters is no init, since it does not reap them."""
+"""Orphans: their adopters, and which adopters do not reap as an init does."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from forktrace.trace import events
 OUTCOMES: Final = ("reaped", "autoreaped", "left", "running")
 FINDINGS: Final = ("adopter-not-init",)
 
-LEFT_MS: Final = 100.0  # an init waits all the time, and reaps within a few ms even on a busy machine
-LEFT_OUTSIDE_MS: Final = 5000.0  # one outside of the recording may look now and then only: its waits are not seen
+LEFT_MS: Final = 100.0  # an init always waits, and reaps within a few ms even on a busy machine
+LEFT_OUTSIDE_MS: Final = 5000.0  # an init outside the recording may wait only now and then; its waits are not seen
 
 
 def orphans(history: History) -> pd.DataFrame:
     """Return one row per orphan and process that inherited it, in time order.
 
-    An orphan that is still there when its adopter ends is handed on to the next: then it has several rows. The finding
-    `adopter-not-init` is for all that were left by one who left a zombie for longer than an init takes, and than it took for
-    any that it reaped.
+    An orphan that still exists when its adopter ends goes to the next adopter: then it has several rows. An adopter gets the
+    finding `adopter-not-init` if it left a zombie for longer than an init takes, and for longer than any that it reaped.
 
     Columns:
         time_ns       int64, ns    when it was inherited: the notification of its dead parent's own parent
@@ -65,14 +64,14 @@ def orphans(history: History) -> pd.DataFrame:
 
 
 def _inherited(history: History) -> tuple[Ints, Ints, Ints, Ints]:
-    """Each child that was inherited, when, and by whom (number and id); in time order.
+    """Each child that was inherited, when, and the adopter's number and id; in time order.
 
-    Handings over that are known, orphans that came from outside of the recording, and those whose parent's death was not seen.
+    From known reparentings, orphans from outside the recording, and orphans whose parent's death was not seen.
     """
     log, known = history.log, history.parents
     ids = np.arange(log.count)
     last = np.full(log.count, NONE)
-    last[known.child_id] = known.new_pid  # of several the last, since they are in time order
+    last[known.child_id] = known.new_pid  # of several the last: they are in time order
     unseen = known.orphaned & (known.last_pid != last)
     adopted = log.at("origin", log.fork_row) == events.ORIGINS.index("adopted")
     adopted_ns = pick(log.time_ns, log.fork_row)
@@ -86,7 +85,7 @@ def _inherited(history: History) -> tuple[Ints, Ints, Ints, Ints]:
 
 
 def _next_step(child: Ints, since_ns: Ints) -> Ints:
-    """When each child was handed on; NEVER: it was not."""
+    """When each child went to its next adopter; NEVER: it did not."""
     order = np.lexsort((since_ns, child))
     following = np.full(len(child), NEVER)
     same = child[order][1:] == child[order][:-1]
@@ -95,7 +94,7 @@ def _next_step(child: Ints, since_ns: Ints) -> Ints:
 
 
 def _not_init(pid: Ints, ident: Ints, zombie_ms: npt.NDArray[np.float64], outcome: Ints) -> Flags:
-    """The rows of orphans that were left by an adopter that waits for nobody, or no longer."""
+    """The rows of orphans whose adopter does not reap, or has stopped to."""
     keys = pd.MultiIndex.from_arrays([pid, ident]).factorize()[0]
     reaped = outcome == OUTCOMES.index("reaped")
     slowest_ms = np.full(len(pid), LEFT_MS)

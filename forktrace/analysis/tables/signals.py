@@ -24,7 +24,7 @@ def signals(history: History) -> pd.DataFrame:
         sender_id, sender_pid, sender_tid   Int64  `<NA>`: no process sent it, or it cannot be told
         sender_site              string     line that sent it
         sender_stack             string     the folded stack of the thread that sent it
-        disposition              category   what it had set for this signal then: `default` `handler` `ignored`
+        disposition              category   its disposition of this signal then: `default` `handler` `ignored`
     """
     log = history.log
     rows = log.rows("signal")
