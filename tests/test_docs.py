@@ -238,3 +238,13 @@ def test_the_sdist_has_what_its_readme_names() -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text()):
         assert any(name == target or name.startswith(f"{target.rstrip('/')}/") for name in names), target
     assert not [name for name in names if name.startswith(".") and name != ".gitignore"]
+
+
+def test_what_to_run_exists() -> None:
+    """CONTRIBUTING.md's table of tests names files that exist: unit tests in its second column, kernel tests in its fourth."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("| you change |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    named = [(room, name) for row in rows for room, cell in (("unit", row[1]), ("kernel", row[3])) for name in cell.split(", ")]
+    files = [ROOT / f"tests/{room}/test_{name}.py" for room, name in named if name]
+    assert len(rows) > 20
+    assert not [file.name for file in files if not file.exists()]
