@@ -23,7 +23,7 @@ from forktrace.views.why.remedies import Told
 from forktrace.views.zombies import worst, zombies_in
 
 SECTIONS: Final = (
-    *("stolen", "lost_statuses", "late_waits", "unreaped", "orphans", "failed_forks", "reaped", "zombies"),
+    *("stolen", "lost_statuses", "late_waits", "open_waits", "unreaped", "orphans", "failed_forks", "reaped", "zombies"),
     *("causes", "reapers", "starts", "killed"),
 )
 _OF_TARGET: Final = ("id", "pid", "run_ms", "exit_code", "term_signal", "core_dumped", "state")

@@ -62,6 +62,7 @@ _EVENTS: Final[Mapping[str, Sequence[str]]] = {
         *("reap_site", "reap_stack", "reap_stack_status"),
     ),
     "late": ("waited_late",),
+    "waiting": ("waited_on",),
     "stopped": ("parent_stopped",),
 }
 _REMARKS: Final[Mapping[str, Sequence[str]]] = {
@@ -319,6 +320,11 @@ class _Section:
             text = f"waited  by {who}{at_line(one.site)}, too late, and got {got(one.seen)}"
             yield self._then(one.time_ns, text, self.about.source(one.site))
 
+    def waiting(self) -> Iterator[Event]:
+        """The waits that brought nothing, its own and those for it."""
+        for time_ns, text, site in self.about.open_waits.get(_known(self.row.waited_on), ()):
+            yield self._then(time_ns, text, self.about.source(site))
+
     def _call(self) -> str:
         """`waitpid(4711, WNOHANG)`: the call as a Python program writes it, else as the kernel has it."""
         row = self.row
@@ -386,8 +392,8 @@ class _Section:
         cause, words, not_init = explanations.cause(name), self._words(), self._adopter(row.not_init)
         reason = cause.at_end if cause.at_end and row.at_end else cause.why
         late = cause.late if row.noticed and not row.stolen else ""
-        delay = explanations.delay(row.delay) if late and row.delay else None
-        text = reason.format(**words) + (delay.late.format(**words) if delay else late)
+        delay = explanations.delay(row.delay) if row.delay and (late or row.delay == "watched") else None
+        text = (delay.why or reason + delay.late if delay else reason + late).format(**words)
         if name == "never" and row.orphan:
             parent, adopter = blank("parent"), blank("adopter")
             text = f"{parent} ended without waiting for it; {adopter} inherited it and has not waited for it either"
