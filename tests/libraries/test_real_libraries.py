@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from recorded import Recorded
 
+from forktrace.views import explanations
 from forktrace.views.zombies import helpers
 
 pytestmark = [pytest.mark.root, pytest.mark.libraries]
@@ -84,6 +85,10 @@ CASES = (
     Case("twisted", "twisted", ("posix-spawn", "twisted"), ("event-loop", "twisted")),
     Case("uvloop", "uvloop", ("asyncio", None), ("asyncio", "uvloop")),
 )
+GUNICORN = Case(
+    "gunicorn", "", ("os-fork", "gunicorn"), ("library-wait", "gunicorn"), *["gunicorn/arbiter.py:"] * 2
+)  # by its own script
+ADVISED = [case for case in CASES if case.program in ("celery_worker", "distributed", "joblib", "rq")]
 
 
 def environment_of(venv: str) -> Path:
@@ -110,11 +115,9 @@ def made_at(table: pd.DataFrame, site: str) -> pd.DataFrame:
     return table[here & ~table["argv"].str.contains("ldconfig|uname", regex=True).fillna(False)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.program for case in CASES])
-def test_library(case: Case, record: Callable[..., Recorded]) -> None:
-    """What made a process, the line for it, who reaped it, why, and the library in between."""
+def check(case: Case, recorded: Recorded) -> None:
+    """Compare the processes of a recording with what is right."""
     program = PROGRAMS / f"use_{case.program}.py"
-    recorded = record([str(environment_of(case.venv) / "bin" / "python"), "-B", str(program)])
     assert recorded.returncode == 0, recorded.stderr
     rows = made_at(recorded.recording.lifecycles(), case.fork_site or marked(program, "forks"))
     assert len(rows), recorded.recording.lifecycles()[["fork_site", "argv", "created_by"]].to_string()
@@ -122,6 +125,34 @@ def test_library(case: Case, record: Callable[..., Recorded]) -> None:
         assert (row.created_by, _none(row.fork_library)) == case.made
         assert (row.reap_cause, _none(row.reap_library)) == case.reaped
         assert str(row.reap_site).startswith(case.reap_site or marked(program, "reaps"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.program for case in CASES])
+def test_library(case: Case, record: Callable[..., Recorded]) -> None:
+    """What made a process, the line for it, who reaped it, why, and the library in between."""
+    python = environment_of(case.venv) / "bin" / "python"
+    check(case, record([str(python), "-B", str(PROGRAMS / f"use_{case.program}.py")]))
+
+
+def test_gunicorn_by_its_own_script(record: Callable[..., Recorded]) -> None:
+    """The package is the program then: its lines are named, and it is the package that waits."""
+    script, settings = environment_of("gunicorn") / "bin" / "gunicorn", PROGRAMS / "gunicorn_app.py"
+    recorded = record([str(script), "-c", str(settings), "--chdir", str(PROGRAMS), "gunicorn_app:app"])
+    check(GUNICORN, recorded)
+
+
+@pytest.mark.parametrize("case", ADVISED, ids=[case.venv for case in ADVISED])
+def test_what_users_are_advised(case: Case, record: Callable[..., Recorded]) -> None:
+    """With what `why` says that users of a package can set themselves, the same program makes none of these processes."""
+    program = PROGRAMS / f"use_{case.program}.py"
+    recorded = record([str(environment_of(case.venv) / "bin" / "python"), "-B", str(program), "advised"])
+    assert recorded.returncode == 0, recorded.stderr
+    assert made_at(recorded.recording.lifecycles(), case.fork_site or marked(program, "forks")).empty
+
+
+def test_every_advice_is_tried() -> None:
+    """Of each package, and of billiard by Celery, which uses it."""
+    assert {case.venv for case in ADVISED} | {"billiard"} == set(explanations.texts()["package"])
 
 
 def _none(value: object) -> object:

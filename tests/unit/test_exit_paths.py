@@ -105,7 +105,7 @@ def kernels(number: int) -> ev.Row:
 
 
 def test_where_it_left_and_who_killed_it() -> None:
-    """The site of an exit is the process's own, that of a kill the sender's: who is killed from outside has no line of its own."""
+    """The site of an exit is the process's own, that of a kill the sender's: a death from outside has no line of its own."""
     kill = ev.signal(2 * MS, 500, 15, by=100, stack=MAIN, stack_status="ok")
     rows = [target(), ev.fork(MS, 500, by=100)]
     fell = {"stack": f"{MAIN};/srv/app.py:9 crash", "stack_status": "ok"}

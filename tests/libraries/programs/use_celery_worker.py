@@ -1,4 +1,4 @@
-"""A worker of Celery's with a pool of billiard's, over a broker in files; it ends when its task has run."""
+"""A worker of Celery's with a pool of billiard's, `advised` of threads, over a broker in files; it ends with its task."""
 
 import os
 import signal
@@ -26,5 +26,5 @@ if __name__ == "__main__":
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end, daemon=True).start()
-    sys.argv = ["celery"]
-    app.worker_main(["worker", "--pool", "prefork", "--concurrency", "1", "--loglevel", "ERROR"])  # forks # reaps
+    pool = "threads" if "advised" in sys.argv else "prefork"
+    app.worker_main(["worker", "--pool", pool, "--concurrency", "1", "--loglevel", "ERROR"])  # forks # reaps

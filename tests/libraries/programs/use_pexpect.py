@@ -2,6 +2,5 @@
 
 import pexpect
 
-child = pexpect.spawn("true")  # forks
-child.expect(pexpect.EOF)
+child = pexpect.spawn("sleep 0.5")  # forks
 child.wait()  # reaps

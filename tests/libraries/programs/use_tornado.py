@@ -5,7 +5,7 @@ import tornado.process
 
 
 async def main():
-    child = tornado.process.Subprocess(["true"])  # forks
+    child = tornado.process.Subprocess(["sleep", "0.3"])  # forks
     await child.wait_for_exit()
 
 
