@@ -79,7 +79,7 @@ CASES = (
     Case("psutil", "psutil_process", ("os-fork", None), ("library-wait", "psutil")),
     Case("ptyprocess", "ptyprocess", ("os-fork", "ptyprocess"), ("library-wait", "ptyprocess")),
     Case("rq", "rq", ("os-fork", "rq"), ("library-wait", "rq")),
-    Case("sh", "sh", ("os-fork", "sh"), ("library-wait", "sh"), reap_site="sh"),
+    Case("sh", "sh", ("os-fork", "sh"), ("library-wait", "sh")),
     Case("tornado", "tornado", ("subprocess", "tornado"), ("event-loop", "tornado")),
     Case("trio", "trio", ("subprocess", "trio"), ("event-loop", "trio"), fork_site="trio/_threads.py:"),
     Case("twisted", "twisted", ("posix-spawn", "twisted"), ("event-loop", "twisted")),
@@ -103,10 +103,10 @@ def environment_of(venv: str) -> Path:
 
 
 def marked(program: Path, mark: str) -> str:
-    """The place of the line that ends in `# MARK`, as sites begin."""
+    """The place of the line that ends in `# MARK`, as sites begin; "" where no line is certain."""
     lines = program.read_text().splitlines()
     numbers = [number for number, line in enumerate(lines, 1) if re.search(rf"# {mark}\b", line)]
-    return f"{program.name}:{numbers[0]} " if numbers else "no line is marked"
+    return f"{program.name}:{numbers[0]} " if numbers else ""
 
 
 def made_at(table: pd.DataFrame, site: str) -> pd.DataFrame:

@@ -44,6 +44,7 @@ _EVENTS: Final[Mapping[str, Sequence[str]]] = {
         "became",
         "passes",
         "requested",
+        "of_init",
         "made_site",
         "made_stack",
     ),
@@ -204,6 +205,7 @@ class _Section:
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
             where = "by a fork that was not seen" if pd.isna(row.origin) else where
+            where += ", as a child of 1 or as an orphan that 1 inherited" if row.of_init else ""
             yield self._at("fork", f"began   {where}")
 
     def start(self) -> Iterator[Event]:

@@ -178,6 +178,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
         "became": table["fork_comm"].notna() & by_parent & table["parent_id"].notna(),
         "from_outside": table["ppid"] == 0,
+        "of_init": (table["origin"] == "attached").fillna(False) & (table["ppid"] == 1) & table["parent_id"].isna(),
         "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
         "forker_id": table["parent_id"].where(by_parent),
         "stepped": steps["polled"].notna(),

@@ -1,5 +1,5 @@
-"""A command of sh's, which a thread of it waits for."""
+"""A command of sh's; whichever of two threads comes first reaps it."""
 
 import sh
 
-sh.Command("true")()  # forks # reaps
+sh.Command("true")()  # forks
