@@ -240,5 +240,5 @@ def test_a_zombie_whose_parent_reads_its_pipe() -> None:
     seen = look(zombie(4711), holders={PIPE: (Other(9345, ("sleep", "9"), "S"),)}, **reading)
     lines = answered(seen, seen)
     assert "the main thread reads a pipe to its end before it reaps, and 9345 sleep 9 has that open" in lines
-    assert "fix      give what is to run on another stdout than the pipe" in lines
+    assert "fix      start what runs on with another stdout than the pipe" in lines
     assert "not multiprocessing's" not in lines

@@ -13,7 +13,7 @@ from forktrace.analysis.causes.names import Names
 from forktrace.analysis.recording import Recording
 from forktrace.trace import events as ev
 from forktrace.views.text.report import report
-from forktrace.views.text.why import chain
+from forktrace.views.text.why import chain, why
 from forktrace.views.why import open_waits
 
 JOIN = "app.py main > multiprocessing/process.py join > multiprocessing/popen_fork.py wait > multiprocessing/popen_fork.py poll"
@@ -113,7 +113,7 @@ def test_what_why_says() -> None:
     read = made(*ended, waiting(900, None, READ, slept_ms=700, call=None, target=None))
     said = {line.mark: line.text for line in chain(read, 1)}
     assert said["why"].startswith("100 waits for it in communicate(), which reads its pipes to their end first")
-    assert said["fix"].startswith("give what is to run on another stdout than the pipe")
+    assert said["fix"].startswith("start what runs on with another stdout than the pipe")
 
 
 def test_what_events_says() -> None:
@@ -123,3 +123,22 @@ def test_what_events_says() -> None:
         "wait4(500) = EINTR",
         "wait4(500) had not come back when the recording ended",
     ]
+
+
+def test_what_why_begins_with() -> None:
+    """Where no zombie is to be told of: whose status nobody got, then whom somebody waited for in vain."""
+    assert said_first(made(waiting(900, 500, slept_ms=700))).startswith("500 was still running")
+    assert said_first(made(waiting(900, None, slept_ms=700, target="any"))).startswith("100 was still running")
+    ignored = [ev.exit_(300 * MS, 500, 768, parent=100, disposition="ignored"), ev.autoreap(300 * MS, 500, parent_pid=100)]
+    late = ev.wait(400 * MS, None, by=100, result=ev.ECHILD, target_pid=500, **ok(READ))
+    said = said_first(made(*ignored, late))
+    assert said.startswith("500 was never a zombie")
+    assert "fix signal.signal(signal.SIGCHLD, signal.SIG_DFL), and a wait for each child" in said
+    assert said_first(made()) == "No process of this recording was a zombie."
+
+
+def said_first(one: Recording) -> str:
+    """Return what `why` says of no process in particular, with single spaces."""
+    file = io.StringIO()
+    why(one, None, Console(file=file, width=400))
+    return " ".join(file.getvalue().split())

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 _MOST_LINEAR: Final = 20  # beyond this ratio the small ones cannot be told from 0 on a linear scale
 _MOST_TICKS: Final = 4  # of a logarithmic scale: 0.00001 is a long word
@@ -23,7 +24,7 @@ def set_scales(ax: Axes, *, x: pd.Series | None = None, y: pd.Series | None = No
         positive = values[values > 0]
         if len(positive) and positive.max() > _MOST_LINEAR * positive.min():
             ax.set(**{f"{axis.axis_name}scale": "log"})
-            axis.get_major_locator().set_params(numticks=_MOST_TICKS)
+            axis.set_major_locator(LogLocator(numticks=_MOST_TICKS))
             axis.set_major_formatter(lambda x, _: np.format_float_positional(float(f"{x:.6g}"), trim="-"))
         else:
             high = axis.get_view_interval()[1]

@@ -74,7 +74,7 @@ _REMARKS: Final[Mapping[str, Sequence[str]]] = {
     "why": (
         *("state", "origin", "was_zombie", "noticed", "inferred", "stolen", "thefts", "orphan", "not_init", "created_by"),
         *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "reap_options", "reap_package"),
-        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end", "delay"),
+        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end", "delay", "status_lost"),
     ),
     "note": ("notes",),
 }
@@ -407,7 +407,7 @@ class _Section:
             yield Line("fix", delay.fix.format(**words))
         elif not pd.isna(row.helper):
             yield Line("fix", remedies.ASIDE.format(row.helper))
-        elif row.noticed:
+        elif row.noticed or not pd.isna(row.status_lost):
             yield from self._fix(cause, words)
         elif row.was_zombie and name != "recorder":
             yield Line("fix", f"none needed: it was reaped at once{', by luck' if cause.accident else ''}")
@@ -420,6 +420,9 @@ class _Section:
         left, nohang = not pd.isna(row.not_init), "WNOHANG" in str(row.reap_options)
         case = remedies.Case(self._made(), row.orphan, left, row.inside, nohang, row.handled)
         names, at = remedies.chosen(cause, case)
+        if at == "none":
+            yield from fix_lines([explanations.remedy(each, **words) for each in names], pd.NA)
+            return
         where = "made" if at == "fork" else at
         site, own, package = (getattr(row, f"{where}_{what}") for what in ("site", "own", "package"))
         if package and names:
