@@ -25,16 +25,16 @@ WATCHING: Final = {"join": "/process.py", "communicate": "/subprocess.py"}
 Waiting = list[Any]
 
 
-def look(pid: int) -> list[Waiting]:
-    """Return the threads of a process that wait for a child."""
+def look(with_stacks: bool, pid: int) -> list[Waiting]:
+    """Return the threads of a process that wait for a child; without stacks those in a wait call alone."""
     with in_effect():
-        return list(_waiting(pid, Proc()))
+        return list(_waiting(pid, Proc(), with_stacks))
 
 
-def _waiting(pid: int, proc: Proc) -> Iterator[Waiting]:
+def _waiting(pid: int, proc: Proc, with_stacks: bool) -> Iterator[Waiting]:
     tids = sorted(proc.threads(pid))[:MOST_THREADS]
     calls = {tid: call for tid in tids if (call := call_of(proc, pid, tid, None)) and proc.state(pid, tid) == "S"}
-    stacks = _stacks(pid, tids) if calls else {}
+    stacks = _stacks(pid, tids) if calls and with_stacks else {}
     clocks = TaskClocks(proc)
     for tid, call in calls.items():
         stack = stacks.get(tid, [])
@@ -49,9 +49,8 @@ def _stacks(pid: int, tids: list[int]) -> dict[int | None, list[Frame]]:
     with contextlib.suppress(OSError, NoPython):
         memory = Memory(pid)
         try:
-            return {
-                one.tid: list(one.frames) for one in Reader(memory, find_python(pid, memory)).stacks(tids) if one.status == "ok"
-            }
+            read = Reader(memory, find_python(pid, memory)).stacks(tids)
+            return {one.tid: list(one.frames) for one in read if one.status == "ok"}
         finally:
             memory.close()
     return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -179,10 +180,10 @@ def ending_of_zombie(by: int, call: str) -> str:
     return f"until {by or 'another process'} reaped it{how}"
 
 
-def still_waiting(living: Records, until_ns: int) -> tuple[list[events.Row], set[Frame]]:
+def still_waiting(living: Records, until_ns: int, *, stacks: bool) -> tuple[list[events.Row], set[Frame]]:
     """Return a row for each thread of these processes (`struct process`) that waits for a child, and the frames met."""
     starts = dict(identity(one) for one in living if one["pid"])
-    helper = Worker(child_waits.look)
+    helper = Worker(partial(child_waits.look, stacks))
     try:
         asked = [pid for pid in list(starts)[:LOOK_AT_MOST] if helper.ask(pid)]
         answers = helper.wait(LOOK_MOST_S) if asked else []
@@ -210,6 +211,6 @@ def _row(until_ns: int, starts: dict[int, int], waits: tuple[Any, ...], stack: l
         target_pid=asked,
         count=slept_ns,
         stack=fold(stack) if stack else None,
-        stack_status="ok" if stack else "no-thread-state",
+        stack_status="ok" if stack else None,
         detail=events.GOES_ON,
     ) | events.acting(pid, tid, starts[pid])

@@ -40,7 +40,8 @@ class Drain:
         pid_ns: inode number of the PID namespace here
     """
 
-    def __init__(self, probes: Probes, interpreters: Interpreters, passes: TaskPasses | None) -> None:
+    def __init__(self, probes: Probes, interpreters: Interpreters, passes: TaskPasses | None, *, stacks: bool = True) -> None:
+        self._with_stacks = stacks
         self._probes = probes
         self._interpreters = interpreters
         self._passes = passes
@@ -217,7 +218,7 @@ class Drain:
         """Write which threads wait for a child, as long as somebody lives."""
         following = self._probes.following()
         living = following[following["exit_ns"] == 0]
-        rows, frames = still_waiting(living, self._output.until_ns) if len(living) else ([], set())
+        rows, frames = still_waiting(living, self._output.until_ns, stacks=self._with_stacks) if len(living) else ([], set())
         self._output.write(rows)
         if self._sources and frames:
             self._sources.ask(frames, [folder for one in self._interpreters.found.values() for folder in one.libraries])
