@@ -36,17 +36,8 @@ _HEAD: Final[Mapping[str, Sequence[str]]] = {
 }
 _EVENTS: Final[Mapping[str, Sequence[str]]] = {
     "forked": (
-        "origin",
-        "fork_site",
-        "fork_stack",
-        "fork_stack_status",
-        "by_parent",
-        "became",
-        "passes",
-        "requested",
-        "of_init",
-        "made_site",
-        "made_stack",
+        *("origin", "fork_site", "fork_stack", "fork_stack_status", "by_parent"),
+        *("became", "passes", "requested", "of_init", "made_site", "made_stack"),
     ),
     "start": ("stepped", "sweeps", "method"),
     "ran": ("origin", "executed"),
