@@ -14,12 +14,14 @@
  * Map full: counted in losses[WAIT_PLACES]. */
 BPF_HASH(wait_totals, struct wait_place, u64, PLACES);
 
-/* Process, place and child of a wait that failed with ECHILD. The first one is an event: it shows that the status of a child was stolen.
- * Map full: the least recently used entry is dropped; the next such wait is an event again. */
+/* Process, place and child of a wait that failed with ECHILD, or that was interrupted. The first one is an event: it shows that the status of
+ * a child was stolen, or that a join hung until Ctrl-C. Map full: the least recently used entry is dropped; the next such wait is an
+ * event again. */
 struct refusal {
     u64 signal;
     u64 stack;
-    u64 target_pid;
+    u32 target_pid;
+    u32 error;
 };
 BPF_TABLE("lru_hash", struct refusal, u8, refusals, 4096);
 
@@ -28,7 +30,7 @@ static __always_inline void count_empty(struct work *work, struct process *waite
     struct wait_call *call = &work->call;
     struct wait_place place = {.start_ns = waiter->start_ns, .pid = waiter->pid, .options = call->options};
     u64 zero = 0, signal = 0;
-    place.error = call->error >= ERESTARTSYS ? EINTR : call->error;
+    place.error = call->error;
     place.call = call->call;
     place.target = call->target;
     place.stack = work->stack;
@@ -50,7 +52,8 @@ static __always_inline void count_empty(struct work *work, struct process *waite
 static __always_inline int is_new_refusal(struct work *work)
 {
     struct wait_call *call = &work->call;
-    struct refusal refusal = {.signal = call->signal, .stack = work->stack, .target_pid = call->target_pid};
+    struct refusal refusal = {
+        .signal = call->signal, .stack = work->stack, .target_pid = call->target_pid, .error = call->error};
     u8 one = 1;
     if (call->target != PID && call->target != PIDFD)
         return 0;
@@ -58,6 +61,14 @@ static __always_inline int is_new_refusal(struct work *work)
         return 0;
     refusals.update(&refusal, &one);
     return 1;
+}
+
+/* Whether current is being killed, which ended its call: nothing that it waits for will come any more. */
+static __always_inline int is_killed(struct wait_call *call)
+{
+    u32 flags = 0;
+    READ(flags, call->signal + signal_flags);
+    return flags & SIGNAL_GROUP_EXIT;
 }
 
 /* Report a wait call. `child` 0: it is not followed, or not known. */
@@ -252,10 +263,14 @@ u64 shared_report_waited(u64 slot)
     if (call->error || !call->ns_pid) {
         if (!waiter)
             return 0;
-        int interrupted = call->error == EINTR || (call->error >= ERESTARTSYS && call->error <= ERESTART_RESTARTBLOCK);
-        if (call->error == ECHILD && is_new_refusal(work))
-            report_wait(work, 0, WAIT);
-        else if (!call->error || call->error == ECHILD || interrupted)
+        if (call->error >= ERESTARTSYS && call->error <= ERESTART_RESTARTBLOCK)
+            call->error = EINTR;
+        int is_event = call->error == ECHILD ? is_new_refusal(work) : call->error == EINTR && (is_killed(call) || is_new_refusal(work));
+        if (is_event && call->target == PID && call->error == EINTR)
+            child = find(call->ns, call->target_pid, &signal);
+        if (is_event)
+            report_wait(work, child, WAIT);
+        else if (!call->error || call->error == ECHILD || call->error == EINTR)
             count_empty(work, waiter);
         return 0;
     }

@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
     parser.addoption("--collector", action="store_true", help="build an OpenTelemetry Collector and test with it")
     parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
+    parser.addoption("--libraries", action="store_true", help="fetch other people's libraries from PyPI and record them")
     how = "boot other kernels: all tests on all of them, or with `smoke` what CI does"
     parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
     parser.addoption("--pages", action="store_true", help="open pages of all traces and of large ones")
@@ -70,6 +71,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("an OpenTelemetry Collector is not asked for: make test-otel")
     if item.get_closest_marker("witness") and not item.config.getoption("--witness"):
         pytest.skip("all of CPython's tests are not asked for: make test-witness")
+    if item.get_closest_marker("libraries") and not item.config.getoption("--libraries"):
+        pytest.skip("other people's libraries are not asked for: make test-libraries")
     if item.get_closest_marker("pages") and not item.config.getoption("--pages"):
         pytest.skip("pages of large traces are not asked for: make test-page")
     if item.get_closest_marker("kernels") and not item.config.getoption("--kernels"):

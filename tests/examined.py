@@ -101,7 +101,7 @@ def run(*arguments: str) -> tuple[str, bytes]:
     return said, data
 
 
-TABLES: Final = "lifecycles events starts waits zombie_count branches signals failed_forks late_waits stolen".split()
+TABLES: Final = "lifecycles events starts waits zombie_count branches signals failed_forks late_waits open_waits stolen".split()
 
 
 def examine(path: str, dice: Dice, thorough: bool) -> str:

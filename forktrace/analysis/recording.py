@@ -15,7 +15,19 @@ from forktrace.analysis.causes import rules
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Ints, Log, category
 from forktrace.analysis.selection import Selection
-from forktrace.analysis.tables import events, late_waits, lifecycles, moments, orphans, signals, starts, stolen, waits, zombies
+from forktrace.analysis.tables import (
+    events,
+    late_waits,
+    lifecycles,
+    moments,
+    open_waits,
+    orphans,
+    signals,
+    starts,
+    stolen,
+    waits,
+    zombies,
+)
 from forktrace.analysis.tables.balance import Balance, balance
 from forktrace.errors import UsageError
 from forktrace.trace import stream
@@ -177,6 +189,10 @@ class Recording:
         """Return one row per wait for a child that was gone already: `analysis.late_waits.late_waits`."""
         return self._late_waits
 
+    def open_waits(self) -> pd.DataFrame:
+        """Return one row per wait for a child that only the end ended: `analysis.open_waits.open_waits`."""
+        return self._open_waits
+
     def perhaps_stolen(self) -> pd.DataFrame:
         """Return the rows of lifecycles of children of which missing stacks leave open whether their reap was stolen."""
         table = self.lifecycles()
@@ -300,6 +316,11 @@ class Recording:
     @cached_property
     def _late_waits(self) -> pd.DataFrame:
         table = late_waits.late_waits(self._history)
+        return self._part(table, table["id"], table["child_id"])
+
+    @cached_property
+    def _open_waits(self) -> pd.DataFrame:
+        table = open_waits.open_waits(self._history)
         return self._part(table, table["id"], table["child_id"])
 
     @cached_property

@@ -29,7 +29,7 @@ from forktrace.errors import UsageError
 
 _TABLES: Final = (
     *("lifecycles", "events", "starts", "waits", "zombie_count", "branches", "signals", "failed_forks"),
-    *("late_waits", "stolen", "orphans"),
+    *("late_waits", "open_waits", "stolen", "orphans"),
 )
 _TABLE_FORMATS: Final = ("csv", "json", "parquet")
 

@@ -17,14 +17,15 @@ from forktrace.cpython.mp_children import multiprocessing_children
 from forktrace.cpython.remote_stack import NoPython, Python, Reader, ThreadStack, find_python
 from forktrace.launcher.running import Chosen, attach, process_meant, user_of
 from forktrace.launcher.session import RecordOptions
-from forktrace.now.waiting_calls import call_of
+from forktrace.now.holders import describe, holders
 from forktrace.now.zombies import Watcher
 from forktrace.recorder.sources import Sources, files_of
 from forktrace.system import capabilities
 from forktrace.system.memory import MOST_S, Memory
 from forktrace.system.procfs import Proc, innermost_pid
 from forktrace.system.users import as_user
-from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
+from forktrace.system.waiting_calls import call_of
+from forktrace.trace.inquiry import Call, Inquiry, Other, Thread, Watched
 from forktrace.trace.stacks import Frame
 
 MOST_THREADS: Final = 500
@@ -68,6 +69,7 @@ class Inquirer:
         are_known, files = files_of([self.pid], {}, with_all_rights=True)
         self._sources = Sources(who, folder, files) if are_known else None
         self._texts: dict[tuple[str, int], str] = {}
+        self._holders: dict[str, tuple[Other, ...]] = {}
 
     def __enter__(self) -> Inquirer:
         return self
@@ -101,7 +103,19 @@ class Inquirer:
             sources=self._source_texts(inside),
             held=inside.held,
             denied=inside.denied,
+            awaited={one: describe(self._proc, one) for one in self._awaited(inside)},
+            holders=self._holders_of(inside),
         )
+
+    def _awaited(self, inside: _Inside) -> set[int]:
+        asked = {call.child for call in inside.calls.values() if call and call.child}
+        return {one for one in asked if one > 0} | set(self._proc.children(self.pid) if -1 in asked else ())
+
+    def _holders_of(self, inside: _Inside) -> dict[str, tuple[Other, ...]]:
+        """Who has the other ends of the pipes that threads wait for; each pipe is looked up once, since that takes long."""
+        files = {file for call in inside.calls.values() if call for file in call.files}
+        self._holders |= holders(self._proc, self.pid, [file for file in sorted(files) if file[1] not in self._holders])
+        return self._holders
 
     def _is_below(self, pid: int) -> bool:
         """Whether it descends from the process that is looked at."""
@@ -151,12 +165,7 @@ class Inquirer:
 
     def _living(self, tids: list[int]) -> int:
         """A thread that has the memory of the process: a main thread that has ended has none any more."""
-        return next((tid for tid in tids if self._state(tid) not in ("Z", "X")), self.pid)
-
-    def _state(self, tid: int) -> str | None:
-        """The letter of ps(1) of a thread; None: it is gone."""
-        rest = (self._proc.read(f"{self.pid}/task/{tid}/stat") or "").rpartition(")")[2]
-        return rest.split()[0] if rest else None
+        return next((tid for tid in tids if self._proc.state(self.pid, tid) not in ("Z", "X")), self.pid)
 
     def _numbers(self) -> Mapping[int, int] | None:
         """The numbers here of its children, by those in its own PID namespace; None: they are the same."""
@@ -177,7 +186,7 @@ class Inquirer:
         unknown = ThreadStack(None, (), inside.stack_status if not inside.stacks else "no-thread-state")
         for tid in tids:
             place, stack = f"{self.pid}/task/{tid}", stacks.get(tid, unknown)
-            state = self._state(tid)
+            state = self._proc.state(self.pid, tid)
             stack = replace(stack, status="ended") if state in ("Z", "X") else stack
             comm, wchan = ((self._proc.read(f"{place}/{name}") or "").strip() for name in ("comm", "wchan"))
             yield Thread(

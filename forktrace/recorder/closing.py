@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from forktrace.cpython import child_waits
 from forktrace.kernel.bpf_maps import Records
 from forktrace.system.procfs import Proc
+from forktrace.system.worker import Worker
 from forktrace.trace import events
 from forktrace.trace.events import CALLS, DISPOSITIONS, ECHILD, STACK_STATUSES, TARGETS
+from forktrace.trace.stacks import Frame, fold
 from forktrace.trace.words import NOTICEABLE_MS, count, duration, zombie_headline
 
+LOOK_AT_MOST: Final = 200  # processes whose threads are looked at,
+LOOK_MOST_S: Final = 3.0  # and how long that may take
 MOST_TAKEN: Final = 10_000  # reaps by waits for any child that are kept, the last ones
 IGNORING: Final = (DISPOSITIONS.index("ignored"), DISPOSITIONS.index("nocldwait"))
 _GREEDY: Final = (TARGETS.index("any"), TARGETS.index("pgid"))
@@ -172,3 +178,39 @@ def ending_of_zombie(by: int, call: str) -> str:
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"
     return f"until {by or 'another process'} reaped it{how}"
+
+
+def still_waiting(living: Records, until_ns: int, *, stacks: bool) -> tuple[list[events.Row], set[Frame]]:
+    """Return a row for each thread of these processes (`struct process`) that waits for a child, and the frames met."""
+    starts = dict(identity(one) for one in living if one["pid"])
+    helper = Worker(partial(child_waits.look, stacks))
+    try:
+        asked = [pid for pid in list(starts)[:LOOK_AT_MOST] if helper.ask(pid)]
+        answers = helper.wait(LOOK_MOST_S) if asked else []
+    finally:
+        helper.close()
+    waits = [(pid, *one) for pid, found in answers for one in found or ()]
+    frames = [[Frame(*frame) for frame in one[-1]] for one in waits]
+    rows = [_row(until_ns, starts, one, stack) for one, stack in zip(waits, frames, strict=True)]
+    return rows, {frame for stack in frames for frame in stack}
+
+
+def _row(until_ns: int, starts: dict[int, int], waits: tuple[Any, ...], stack: list[Frame]) -> events.Row:
+    pid, tid, slept_ns, call, _ = waits
+    name, asked, options, child = call or (None, None, 0, None)
+    target = None if asked is None else "pid" if asked > 0 else "any" if asked == -1 else "pgid"
+    return events.wait(
+        until_ns,
+        child,
+        by=pid,
+        call=name,
+        target=target,
+        start_ns=starts.get(child) if child else None,
+        result=events.EINTR,
+        flags=options,
+        target_pid=asked,
+        count=slept_ns,
+        stack=fold(stack) if stack else None,
+        stack_status="ok" if stack else None,
+        detail=events.GOES_ON,
+    ) | events.acting(pid, tid, starts[pid])

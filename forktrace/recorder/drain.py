@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.probes import Probes
-from forktrace.recorder.closing import Closing, identity, unseen_reap, vanished
+from forktrace.recorder.closing import Closing, identity, still_waiting, unseen_reap, vanished
 from forktrace.recorder.interpreters import Interpreters
 from forktrace.recorder.rows import columns_of, in_parts, pieces, split
 from forktrace.recorder.sources import Sources
@@ -40,7 +40,8 @@ class Drain:
         pid_ns: inode number of the PID namespace here
     """
 
-    def __init__(self, probes: Probes, interpreters: Interpreters, passes: TaskPasses | None) -> None:
+    def __init__(self, probes: Probes, interpreters: Interpreters, passes: TaskPasses | None, *, stacks: bool = True) -> None:
+        self._with_stacks = stacks
         self._probes = probes
         self._interpreters = interpreters
         self._passes = passes
@@ -203,6 +204,7 @@ class Drain:
             self.write()
             if not self._chunks:
                 break
+        self._write_still_waiting()
         self._write_sources(SOURCES_S)
         self._write_waits(last=True)
         self._write_vanished(gone)
@@ -211,6 +213,15 @@ class Drain:
             events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
         )
+
+    def _write_still_waiting(self) -> None:
+        """Write which threads wait for a child, as long as somebody lives."""
+        following = self._probes.following()
+        living = following[following["exit_ns"] == 0]
+        rows, frames = still_waiting(living, self._output.until_ns, stacks=self._with_stacks) if len(living) else ([], set())
+        self._output.write(rows)
+        if self._sources and frames:
+            self._sources.ask(frames, [folder for one in self._interpreters.found.values() for folder in one.libraries])
 
     def _write_vanished(self, gone: list[Records]) -> None:
         """Write that these are gone, if their release has not come through the ring since; the time is an upper bound."""

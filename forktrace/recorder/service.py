@@ -145,7 +145,7 @@ class Recorder:
             raise
         if asked.attach:
             self._passes = TaskPasses(self._probes, self._interpreters)
-        self._drain = Drain(self._probes, self._interpreters, self._passes)
+        self._drain = Drain(self._probes, self._interpreters, self._passes, stacks=asked.stacks)
         self._channel.say("armed")
 
     def _record(self, order: Order, trace: int, reader: Sources | None) -> None:

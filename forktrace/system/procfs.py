@@ -143,6 +143,13 @@ class Proc:
         except OSError:
             return []
 
+    def descriptors(self, pid: int) -> list[int]:
+        """Return the descriptors that a process has open; empty when it is gone, or they are not for this user to see."""
+        try:
+            return [int(name) for name in os.listdir(f"{self.root}/{pid}/fd")]
+        except OSError:
+            return []
+
     def children(self, pid: int) -> list[int]:
         """Return the numbers of a process's children, including zombies. One that is just made or ends can be missing.
 
@@ -218,6 +225,16 @@ class Proc:
             if line.startswith("se.exec_start"):
                 return float(line.rpartition(":")[2])
         return None
+
+    def state(self, pid: int, tid: int) -> str | None:
+        """Return the letter of ps(1) of a thread; None: it is gone."""
+        rest = (self.read(f"{pid}/task/{tid}/stat") or "").rpartition(")")[2]
+        return rest.split()[0] if rest else None
+
+    def processor(self, place: int | str) -> int | None:
+        """Return the processor on which a process or a thread (`100/task/102`) last ran; None: it is gone."""
+        rest = (self.read(f"{place}/stat") or "").rpartition(")")[2]
+        return int(rest.split()[36]) if rest else None
 
     def mounted_devices(self, pid: int) -> set[tuple[int, int]]:
         """Return the devices of what a process has mounted, each its major and its minor number; empty when it is gone."""

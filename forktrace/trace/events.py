@@ -43,6 +43,7 @@ CALLS: Final = ("fork", "vfork", "clone", "clone3", "wait4", "waitid", "io_uring
 WAIT_CALLS: Final = CALLS[4:7]
 TARGETS: Final = ("pid", "any", "pgid", "pidfd")
 DISPOSITIONS: Final = ("default", "handler", "ignored", "nocldwait")
+EINTR: Final = 4  # `result` of a wait that a signal ended, or that goes on when the recording ends
 ECHILD: Final = 10  # `result` of a wait that found no such child (errno(3))
 SENDERS: Final = ("process", "kernel", "oom", "pdeathsig", "pidns")
 # Whose code called exit_group: os._exit; Py_Exit; any other, in an interpreter where SystemExit passes Py_Exit or main returns.
@@ -51,6 +52,8 @@ EXITS: Final = ("interpreter", "py-exit", "other", "returned")
 FOUND_DEAD: Final = ("found dead; time at the latest", "found dead; time estimated")
 # `detail` of a zombie whose parent was stopped when it began.
 PARENT_STOPPED: Final = "parent stopped"
+# `detail` of a wait that had not come back when the recording ended. Where it watches a pipe it has no call and no target.
+GOES_ON: Final = "goes on"
 # What may have been lost where the kernel did not run a probe: an event of any kind, of any process of the machine.
 NOT_RUN: Final = "probe not run"
 STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "truncated", "not-python", "lost")
@@ -187,8 +190,10 @@ def reap(
     return row | {"target_pid": pid, "count": empty} | acting(by, by_tid, by_start_ns) | more
 
 
-def wait(time_ns: int, pid: int | None, *, by: int, call: str = "wait4", target: str = "pid", **more: Any) -> Row:
+def wait(time_ns: int, pid: int | None, *, by: int, call: str | None = "wait4", target: str | None = "pid", **more: Any) -> Row:
     """A wait of `by` returned without a reap that can be told: `result` is an errno, `status` a stop or a peeked-at exit.
+
+    With `detail` GOES_ON it had not returned when the recording ended; `count`: for how many ns it had slept in it.
 
     `pid` is the child it reports, null when the kernel did not say (waitid without an infop, EFAULT).
     """

@@ -6,7 +6,7 @@ Names and texts come from other programs: escape them for a screen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forktrace.trace.snapshot import Parent, Zombie
 from forktrace.trace.stacks import Frame
@@ -30,6 +30,16 @@ class Call:
     timeout_s: float | None = None
     child: int | None = None
     options: str = ""
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another process that a thread waits for: its arguments, its children, the letter of ps(1); None: it is gone or hidden."""
+
+    pid: int
+    argv: tuple[str, ...]
+    state: str | None
+    children: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class Inquiry:
         sources: the text of the lines that the frames of its own code stand on
         held: the children that multiprocessing holds, whose next start or active_children() reaps them once they have ended;
             None: not known
+        awaited: the children that its threads wait for, by number; where one waits for any child, all
+        holders: of each pipe that its threads wait for, who has the other end open
         denied: it is not for this user to look into: neither where its threads are, nor what they wait for
     """
 
@@ -91,6 +103,8 @@ class Inquiry:
     sources: Mapping[tuple[str, int], str]
     held: frozenset[int] | None
     denied: bool
+    awaited: Mapping[int, Other] = field(default_factory=dict)
+    holders: Mapping[str, tuple[Other, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,14 @@ class Cause(NamedTuple):
 
 
 class Delay(NamedTuple):
-    """What is said of a reap that did not come at once, instead of a cause's `late` and its remedies; `fix` "": those stay."""
+    """What is said of a reap that did not come at once, instead of a cause's `late` and its remedies; `fix` "": those stay.
 
-    late: str
+    `why`: instead of the cause's own sentence too.
+    """
+
+    late: str = ""
     fix: str = ""
+    why: str = ""
 
 
 class Creator(NamedTuple):

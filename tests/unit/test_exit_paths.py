@@ -94,11 +94,25 @@ def test_who_still_runs_has_not_left() -> None:
     assert cells(recording(*rows).lifecycles(), "exit_path") == [(None,), (None,)]
 
 
+def sites(*rows: ev.Row) -> tuple[object, ...]:
+    """Where the second process left, and was killed."""
+    return cells(recording(*rows).lifecycles(), "exit_site", "killer_site")[1]
+
+
+def kernels(number: int) -> ev.Row:
+    """A signal to the second process that the kernel sent."""
+    return ev.signal(2 * MS, 500, number, sent_by="kernel")
+
+
 def test_where_it_left_and_who_killed_it() -> None:
-    """The site of an exit is the process's own, that of a kill the sender's."""
-    rows = [target(), ev.fork(MS, 500, by=100), ev.signal(2 * MS, 500, 15, by=100, stack=MAIN, stack_status="ok")]
-    rows += [ev.exit_(3 * MS, 500, 15, stack=f"{MAIN};/srv/app.py:9 crash", stack_status="ok")]
-    assert cells(recording(*rows).lifecycles(), "exit_site", "killer_site")[1] == ("app.py:9 crash", "app.py:7 main")
+    """The site of an exit is the process's own, that of a kill the sender's: a death from outside has no line of its own."""
+    kill = ev.signal(2 * MS, 500, 15, by=100, stack=MAIN, stack_status="ok")
+    rows = [target(), ev.fork(MS, 500, by=100)]
+    fell = {"stack": f"{MAIN};/srv/app.py:9 crash", "stack_status": "ok"}
+    assert sites(*rows, kill, ev.exit_(3 * MS, 500, 15, **fell)) == (None, "app.py:7 main")
+    assert sites(*rows, kernels(11), ev.exit_(3 * MS, 500, 11, **fell)) == ("app.py:9 crash", None)
+    assert sites(*rows, kernels(9), ev.exit_(3 * MS, 500, 9, **fell)) == (None, None)
+    assert sites(*rows, ev.exit_(3 * MS, 500, 9, **fell)) == ("app.py:9 crash", None)  # who sent it was not seen
 
 
 def test_where_it_stood_when_it_killed_itself() -> None:

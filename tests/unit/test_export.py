@@ -23,6 +23,7 @@ ROWS += [*child(600, 30, 31), ev.reap(32 * MS, 600, by=100, target="any")]
 ROWS += [ev.fork(34 * MS, 700, by=100), ev.fork(35 * MS, 701, by=700), ev.exit_(36 * MS, 700, parent=100, adopter=100)]
 ROWS += [ev.zombie(36 * MS, 700, parent=100), ev.reap(37 * MS, 700, by=100)]
 ROWS += [ev.wait(33 * MS, None, by=100, result=10, target_pid=600, stack="/usr/lib/python3.11/subprocess.py:7 wait")]
+ROWS += [ev.wait(56 * MS, 701, by=100, result=4, target_pid=701, detail=ev.GOES_ON, count=MS)]
 
 
 def exported(made: Recording, table: str, form: str) -> bytes:

@@ -36,6 +36,7 @@ TITLES = {
     "stolen": "Stolen exit statuses",
     "lost_statuses": "Exit statuses that nobody got",
     "late_waits": "Waits that came too late",
+    "open_waits": "Waits that brought nothing",
     "unreaped": "Never reaped",
     "orphans": "Orphans that nobody reaps",
     "failed_forks": "Failed forks",

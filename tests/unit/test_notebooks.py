@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import nbformat
 import pytest
 from golden import DATA, NOTEBOOKS, executed
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from traces import HEADER, MS, child, consumer, target
 
 import forktrace
@@ -91,6 +94,18 @@ def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[list[str]], st
     plt.close("all")
 
 
+def overlapping(figure: Figure) -> Iterator[tuple[str, str]]:
+    """Yield the labels that stand on each other: of an axis, or in the picture."""
+    for ax in figure.axes:
+        ticks = [axis.get_ticklabels() for axis in (ax.xaxis, ax.yaxis)] if ax.axison else []
+        for labels in [*ticks, ax.texts]:
+            shown = [label for label in labels if label.get_visible() and label.get_text()]
+            boxes = [Text.get_window_extent(label).padded(-1) for label in shown]  # without the arrow of an annotation
+            for (one, box), (other, its) in itertools.combinations(zip(shown, boxes, strict=True), 2):
+                if box.overlaps(its):
+                    yield one.get_text(), other.get_text()
+
+
 @notebooks
 def test_outputs_are_those_of_the_code(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a kernel of its own, each notebook says what is committed; `make golden` writes it."""
@@ -129,6 +144,7 @@ def test_runs_on_any_trace(path: Path, trace: Path, run: Callable[[list[str]], s
     assert "nan" not in said.lower()
     for figure in map(plt.figure, plt.get_fignums()):
         assert max(figure.get_tightbbox().size) < 1.6 * max(figure.get_size_inches())
+        assert not list(overlapping(figure))
         for axis in [axis for ax in figure.axes if ax.axison for axis in (ax.xaxis, ax.yaxis)]:
             ticks = [label.get_text() for label in axis.get_ticklabels() if label.get_visible()]
             assert not [text for text in ticks if "$" in text]

@@ -10,9 +10,9 @@ import sys
 import pytest
 from recorded import wait_until
 
-from forktrace.now.waiting_calls import call_of
 from forktrace.system.memory import Memory
 from forktrace.system.procfs import Proc
+from forktrace.system.waiting_calls import call_of
 from forktrace.trace.inquiry import Call
 
 SOCKETS = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print(s.getsockname()[1], flush=True); "

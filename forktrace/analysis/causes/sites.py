@@ -184,26 +184,25 @@ class Sites:
 
     def site_codes(self, rows: Ints, process: Ints) -> tuple[Ints, list[str]]:
         """Return the sites of `rows` as indexes into the distinct ones, which come second; NONE: the row has no stack."""
-        return self._codes_of(rows, process, self._site_text)
+        return self._codes_of(rows, process, self._site_text, self._owners)
 
     def library_codes(self, rows: Ints, process: Ints) -> tuple[Ints, list[str]]:
         """Return what `library_of` says of `rows`, as indexes into the distinct packages, which come second; NONE: none."""
-        return self._codes_of(rows, process, lambda stack, owner: library_of(self.inner(stack), owner))
+        return self._codes_of(rows, process, lambda stack, owner: library_of(self.inner(stack), owner), self._named)
 
     def packages(self, rows: Ints, process: Ints) -> pd.Series:
         """Return these packages as a column, such as `rq`."""
         codes, texts = self.library_codes(rows, process)
         return chosen(codes, texts)
 
-    def _codes_of(self, rows: Ints, process: Ints, text: Callable[[int, Owner], str]) -> tuple[Ints, list[str]]:
+    def _codes_of(
+        self, rows: Ints, process: Ints, text: Callable[[int, Owner], str], owners: Sequence[Owner]
+    ) -> tuple[Ints, list[str]]:
         """What `text` says of the stack of each row and its process's owner, asked once for each distinct pair."""
         stack, entry = pick(self.code, rows), self._entry_at(process, pick(self._log.time_ns, rows))
-        pair = np.where(stack == NONE, NONE, stack * len(self._owners) + entry + 1)
+        pair = np.where(stack == NONE, NONE, stack * len(owners) + entry + 1)
         distinct, which = distinct_of(pair)
-        texts = [
-            "" if one == NONE else text(one // len(self._owners), self._owners[one % len(self._owners)])
-            for one in distinct.tolist()
-        ]
+        texts = ["" if one == NONE else text(one // len(owners), owners[one % len(owners)]) for one in distinct.tolist()]
         names = {text: code for code, text in enumerate(dict.fromkeys(texts))}
         codes = np.array([names[text] if text else NONE for text in texts], np.int64)
         return codes[which], list(names)
@@ -277,6 +276,13 @@ class Sites:
         run = self._packages_run()
         return [Owner(packages, folders)] + [Owner(packages | more, folders) for more in run]
 
+    @cached_property
+    def _named(self) -> list[Owner]:
+        """The same, where what `-m` or a script of the package's own runs counts as the package that it is."""
+        packages, folders = named_own(self._log.trace.header)
+        scripts = [package_of(self.libraries.place(entry.script)) for entry in self._entries[1]]
+        return [Owner(packages, folders)] + [Owner(packages | ({script} - {""}), folders) for script in scripts]
+
     def _packages_run(self) -> list[set[str]]:
         """The package that each distinct program runs."""
         entries = self._entries[1]
@@ -337,7 +343,10 @@ def site_frame(inner: Stack, owner: Owner) -> Frame:
 
 
 def library_of(inner: Stack, owner: Owner) -> str:
-    """Return the innermost installed package between the user's line and the call; "": none."""
+    """Return the installed package whose code made the call, inside of what `owner` owns; "": none.
+
+    Where a package is the program, run by a script of its own, that is the package too: what `--own` named is not.
+    """
     called = itertools.takewhile(lambda one: not owner.owns(one[0].file, one[1]), _since_handler(inner))
     return next((package_of(place) for _, place in called if place.home == "packages"), "")
 

@@ -158,8 +158,11 @@ def _zombie(log: Log, rows: Ints) -> Iterator[str]:
 
 def _wait(log: Log, rows: Ints) -> Iterator[str]:
     numbers = _integers(log, ("pid", "result", "status", "flags"), rows)
-    for call, (pid, result, status, flags) in zip(wait_words(log, rows), numbers, strict=True):
-        if result > 0:
+    going = [text == events.GOES_ON for text in _texts(log, "detail", rows)]
+    for call, goes_on, (pid, result, status, flags) in zip(wait_words(log, rows), going, numbers, strict=True):
+        if goes_on:
+            yield f"{call} had not come back when the recording ended"
+        elif result > 0:
             yield f"{call} = {errno_name(result)}"
         elif pid == NONE:
             yield f"{call}, which child is not known"

@@ -36,6 +36,7 @@ from forktrace.trace import events
 from forktrace.trace.waitstatus import signal_name
 
 SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
+_SIGKILL: Final = 9
 STATES: Final = ("gone", "zombie", "running")
 PARENT_STOPPED: Final = "its parent was stopped when it ended"
 _FORMAT_OF_REQUESTS: Final = 2
@@ -212,6 +213,7 @@ def _stacks(history: History) -> dict[str, object]:
     inherited = path == EXIT_PATHS.index("bootstrap")  # what is on its stack by then was there before the fork
     by_itself = (pick(log.by_id, killer) == np.arange(log.count)) & (pick(sites.code, killer) != NONE)
     ended = np.where(by_itself, killer, log.exit_row)  # who kills himself stands at the kill, and his other threads anywhere
+    ended = np.where(_from_outside(history, killer), NONE, ended)
     return {
         "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
         "fork_stack": sites.stack_texts(log.fork_row),
@@ -219,7 +221,7 @@ def _stacks(history: History) -> dict[str, object]:
         "fork_library": sites.packages(log.fork_row, pick(log.by_id, log.fork_row)),
         "created_by": category(creators(history), readings.names("created_by")),
         "exit_path": category(path, readings.names("exit_path")),
-        "exit_site": sites.sites(ended, np.arange(log.count)).where(~inherited, sites.innermost(log.exit_row)),
+        "exit_site": sites.sites(ended, np.arange(log.count)).where(~inherited, sites.innermost(ended)),
         "killer_site": sites.sites(killer, pick(log.by_id, killer)),
         "reap_site": sites.sites(reap, pick(log.by_id, reap)),
         "reap_stack": sites.stack_texts(reap),
@@ -227,6 +229,15 @@ def _stacks(history: History) -> dict[str, object]:
         "reap_library": sites.packages(reap, pick(log.by_id, reap)),
         "reap_cause": category(causes(history), readings.names("cause")),
     }
+
+
+def _from_outside(history: History, killer: Ints) -> Flags:
+    """Whose death no line of their own brought about: another process or the OOM killer did, not a fault or a closed pipe."""
+    log = history.log
+    by_itself = pick(log.by_id, killer) == np.arange(log.count)
+    fault = (log.at("sent_by", killer) == events.SENDERS.index("kernel")) & (log.at("signal", killer) != _SIGKILL)
+    so: Flags = (killer != NONE) & ~by_itself & ~fault
+    return so
 
 
 def _ending(history: History) -> dict[str, object]:

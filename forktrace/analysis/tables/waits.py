@@ -12,7 +12,6 @@ from forktrace.analysis.log import NONE, Ints, Log, category, chosen, first_of_e
 from forktrace.analysis.options import option_names
 from forktrace.trace import events
 
-EINTR: Final = 4
 _KEY: Final = ["id", "call", "target", "flags", "site"]
 _COUNTS: Final = ["calls", "reaps", "empty", "interrupted", "no_child"]
 
@@ -30,7 +29,7 @@ def waits(history: History) -> pd.DataFrame:
         calls                  int64     how often it was called
         reaps                  int64     of these: brought a child that was released by it
         empty                  int64     no child had changed (WNOHANG)
-        interrupted, no_child  int64     failed with EINTR; with ECHILD
+        interrupted, no_child  int64     failed with EINTR, or went on when the recording ended; with ECHILD
     """
     log = history.log
     calls = pd.concat([_reaps(history), _others(log), _totals(history)], ignore_index=True)
@@ -75,12 +74,13 @@ def _reaps(history: History) -> pd.DataFrame:
 def _others(log: Log) -> pd.DataFrame:
     """Calls that are rows of their own: a stop, a peek, a failure, a child that was not named."""
     rows = log.rows("wait")
+    rows = rows[log.at("call", rows) != NONE]  # those watch a pipe
     return _counted(log, rows, log.by_id[rows], np.ones(len(rows), np.int64), **_results(log, rows, 1))
 
 
 def _results(log: Log, rows: Ints, count: Ints | int) -> dict[str, Ints]:
     result = log.at("result", rows)
-    return {"interrupted": (result == EINTR) * count, "no_child": (result == events.ECHILD) * count}
+    return {"interrupted": (result == events.EINTR) * count, "no_child": (result == events.ECHILD) * count}
 
 
 def _totals(history: History) -> pd.DataFrame:

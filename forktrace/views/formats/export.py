@@ -28,6 +28,7 @@ TABLES: Final[Mapping[str, Callable[[Recording], pd.DataFrame]]] = {
     "signals": Recording.signals,
     "failed_forks": Recording.failed_forks,
     "late_waits": Recording.late_waits,
+    "open_waits": Recording.open_waits,
     "stolen": Recording.stolen,
     "orphans": Recording.orphans,
 }

@@ -17,13 +17,13 @@ from forktrace.views.formats.export import records
 from forktrace.views.problems import explaining
 from forktrace.views.text import report as words
 from forktrace.views.text.screen import Grid
-from forktrace.views.text.why import NO_ZOMBIE
+from forktrace.views.text.why import NO_ZOMBIE, most_harm
 from forktrace.views.why.chain import EVENTS, Chains
 from forktrace.views.why.remedies import Told
-from forktrace.views.zombies import worst, zombies_in
+from forktrace.views.zombies import zombies_in
 
 SECTIONS: Final = (
-    *("stolen", "lost_statuses", "late_waits", "unreaped", "orphans", "failed_forks", "reaped", "zombies"),
+    *("stolen", "lost_statuses", "late_waits", "open_waits", "unreaped", "orphans", "failed_forks", "reaped", "zombies"),
     *("causes", "reapers", "starts", "killed"),
 )
 _OF_TARGET: Final = ("id", "pid", "run_ms", "exit_code", "term_signal", "core_dumped", "state")
@@ -89,7 +89,7 @@ def _explained(recording: Recording, names: Names, entry: dict[str, Any]) -> dic
 
 def why(recording: Recording, process: int | None) -> str:
     """Return what `forktrace why` says of a process; None: of the one to look at first."""
-    chosen = worst(recording) if process is None else process
+    chosen = most_harm(recording) if process is None else process
     document = {**about(recording, "why"), **(_nothing() if chosen is None else _process(recording, chosen))}
     return written({**document, "zombies": zombies_in(recording)})
 

@@ -7,8 +7,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 _MOST_LINEAR: Final = 20  # beyond this ratio the small ones cannot be told from 0 on a linear scale
+_MOST_TICKS: Final = 4  # of a logarithmic scale: 0.00001 is a long word
 
 
 def set_scales(ax: Axes, *, x: pd.Series | None = None, y: pd.Series | None = None) -> None:
@@ -22,7 +24,8 @@ def set_scales(ax: Axes, *, x: pd.Series | None = None, y: pd.Series | None = No
         positive = values[values > 0]
         if len(positive) and positive.max() > _MOST_LINEAR * positive.min():
             ax.set(**{f"{axis.axis_name}scale": "log"})
-            axis.set_major_formatter(lambda x, _: np.format_float_positional(x, trim="-"))
+            axis.set_major_locator(LogLocator(numticks=_MOST_TICKS))
+            axis.set_major_formatter(lambda x, _: np.format_float_positional(float(f"{x:.6g}"), trim="-"))
         else:
             high = axis.get_view_interval()[1]
             ax.set(**{f"{axis.axis_name}lim": (0, high if high > 0 else 1)})

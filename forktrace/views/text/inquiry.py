@@ -15,7 +15,7 @@ from forktrace.analysis.causes.rules import load
 from forktrace.analysis.causes.sites import Libraries, Owner, named_own, named_package, shown_names, site_frame
 from forktrace.analysis.recording import Call as Frames
 from forktrace.analysis.recording import Recording
-from forktrace.trace.inquiry import Call, Inquiry, Thread, Watched
+from forktrace.trace.inquiry import Call, Inquiry, Other, Thread, Watched
 from forktrace.trace.snapshot import Zombie
 from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
@@ -41,6 +41,15 @@ _CALLS: Final = {
     "rt_sigtimedwait": "waits for a signal",
     "restart_syscall": "goes on with a wait that a stop interrupted",
 }
+_STATES: Final = {
+    "R": "runs",
+    "S": "sleeps",
+    "D": "waits in the kernel",
+    "T": "is stopped",
+    "t": "is stopped",
+    "Z": "has ended",
+}
+_SERVER: Final = "forkserver import main"  # in what multiprocessing starts it with
 _NOT_FILES: Final = ("poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2")
 
 
@@ -107,8 +116,12 @@ def show(console: Console, seen: Inquiry) -> None:
 
 
 def _name(seen: Inquiry) -> str:
-    program, *arguments = seen.argv
-    return f"{seen.pid} {shorten(printable(' '.join([program.rpartition('/')[2] or program, *arguments])), MOST_COMMAND)}"
+    return _command(seen.pid, seen.argv, MOST_COMMAND)
+
+
+def _command(pid: int, argv: Sequence[str], most: int) -> str:
+    program, *arguments = argv
+    return f"{pid} {shorten(printable(' '.join([program.rpartition('/')[2] or program, *arguments])), most)}"
 
 
 def _print(console: Console, title: str, text: str, style: str = "") -> None:
@@ -129,6 +142,8 @@ def _print_threads(console: Console, seen: Inquiry) -> None:
         print_line(console, line, f"  {title:<{_TITLE}}")
         if waits := waiting(thread):
             _print(console, "", waits)
+        for text in _waits_for(seen, thread.call):
+            _print(console, "", text)
     if len(seen.threads) > MOST_THREADS + 1:
         rest = Counter(places.of(thread).site for thread in seen.threads[MOST_THREADS + 1 :])
         most = [f"{number} at {site}" for site, number in rest.most_common(MOST_FILES + 1)]
@@ -144,6 +159,35 @@ def waiting(thread: Thread) -> str:
     if thread.state == "D" and thread.wchan:
         return f"waits in the kernel, not to be interrupted: {printable(thread.wchan)}"
     return ""
+
+
+def _waits_for(seen: Inquiry, call: Call | None) -> Iterator[str]:
+    """Who could end a wait, and how to ask about it: the child, or who has the other end of a pipe."""
+    if call is None:
+        return
+    children = [one for one in seen.awaited.values() if call.child in (-1, one.pid)]
+    for child in children[:MOST_FILES]:
+        yield f"child {_other(child)} {_STATES.get(child.state or '', 'is there')}: forktrace why -p {child.pid}"
+    for pipe in dict.fromkeys(file for _, file in call.files[:MOST_FILES] if file in seen.holders):
+        others = seen.holders[pipe]
+        if not others:
+            yield f"nobody that can be seen has the other end of {pipe}"
+        for one in others[:MOST_FILES]:
+            itself = f"{seen.pid} itself, so that it waits for itself: it has to close that end"
+            yield f"the other end of {pipe} is open in {itself if one.pid == seen.pid else _next(one)}"
+        if len(others) > MOST_FILES:
+            yield f"and in {count(len(others) - MOST_FILES, 'more process')}"
+
+
+def _other(one: Other) -> str:
+    return _command(one.pid, one.argv, MOST_COMMAND * 3 // 4)
+
+
+def _next(one: Other) -> str:
+    if _SERVER in " ".join(one.argv) and one.children:
+        children = some([str(child) for child in one.children[:MOST_FILES]], len(one.children))
+        return f"{one.pid}, the fork server, until its child ends: {children}; forktrace why -p {one.children[0]}"
+    return f"{_other(one)}: forktrace why -p {one.pid}"
 
 
 def _call_words(call: Call) -> str:
@@ -251,9 +295,12 @@ class _Answer:
             yield "it is stopped, and reaps nothing until it goes on"
         elif self._recording is not None:
             yield self._start_words()
-        yield from self._whose()
         main = self._last.threads[0]
         child = main.call.child if main.call else None
+        if readers := self._who_has_the_pipe():
+            yield f"the main thread reads a pipe to its end before it reaps, and {some(readers, len(readers))} has that open"
+        else:
+            yield from self._whose()
         if child is not None and child > 0:
             yield f"the main thread is at {self._places.of(main).text}, and waits for child {child} alone"
         elif main.frames:
@@ -283,8 +330,18 @@ class _Answer:
         if rest and self._last.ns_pid == 1:
             yield "as PID 1 of its namespace it inherits orphans, and these may be some of them"
 
+    def _who_has_the_pipe(self) -> list[str]:
+        """Who keeps the main thread in communicate(); nobody where it is not there."""
+        main = self._last.threads[0]
+        reads = main.call is not None and any(frame.name == "communicate" for frame in main.frames)
+        files = [file for _, file in main.call.files] if main.call and reads else []
+        return [_other(one) for file in files for one in self._last.holders.get(file, ())[:MOST_FILES]]
+
     def _fix(self) -> Iterator[Line]:
         """What would help, at the line that forks if one was seen to."""
+        if self._who_has_the_pipe():
+            yield Line("fix", explanations.delay("watched").fix)
+            return
         site, made = None, self._maker()
         if self._recording is not None and not self._started.empty:
             known = self._started.dropna(subset=["fork_site"])

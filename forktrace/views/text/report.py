@@ -20,7 +20,7 @@ from forktrace.views.findings import Facts, Finding, of_processes, of_rows
 from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.text.report_tables import call, cause_table, ended, reap_table, start_table, zombie_table
 from forktrace.views.text.screen import Grid, print_grid, print_text
-from forktrace.views.why import late, orphans
+from forktrace.views.why import late, open_waits, orphans
 from forktrace.views.words import at_line, place, sender, some, title_of
 from forktrace.views.zombies import is_noticed, lead, of_program, rows, without_recorder, worst_first
 
@@ -91,6 +91,7 @@ def sections(recording: Recording) -> Iterator[Section]:
         ("stolen", "Stolen exit statuses", _thefts(recording, names)),
         ("lost_statuses", "Exit statuses that nobody got", late.lost_statuses(recording, names)),
         ("late_waits", "Waits that came too late", late.late_lines(recording, names)),
+        ("open_waits", "Waits that brought nothing", open_waits.lines(recording, names)),
         ("unreaped", "Never reaped", _never_reaped(program, names)),
         ("orphans", "Orphans that nobody reaps", orphans.lines(recording, names)),
         ("failed_forks", "Failed forks", failed.grid(recording, names)),

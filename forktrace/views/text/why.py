@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
 from forktrace.analysis.recording import Recording
 from forktrace.views.text.screen import print_text
+from forktrace.views.why import late
 from forktrace.views.why.chain import chain
 from forktrace.views.why.remedies import Line
 from forktrace.views.words import shorten
@@ -19,8 +21,8 @@ NO_ZOMBIE: Final = "No process of this recording was a zombie."
 
 
 def why(recording: Recording, process: int | None, console: Console) -> None:
-    """Print the chain of the process with id `process`; None: of the worst zombie. Names from the trace are escaped."""
-    chosen = worst(recording) if process is None else process
+    """Print the chain of the process with id `process`; None: of the one with most harm. Names from the trace are escaped."""
+    chosen = most_harm(recording) if process is None else process
     if chosen is None:
         print_text(console, Text(NO_ZOMBIE, "green"))
         return
@@ -35,6 +37,17 @@ def why(recording: Recording, process: int | None, console: Console) -> None:
     if process is None and zombies > 1:
         more = "the report names the others, and `forktrace why TRACE PID` explains one of them"
         print_text(console, Text(f"The first to look at of {zombies:,} zombies; {more}.", "dim"))
+
+
+def most_harm(recording: Recording) -> int | None:
+    """Return the worst zombie; without one whose exit status nobody got, or who was waited for in vain; None: all is well."""
+    found = worst(recording)
+    if found is None:
+        lost = late.asked(recording).query("lost and failed")["child_id"]
+        waits = recording.open_waits()
+        rest = pd.concat([lost.astype("Int64"), waits["child_id"].fillna(waits["id"])])
+        found = None if rest.empty else int(rest.iloc[0])
+    return found
 
 
 def print_line(console: Console, line: Line, before: str) -> None:

@@ -36,16 +36,8 @@ _HEAD: Final[Mapping[str, Sequence[str]]] = {
 }
 _EVENTS: Final[Mapping[str, Sequence[str]]] = {
     "forked": (
-        "origin",
-        "fork_site",
-        "fork_stack",
-        "fork_stack_status",
-        "by_parent",
-        "became",
-        "passes",
-        "requested",
-        "made_site",
-        "made_stack",
+        *("origin", "fork_site", "fork_stack", "fork_stack_status", "by_parent"),
+        *("became", "passes", "requested", "of_init", "made_site", "made_stack"),
     ),
     "start": ("stepped", "sweeps", "method"),
     "ran": ("origin", "executed"),
@@ -62,6 +54,7 @@ _EVENTS: Final[Mapping[str, Sequence[str]]] = {
         *("reap_site", "reap_stack", "reap_stack_status"),
     ),
     "late": ("waited_late",),
+    "waiting": ("waited_on",),
     "stopped": ("parent_stopped",),
 }
 _REMARKS: Final[Mapping[str, Sequence[str]]] = {
@@ -72,7 +65,7 @@ _REMARKS: Final[Mapping[str, Sequence[str]]] = {
     "why": (
         *("state", "origin", "was_zombie", "noticed", "inferred", "stolen", "thefts", "orphan", "not_init", "created_by"),
         *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "reap_options", "reap_package"),
-        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end", "delay"),
+        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end", "delay", "status_lost"),
     ),
     "note": ("notes",),
 }
@@ -203,6 +196,7 @@ class _Section:
         else:
             where = "before the recording" if row.origin == "attached" else "outside the recording"
             where = "by a fork that was not seen" if pd.isna(row.origin) else where
+            where += ", as a child of 1 or as an orphan that 1 inherited" if row.of_init else ""
             yield self._at("fork", f"began   {where}")
 
     def start(self) -> Iterator[Event]:
@@ -319,6 +313,11 @@ class _Section:
             text = f"waited  by {who}{at_line(one.site)}, too late, and got {got(one.seen)}"
             yield self._then(one.time_ns, text, self.about.source(one.site))
 
+    def waiting(self) -> Iterator[Event]:
+        """The waits that brought nothing, its own and those for it."""
+        for time_ns, text, site in self.about.open_waits.get(_known(self.row.waited_on), ()):
+            yield self._then(time_ns, text, self.about.source(site))
+
     def _call(self) -> str:
         """`waitpid(4711, WNOHANG)`: the call as a Python program writes it, else as the kernel has it."""
         row = self.row
@@ -385,19 +384,19 @@ class _Section:
             return
         cause, words = explanations.cause(name), self._words()
         late = cause.late if row.noticed and not row.stolen else ""
-        delay = explanations.delay(row.delay) if late and row.delay else None
-        reason = self._reason(cause, words, delay.late.format(**words) if delay else late)
-        yield Line("why", f"{reason} ({printable(name)})")
+        delay = explanations.delay(row.delay) if row.delay and (late or row.delay == "watched") else None
+        yield Line("why", f"{self._reason(cause, words, delay, late)} ({printable(name)})")
         yield from self._fixes(cause, words, delay)
         if self._adopter(row.not_init):
             yield Line("beware", orphans.texts()["beware"])
 
-    def _reason(self, cause: explanations.Cause, words: dict[str, str], late: str) -> str:
+    def _reason(self, cause: explanations.Cause, words: dict[str, str], delay: explanations.Delay | None, late: str) -> str:
         """Why it was reaped, or was not, and why not earlier."""
         if self._cause() == "never" and self.row.orphan:
             parent, adopter = blank("parent"), blank("adopter")
             return f"{parent} ended without waiting for it; {adopter} inherited it and has not waited for it either"
-        return (cause.at_end if cause.at_end and self.row.at_end else cause.why).format(**words) + late
+        reason = cause.at_end if cause.at_end and self.row.at_end else cause.why
+        return (delay.why or reason + delay.late if delay else reason + late).format(**words)
 
     def _fixes(self, cause: explanations.Cause, words: dict[str, str], delay: explanations.Delay | None) -> Iterable[Line]:
         """What to do about it: the first of these that applies."""
@@ -406,7 +405,7 @@ class _Section:
             (row.stolen, lambda: remedies.after_theft(self.about.thefts[int(row.thefts)][0].thief_site, words)),
             (bool(delay and delay.fix), lambda: [Line("fix", delay.fix.format(**words) if delay else "")]),
             (not pd.isna(row.helper), lambda: [Line("fix", remedies.ASIDE.format(row.helper))]),
-            (row.noticed, lambda: self._fix(cause, words)),
+            (row.noticed or not pd.isna(row.status_lost), lambda: self._fix(cause, words)),
             (row.was_zombie and self._cause() != "recorder", lambda: [remedies.none_needed(cause)]),
         )
         return next((lines() for applies, lines in fixes if applies), ())
@@ -417,6 +416,9 @@ class _Section:
         left, nohang = not pd.isna(row.not_init), "WNOHANG" in str(row.reap_options)
         case = remedies.Case(self._made(), row.orphan, left, row.inside, nohang, row.handled)
         names, at = remedies.chosen(cause, case)
+        if at == "none":
+            yield from fix_lines([explanations.remedy(each, **words) for each in names], pd.NA)
+            return
         where = "made" if at == "fork" else at
         site, own, package = (getattr(row, f"{where}_{what}") for what in ("site", "own", "package"))
         if package and names:

@@ -23,6 +23,7 @@ def delays(recording: Recording, table: pd.DataFrame) -> pd.Series:
     communicates = by_subprocess & table["reap_stack"].isin(_communicating(recording, table.loc[by_subprocess, "reap_stack"]))
     held_up = table["id"].isin(_held_up(recording))
     told = {
+        "watched": table["id"].isin(_watched(recording)),
         "stopped": _was_stopped(recording, table),
         "waited": waits & table["awaited"].fillna(False),
         "held-up": communicates & held_up,
@@ -32,6 +33,13 @@ def delays(recording: Recording, table: pd.DataFrame) -> pd.Series:
     }
     conditions = [one.to_numpy(bool, na_value=False) for one in told.values()]
     return pd.Series(np.select(conditions, [*told], ""), table.index, dtype="str")
+
+
+def _watched(recording: Recording) -> pd.Series:
+    """The processes that somebody still waits for by reading a pipe to its end."""
+    table = recording.whole.open_waits()
+    reads = table["call"].isna() & table["stack"].str.contains("communicate", regex=False).fillna(False)
+    return table.loc[reads & table["child_id"].notna(), "child_id"]
 
 
 def _was_stopped(recording: Recording, table: pd.DataFrame) -> pd.Series:

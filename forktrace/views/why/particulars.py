@@ -16,7 +16,7 @@ from forktrace.analysis.recording import Call, Recording
 from forktrace.analysis.requests import start_sites
 from forktrace.trace.words import count, duration
 from forktrace.views import failed
-from forktrace.views.why import delays, late, orphans
+from forktrace.views.why import delays, late, open_waits, orphans
 from forktrace.views.why.calls import Sources, calls_of, passes_a_package
 from forktrace.views.why.remedies import package_at
 from forktrace.views.why.sentences import Alike, named
@@ -125,6 +125,11 @@ class About:
         return {ident: rows[:MOST_SIGNALS] for ident, rows in _by_id(self._late, "child_id").items()}
 
     @cached_property
+    def open_waits(self) -> dict[int, list[tuple[int, str, Any]]]:
+        """What is to be said of waits that brought nothing, by who waited and by whom it waited for."""
+        return open_waits.told(self.whole, self.names)
+
+    @cached_property
     def lost(self) -> set[int]:
         """The processes that failed, and who waited for them did not learn so, since SIGCHLD is ignored."""
         return set(self._late.query("lost and failed")["child_id"].dropna().tolist())
@@ -173,6 +178,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
         "became": table["fork_comm"].notna() & by_parent & table["parent_id"].notna(),
         "from_outside": table["ppid"] == 0,
+        "of_init": (table["origin"] == "attached").fillna(False) & (table["ppid"] == 1) & table["parent_id"].isna(),
         "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
         "forker_id": table["parent_id"].where(by_parent),
         "stepped": steps["polled"].notna(),
@@ -234,7 +240,7 @@ def _singular(about: About, table: pd.DataFrame) -> dict[str, pd.Series]:
     failures = about.whole.failed_forks()
     failing, met = set(failures["id"].dropna().tolist()), failed.met_by(about.recording, failures, table)
     told = {"failed": failing, "signals": about.signals, "thefts": about.thefts, "taken": about.taken}
-    told |= {"waited_late": about.late, "status_lost": about.lost}
+    told |= {"waited_late": about.late, "waited_on": about.open_waits, "status_lost": about.lost}
     return {
         "adopts": whose.map(inherits).astype("Int64"),
         "not_init": table["id"].map(left).astype("Int64"),

@@ -64,6 +64,11 @@ def call_of(proc: Proc, pid: int, tid: int, memory: Memory | None) -> Call | Non
     return _Reading(proc, pid, memory, arguments).call(name, kind)
 
 
+def bits_of(options: str) -> int:
+    """Return the options of a wait call, `WNOHANG|WUNTRACED`, as the kernel has them."""
+    return sum(bit for bit, name in _OPTIONS if name in options.split("|"))
+
+
 class _Reading:
     """The arguments of a call, and what they point to."""
 

@@ -1,0 +1,5 @@
+"""A command of plumbum's."""
+
+from plumbum import local
+
+local["true"]()  # forks # reaps

@@ -1,0 +1,5 @@
+"""A command of sh's; whichever of two threads comes first reaps it."""
+
+import sh
+
+sh.Command("true")()  # forks
