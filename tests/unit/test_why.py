@@ -846,7 +846,7 @@ def test_the_texts_are_complete() -> None:
     used |= {name for one in texts["cause"].values() for names in one.get("fix_of", {}).values() for name in names}
     assert {made for one in texts["cause"].values() for made in one.get("fix_of", {})} <= set(CREATORS)
     assert used | {"own-children", "leave-it"} == set(texts["remedy"])
-    assert {one.get("at", "fork") for one in texts["cause"].values()} == {"fork", "reap"}
+    assert {one.get("at", "fork") for one in texts["cause"].values()} == {"fork", "reap", "none"}
 
 
 def test_where_events_were_lost() -> None:
