@@ -7,6 +7,7 @@ here imports pandas, since `record` runs this code.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -25,17 +26,19 @@ from forktrace.trace.batches import (
     ARROW_ERRORS,
     SCHEMA,
     Column,
+    Validity,
     batch,
     batch_of,
     brought_up,
     by_time,
+    carried_over,
     checksum,
     integers,
     merged,
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import KINDS
-from forktrace.trace.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, scan
+from forktrace.trace.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, first_message, scan
 from forktrace.trace.words import printable
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Full", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
@@ -44,6 +47,7 @@ END_BYTES: Final = 8192  # of a trace whose size is limited, kept for the totals
 _FEW_ROWS: Final = 12  # below, a batch is smaller without zstd
 _CHECKSUM: Final = b"crc32"
 _MANY_BYTES: Final = 1 << 24
+MANY_BATCHES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Trace:
     header: dict[str, Any]
     table: pa.Table
     cut: str | None  # why the file was cut off or not closed; None: it is whole
+    carried: Validity  # the rows that are repeated from earlier files of a rotation
 
 
 class Full(Exception):
@@ -155,18 +160,37 @@ def read(path: str | os.PathLike[str]) -> Trace:
     layout = scan(io.BytesIO(data), len(data), name)
     header, stream = _open(pa.BufferReader(data), name)
     form = header["format"]
-    table = by_time(_fast(data, layout, name) or _checked(stream, layout, name, form))
+    table, carried = carried_over(by_time(_fast(data, layout, name) or _checked(stream, layout, name, form)))
     if fault_of(table):
         _raise_at_fault(data, layout, name)
     pa.default_memory_pool().release_unused()  # the batches, half of what is held by now
-    return Trace(name, _printable(header), table, layout.cut or _not_closed(table))
+    return Trace(name, _printable(header), table, layout.cut or _not_closed(table), carried)
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the header of the trace file `path`, and read no more of it.
+
+    Raises:
+        TraceError, PermissionMissing, ForktraceError: as `read`.
+    """
+    name = os.fspath(path)
+    with _opened(name) as file:
+        start = first_message(file, os.fstat(file.fileno()).st_size, name)
+    return _printable(_open(pa.BufferReader(start), name)[0])
 
 
 def _read_bytes(path: str) -> bytes:
+    with _opened(path) as file:
+        start = file.read(8)  # of /dev/zero no more is wanted
+        return start + file.read() if start.startswith(b"\xff\xff\xff\xff") else start
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """Open a trace for reading; what goes wrong is said with its name."""
     try:
         with open(path, "rb") as file:
-            start = file.read(8)  # of /dev/zero no more is wanted
-            return start + file.read() if start.startswith(b"\xff\xff\xff\xff") else start
+            yield file
     except PermissionError as error:
         raise PermissionMissing(f"{path}: {error.strerror}", "a trace belongs to the user who recorded it") from None
     except FileNotFoundError as error:
@@ -233,7 +257,7 @@ def _raise_at_fault(data: bytes, layout: Layout, path: str) -> None:
     header, stream = _open(pa.BufferReader(data), path)
     parts = _checked(stream, layout, path, header["format"])
     for number, (part, offset) in enumerate(zip(parts, layout.batches, strict=True)):
-        if fault := fault_of(pa.Table.from_batches([part])):
+        if fault := fault_of(carried_over(pa.Table.from_batches([part]))[0]):
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {fault}")
 
 
@@ -248,8 +272,10 @@ def _not_closed(table: pa.Table) -> str | None:
     return None if closed else "the recording was not closed: its last event is missing"
 
 
-def merge(path: str | os.PathLike[str]) -> bool:
-    """Rewrite the closed trace `path` with large batches, and return whether it was; one that opens fast stays as it is.
+def merge(path: str | os.PathLike[str], fewest: int = MANY_BATCHES) -> bool:
+    """Rewrite the closed trace `path` with large batches, and return whether it was.
+
+    One that opens fast, having less than `fewest` batches or large ones, stays as it is.
 
     The new file replaces the old one only when it is complete, with the same mode and owner; whatever fails leaves the old.
     Memory does not grow with the trace.
@@ -258,7 +284,7 @@ def merge(path: str | os.PathLike[str]) -> bool:
     try:
         with open(name, "rb") as file:
             layout = scan(file, os.fstat(file.fileno()).st_size, name)
-            if layout.cut or len(layout.batches) < 1000 or layout.rows > 4096 * len(layout.batches):
+            if layout.cut or len(layout.batches) < fewest or layout.rows > 4096 * len(layout.batches):
                 return False
             file.seek(0)
             _rewrite(file, layout, name)

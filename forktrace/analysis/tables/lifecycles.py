@@ -36,7 +36,8 @@ from forktrace.trace import events
 from forktrace.trace.waitstatus import signal_name
 
 SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
-STATES: Final = ("gone", "zombie", "running")
+STATES: Final = ("gone", "zombie", "running", "continued")
+LIVING: Final = ("running", "continued")
 PARENT_STOPPED: Final = "its parent was stopped when it ended"
 _FORMAT_OF_REQUESTS: Final = 2
 
@@ -103,6 +104,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "stime_ms": "float64",
     "max_rss_kb": "Int64",
     "state": STATES,
+    "carried": "bool",
     "complete": "bool",
     "notes": "string",
 }
@@ -291,7 +293,8 @@ def _account(history: History) -> dict[str, object]:
     """What the kernel accounts at exit."""
     log = history.log
     utime_ns, stime_ns = log.at("utime_ns", log.exit_row), log.at("stime_ns", log.exit_row)
-    exited = np.where(log.exit_row != NONE, STATES.index("zombie"), STATES.index("running"))
+    living = STATES.index("continued" if log.totals.get("continues") is True else "running")
+    exited = np.where(log.exit_row != NONE, STATES.index("zombie"), living)
     exited = np.where(log.zombie_row != NONE, STATES.index("zombie"), exited)
     exited[log.still[1][log.still[2]]] = STATES.index("zombie")
     return {
@@ -299,6 +302,7 @@ def _account(history: History) -> dict[str, object]:
         "stime_ms": _ms(stime_ns, stime_ns != NONE),
         "max_rss_kb": nullable(log.at("max_rss_kb", log.exit_row)),
         "state": category(np.where(history.gone_ns < NEVER, STATES.index("gone"), exited), STATES),
+        "carried": (log.fork_row != NONE) & log.carried[log.fork_row] if len(log.carried) else np.zeros(log.count, bool),
     }
 
 
