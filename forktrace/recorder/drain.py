@@ -20,6 +20,7 @@ from forktrace.recorder.wait_totals import WaitTotals
 from forktrace.system.capabilities import in_effect
 from forktrace.system.procfs import Proc, clock_offset_ns, kernel_boottime_ns
 from forktrace.trace import events
+from forktrace.trace.carried import Carried
 
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
@@ -55,6 +56,7 @@ class Drain:
         self.counts: Counter[str] = Counter()
         self.lost: dict[str, int] = {}
         self.unfollowed = 0
+        self._before: tuple[Counter[str], dict[str, int], int] = (Counter(), {}, 0)  # in earlier files; carried into this one
         self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
         self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
 
@@ -206,6 +208,10 @@ class Drain:
         self._write_sources(SOURCES_S)
         self._write_waits(last=True)
         self._write_vanished(gone)
+        self._write_empty_waits()
+
+    def _write_empty_waits(self) -> None:
+        """Write the totals of waits for one child of those that live."""
         still = self._probes.following()
         self._output.write(
             events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
@@ -225,19 +231,40 @@ class Drain:
         still = self._probes.following()
         self._know_better(still, still["zombie_ns"])
         self.closing.note_open(still, self._output.until_ns)
-        totals = {
-            "events": dict(self.counts),
-            "lost": {what: count for what, count in self.lost.items() if count},
-            "processes": self.counts["fork"] + self.lost.get("fork", 0),
-            "still_running": self.running(),
-            "clock_offset_ns": clock_offset_ns(),
-            **({"full": full} if full else self._still()),
-        }
-        self._output.close(totals)
+        self._output.close(self._totals() | ({"full": full} if full else self._still()))
+        self._output.check()
         self._probes.close()
         self._interpreters.helper.close()
         if self._sources:
             self._sources.helper.close()
+
+    def _totals(self) -> dict[str, Any]:
+        """What the end of a file says of it."""
+        counts, lost, carried = self._before
+        now = Counter(self.counts)
+        now.subtract(counts)
+        newly_lost = {what: count - lost.get(what, 0) for what, count in self.lost.items()}
+        totals = {
+            "events": {kind: count for kind, count in now.items() if count},
+            "lost": {what: count for what, count in newly_lost.items() if count},
+            "processes": now["fork"] + newly_lost.get("fork", 0) + carried,
+            "still_running": self.running(),
+            "clock_offset_ns": clock_offset_ns(),
+        }
+        return totals | ({"carried": carried} if carried else {})
+
+    def turn(self, carried: Carried, next_output: Callable[[int], TraceOutput]) -> None:
+        """Close the trace at a moment (CLOCK_BOOTTIME), and go on with the one that begins there."""
+        self._still_at = at_ns, still = kernel_boottime_ns(), self._probes.following()
+        self.drain()
+        self.write()
+        self._write_empty_waits()
+        self._output.close(self._totals() | self._still() | {"continues": True})
+        here = set(map(identity, still)) if any(self.lost.values()) else None
+        carried.drop(None if here is None else lambda who: who[1] < at_ns and who not in here)
+        self._output = next_output(self._output.until_ns)
+        self._output.repeat()
+        self._before = Counter(self.counts), dict(self.lost), carried.processes
 
     def _still(self) -> dict[str, Any]:
         """Who was still there, where events were lost: of all others it is known that they are gone."""

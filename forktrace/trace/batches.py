@@ -183,9 +183,15 @@ def integers(column: pa.ChunkedArray) -> tuple[Values, Validity]:
     kind = array.type.index_type if isinstance(array.type, pa.DictionaryType) else array.type
     values = np.frombuffer(array.buffers()[1] or b"", np.dtype(str(kind)))
     rows = slice(array.offset, array.offset + len(array))
+    return values[rows], validity(array)
+
+
+def validity(array: pa.Array) -> Validity:
+    """Return which values of an array there are."""
     if array.null_count == 0:
-        return values[rows], np.ones(len(array), np.bool_)
-    return values[rows], np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")[rows].astype(np.bool_)
+        return np.ones(len(array), np.bool_)
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].astype(np.bool_)
 
 
 def by_time(batches: Iterable[pa.RecordBatch]) -> pa.Table:
