@@ -70,6 +70,8 @@ class Duties:
     def close(self) -> None:
         """Nothing is due any more."""
         self._manager.tell("STOPPING=1")
+        if self._files and signal.getsignal(signal.SIGHUP) == self._hung_up:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for descriptor in (self._wake, self._waker):
             os.close(descriptor)
 

@@ -68,7 +68,8 @@ class Files:
         self.path, self.descriptor = self._open(self.number)
         self._next: tuple[str, int] | None = None  # handed over, and not written to yet
         self._wanted = False
-        self._merging: int | None = None
+        self._merging: int | None = None  # the process that does
+        self._to_merge: list[str] = []
         self._complaint = ""
         self._due_s = self._deadline()
 
@@ -85,7 +86,7 @@ class Files:
 
     def look(self, recorder: RecorderProcess) -> None:
         """Hand over the next file if it is time for it, remove what is too much, and see to the merge."""
-        self._reap_merge(os.WNOHANG)
+        self._merge(os.WNOHANG)
         size = os.fstat(self.descriptor).st_size
         is_large = self._plan.file_size is not None and size >= self._plan.file_size
         if self._next is None and (self._wanted or is_large or _now_s() >= self._due_s):
@@ -116,7 +117,7 @@ class Files:
         (self.path, self.descriptor), self._next = self._next, None
         self.number += 1
         self._wanted, self._complaint, self._due_s = False, "", self._deadline()
-        self._merge(before)
+        self._to_merge.append(before)
 
     def refused(self, recorder: RecorderProcess, said: Message) -> None:
         """The recorder does not want the file that it was handed."""
@@ -159,45 +160,49 @@ class Files:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def _merge(self, path: str) -> None:
-        """Join the many small batches of a closed file, in a process of its own with the user's rights."""
-        self._reap_merge(0)
+    def _merge(self, options: int) -> None:
+        """Join the many small batches of closed files, in a process of its own with the user's rights.
+
+        `options` of waitpid(2) say whether to wait for the one before.
+        """
+        if not self._has_merged(options) or not self._to_merge:
+            return
+        paths, self._to_merge = self._to_merge, []
         self._merging = os.fork()
         if self._merging:
             return
         try:
             os.nice(10)
-            as_user(self._who, merge, path)
+            as_user(self._who, merge, paths)
         finally:
             os._exit(0)
 
-    def _reap_merge(self, options: int) -> None:
-        if self._merging is None:
-            return
+    def _has_merged(self, options: int) -> bool:
         with contextlib.suppress(ChildProcessError):  # as PID 1 this process reaps it elsewhere
-            if os.waitpid(self._merging, options)[0] == 0:
-                return
+            if self._merging is not None and os.waitpid(self._merging, options)[0] == 0:
+                return False
         self._merging = None
+        return True
 
     def close(self) -> None:
-        """Merge the last file, and let others write to the directory; one that was never written to is removed."""
-        self._reap_merge(0)
+        """Merge what is not merged yet, and let others write to the directory; a file that is empty is removed."""
         for path, descriptor in filter(None, ((self.path, self.descriptor), self._next)):
             if os.fstat(descriptor).st_size == 0:
                 with contextlib.suppress(OSError):
                     as_user(self._who, os.unlink, path)
             os.close(descriptor)
-        self._next = None
-        self._merge(self.path)
-        self._reap_merge(0)
+        self._to_merge.append(self.path)
+        self._merge(0)
+        self._has_merged(0)
         os.close(self._lock)
 
 
-def merge(path: str) -> None:
-    """Join the many small batches of a closed file."""
+def merge(paths: list[str]) -> None:
+    """Join the many small batches of closed files."""
     from forktrace.trace import stream
 
-    stream.merge(path, MERGE_FROM)
+    for path in paths:
+        stream.merge(path, MERGE_FROM)
 
 
 def _now_s() -> float:

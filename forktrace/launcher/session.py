@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -128,6 +129,8 @@ def open_first(
         return path, beginning.enter_context(opened(path, who, options.force)), None
     files = Files(path, stem(command), options.rotation, who)
     recording.callback(files.close)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # from now on it never ends this process
+        signal.signal(signal.SIGHUP, lambda *_: files.turn_soon())
     return files.path, files.descriptor, files
 
 
