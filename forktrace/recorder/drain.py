@@ -24,6 +24,8 @@ from forktrace.trace.carried import Carried
 
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
+COUNTS_EVERY_NS: Final = 1_000_000_000  # that the kernel's own counts are looked at while nothing happens
+BUSY_NS: Final = 200_000_000  # so long after an event more of them are expected
 STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
 SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
 WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
@@ -53,6 +55,8 @@ class Drain:
         self._chunks: list[bytes] = []
         self._waiting_bytes = 0  # in them
         self._read_until_ns = 0  # all that was before is read (CLOCK_BOOTTIME)
+        self._came_ns = 0  # when something came last
+        self._counted_ns = 0  # when the kernel's counts were last looked at
         self.counts: Counter[str] = Counter()
         self.lost: dict[str, int] = {}
         self.unfollowed = 0
@@ -69,6 +73,10 @@ class Drain:
     def is_waiting(self) -> bool:
         """Whether something was taken that is not written."""
         return bool(self._chunks)
+
+    def is_busy(self) -> bool:
+        """Whether something has come a moment ago."""
+        return self._read_until_ns - self._came_ns < BUSY_NS
 
     def running(self) -> int:
         """Return how many followed processes live."""
@@ -89,8 +97,12 @@ class Drain:
             self._probes.describe(file, fields)
         self._probes.forget_files(forgotten)
 
-    def drain(self) -> None:
-        """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
+    def drain(self) -> bool:
+        """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait.
+
+        Return whether something has come, and nothing was waiting to be written.
+        """
+        was_waiting = self.is_waiting()
         for question in self._probes.questions():  # answered before the process that made them ask gets far
             self._interpreters.answer(question)
         self.tell()
@@ -99,11 +111,17 @@ class Drain:
             chunk = self._probes.read()
             self._chunks += [chunk] if chunk else []
             self._waiting_bytes += len(chunk)
+            self._came_ns = now if chunk else self._came_ns
             self._read_until_ns = now
+        return self.is_waiting() and not was_waiting
 
-    def write(self) -> None:
-        """Write what has come since the last time, if anything has."""
+    def write(self, *, everything: bool = True) -> None:
+        """Write what has come since the last time, if anything has.
+
+        Without `everything` what the kernel counts is only looked at when something has come, and once a second.
+        """
         until_ns = self._read_until_ns
+        counts = everything or bool(self._chunks) or until_ns - self._counted_ns >= COUNTS_EVERY_NS
         chunk = b"".join(self._chunks)
         self._chunks.clear()
         self._waiting_bytes = 0
@@ -111,8 +129,10 @@ class Drain:
             self._write_piece(piece, until_ns)
         self._output.until_ns = max(until_ns, self._output.until_ns)
         self._write_sources()
-        self.write_losses()
-        self._write_waits()
+        if counts:
+            self._counted_ns = until_ns
+            self.write_losses()
+            self._write_waits()
 
     def _write_piece(self, piece: bytes, until_ns: int) -> None:
         records, sent = split(piece)

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from forktrace.system.worker import Worker
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
-WRITE_EVERY_S: Final = (
-    0.15  # with the wait before and the time that it takes, no 200 ms are lost with a recorder that is killed
-)
+IDLE_EVERY_S: Final = 0.08  # while nothing happens; then it costs a third
+WRITE_EVERY_S: Final = 0.15  # with the wait before and the time it takes, no 200 ms are lost with a recorder that is killed
+TOGETHER_S: Final = 0.08  # what comes so soon after an event is written with it
 ORDER_S: Final = 10.0  # how long an order is waited for: until there is one, rights are held for nothing
 STALLED_S: Final = 2.0  # how long a reader of the output is waited for that reads nothing, after an order to stop
 PARTING_S: Final = 5.0  # how long a launcher is waited for that does not listen, at the end
@@ -309,14 +309,15 @@ class Recorder:
                 self._turn(self._turns)
             if self._ended_at is not None and not had_ended:
                 self._say_survivors()
-            self._drain.drain()
+            if self._drain.drain():
+                next_write = max(next_write, time.monotonic() + TOGETHER_S)
             if self._passes and (new := self._passes.newcomers()):
                 self._ownership.allowed(new)
                 self._join(self._passes.more(self._ownership.since_ns()))
             now = time.monotonic()
             if now >= next_write:
                 self._check_output()
-                self._drain.write()
+                self._drain.write(everything=False)
                 next_write = now + WRITE_EVERY_S - (time.monotonic() - now)  # what comes while it writes waits no longer
                 self._show_progress()
             if self._ended_at is not None and self._drain.is_waiting():
@@ -336,7 +337,7 @@ class Recorder:
     def _wait_for_order(self) -> None:
         """Wait a moment for an order."""
         self._channel.flush()
-        ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
+        ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S if self._drain.is_busy() else IDLE_EVERY_S)]
         if self._target in ready:
             self._take_aim_back()
         if self._channel.fileno() in ready:

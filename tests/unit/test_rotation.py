@@ -75,6 +75,7 @@ def test_all_files_are_one_recording(folder: Path) -> None:
     for name in ("lifecycles", "events", "waits", "zombie_count", "starts", "signals", "orphans"):
         pd.testing.assert_frame_equal(getattr(whole, name)(), getattr(one, name)(), obj=name)
     assert whole.cut is None
+    assert len(whole.trace.table) == len(one.trace.table)
     assert whole.balance().holds
     assert not whole.lifecycles()["carried"].any()
 
