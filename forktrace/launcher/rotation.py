@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Final
 from forktrace.errors import ForktraceError, UsageError, in_words
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.recorder.channel import Message
-from forktrace.system.users import User, as_user
+from forktrace.system.users import User, as_user, become
 
 LOOK_EVERY_S: Final = 1.0
 RETRY_S: Final = 10.0  # after a next file that could not be opened
@@ -172,8 +173,12 @@ class Files:
         if self._merging:
             return
         try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # what they mean is the parent's to do
+                signal.signal(number, signal.SIG_IGN)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the recorder is to see when the parent is gone
             os.nice(10)
-            as_user(self._who, merge, paths)
+            become(self._who)
+            merge(paths)
         finally:
             os._exit(0)
 

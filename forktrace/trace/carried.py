@@ -16,7 +16,8 @@ import pyarrow as pa
 from forktrace.trace.batches import Validity, as_carried, by_time, integers, numbers, rows_of, strings, validity
 from forktrace.trace.events import COLUMNS, KINDS
 
-FEWEST: Final = 8192  # rows, before some are dropped
+FEWEST: Final = 8192  # rows, before some are dropped,
+MOST_BATCHES: Final = 200  # or batches: one of a few rows takes the memory of a hundred
 _PART: Final = 1 << 14  # rows of one batch
 _PLACE: Final = ("call", "target", "flags", "result", "stack", "stack_status")  # with who waits
 _ONCE: Final = ("runtime", "source")
@@ -42,7 +43,7 @@ class Carried:
         """Add what was written."""
         self._batches.append(batch)
         self._rows += batch.num_rows
-        if self._rows > self._most:
+        if self._rows > self._most or len(self._batches) > MOST_BATCHES:
             self.drop()
 
     def drop(self, is_gone: _IsGone = None) -> None:

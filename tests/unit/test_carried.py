@@ -18,7 +18,7 @@ from forktrace.recorder.orders import Order
 from forktrace.recorder.trace_output import Turns
 from forktrace.trace import events as ev
 from forktrace.trace.batches import batch_of, carried_over
-from forktrace.trace.carried import FEWEST, Carried
+from forktrace.trace.carried import FEWEST, MOST_BATCHES, Carried
 
 
 def repeated(*rows: ev.Row, drops: int = 1, **more: Any) -> list[tuple[str, int | None, int | None]]:
@@ -97,6 +97,7 @@ def test_it_does_not_grow() -> None:
         rows = [ev.fork(now, pid, by=100, **same), ev.exit_(now, pid, **same), ev.reap(now, pid, by=100, **same)]
         carried.add(batch_of(rows * 5))
     assert carried._rows <= FEWEST
+    assert len(carried._batches) <= MOST_BATCHES
     carried.drop()
     assert (carried.processes, carried._rows) == (1, 1)
 
