@@ -166,3 +166,71 @@ def test_systemd_is_told(folder: Path, tmp_path: Path) -> None:
                 heard.append(manager.recv(100).decode())
     assert heard[0] == "READY=1"
     assert heard.count("WATCHDOG=1") >= 3
+
+
+# A launcher that hands over what is no next file, or more than one, and does not listen meanwhile; prints how many descriptors
+# the recorder had before and after.
+HOSTILE = """
+import json, os, socket, sys
+from forktrace.launcher.command import Held
+from forktrace.launcher.header import header
+from forktrace.launcher.recorder_process import RecorderProcess
+from forktrace.recorder.orders import Order, encoded
+from forktrace.system.users import invoking_user
+
+def opened(name):
+    return os.open(os.path.join(sys.argv[1], name), os.O_RDWR | os.O_CREAT, 0o600)
+
+def descriptors():
+    return len(os.listdir(f"/proc/{recorder.pid}/fd"))
+
+def answered():
+    recorder.channel.say("ping")
+    recorder.wait_for("pong")
+
+who = invoking_user()
+recorder = RecorderProcess(who, quiet=True)
+recorder.arm(stacks=False, path="")
+held = Held(["sleep", "600"], who)
+first = opened("x.000001.arrows")
+recorder.channel.hand(encoded(Order("x", header(["sleep"], held.pid, "me"), pid=held.pid, file=1)), [first])
+recorder.wait_for("ready")
+held.release()
+answered()
+before = descriptors()
+refused = []
+recorder.on["refused"] = lambda said: refused.append(said["why"])
+with open(os.path.join(sys.argv[1], "full"), "w") as full:
+    full.write("x")
+no_files = [os.pipe()[1], socket.socketpair()[0].detach(), os.open("/", os.O_RDONLY), os.open("/dev/null", os.O_WRONLY)]
+for wrong in (*no_files, first, os.open(full.name, os.O_RDWR), os.open("/etc/passwd", os.O_RDONLY)):
+    recorder.channel.give("next", wrong, path="wrong")
+    answered()
+recorder.channel.say("next", path="none")
+socket.send_fds(recorder.channel._end, [b'{"say": "next", "path": "many"}'], [first] * 9)
+socket.send_fds(recorder.channel._end, [b'{"say": "ended"}'], [first] * 9)
+for number in range(2, 60):
+    recorder.channel.give("next", opened(f"x.{number:06}.arrows"), path="next")
+answered()
+print(json.dumps([before, descriptors(), refused]), flush=True)
+os.kill(held.pid, 9)
+os.waitpid(held.pid, 0)
+recorder.wait_for("done")
+recorder.close()
+"""
+
+
+def test_a_launcher_that_means_harm(folder: Path) -> None:
+    """What is no new file is refused and closed, one next file is taken at a time, and no file is written twice."""
+    done = subprocess.run([sys.executable, "-c", HOSTILE, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    before, after, refused = json.loads(done.stdout)
+    assert after == before
+    assert [one.partition(" ")[2] for one in refused] == [
+        *["is no regular file"] * 4,
+        *["is not empty"] * 3,
+    ]
+    assert (folder / "full").read_text() == "x"
+    whole = forktrace.read(folder)
+    assert whole.cut is None
+    assert whole.lifecycles()["comm"].tolist() == ["sleep"]
