@@ -47,6 +47,7 @@ END_BYTES: Final = 8192  # of a trace whose size is limited, kept for the totals
 _FEW_ROWS: Final = 12  # below, a batch is smaller without zstd
 _CHECKSUM: Final = b"crc32"
 _MANY_BYTES: Final = 1 << 24
+_FAST, _SMALL = 1, 9  # levels of zstd: while it is recorded, and of what is written once and kept
 MANY_BATCHES: Final = 1000
 
 
@@ -76,7 +77,9 @@ class Writer:
             nothing is written after that: every further `write` raises again, and `close` does nothing.
     """
 
-    def __init__(self, sink: BinaryIO | io.RawIOBase, header: Mapping[str, Any], most: int | None = None) -> None:
+    def __init__(
+        self, sink: BinaryIO | io.RawIOBase, header: Mapping[str, Any], most: int | None = None, level: int = _FAST
+    ) -> None:
         self.rows = 0
         self.batches = 0
         self.bytes_written = 0
@@ -87,13 +90,13 @@ class Writer:
         self._buffer = io.BytesIO()
         schema = SCHEMA.with_metadata({b"forktrace": json.dumps({**header, "format": FORMAT}).encode()})
         self._empty = batch({}, 0)  # the dictionaries of the last batch
-        self._packing = self._last = self._stream(schema, "zstd")
+        self._packing = self._last = self._stream(schema, pa.Codec("zstd", compression_level=level))
         self._packing.write_batch(self._empty)
         self._take()  # the reader's schema and first batch are those of the other stream
         self._plain = self._last = self._stream(schema, None)
         self.write(self._empty)
 
-    def _stream(self, schema: pa.Schema, compression: str | None) -> Any:
+    def _stream(self, schema: pa.Schema, compression: pa.Codec | None) -> Any:
         options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
         return pa.ipc.new_stream(self._buffer, schema, options=options)
 
@@ -315,7 +318,7 @@ def _keep_rights(old: BinaryIO, new: BinaryIO) -> None:
 
 def _write_merged(file: BinaryIO, layout: Layout, path: str, sink: BinaryIO) -> None:
     header, stream = _open(pa.PythonFile(file, "r"), path)
-    writer = Writer(sink, header)
+    writer = Writer(sink, header, level=_SMALL)
     few = _joined(
         _checked(stream, layout, path, header["format"]), rows=256
     )  # a thousand small batches hold more memory than their rows

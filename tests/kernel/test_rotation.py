@@ -22,6 +22,7 @@ from forktrace.trace import rotation
 pytestmark = pytest.mark.root
 
 STORM_S = 4
+GROUPS = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/pids")]
 WAITS = "import os, time\nfor _ in range({}):\n  pid = os.fork()\n  time.sleep(.05) if pid else os._exit(0)\ntime.sleep({})"
 
 
@@ -234,3 +235,54 @@ def test_a_launcher_that_means_harm(folder: Path) -> None:
     whole = forktrace.read(folder)
     assert whole.cut is None
     assert whole.lifecycles()["comm"].tolist() == ["sleep"]
+
+
+def test_the_disk_is_full(open_folder: Path) -> None:
+    """The recording ends with a line and 125, and what was written can be read."""
+    place = open_folder / str(uuid.uuid4())
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "x", place], check=True)
+    try:
+        with started(place / "d", "--rotate", "1s", "--", sys.executable, "-c", WAITS.format(400, 0)) as launcher:
+            _, words = launcher.communicate()
+        assert launcher.returncode == 125
+        assert "No space left on device" in words
+        assert len(words.splitlines()) <= 4
+        table = forktrace.read(place / "d").lifecycles()
+        assert len(table) > 10
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def service(group: Path) -> subprocess.Popen[bytes]:
+    """A process that runs in a control group."""
+    made = subprocess.Popen(["sh", "-c", f"echo $$ > {group}/cgroup.procs; exec sleep 600"])
+    wait_until(lambda: Path(f"/proc/{made.pid}/comm").read_text() == "sleep\n", "it runs")
+    return made
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """Kill it, and see it end."""
+    process.kill()
+    process.wait()
+
+
+def test_the_watched_service_is_restarted(folder: Path) -> None:
+    """Its control group stays, so the recording goes on with the next one, over turns; and ends with the group."""
+    group = next(one for one in GROUPS if (one / "cgroup.procs").exists()) / f"forktrace-test-{uuid.uuid4()}"
+    group.mkdir()
+    first = service(group)
+    with started(folder, "--rotate", "1h", "--cgroup", str(group)) as launcher:
+        wait_until(lambda: files(folder) and len(forktrace.read(folder).lifecycles()) == 1, "the first is followed")
+        ended(first)
+        launcher.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(files(folder)) == 2, "a second file")
+        second = service(group)
+        wait_until(lambda: second.pid in set(forktrace.read(files(folder)[1]).lifecycles()["pid"]), "the second is followed")
+        ended(second)
+        group.rmdir()
+        _, words = launcher.communicate()
+    assert launcher.returncode == 0, words
+    table = forktrace.read(folder).lifecycles()
+    assert table["pid"].tolist() == [first.pid, second.pid]
+    assert table["state"].tolist() == ["gone", "gone"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +124,11 @@ def lifecycles(history: History) -> pd.DataFrame:
     for part in (_identity, _moments, _stacks, _ending, _killer, _release, _account):
         columns |= part(history)
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
+
+
+def what_ended(row: Any) -> str:
+    """Return what ended before a process that was running then: the recording, or a file of a rotation."""
+    return "this file of the rotation ended" if row.state == "continued" else "the recording ended"
 
 
 def _identity(history: History) -> dict[str, object]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from forktrace.analysis.causes.names import printable
 from forktrace.analysis.recording import Recording
-from forktrace.analysis.tables.lifecycles import LIVING
+from forktrace.analysis.tables.lifecycles import LIVING, what_ended
 from forktrace.trace.words import zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
@@ -166,7 +166,7 @@ class _Section:
         row = self.row
         name = blank("name") if pd.isna(row.helper) else f"{blank('name')}, {row.helper} of multiprocessing,"
         if row.state in LIVING:
-            text = f"{name} was still running after {blank('age')}, when the recording ended"
+            text = f"{name} was still running after {blank('age')}, when {what_ended(row)}"
         elif row.reap_cause == "recorder":
             text = f"{name} is the command itself; forktrace, its parent, waited for it"
         elif row.was_zombie:
