@@ -73,6 +73,7 @@ class Files:
         self._to_merge: list[str] = []
         self._complaint = ""
         self._due_s = self._deadline()
+        self._not_before_s = 0.0
 
     def _open(self, number: int) -> tuple[str, int]:
         path = os.path.join(self._folder, f"{self._name}.{number:0{_DIGITS}}.arrows")
@@ -83,14 +84,14 @@ class Files:
 
     def turn_soon(self) -> None:
         """Have the next file begin at the next look, whether or not it is time."""
-        self._wanted = True
+        self._wanted, self._not_before_s = True, 0.0
 
     def look(self, recorder: RecorderProcess) -> None:
         """Hand over the next file if it is time for it, remove what is too much, and see to the merge."""
         self._merge(os.WNOHANG)
         size = os.fstat(self.descriptor).st_size
-        is_large = self._plan.file_size is not None and size >= self._plan.file_size
-        if self._next is None and (self._wanted or is_large or _now_s() >= self._due_s):
+        is_due = self._wanted or size >= (self._plan.file_size or float("inf")) or _now_s() >= self._due_s
+        if is_due and self._next is None and _now_s() >= self._not_before_s:
             self._hand_over(recorder)
         self._remove_oldest()
 
@@ -99,7 +100,7 @@ class Files:
             path, descriptor = self._open(self.number + 1)
         except OSError as error:
             self._complain(recorder, f"no next file: {in_words(error)}; the recording goes on in {self.path}")
-            self._wanted, self._due_s = False, _now_s() + RETRY_S
+            self._not_before_s = _now_s() + RETRY_S
             return
         self._next = path, descriptor
         recorder.channel.give("next", descriptor, path=path)
@@ -129,7 +130,7 @@ class Files:
         with contextlib.suppress(OSError):
             as_user(self._who, os.unlink, path)
         self._complain(recorder, f"no next file: {said.get('why', path)}")
-        self._wanted, self._due_s = False, _now_s() + RETRY_S
+        self._not_before_s = _now_s() + RETRY_S
 
     def _remove_oldest(self) -> None:
         """Remove the oldest files while there are too many, or they are too large together with the one that grows."""
@@ -188,6 +189,12 @@ class Files:
                 return False
         self._merging = None
         return True
+
+    def give_up(self, error: type[BaseException] | None, *_: object) -> None:
+        """Remove the file where an error has kept the recording from beginning."""
+        if error is not None:
+            with contextlib.suppress(OSError):
+                as_user(self._who, os.unlink, self.path)
 
     def close(self) -> None:
         """Merge what is not merged yet, and let others write to the directory; a file that is empty is removed."""

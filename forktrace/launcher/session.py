@@ -123,12 +123,13 @@ def open_first(
 ) -> tuple[str, int, Files | None]:
     """Open the trace, or the first file of a rotation in the directory `path`: its path, a descriptor, and the rotation.
 
-    The trace is closed, and removed when it does not come to that, with `beginning`; a rotation ends with `recording`.
+    The trace is closed with `beginning`, a rotation with `recording`; with the first it is removed if it did not come to that.
     """
     if options.rotation is None:
         return path, beginning.enter_context(opened(path, who, options.force)), None
     files = Files(path, stem(command), options.rotation, who)
     recording.callback(files.close)
+    beginning.push(files.give_up)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # from now on it never ends this process
         signal.signal(signal.SIGHUP, lambda *_: files.turn_soon())
     return files.path, files.descriptor, files

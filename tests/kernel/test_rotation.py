@@ -153,6 +153,16 @@ def test_two_recordings_do_not_share_a_directory(folder: Path) -> None:
         first.terminate()
 
 
+def test_a_command_that_there_is_not(folder: Path) -> None:
+    """Leaves no file behind."""
+    (folder / "no-program").write_text("")
+    (folder / "no-program").chmod(0o644)
+    with started(folder, "--rotate", "1h", "--", str(folder / "no-program")) as launcher:
+        launcher.communicate()
+    assert launcher.returncode == 126
+    assert files(folder) == []
+
+
 def test_systemd_is_told(folder: Path, tmp_path: Path) -> None:
     """That the recording has begun, again and again that the recorder is alive, and that it ends."""
     import socket

@@ -140,6 +140,10 @@ def test_a_next_file_that_cannot_be(tmp_path: Path, recorder: Any) -> None:
     for _ in range(2):
         files.turn_soon()
         files.look(recorder)
+    (tmp_path / "x.000002.arrows").rmdir()
+    files.look(recorder)
+    assert recorder.given == []  # not before some seconds are over
+    (tmp_path / "x.000002.arrows").mkdir()
     assert len(recorder.said) == 1
     assert "the recording goes on" in recorder.said[0]
     (tmp_path / "x.000002.arrows").rmdir()
