@@ -189,3 +189,14 @@ def test_a_time_of_day_is_the_last_one(folder: Path) -> None:
     assert 0 <= days_ns - since_ns < 24 * 3600 * SECOND
     assert datetime.fromtimestamp((since_ns + HEADER["clock_offset_ns"]) / 1e9, UTC).astimezone().hour == 2
     assert until_ns == 5 * SECOND
+
+
+def test_the_clock_is_set(folder: Path) -> None:
+    """Between two files: times of day go on as at the start, which the report says in a line; the order stays."""
+    hour_ns = 3600 * SECOND
+    later = {"clock_offset_ns": HEADER["clock_offset_ns"] - hour_ns}
+    write(folder, 3, *THIRD_FILE, carried=AT_SECOND_TURN, end={"processes": 3, "carried": 3, **later}, **later)
+    whole = forktrace.read(folder)
+    assert whole.clock_step_ns == -hour_ns
+    assert whole.cut is None
+    assert whole.lifecycles()["fork_time"].tolist() == as_one().lifecycles()["fork_time"].tolist()
