@@ -160,7 +160,13 @@ class Turns:
         self.next: tuple[str, int] | None = None
 
     def begin(self, descriptor: int) -> TraceOutput:
-        """Return what writes to a file of the rotation, which is closed by `close` then."""
+        """Return what writes to a file of the rotation, which is closed by `close` then.
+
+        Raises:
+            UsageError: it is no regular file, whose reader would have to be waited for.
+        """
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UsageError(f"{self._order.path} is no regular file", "a rotation writes files")
         self._file = FileIO(descriptor, "wb")
         self.output = TraceOutput(self._file, self._order, self._counts, self.carried, is_file=True)
         return self.output

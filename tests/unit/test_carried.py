@@ -129,6 +129,12 @@ def test_a_next_file_that_is_none(tmp_path: Path, what: str) -> None:
     made.close()
 
 
+def test_a_first_file_that_is_none() -> None:
+    """A pipe would keep the recorder waiting: it is refused."""
+    with pytest.raises(UsageError, match="is no regular file"):
+        Turns(Order("pipe", HEADER, pid=100, file=7), Counter()).begin(os.pipe()[1])
+
+
 def test_a_turn_to_the_same_file(tmp_path: Path) -> None:
     """The file that is written is not empty, so a launcher cannot have it be its own next one."""
     made = turns(tmp_path / "first")
