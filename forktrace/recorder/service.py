@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from forktrace.system.worker import Worker
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
-IDLE_EVERY_S: Final = 0.08  # while nothing happens; then it costs a third
+IDLE_EVERY_S: Final = 0.08  # while nothing happens
 WRITE_EVERY_S: Final = 0.15  # with the wait before and the time it takes, no 200 ms are lost with a recorder that is killed
 TOGETHER_S: Final = 0.08  # what comes so soon after an event is written with it
 ORDER_S: Final = 10.0  # how long an order is waited for: until there is one, rights are held for nothing
