@@ -133,7 +133,7 @@ class Channel:
                 raise ForktraceError(f"the launcher said nothing for {seconds:g} s", "use forktrace record")
             try:
                 return receive(0 if deadline is None else socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            except (BlockingIOError, ConnectionResetError):  # the other end has left something unread; what it said comes yet
                 continue
             except ConnectionError:
                 return None
