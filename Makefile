@@ -93,7 +93,7 @@ test-crashes: setup ## kill a hundred recorders at random moments, ten of them f
 	$(SUDO) $(BIN)/python -m pytest tests/kernel/test_crashes.py -k 'killed or left' --crashes 100 -s
 
 soak: setup ## ten minutes of mixed forks at full speed: no loss, flat memory; needs root
-	$(SUDO) $(BIN)/python tests/soak.py $(or $(SECONDS),600)
+	$(SUDO) $(BIN)/python tests/soak.py $(or $(SECONDS),600) $(if $(ROTATE),--rotate $(ROTATE))
 
 object: setup ## compile the probes with bcc into probes/probes.object; needs root, after any change of probes/
 	$(SUDO) $(BIN)/python -m forktrace.kernel.compile

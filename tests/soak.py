@@ -1,4 +1,4 @@
-"""Records a mixed load of forks at full speed on both processors: `python soak.py SECONDS`, as root.
+"""Records a mixed load of forks at full speed on both processors: `python soak.py SECONDS [--rotate 5s]`, as root.
 
 Prints how many processes and events there were, what was lost, how much memory the recorder had at the beginning and at the
 end, how large the trace is and how long it takes to open. Ends with 1 if anything was lost or is not accounted for, or if the
@@ -19,6 +19,7 @@ from pathlib import Path
 from recorded import WORKLOADS, children, forktrace_command
 
 import forktrace
+from forktrace.trace import rotation
 
 EVERY_S = 0.2
 MOST_DOUBTS = 1e-4  # of the rows, that the trace itself says are not complete
@@ -39,6 +40,7 @@ class Soak:
     cut: str | None
     first_mb: float
     last_mb: float
+    files: int
     trace_mb: float
     opens_s: float
     opens_mb: float
@@ -56,11 +58,11 @@ class Soak:
         return [text for text, so in wrong.items() if so]
 
 
-def soak(seconds: float, reaps: str, folder: Path) -> Soak:
-    """Record; `reaps` is the compiled program of that name."""
-    trace, out = folder / "soak.arrows", folder / "out"
+def soak(seconds: float, reaps: str, folder: Path, rotate: str | None = None) -> Soak:
+    """Record, to one file or to many; `reaps` is the compiled program of that name."""
+    trace, out = folder / ("soak" if rotate else "soak.arrows"), folder / "out"
     load = [sys.executable, str(WORKLOADS / "mixed.py"), str(seconds), reaps, str(folder)]
-    line = forktrace_command("record", "-q", "-o", str(trace), "--", *load)
+    line = forktrace_command("record", "-q", "-o", str(trace), *(("--rotate", rotate) if rotate else ()), "--", *load)
     sampled: list[tuple[float, float]] = []
     with out.open("w") as stdout, subprocess.Popen(line, stdout=stdout) as launcher:
         while launcher.poll() is None:
@@ -86,7 +88,8 @@ def soak(seconds: float, reaps: str, folder: Path) -> Soak:
         cut=recording.cut,
         first_mb=max(mb for at, mb in sampled if at < sampled[0][0] + third),
         last_mb=max(mb for at, mb in sampled if at > sampled[-1][0] - third),
-        trace_mb=trace.stat().st_size / 1e6,
+        files=len(rotation.find(trace).files) if rotate else 1,
+        trace_mb=sum(path.stat().st_size for path in (trace.iterdir() if rotate else [trace])) / 1e6,
         opens_s=opens_s,
         opens_mb=opens_mb,
     )
@@ -106,13 +109,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         reaps = Path(name) / "reaps"
         subprocess.run(["gcc", "-O1", "-pthread", "-o", reaps, WORKLOADS / "reaps.c"], check=True)
-        done = soak(float(sys.argv[1]), str(reaps), Path(name))
+        done = soak(float(sys.argv[1]), str(reaps), Path(name), sys.argv[3] if "--rotate" in sys.argv else None)
     print(
         f"{done.seconds:.0f} s: {done.processes:,} processes of {done.made:,}, {done.events:,} events, lost: {done.lost or 0}"
     )
     print(f"rows that are not complete: {done.doubts or 0}; the balance {'holds' if done.balanced else 'does not hold'}")
     print(f"recorder: at most {done.first_mb:.0f} MB resident in the first third, {done.last_mb:.0f} MB in the last")
-    print(f"trace: {done.trace_mb:.1f} MB; opens in {done.opens_s:.1f} s, with {done.opens_mb:.0f} MB")
+    print(f"{done.files} files: {done.trace_mb:.1f} MB; opens in {done.opens_s:.1f} s, with {done.opens_mb:.0f} MB")
     sys.exit("\n".join(done.failures()) or 0)
 
 

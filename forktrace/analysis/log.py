@@ -74,6 +74,7 @@ class Log:
         pid, fork_ns, fork_row: of each process; `fork_row` is NONE when its fork was lost
         exit_row, zombie_row, release_row: of each process, its exit, first zombie row, and the reap or autoreap to believe
         gone_ns: of each process, when it was released; NEVER while it was not
+        carried: which rows are repeated from earlier files of a rotation
         lossy: some rows may be missing (lost, or the file was cut off)
 
     Raises:
@@ -83,7 +84,7 @@ class Log:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self._columns: dict[str, tuple[Values, Flags]] = {}
-        self.time_ns, self.kind = self.numbers("time_ns"), self.numbers("kind")
+        self.time_ns, self.kind, self.carried = self.numbers("time_ns"), self.numbers("kind"), trace.carried
         self.end_ns = int(self.time_ns[-1]) if len(self.time_ns) else trace.header["start_ns"]
         lost = self.rows("lost")
         self.lossy = trace.cut is not None or bool((self.at("count", lost) != 0).any())

@@ -30,13 +30,13 @@ from forktrace.analysis.tables import (
 )
 from forktrace.analysis.tables.balance import Balance, balance
 from forktrace.errors import UsageError
-from forktrace.trace import stream
+from forktrace.trace import rotation, stream
 from forktrace.trace.events import DISPOSITIONS
 from forktrace.trace.stacks import Frame, unfold
 
 
 def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = None) -> Recording:
-    """Return the recording in the trace file `path`; `.cut` says when it was cut off.
+    """Return the recording in the trace `path`, a file or the directory of a rotation; `.cut` says when it was cut off.
 
     `causes` is a file of rules that come before the built-in ones (docs/causes.md).
 
@@ -44,7 +44,7 @@ def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = N
         TraceError: empty, damaged, not a trace, or from a newer forktrace.
         UsageError: the file of rules is none.
     """
-    return Recording(stream.read(path), causes=causes)
+    return Recording(rotation.read_trace(path), causes=causes)
 
 
 _CLOCK_STEP_NS: Final = 1_000_000_000  # less may be a recorder that had to wait between two looks at a clock
@@ -107,11 +107,11 @@ class Recording:
 
     @property
     def start_ns(self) -> int:
-        """When the target started, CLOCK_BOOTTIME ns: the 0 of every relative time."""
+        """When the target started, or else the recording (CLOCK_BOOTTIME ns): the 0 of every relative time."""
         if (target := self._target) != NONE:
             return int(self._history.log.fork_ns[target])
         known = self.header.get("target_start_ns")
-        return int(self.header["start_ns"] if known is None else known)
+        return int(self.header.get("rotation", self.header["start_ns"]) if known is None else known)
 
     @property
     def end_ns(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -13,7 +14,9 @@ import pandas as pd
 from forktrace.analysis.causes.names import name
 from forktrace.analysis.log import Flags, Ints
 from forktrace.errors import UsageError
+from forktrace.trace.rotation import File, Rotation
 
+_DAY_NS: Final = 24 * 3600 * 10**9
 _UNITS_NS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
@@ -82,6 +85,24 @@ def span_ns(text: str) -> int | None:
         return None
     whole, _, fraction = match[1].partition(".")
     return int(whole + fraction) * _UNITS_NS[match[2]] // int("1" + "0" * len(fraction))
+
+
+def window(rotation: Rotation, since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Return the moments (CLOCK_BOOTTIME ns) that two texts mean in a rotation, None for None; `parse_time` reads them.
+
+    A time of day is the last one before the newest file was written to.
+    """
+    newest = rotation.files[-1]
+    end_ns = os.stat(newest.path).st_mtime_ns - newest.header["clock_offset_ns"]
+    known = (file.header["target_start_ns"] for file in rotation.files)
+    target_ns = next((one for one in known if one is not None), newest.header["rotation"])
+    first, last = (None if text is None else _in_rotation(text, target_ns, end_ns, newest) for text in (since, until))
+    return first, last
+
+
+def _in_rotation(text: str, target_ns: int, end_ns: int, newest: File) -> int:
+    origin_ns = target_ns if span_ns(text) is not None else max(target_ns, end_ns - _DAY_NS)
+    return parse_time(text, origin_ns=origin_ns, clock_offset_ns=newest.header["clock_offset_ns"])
 
 
 def parse_time(text: str, *, origin_ns: int, clock_offset_ns: int) -> int:

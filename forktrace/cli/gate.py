@@ -248,9 +248,12 @@ def _paths(named: Sequence[str | None]) -> list[str]:
     Raises:
         UsageError: a directory has none.
     """
+    from forktrace.trace.rotation import is_rotation
+
     found = []
     for path in map(str, filter(None, named)):
-        inside = sorted(map(str, Path(path).glob("*.arrows"))) if os.path.isdir(path) else [path]
+        is_one = not os.path.isdir(path) or is_rotation(path)
+        inside = [path] if is_one else sorted(map(str, Path(path).glob("*.arrows")))
         if not inside:
             raise UsageError(f"{path}: no *.arrows in this directory", "name a trace, or a directory of traces")
         found += inside

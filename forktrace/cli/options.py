@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 import click
 
 from forktrace.errors import UsageError
+from forktrace.trace.words import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,16 +129,34 @@ def read(
     """Return the selected part of the trace, or of the newest one here; a cut is told unless the command says it by itself."""
     from forktrace.analysis.recording import read
 
-    recording = read(trace or newest(), causes)
+    path = trace or newest()
+    if os.path.isdir(path):
+        recording, first, last = _read_rotation(path, since, until, causes)
+    else:
+        recording = read(path, causes)
+        first, last = (None if text is None else recording.parse_time(text) for text in (since, until))
     if recording.cut and not says_cut:
         click.echo(f"forktrace: {recording.trace.path}: {recording.cut}", err=True)
-    if since is not None or until is not None:
-        first = None if since is None else recording.parse_time(since)
-        last = None if until is None else recording.parse_time(until)
-        if first is not None and last is not None and last < first:
-            raise UsageError(f"--until {until} is before --since {since}")
+    if first is not None and last is not None and last < first:
+        raise UsageError(f"--until {until} is before --since {since}")
+    if first is not None or last is not None:
         recording = recording.between(first, last)
     return recording.of(recording.find_process(pid)) if pid else recording
+
+
+def _read_rotation(
+    folder: str, since: str | None, until: str | None, causes: str | None
+) -> tuple[Recording, int | None, int | None]:
+    """Read those files of a rotation that the wanted stretch of time needs; return it too (CLOCK_BOOTTIME ns)."""
+    from forktrace.analysis.recording import Recording
+    from forktrace.analysis.selection import window
+    from forktrace.trace import rotation
+
+    found = rotation.find(folder)
+    for remark in found.all_remarks():
+        click.echo(f"forktrace: {printable(remark)}", err=True)
+    first, last = window(found, since, until)
+    return Recording(rotation.read_files(found, found.needed(first, last)), causes=causes), first, last
 
 
 def newest() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
@@ -16,9 +17,11 @@ from forktrace.errors import CommandError, ForktraceError, UsageError, in_words
 
 if TYPE_CHECKING:
     from forktrace.analysis.gate.policy import Policy
+    from forktrace.launcher.rotation import Plan
     from forktrace.system.users import User
 
 _LEAST_SIZE: Final = 64 << 10  # of a trace
+_ROTATE: Final = "as in --rotate 1h, --rotate 30m or --rotate 100M"
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -30,6 +33,10 @@ _LEAST_SIZE: Final = 64 << 10  # of a trace
 @click.option(
     "--max-size", metavar="SIZE", type=Size(_LEAST_SIZE), help="Stop recording before the trace exceeds SIZE: 100M, 2G."
 )
+@click.option(
+    "--rotate", metavar="TIME|SIZE", multiple=True, help="Write many files to the directory -o: one for each 1h, or each 100M."
+)
+@click.option("--keep", metavar="N", type=click.IntRange(1), help="With --rotate: remove the oldest file when there are more.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
 @click.option("--user", metavar="USER", help="As root, run the command as USER, a name or a number [default: you].")
 @click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")
@@ -49,6 +56,8 @@ def record(
     force: bool,
     duration: float | None,
     max_size: int | None,
+    rotate: tuple[str, ...],
+    keep: int | None,
     quiet: bool,
     user: str | None,
     no_stacks: bool,
@@ -76,6 +85,7 @@ def record(
         forktrace record --max-size 100M -- python consumer.py
         forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
         forktrace record --cgroup /system.slice/consumer.service
+        forktrace record --rotate 1h --keep 48 -o traces/ -p 4711
         forktrace record --check --max-zombie 5s -- pytest
     """
     from forktrace.launcher.session import RecordOptions
@@ -83,6 +93,8 @@ def record(
     options = RecordOptions(output, force, duration, quiet, not no_stacks, not no_source, own, max_size)
     with _own_failures():
         _require_one(command, pids, cgroup, user)
+        if rotate or keep is not None:
+            options = replace(options, rotation=_plan(rotate, keep, max_size, output))
         check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
         if not check and (allow or baseline or any(value is not None for value in limits.values())):
             raise UsageError("limits are for record --check", "add --check")
@@ -112,6 +124,38 @@ def _require_one(command: tuple[str, ...], pids: tuple[str, ...], cgroup: str | 
         raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
     if user and not command:
         raise UsageError("--user is for a command: what runs already has its user", "leave it out")
+
+
+def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, output: str | None) -> Plan:
+    """Return when the files of a rotation begin, and which are kept.
+
+    Raises:
+        UsageError: that cannot be.
+    """
+    from forktrace.launcher.rotation import Plan
+
+    if not rotate:
+        raise UsageError("--keep is for --rotate", "add --rotate 1h or --rotate 100M")
+    if output is None or output == "-":
+        raise UsageError("--rotate writes many files", "name a directory with -o")
+    every, sizes = (list(filter(None, each)) for each in zip(*map(_every_or_size, rotate), strict=True))
+    if len(every) > 1 or len(sizes) > 1:
+        raise UsageError(f"--rotate {rotate[1]}: there is one such limit already", "one time, one size, or one of each")
+    if max_size is not None and max_size < 2 * _LEAST_SIZE:
+        raise UsageError("--max-size is too small for several files", f"at least {2 * _LEAST_SIZE >> 10}K")
+    return Plan(next(iter(every), None), next(iter(map(int, sizes)), None), keep, max_size)
+
+
+def _every_or_size(text: str) -> tuple[float | None, float | None]:
+    """Return the seconds or the bytes of a turn: `m` is minutes, `M` MiB."""
+    try:
+        if text[-1:].islower():
+            return Seconds(1, 1e9).convert(text, None, None), None
+        if text[-1:].isupper():
+            return None, Size(_LEAST_SIZE).convert(text, None, None)
+    except click.BadParameter as error:
+        raise UsageError(f"--rotate {text}: {error.message}", _ROTATE) from None
+    raise UsageError(f"--rotate {text}: neither a time nor a size", _ROTATE)
 
 
 @contextlib.contextmanager

@@ -13,14 +13,15 @@ import select
 import shlex
 import shutil
 import signal
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
 from forktrace.errors import CommandError, ForktraceError
+from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
-from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, opened
+from forktrace.launcher.rotation import Files
+from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, open_first
 from forktrace.recorder.orders import Order
 from forktrace.system.capabilities import become_ordinary
 from forktrace.system.users import User, as_user, become, invoking_user, named_user
@@ -47,26 +48,29 @@ def record(
     who = named_user(user) if user else invoking_user()
     as_user(who, check_command, command[0], who)
     output = options.output
-    if output is not None and not options.to_stdout:
+    if output is not None and not options.to_stdout and not options.rotation:
         as_user(who, check_output, output, options.force)
     with contextlib.ExitStack() as recording:
         with contextlib.ExitStack() as beginning:  # a pipe has its reader before there is a recorder, which waits for nobody
-            trace = beginning.enter_context(opened(output, who, options.force)) if output else None
+            first = open_first(output, command, who, options, beginning, recording) if output else None
             of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would keep from us how they end
             recorder = RecorderProcess(who, quiet=options.quiet)
             recording.callback(recorder.close)
             recorder.arm(stacks=options.stacks, path=who.environment.get("PATH", os.defpath) if options.stacks else "")
             held = beginning.enter_context(Held(command, who, 2 if options.to_stdout else 1, of_children))
-            path = output or default_name(command, held.pid)
-            trace = beginning.enter_context(opened(path, who, options.force)) if trace is None else trace
-            begin(recorder, _order(held, path, command, who, options), trace)
+            name = output or default_name(command, held.pid)
+            path, trace, files = first or open_first(name, command, who, options, beginning, recording)
+            begin(recorder, _order(held, path, command, who, options, files), trace)
             watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
+            duties = Duties(recorder, options.duration_s, files)
+            recording.callback(duties.close)
             held.release()
-        status = watch.until_done(options.duration_s)
+        status = watch.until_done(duties)
     if not options.to_stdout:
-        merged(path, who)
+        if not files:
+            merged(path, who)
         if written:
-            written(path)
+            written(name)
     return status
 
 
@@ -167,7 +171,7 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
         os.execve(INTERPRETER, [INTERPRETER, found, *command[1:]], environment)
 
 
-def _order(held: Held, path: str, command: Sequence[str], who: User, options: RecordOptions) -> Order:
+def _order(held: Held, path: str, command: Sequence[str], who: User, options: RecordOptions, files: Files | None) -> Order:
     """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
     from forktrace.launcher.header import header
 
@@ -179,7 +183,8 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, options: Re
         program=as_user(who, partial(shutil.which, path=search), command[0]),
         search=search,
         source=options.source and options.stacks,
-        max_size=options.max_size,
+        max_size=None if files else options.max_size,
+        file=files.number if files else None,
     )
 
 
@@ -214,7 +219,7 @@ class Watch:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._target, number)
 
-    def until_done(self, duration_s: float | None) -> int:
+    def until_done(self, duties: Duties) -> int:
         """Wait for the target and for the recorder.
 
         Returns the target's wait status; 0 when it runs on after the duration, or as the trace is full; SIGINT when it does
@@ -223,23 +228,19 @@ class Watch:
         Raises:
             ForktraceError: the recording broke off; the target has ended by then.
         """
-        deadline = None if duration_s is None else time.monotonic() + duration_s
         try:
             while True:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                watched: list[RecorderProcess | int] = [self._recorder]
-                readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
+                watched: list[RecorderProcess | Duties | int] = [self._recorder, duties]
+                watched += [self._target] if self._status is None else []
+                readable, _, _ = select.select(watched, [], [], duties.left_s())
+                duties.do()
                 if self._target in readable:
                     self._status = os.waitpid(self._pid, 0)[1]
                     if os.getpid() == 1:
                         self._reap_orphans()
                     self._recorder.channel.say("ended")
-                elif readable:
-                    if self._recorder.heard("done"):
-                        break
-                else:
-                    self._recorder.channel.say("stop")
-                    deadline = None
+                elif self._recorder in readable and self._recorder.heard("done"):
+                    break
         except ForktraceError:  # the target goes on as if nothing had happened, and only then is it said
             if self._status is None:
                 os.waitpid(self._pid, 0)

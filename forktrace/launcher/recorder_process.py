@@ -15,7 +15,7 @@ import socket
 import stat
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,7 @@ class RecorderProcess:
         self._line = LiveLine(silent=quiet or not os.isatty(2))
         self._quiet = quiet
         self._is_armed = False
+        self.on: dict[str, Callable[[Message], object]] = {}  # what is done with further messages
         self._is_ours = os.geteuid() == 0 or not capabilities.missing()
         ours, its = pair()
         try:
@@ -96,9 +97,7 @@ class RecorderProcess:
             raise PermissionMissing("sudo did not start the recorder", _what_to_type())
         said = said or DIED
         if said["say"] == "words":
-            self._line.clear()
-            with contextlib.suppress(OSError):  # the terminal is gone; the recording goes on
-                print(f"forktrace: {said['text']}", file=sys.stderr, flush=True)
+            self.say(said["text"])
         elif said["say"] == "live":
             self._line.show(said["text"])
         elif said["say"] == "error":
@@ -106,7 +105,15 @@ class RecorderProcess:
             error = ForktraceError(said["message"], said.get("hint", ""))
             error.exit_status = said["status"]  # that of the class it had over there
             raise error
+        elif said["say"] in self.on:
+            self.on[said["say"]](said)
         return bool(said["say"] == wanted)
+
+    def say(self, text: str) -> None:
+        """Write a line for the user."""
+        self._line.clear()
+        with contextlib.suppress(OSError):  # the terminal is gone; the recording goes on
+            print(f"forktrace: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Let it end, and wait until it has."""

@@ -10,15 +10,16 @@ import os
 import pwd
 import select
 import signal
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from forktrace.errors import UsageError
+from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import RecorderProcess
-from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, opened
+from forktrace.launcher.rotation import Files
+from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, open_first
 from forktrace.recorder.orders import Attaching, Order
 from forktrace.system.procfs import Proc, cgroup_pids, mounts
 from forktrace.system.users import User, as_user, invoking_user
@@ -52,24 +53,28 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
     proc, who = Proc(), invoking_user()
     main = chosen.pids[0]
     command = list(proc.argv(main) or [proc.comm(main)])
-    path = options.output or default_name(command, main)
-    if not options.to_stdout:
-        as_user(who, check_output, path, options.force)
+    name = options.output or default_name(command, main)
+    if not options.to_stdout and not options.rotation:
+        as_user(who, check_output, name, options.force)
     target_user = user_of(main, proc)
     with contextlib.ExitStack() as recording:
-        with opened(path, who, options.force) as trace:  # before the recorder, which waits for no reader of a pipe
+        with contextlib.ExitStack() as beginning:  # before the recorder, which waits for no reader of a pipe
+            path, trace, files = open_first(name, command, who, options, beginning, recording)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would keep from us how the recorder ends
             recorder = RecorderProcess(target_user, quiet=options.quiet)
             recording.callback(recorder.close)
             recorder.arm(stacks=options.stacks, path=search_path(main) if options.stacks else "", attach=True)
-            order = _order(chosen, command, path, target_user.name, options)
+            order = _order(chosen, command, path, target_user.name, options, files)
             _stop_on_signals(recorder)
             begin(recorder, order, trace)
-        _until_done(recorder, options.duration_s)
+            duties = Duties(recorder, options.duration_s, files)
+            recording.callback(duties.close)
+        _until_done(recorder, duties)
     if not options.to_stdout:
-        merged(path, who)
+        if not files:
+            merged(path, who)
         if written:
-            written(path)
+            written(name)
 
 
 def choose(words: Iterable[str], proc: Proc | None = None) -> Chosen:
@@ -169,7 +174,7 @@ def user_of(pid: int, proc: Proc) -> User:
     return User(name, uid, gid, groups, {})
 
 
-def _order(chosen: Chosen, command: list[str], path: str, user: str, options: RecordOptions) -> Order:
+def _order(chosen: Chosen, command: list[str], path: str, user: str, options: RecordOptions, files: Files | None) -> Order:
     from forktrace.launcher.header import header
 
     main, proc = chosen.pids[0], Proc()
@@ -179,7 +184,8 @@ def _order(chosen: Chosen, command: list[str], path: str, user: str, options: Re
         header=facts | {"cwd": proc.link(f"{main}/cwd") or facts["cwd"]},
         attach=Attaching(chosen.pids, (os.getpid(),), chosen.cgroup, chosen.remarks),
         source=options.source and options.stacks,
-        max_size=options.max_size,
+        max_size=None if files else options.max_size,
+        file=files.number if files else None,
     )
 
 
@@ -194,12 +200,10 @@ def _stop_on_signals(recorder: RecorderProcess) -> None:
             signal.signal(number, stop)
 
 
-def _until_done(recorder: RecorderProcess, duration_s: float | None) -> None:
-    deadline = None if duration_s is None else time.monotonic() + duration_s
+def _until_done(recorder: RecorderProcess, duties: Duties) -> None:
+    watched: list[RecorderProcess | Duties] = [recorder, duties]
     while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([recorder], [], [], left)[0]:
-            recorder.channel.say("stop")
-            deadline = None
-        elif recorder.heard("done"):
+        readable = select.select(watched, [], [], duties.left_s())[0]
+        duties.do()
+        if recorder in readable and recorder.heard("done"):
             return

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.launcher.recorder_process import RecorderProcess
+from forktrace.launcher.rotation import Files, Plan
 from forktrace.recorder.orders import Order, encoded
 from forktrace.system.users import User, as_user
 
@@ -25,7 +28,8 @@ class RecordOptions:
         quiet: no words but those of errors
         stacks, source: whether Python stacks, and the text of their lines, are recorded
         own: prefixes of files that are the user's code too
-        max_size: of the trace in bytes; None: any
+        max_size: of the trace in bytes, of a rotation of all its files; None: any
+        rotation: when the next file begins, in the directory `output`; None: there is one file
     """
 
     output: str | None = None
@@ -36,6 +40,7 @@ class RecordOptions:
     source: bool = True
     own: tuple[str, ...] = ()
     max_size: int | None = None
+    rotation: Plan | None = None
 
     @property
     def to_stdout(self) -> bool:
@@ -50,7 +55,7 @@ def check_output(path: str, force: bool) -> None:
         UsageError: there is a file already, or something that holds no trace.
     """
     if os.path.isdir(path):
-        raise UsageError(f"{path} is a directory", "name a file with -o")
+        raise UsageError(f"{path} is a directory", "name a file with -o, or have many with --rotate")
     if is_stream(path):
         return
     if os.path.exists(path) and not os.path.isfile(path):
@@ -69,12 +74,17 @@ def is_stream(path: str) -> bool:
 
 
 def default_name(command: Sequence[str], pid: int) -> str:
-    """Return `forktrace-consumer.4711.arrows` for `python3 consumer.py`, else the command's name."""
+    """Return `forktrace-consumer.4711.arrows`."""
+    return f"{stem(command)}.{pid}.arrows"
+
+
+def stem(command: Sequence[str]) -> str:
+    """Return `forktrace-consumer` for `python3 consumer.py`, else it is the command's name."""
     name = os.path.basename(command[0])
     if name.startswith(("python", "pypy")):
         script = next((word for word in command[1:] if word.endswith(".py")), None)
         name = os.path.basename(script)[:-3] if script else name
-    return f"forktrace-{name}.{pid}.arrows"
+    return f"forktrace-{name}"
 
 
 @contextlib.contextmanager
@@ -106,6 +116,23 @@ def opened(path: str, who: User, force: bool) -> Iterator[int]:
         raise
     finally:
         os.close(descriptor)
+
+
+def open_first(
+    path: str, command: Sequence[str], who: User, options: RecordOptions, beginning: ExitStack, recording: ExitStack
+) -> tuple[str, int, Files | None]:
+    """Open the trace, or the first file of a rotation in the directory `path`: its path, a descriptor, and the rotation.
+
+    The trace is closed with `beginning`, a rotation with `recording`; with the first it is removed if it did not come to that.
+    """
+    if options.rotation is None:
+        return path, beginning.enter_context(opened(path, who, options.force)), None
+    files = Files(path, stem(command), options.rotation, who)
+    recording.callback(files.close)
+    beginning.push(files.give_up)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # from now on it never ends this process
+        signal.signal(signal.SIGHUP, lambda *_: files.turn_soon())
+    return files.path, files.descriptor, files
 
 
 def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:

@@ -2,8 +2,9 @@
 
 The launcher sends `Arming`, the recorder says `armed`; then it is handed the `Order` and the open trace, and says `ready`. It
 is told `ended` when the target was reaped and `stop` when the user has had enough, has `words` and `live` lines for the user
-now and then, and says `done` at the end, or `error` with a message when it cannot go on. Whoever finds the other end closed is
-done.
+now and then, and says `done` at the end, or `error` with a message when it cannot go on. In a rotation it is handed the next
+file with `next` and says `turned` when it writes there, `refused` when it will not, and `next` when it needs one; a `ping` is
+answered with `pong`. Whoever finds the other end closed is done.
 
 The launcher may be anybody's, and need not read: the recorder never waits for it (`waits` False).
 """
@@ -30,7 +31,7 @@ from forktrace.errors import ForktraceError
 MESSAGE_BYTES: Final = 1 << 17
 ORDER_BYTES: Final = 64 << 20  # the longest command line is 6 MiB, and what is quoted six times as long
 UNSENT_MOST: Final = 100  # messages that are kept for one who does not read
-_DESCRIPTORS_MOST: Final = 16
+_ROOM: Final = socket.CMSG_SPACE(4 * 16)  # for descriptors
 
 Message = dict[str, Any]
 _Received = TypeVar("_Received")
@@ -103,19 +104,25 @@ class Channel:
         data = self._received(lambda flags: self._end.recv(MESSAGE_BYTES, flags), seconds)
         return _parsed(data) if data else {}
 
-    def heard(self) -> Message | None:
-        """Return the next message as `hear` does, without waiting; None: there is none.
+    def heard(self) -> tuple[Message | None, list[int]]:
+        """Return the next message as `hear` does, without waiting, and the descriptors that came with it; None: there is none.
 
         Raises:
             ForktraceError: what came is none.
         """
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
-            data = self._end.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
+            data, ancillary, _, _ = self._end.recvmsg(MESSAGE_BYTES, _ROOM, flags)
         except BlockingIOError:
-            return None
+            return None, []
         except ConnectionError:
-            return {}
-        return _parsed(data) if data else {}
+            return {}, []
+        descriptors = _descriptors(ancillary)
+        try:
+            return _parsed(data) if data else {}, descriptors
+        except ForktraceError:
+            close_all(descriptors)
+            raise
 
     def _received(self, receive: Callable[[int], _Received], seconds: float | None) -> _Received | None:
         """What is received within so many seconds, None when the other end is closed. Somebody may hold a copy of this end, and
@@ -126,7 +133,7 @@ class Channel:
                 raise ForktraceError(f"the launcher said nothing for {seconds:g} s", "use forktrace record")
             try:
                 return receive(0 if deadline is None else socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            except (BlockingIOError, ConnectionResetError):  # the other end has left something unread; what it said comes yet
                 continue
             except ConnectionError:
                 return None
@@ -142,14 +149,18 @@ class Channel:
         finally:
             os.close(written)
 
+    def give(self, what: str, descriptor: int, **more: Any) -> None:
+        """Send a message with a descriptor; whether the other end is still there shows elsewhere."""
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._end, [json.dumps({"say": what, **more}).encode()], [descriptor])
+
     def take(self, count: int, seconds: float) -> tuple[Message, list[int]]:
         """Wait for an order that comes with `count` descriptors, and return both; nothing when the other end is closed.
 
         Raises:
             ForktraceError: none came within so many seconds, or something else did.
         """
-        room = socket.CMSG_SPACE(4 * _DESCRIPTORS_MOST)
-        received = self._received(lambda flags: self._end.recvmsg(64, room, flags), seconds)
+        received = self._received(lambda flags: self._end.recvmsg(64, _ROOM, flags | socket.MSG_CMSG_CLOEXEC), seconds)
         if received is None:
             return {}, []
         message, ancillary, flags, _ = received
@@ -157,8 +168,7 @@ class Channel:
         if not message and not descriptors:
             return {}, []
         if flags & socket.MSG_CTRUNC or len(descriptors) != 1 + count:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            close_all(descriptors)
             raise ForktraceError(
                 f"this is no launcher of this forktrace: an order with {len(descriptors)} descriptors", "use forktrace record"
             )
@@ -168,6 +178,12 @@ class Channel:
             raise ForktraceError(f"the launcher's order cannot be read: {error.strerror}", "use forktrace record") from error
         finally:
             os.close(descriptors[0])
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -20,9 +20,12 @@ from forktrace.recorder.wait_totals import WaitTotals
 from forktrace.system.capabilities import in_effect
 from forktrace.system.procfs import Proc, clock_offset_ns, kernel_boottime_ns
 from forktrace.trace import events
+from forktrace.trace.carried import Carried
 
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
+COUNTS_EVERY_NS: Final = 1_000_000_000  # that the kernel's own counts are looked at while nothing happens
+BUSY_NS: Final = 200_000_000  # so long after an event more of them are expected
 STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
 SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
 WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
@@ -53,9 +56,12 @@ class Drain:
         self._chunks: list[bytes] = []
         self._waiting_bytes = 0  # in them
         self._read_until_ns = 0  # all that was before is read (CLOCK_BOOTTIME)
+        self._came_ns = 0  # when something came last
+        self._counted_ns = 0  # when the kernel's counts were last looked at
         self.counts: Counter[str] = Counter()
         self.lost: dict[str, int] = {}
         self.unfollowed = 0
+        self._before: tuple[Counter[str], dict[str, int], int] = (Counter(), {}, 0)  # in earlier files; carried into this one
         self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
         self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
 
@@ -68,6 +74,10 @@ class Drain:
     def is_waiting(self) -> bool:
         """Whether something was taken that is not written."""
         return bool(self._chunks)
+
+    def is_busy(self) -> bool:
+        """Whether something has come a moment ago."""
+        return self._read_until_ns - self._came_ns < BUSY_NS
 
     def running(self) -> int:
         """Return how many followed processes live."""
@@ -88,8 +98,12 @@ class Drain:
             self._probes.describe(file, fields)
         self._probes.forget_files(forgotten)
 
-    def drain(self) -> None:
-        """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait."""
+    def drain(self) -> bool:
+        """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait.
+
+        Return whether something has come, and nothing was waiting to be written.
+        """
+        was_waiting = self.is_waiting()
         for question in self._probes.questions():  # answered before the process that made them ask gets far
             self._interpreters.answer(question)
         self.tell()
@@ -98,11 +112,17 @@ class Drain:
             chunk = self._probes.read()
             self._chunks += [chunk] if chunk else []
             self._waiting_bytes += len(chunk)
+            self._came_ns = now if chunk else self._came_ns
             self._read_until_ns = now
+        return self.is_waiting() and not was_waiting
 
-    def write(self) -> None:
-        """Write what has come since the last time, if anything has."""
+    def write(self, *, everything: bool = True) -> None:
+        """Write what has come since the last time, if anything has.
+
+        Without `everything` what the kernel counts is only looked at when something has come, and once a second.
+        """
         until_ns = self._read_until_ns
+        counts = everything or bool(self._chunks) or until_ns - self._counted_ns >= COUNTS_EVERY_NS
         chunk = b"".join(self._chunks)
         self._chunks.clear()
         self._waiting_bytes = 0
@@ -110,8 +130,10 @@ class Drain:
             self._write_piece(piece, until_ns)
         self._output.until_ns = max(until_ns, self._output.until_ns)
         self._write_sources()
-        self.write_losses()
-        self._write_waits()
+        if counts:
+            self._counted_ns = until_ns
+            self.write_losses()
+            self._write_waits()
 
     def _write_piece(self, piece: bytes, until_ns: int) -> None:
         records, sent = split(piece)
@@ -208,6 +230,10 @@ class Drain:
         self._write_sources(SOURCES_S)
         self._write_waits(last=True)
         self._write_vanished(gone)
+        self._write_empty_waits()
+
+    def _write_empty_waits(self) -> None:
+        """Write the totals of waits for one child of those that live."""
         still = self._probes.following()
         self._output.write(
             events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
@@ -236,19 +262,40 @@ class Drain:
         still = self._probes.following()
         self._know_better(still, still["zombie_ns"])
         self.closing.note_open(still, self._output.until_ns)
-        totals = {
-            "events": dict(self.counts),
-            "lost": {what: count for what, count in self.lost.items() if count},
-            "processes": self.counts["fork"] + self.lost.get("fork", 0),
-            "still_running": self.running(),
-            "clock_offset_ns": clock_offset_ns(),
-            **({"full": full} if full else self._still()),
-        }
-        self._output.close(totals)
+        self._output.close(self._totals() | ({"full": full} if full else self._still()))
+        self._output.check()
         self._probes.close()
         self._interpreters.helper.close()
         if self._sources:
             self._sources.helper.close()
+
+    def _totals(self) -> dict[str, Any]:
+        """What the end of a file says of it."""
+        counts, lost, carried = self._before
+        now = Counter(self.counts)
+        now.subtract(counts)
+        newly_lost = {what: count - lost.get(what, 0) for what, count in self.lost.items()}
+        totals = {
+            "events": {kind: count for kind, count in now.items() if count},
+            "lost": {what: count for what, count in newly_lost.items() if count},
+            "processes": now["fork"] + newly_lost.get("fork", 0) + carried,
+            "still_running": self.running(),
+            "clock_offset_ns": clock_offset_ns(),
+        }
+        return totals | ({"carried": carried} if carried else {})
+
+    def turn(self, carried: Carried, next_output: Callable[[int], TraceOutput]) -> None:
+        """Close the trace at a moment (CLOCK_BOOTTIME), and go on with the one that begins there."""
+        self._still_at = at_ns, still = kernel_boottime_ns(), self._probes.following()
+        self.drain()
+        self.write()
+        self._write_empty_waits()
+        self._output.close(self._totals() | self._still() | {"continues": True})
+        here = set(map(identity, still)) if any(self.lost.values()) else None
+        carried.drop(None if here is None else lambda who: who[1] < at_ns and who not in here)
+        self._output = next_output(self._output.until_ns)
+        self._output.repeat()
+        self._before = Counter(self.counts), dict(self.lost), carried.processes
 
     def _still(self) -> dict[str, Any]:
         """Who was still there, where events were lost: of all others it is known that they are gone."""

@@ -84,7 +84,7 @@ class Interpreters:
         self.helper.ask(["program", program, path])
         self.settle()
 
-    def look_at(self, programs: Iterable[str], meanwhile: Callable[[], None] = lambda: None) -> None:
+    def look_at(self, programs: Iterable[str], meanwhile: Callable[[], object] = lambda: None) -> None:
         """Examine programs that have run by their names, each once: they may have ended before the probes' question."""
         if len(self._looked_at) > NAMES_MOST:
             self._looked_at.clear()

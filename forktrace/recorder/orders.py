@@ -64,6 +64,7 @@ class Order:
         program, search: the target's program, and the PATH by which its interpreter is found
         source: whether the text of source lines is wanted
         max_size: of the trace in bytes; None: none
+        file: the number of the first file of a rotation; None: there is one file
     """
 
     path: str
@@ -74,6 +75,14 @@ class Order:
     search: str = ""
     source: bool = False
     max_size: int | None = None
+    file: int | None = None
+
+
+@dataclass(frozen=True)
+class Next:
+    """The next file of a rotation; with it comes its descriptor. `path`: what it is called."""
+
+    path: str
 
 
 def encoded(order: Arming | Order) -> dict[str, Any]:

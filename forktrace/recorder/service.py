@@ -22,7 +22,7 @@ from io import RawIOBase
 from typing import TYPE_CHECKING, Final
 
 from forktrace.errors import ForktraceError, MachineLacks, PermissionMissing, UsageError, in_words
-from forktrace.recorder.channel import Channel
+from forktrace.recorder.channel import Channel, close_all
 from forktrace.recorder.orders import Arming, Order, decoded
 from forktrace.recorder.ownership import Ownership
 from forktrace.system import resource_limits
@@ -34,12 +34,13 @@ from forktrace.trace.words import NO_PROCESS, count, printable, size
 if TYPE_CHECKING:
     from forktrace.recorder.sources import Sources
     from forktrace.recorder.task_passes import TaskPasses
+    from forktrace.recorder.trace_output import Turns
     from forktrace.system.worker import Worker
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
-WRITE_EVERY_S: Final = (
-    0.15  # with the wait before and the time that it takes, no 200 ms are lost with a recorder that is killed
-)
+IDLE_EVERY_S: Final = 0.08  # while nothing happens
+WRITE_EVERY_S: Final = 0.15  # with the wait before and the time it takes, no 200 ms are lost with a recorder that is killed
+TOGETHER_S: Final = 0.08  # what comes so soon after an event is written with it
 ORDER_S: Final = 10.0  # how long an order is waited for: until there is one, rights are held for nothing
 STALLED_S: Final = 2.0  # how long a reader of the output is waited for that reads nothing, after an order to stop
 PARTING_S: Final = 5.0  # how long a launcher is waited for that does not listen, at the end
@@ -104,6 +105,7 @@ class Recorder:
         self._helpers: list[Worker] = []
         self._full: int | None = None  # the size that was reached
         self._is_file = False  # the trace is one, which can be read afterwards
+        self._turns: Turns | None = None
         self._passes: TaskPasses | None = None
 
     def run(self) -> None:
@@ -150,17 +152,23 @@ class Recorder:
 
     def _record(self, order: Order, trace: int, reader: Sources | None) -> None:
         """Write the trace, a descriptor, from its header to its end."""
-        from forktrace.recorder.trace_output import PatientSink, TraceOutput
+        from forktrace.recorder.trace_output import PatientSink, TraceOutput, Turns
         from forktrace.trace import stream
 
         is_regular = self._is_regular(trace)
         self._is_file = is_regular and order.path != "-"
         if self._is_file and os.fstat(trace).st_size:
             os.ftruncate(trace, 0)
-        with open(trace, "wb", buffering=0) as file:
-            sink: RawIOBase = file if is_regular else PatientSink(trace, self._is_waited_for)
+        with contextlib.ExitStack() as files:
             try:
-                self._output = TraceOutput(sink, order, self._drain.counts, is_file=self._is_file)
+                if order.file is None:
+                    file = files.enter_context(open(trace, "wb", buffering=0))
+                    sink: RawIOBase = file if is_regular else PatientSink(trace, self._is_waited_for)
+                    self._output = TraceOutput(sink, order, self._drain.counts, is_file=self._is_file)
+                else:
+                    self._turns = Turns(order, self._drain.counts)
+                    self._output = self._turns.begin(trace)
+                    files.callback(self._turns.close)
                 self._drain.begin(self._output, reader, order.header["recorder_pid"], _init(order))
                 self._begin(order)
             except stream.Full:
@@ -297,16 +305,19 @@ class Recorder:
             self._wait_for_order()
             if self._stopped_at is not None:
                 return
+            if self._turns and self._turns.next:
+                self._turn(self._turns)
             if self._ended_at is not None and not had_ended:
                 self._say_survivors()
-            self._drain.drain()
+            if self._drain.drain():
+                next_write = max(next_write, time.monotonic() + TOGETHER_S)
             if self._passes and (new := self._passes.newcomers()):
                 self._ownership.allowed(new)
                 self._join(self._passes.more(self._ownership.since_ns()))
             now = time.monotonic()
             if now >= next_write:
-                self._output.check()
-                self._drain.write()
+                self._check_output()
+                self._drain.write(everything=False)
                 next_write = now + WRITE_EVERY_S - (time.monotonic() - now)  # what comes while it writes waits no longer
                 self._show_progress()
             if self._ended_at is not None and self._drain.is_waiting():
@@ -326,7 +337,7 @@ class Recorder:
     def _wait_for_order(self) -> None:
         """Wait a moment for an order."""
         self._channel.flush()
-        ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S)]
+        ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S if self._drain.is_busy() else IDLE_EVERY_S)]
         if self._target in ready:
             self._take_aim_back()
         if self._channel.fileno() in ready:
@@ -334,14 +345,41 @@ class Recorder:
 
     def _hear(self) -> None:
         """Take an order, if there is one; a channel that was closed means that nobody is there to give one: stop."""
-        message = self._channel.heard()
+        message, descriptors = self._channel.heard()
         if message is None:
             return
         said = message.get("say", "stop")
+        if said == "next" and self._turns:
+            descriptors = self._turns.offer(message, descriptors)
+        close_all(descriptors)
+        if said == "ping":
+            self._channel.say("pong")
         if said == "stop" and self._stopped_at is None:
             self._stopped_at = time.monotonic()
         elif said == "ended" and self._ended_at is None:
             self._ended_at = time.monotonic()
+
+    def _turn(self, turns: Turns) -> None:
+        """Go on in the next file, unless it is none that can be written to."""
+        try:
+            turns.check_next()
+        except UsageError as error:
+            self._channel.say("refused", why=str(error))
+            return
+        self._drain.turn(turns.carried, turns.go_on)
+        self._output = turns.output
+        self._channel.say("turned")
+
+    def _check_output(self) -> None:
+        """Make sure that what is written can be found; in a rotation that is said, and the next file asked for."""
+        try:
+            self._output.check()
+        except ForktraceError as error:
+            if self._turns is None:
+                raise
+            if self._turns.asks_once():
+                self._say(str(error))
+                self._channel.say("next")
 
     def _refused(self) -> list[str]:
         """What the recording lacks since there could be no process for it, in words."""
@@ -371,6 +409,7 @@ class Recorder:
 
     def _say_closing(self, order: Order) -> None:
         counts, path = self._drain.counts, "standard output" if order.path == "-" else order.path
+        path = os.path.dirname(path) if self._turns else path
         if not counts:  # the command could not be started, which is said elsewhere
             return
         for sentence in self._drain.closing.words():

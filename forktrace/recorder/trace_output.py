@@ -1,21 +1,32 @@
-"""The trace as the recorder writes it: up to which moment it is whole, what it holds, and that somebody will find it."""
+"""The trace as the recorder writes it: up to which moment it is whole, what it holds, and that somebody will find it.
+
+In a rotation it is several files, one after the other, which the launcher opens and hands over.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import select
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from io import RawIOBase
+from dataclasses import replace
+from io import FileIO, RawIOBase
 from typing import Any, Final
 
-from forktrace.errors import ForktraceError
-from forktrace.recorder.orders import Order
+from pyarrow import RecordBatch
+
+from forktrace.errors import ForktraceError, UsageError
+from forktrace.recorder.channel import Message
+from forktrace.recorder.orders import Next, Order, decoded
+from forktrace.system.procfs import clock_offset_ns
 from forktrace.trace import events
 from forktrace.trace.batches import Column, batch, batch_of, part
+from forktrace.trace.carried import Carried
 from forktrace.trace.stream import Full, Writer
 
 _LOOK_EVERY_MS: Final = 20
@@ -58,7 +69,8 @@ class PatientSink(RawIOBase):
 class TraceOutput:
     """Writes to `sink` as the `order` says; `counts` gets how many events of which kind were written.
 
-    `is_file`: `sink` is a file that is there for the trace, and should not vanish.
+    `is_file`: `sink` is a file that is there for the trace, and should not vanish. `carried` gets what is written, for the
+    next file of a rotation to repeat.
 
     Attributes:
         until_ns: all that was before is written (CLOCK_BOOTTIME)
@@ -67,18 +79,21 @@ class TraceOutput:
         Full: the trace would exceed the size that the order allows. Only `close` may follow.
     """
 
-    def __init__(self, sink: RawIOBase, order: Order, counts: Counter[str], *, is_file: bool) -> None:
+    def __init__(
+        self, sink: RawIOBase, order: Order, counts: Counter[str], carried: Carried | None = None, *, is_file: bool
+    ) -> None:
         self._writer = Writer(sink, order.header, order.max_size)
         self._sink = sink.fileno() if is_file else None
         self._had_name = os.fstat(sink.fileno()).st_nlink > 0
         self._path = order.path
         self._counts = counts
+        self._carried = carried
         self.until_ns: int = order.header["start_ns"]
 
     def write(self, rows: Iterable[events.Row]) -> None:
         """Write a batch of rows that are no events of the kernel's, if there are any."""
         if rows := list(rows):
-            self._writer.write(batch_of(rows))
+            self._write(batch_of(rows))
 
     def write_events(self, columns: Mapping[str, Column], rows: int) -> None:
         """Write a batch, sorted by time; as many rows as fit where the trace gets full."""
@@ -87,7 +102,7 @@ class TraceOutput:
             some = part(columns, done, min(done + size, rows))
             times, kinds = some["time_ns"][0], some["kind"][0]
             try:
-                self._writer.write(batch(some, len(times)))
+                self._write(batch(some, len(times)))
             except Full:
                 size //= 2
                 if not size:
@@ -96,6 +111,17 @@ class TraceOutput:
             done += len(times)
             self.until_ns = max(self.until_ns, int(times[-1]))
             self._counts.update(events.KINDS[code] for code in kinds.tolist())
+
+    def _write(self, batch: RecordBatch) -> None:
+        self._writer.write(batch)
+        if self._carried is not None:
+            self._carried.add(batch)
+
+    def repeat(self) -> None:
+        """Write what the files before know of the processes that live on."""
+        if self._carried is not None:
+            for part in self._carried.parts():
+                self._writer.write(part)
 
     def check(self) -> None:
         """Make sure that what is written can be found.
@@ -114,4 +140,79 @@ class TraceOutput:
     def close(self, totals: Mapping[str, Any]) -> None:
         """Write the end: the trace is whole up to `until_ns`."""
         self._writer.close(batch_of([events.end(self.until_ns, json.dumps(totals))]))
-        self.check()
+
+
+class Turns:
+    """The files of a rotation as the recorder writes them, one after the other.
+
+    Attributes:
+        next: the file that was handed over: its path, and a descriptor; None: there is none
+        output: writes to the newest file
+        carried: what the next file repeats
+    """
+
+    def __init__(self, order: Order, counts: Counter[str]) -> None:
+        start_ns = order.header["start_ns"]
+        self._order = replace(order, header=order.header | {"rotation": start_ns, "file": order.file}, max_size=None)
+        self._counts = counts
+        self._has_asked = False
+        self.carried = Carried()
+        self.next: tuple[str, int] | None = None
+
+    def begin(self, descriptor: int) -> TraceOutput:
+        """Return what writes to a file of the rotation, which is closed by `close` then.
+
+        Raises:
+            UsageError: it is no regular file, whose reader would have to be waited for.
+        """
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UsageError(f"{self._order.path} is no regular file", "a rotation writes files")
+        self._file = FileIO(descriptor, "wb")
+        self.output = TraceOutput(self._file, self._order, self._counts, self.carried, is_file=True)
+        return self.output
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def offer(self, message: Message, descriptors: list[int]) -> list[int]:
+        """Take the next file, unless there is one already; return the descriptors that are not needed."""
+        if self.next or len(descriptors) != 1:
+            return descriptors
+        said: dict[str, Any] = {key: value for key, value in message.items() if key != "say"}
+        self.next = decoded(Next, said).path, descriptors[0]
+        return []
+
+    def asks_once(self) -> bool:
+        """Return whether the next file is to be asked for, which it is once a file."""
+        asks, self._has_asked = not self._has_asked, True
+        return asks
+
+    def check_next(self) -> None:
+        """Make sure that the next file is one, and nobody's but this recording's; else it is closed and forgotten.
+
+        Raises:
+            UsageError: it is no regular file, not empty, or cannot be written to.
+        """
+        path, descriptor = self.next or ("", -1)
+        about = os.fstat(descriptor)
+        wrong = {
+            "is no regular file": not stat.S_ISREG(about.st_mode),
+            "is not empty": about.st_size > 0,
+            "is not open for writing": fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY,
+        }
+        for what, so in wrong.items():
+            if so:
+                self.next = None
+                os.close(descriptor)
+                raise UsageError(f"{path} {what}")
+
+    def go_on(self, start_ns: int) -> TraceOutput:
+        """Close the file, and return what writes to the next one, which begins at a moment (CLOCK_BOOTTIME)."""
+        path, descriptor = self.next or ("", -1)
+        self.next, self._has_asked = None, False
+        header = self._order.header
+        header = header | {"start_ns": start_ns, "clock_offset_ns": clock_offset_ns(), "file": header["file"] + 1}
+        self._order = replace(self._order, path=path, header=header)
+        self.close()
+        return self.begin(descriptor)

@@ -111,7 +111,7 @@ class Worker:
                 done.append((self._waiting.popleft()[0], None))
         return done
 
-    def wait(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> Answers:
+    def wait(self, seconds: float, meanwhile: Callable[[], object] = lambda: None) -> Answers:
         """Wait until no request is open, at most so many seconds; return what is done. `meanwhile` is called all the time."""
         deadline = time.monotonic() + seconds
         done = self.take()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from forktrace.trace.events import COLUMNS, SHORTER, Row
+from forktrace.trace.events import CARRIED, COLUMNS, KINDS, SHORTER, STORED_KINDS, Row
 
 Values = npt.NDArray[Any]
 Validity = npt.NDArray[np.bool_]
@@ -183,9 +183,15 @@ def integers(column: pa.ChunkedArray) -> tuple[Values, Validity]:
     kind = array.type.index_type if isinstance(array.type, pa.DictionaryType) else array.type
     values = np.frombuffer(array.buffers()[1] or b"", np.dtype(str(kind)))
     rows = slice(array.offset, array.offset + len(array))
+    return values[rows], validity(array)
+
+
+def validity(array: pa.Array) -> Validity:
+    """Return which values of an array there are."""
     if array.null_count == 0:
-        return values[rows], np.ones(len(array), np.bool_)
-    return values[rows], np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")[rows].astype(np.bool_)
+        return np.ones(len(array), np.bool_)
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].astype(np.bool_)
 
 
 def by_time(batches: Iterable[pa.RecordBatch]) -> pa.Table:
@@ -194,13 +200,50 @@ def by_time(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     times, _ = integers(table["time_ns"])
     if np.all(times[:-1] <= times[1:]):
         return table
-    order = np.argsort(times, kind="stable").astype("<i8", copy=False)
-    return table.take(pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)], 0))
+    return _taken(table, np.argsort(times, kind="stable"))
+
+
+def carried_over(table: pa.Table) -> tuple[pa.Table, Validity]:
+    """Return `table` with the kinds of what happened, and which of its rows are repeated from earlier files of a rotation."""
+    codes, valid = integers(table["kind"])
+    carried = valid & (codes >= len(KINDS))
+    if not carried.any():
+        return table, carried
+    plain = np.arange(len(STORED_KINDS), dtype=np.int8)
+    plain[len(KINDS) :] = [KINDS.index(kind) for kind in CARRIED.values()]
+    return _with_kinds(table, plain[np.where(valid, codes, 0)], valid), carried
+
+
+def as_carried(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose rows, of the kinds that can be, are marked as repeated from an earlier file."""
+    codes, _ = integers(pa.chunked_array([batch["kind"]]))
+    marked = {KINDS.index(kind): STORED_KINDS.index(name) for name, kind in CARRIED.items()}
+    return _with_kinds(batch, np.array([marked[code] for code in codes.tolist()], np.int8), None)
+
+
+def _with_kinds(rows: Any, codes: Values, valid: Validity | None) -> Any:
+    """A table or a batch with other kinds."""
+    kinds = dictionary(ENUMERATIONS_OF["kind"], codes, valid)
+    return rows.set_column(list(COLUMNS).index("kind"), SCHEMA.field("kind"), kinds)
+
+
+def rows_of(table: pa.Table, rows: Values) -> pa.RecordBatch:
+    """Return these rows of a table in one chunk as a batch, with those words alone that they use."""
+    return _batch_of(_taken(table, rows).combine_chunks())
+
+
+def _taken(table: pa.Table, rows: Values) -> pa.Table:
+    places = pa.py_buffer(rows.astype("<i8", copy=False))
+    return table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, places], 0))
 
 
 def merged(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
     """Return `batches` as one, sorted by time."""
-    table = by_time(batches)
+    return _batch_of(by_time(batches))
+
+
+def _batch_of(table: pa.Table) -> pa.RecordBatch:
+    """A table in one chunk as a batch; its dictionaries are sorted."""
     columns = [_sorted_words(table[name].chunk(0)) if COLUMNS[name] == "text" else table[name].chunk(0) for name in COLUMNS]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -208,7 +251,7 @@ def merged(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
 def _sorted_words(array: pa.Array) -> pa.Array:
     codes, valid = integers(pa.chunked_array([array]))
     words = array.dictionary.to_pylist()
-    order = sorted(range(len(words)), key=words.__getitem__)
+    order = sorted(np.unique(codes[valid]).tolist(), key=words.__getitem__)
     place = np.zeros(max(1, len(words)), np.int32)
-    place[order] = np.arange(len(words), dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
     return dictionary(strings([words[index] for index in order]), place[np.where(valid, codes, 0)], valid)

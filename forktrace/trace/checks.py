@@ -15,7 +15,7 @@ from forktrace.trace.events import COLUMNS, KINDS
 from forktrace.trace.trace_context import parse_traceparent
 from forktrace.trace.words import printable
 
-FORMAT: Final = 2  # 1 had no requests
+FORMAT: Final = 3  # 1 had no requests, 2 no rows that are carried over
 
 _MAX_TIME_NS: Final = 1 << 62  # 146 years: a time plus the clock's offset stays an int64
 _HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {
@@ -33,7 +33,8 @@ _HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {
     "recorder_pid": int,
     "pid_ns": int,
 }
-_OPTIONAL: Final[Mapping[str, type]] = {"lacks": list, "traceparent": str}  # not in each recording
+# Which not every recording has.
+_OPTIONAL: Final[Mapping[str, type]] = {"lacks": list, "traceparent": str, "rotation": int, "file": int}
 _ANY_NUMBER: Final = ("flags", "target_pid", "result")
 # Bytes of a text at most: what the kernel and the probes keep (events.h), four times and more for what is no UTF-8.
 _MAX_BYTES: Final = {"comm": 1 << 10, "cgroup": 1 << 16, "file": 1 << 14, "argv": 1 << 16, "stack": 1 << 23, "detail": 1 << 16}

@@ -35,8 +35,12 @@ KINDS: Final = (
     "end",  # the recording was closed; `detail` is JSON with the totals
     "request",  # a Python process connected to a socket of multiprocessing's (`file`), perhaps to have a fork server fork
 )
+# What a file of a rotation repeats of those before it, at its beginning: the rows that its processes are known by.
+_CARRIED: Final = ("fork", "exec", "exit", "zombie", "signal", "oom", "waits", "runtime", "source", "lost")
+CARRIED: Final[Mapping[str, str]] = {f"carried-{kind}": kind for kind in _CARRIED}
+STORED_KINDS: Final = (*KINDS, *CARRIED)  # as a file has them; a reader sees the kind, and that it was carried over
 # Enumerations grow at their ends. What a file of an older format has of them, by the format: name of the column -> how many.
-SHORTER: Final[Mapping[int, Mapping[str, int]]] = {1: {"kind": KINDS.index("request")}}
+SHORTER: Final[Mapping[int, Mapping[str, int]]] = {1: {"kind": KINDS.index("request")}, 2: {"kind": len(KINDS)}}
 
 ORIGINS: Final = ("target", "forked", "attached", "adopted")
 CALLS: Final = ("fork", "vfork", "clone", "clone3", "wait4", "waitid", "io_uring", "kernel", "unseen")
@@ -62,7 +66,7 @@ STACK_STATUSES: Final = ("ok", "no-runtime", "no-thread-state", "read-fault", "t
 # (a dictionary of their own in each batch), "string" for those that do not.
 COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "time_ns": "int64",
-    "kind": KINDS,
+    "kind": STORED_KINDS,
     "pid": "int32",
     "start_ns": "int64",
     "by_pid": "int32",

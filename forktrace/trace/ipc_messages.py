@@ -27,6 +27,7 @@ _END_MARK: Final = _CONTINUATION + bytes(4)
 _MAX_HEADER_BYTES: Final = 1 << 24  # the schema message, whose header may hold a command line of megabytes
 _MAX_METADATA_BYTES: Final = 1 << 16
 _METADATA_V5: Final = 4  # MetadataVersion of Schema.fbs
+_NO_HEADER: Final = "{}: cut off inside its header: no event was recorded"
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3  # the message kinds of Message.fbs
 
 
@@ -91,7 +92,7 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
             message = _read_message(file, offset, size)
         except _Cut:
             if offset == 0:
-                raise TraceError(f"{path}: cut off inside its header: no event was recorded") from None
+                raise TraceError(_NO_HEADER.format(path)) from None
             _check_is_last(file, offset, path)
             where = f"inside the message at byte {offset}" if offset < size else "without its end mark"
             return Layout(messages, f"the file ends {where}: the recorder was killed, or is still recording")
@@ -110,6 +111,25 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
         messages.append(message)
         batches += message.kind == BATCH
         offset = message.end
+
+
+def first_message(file: BinaryIO, size: int, path: str) -> bytes:
+    """Return the first message of the trace `file` of `size` bytes, which holds its schema and its header.
+
+    Raises:
+        TraceError: empty, not an Arrow stream, cut off inside its header, or damaged there.
+    """
+    _check_start(file, size, path)
+    try:
+        message = _read_message(file, 0, size)
+    except _Cut:
+        raise TraceError(_NO_HEADER.format(path)) from None
+    except _Damage as error:
+        raise TraceError(f"{path}: damaged at byte 0: {error}") from None
+    if message is None or message.kind != SCHEMA:
+        raise TraceError(f"{path}: damaged at byte 0: the schema is not where it belongs")
+    file.seek(0)
+    return file.read(message.end)
 
 
 def _check_start(file: BinaryIO, size: int, path: str) -> None:

@@ -7,6 +7,7 @@ here imports pandas, since `record` runs this code.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -25,17 +26,19 @@ from forktrace.trace.batches import (
     ARROW_ERRORS,
     SCHEMA,
     Column,
+    Validity,
     batch,
     batch_of,
     brought_up,
     by_time,
+    carried_over,
     checksum,
     integers,
     merged,
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import KINDS
-from forktrace.trace.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, scan
+from forktrace.trace.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, first_message, scan
 from forktrace.trace.words import printable
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Full", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
@@ -44,6 +47,8 @@ END_BYTES: Final = 8192  # of a trace whose size is limited, kept for the totals
 _FEW_ROWS: Final = 12  # below, a batch is smaller without zstd
 _CHECKSUM: Final = b"crc32"
 _MANY_BYTES: Final = 1 << 24
+_FAST, _SMALL = 1, 9  # levels of zstd: while it is recorded, and of what is written once and kept
+MANY_BATCHES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Trace:
     header: dict[str, Any]
     table: pa.Table
     cut: str | None  # why the file was cut off or not closed; None: it is whole
+    carried: Validity  # the rows that are repeated from earlier files of a rotation
 
 
 class Full(Exception):
@@ -71,7 +77,9 @@ class Writer:
             nothing is written after that: every further `write` raises again, and `close` does nothing.
     """
 
-    def __init__(self, sink: BinaryIO | io.RawIOBase, header: Mapping[str, Any], most: int | None = None) -> None:
+    def __init__(
+        self, sink: BinaryIO | io.RawIOBase, header: Mapping[str, Any], most: int | None = None, level: int = _FAST
+    ) -> None:
         self.rows = 0
         self.batches = 0
         self.bytes_written = 0
@@ -82,13 +90,13 @@ class Writer:
         self._buffer = io.BytesIO()
         schema = SCHEMA.with_metadata({b"forktrace": json.dumps({**header, "format": FORMAT}).encode()})
         self._empty = batch({}, 0)  # the dictionaries of the last batch
-        self._packing = self._last = self._stream(schema, "zstd")
+        self._packing = self._last = self._stream(schema, pa.Codec("zstd", compression_level=level))
         self._packing.write_batch(self._empty)
         self._take()  # the reader's schema and first batch are those of the other stream
         self._plain = self._last = self._stream(schema, None)
         self.write(self._empty)
 
-    def _stream(self, schema: pa.Schema, compression: str | None) -> Any:
+    def _stream(self, schema: pa.Schema, compression: pa.Codec | None) -> Any:
         options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
         return pa.ipc.new_stream(self._buffer, schema, options=options)
 
@@ -155,18 +163,37 @@ def read(path: str | os.PathLike[str]) -> Trace:
     layout = scan(io.BytesIO(data), len(data), name)
     header, stream = _open(pa.BufferReader(data), name)
     form = header["format"]
-    table = by_time(_fast(data, layout, name) or _checked(stream, layout, name, form))
+    table, carried = carried_over(by_time(_fast(data, layout, name) or _checked(stream, layout, name, form)))
     if fault_of(table):
         _raise_at_fault(data, layout, name)
     pa.default_memory_pool().release_unused()  # the batches, half of what is held by now
-    return Trace(name, _printable(header), table, layout.cut or _not_closed(table))
+    return Trace(name, _printable(header), table, layout.cut or _not_closed(table), carried)
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the header of the trace file `path`, and read no more of it.
+
+    Raises:
+        TraceError, PermissionMissing, ForktraceError: as `read`.
+    """
+    name = os.fspath(path)
+    with _opened(name) as file:
+        start = first_message(file, os.fstat(file.fileno()).st_size, name)
+    return _printable(_open(pa.BufferReader(start), name)[0])
 
 
 def _read_bytes(path: str) -> bytes:
+    with _opened(path) as file:
+        start = file.read(8)  # of /dev/zero no more is wanted
+        return start + file.read() if start.startswith(b"\xff\xff\xff\xff") else start
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """Open a trace for reading; what goes wrong is said with its name."""
     try:
         with open(path, "rb") as file:
-            start = file.read(8)  # of /dev/zero no more is wanted
-            return start + file.read() if start.startswith(b"\xff\xff\xff\xff") else start
+            yield file
     except PermissionError as error:
         raise PermissionMissing(f"{path}: {error.strerror}", "a trace belongs to the user who recorded it") from None
     except FileNotFoundError as error:
@@ -233,7 +260,7 @@ def _raise_at_fault(data: bytes, layout: Layout, path: str) -> None:
     header, stream = _open(pa.BufferReader(data), path)
     parts = _checked(stream, layout, path, header["format"])
     for number, (part, offset) in enumerate(zip(parts, layout.batches, strict=True)):
-        if fault := fault_of(pa.Table.from_batches([part])):
+        if fault := fault_of(carried_over(pa.Table.from_batches([part]))[0]):
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {fault}")
 
 
@@ -248,8 +275,10 @@ def _not_closed(table: pa.Table) -> str | None:
     return None if closed else "the recording was not closed: its last event is missing"
 
 
-def merge(path: str | os.PathLike[str]) -> bool:
-    """Rewrite the closed trace `path` with large batches, and return whether it was; one that opens fast stays as it is.
+def merge(path: str | os.PathLike[str], fewest: int = MANY_BATCHES) -> bool:
+    """Rewrite the closed trace `path` with large batches, and return whether it was.
+
+    One that opens fast, having less than `fewest` batches or large ones, stays as it is.
 
     The new file replaces the old one only when it is complete, with the same mode and owner; whatever fails leaves the old.
     Memory does not grow with the trace.
@@ -258,7 +287,7 @@ def merge(path: str | os.PathLike[str]) -> bool:
     try:
         with open(name, "rb") as file:
             layout = scan(file, os.fstat(file.fileno()).st_size, name)
-            if layout.cut or len(layout.batches) < 1000 or layout.rows > 4096 * len(layout.batches):
+            if layout.cut or len(layout.batches) < fewest or layout.rows > 4096 * len(layout.batches):
                 return False
             file.seek(0)
             _rewrite(file, layout, name)
@@ -289,7 +318,7 @@ def _keep_rights(old: BinaryIO, new: BinaryIO) -> None:
 
 def _write_merged(file: BinaryIO, layout: Layout, path: str, sink: BinaryIO) -> None:
     header, stream = _open(pa.PythonFile(file, "r"), path)
-    writer = Writer(sink, header)
+    writer = Writer(sink, header, level=_SMALL)
     few = _joined(
         _checked(stream, layout, path, header["format"]), rows=256
     )  # a thousand small batches hold more memory than their rows

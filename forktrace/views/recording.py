@@ -10,7 +10,7 @@ from rich.console import Console
 
 from forktrace.analysis import recording
 from forktrace.analysis.causes.names import Names
-from forktrace.trace import stream
+from forktrace.trace import rotation
 from forktrace.views.pictures import page
 from forktrace.views.pictures.page import Page
 from forktrace.views.text import report, why
@@ -43,7 +43,7 @@ class Recording(recording.Recording):
 
 
 def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = None) -> Recording:
-    """Return the recording in the trace file `path`; `.cut` says when it was cut off.
+    """Return the recording in the trace `path`, a file or the directory of a rotation; `.cut` says when it was cut off.
 
     `causes` is a file of rules that come before the built-in ones (docs/causes.md).
 
@@ -52,7 +52,7 @@ def read(path: str | os.PathLike[str], causes: str | os.PathLike[str] | None = N
         TraceError: empty, damaged, not a trace, or from a newer forktrace.
         UsageError: the file of rules is none.
     """
-    return Recording(stream.read(path), causes=causes)
+    return Recording(rotation.read_trace(path), causes=causes)
 
 
 def _page(made: Recording) -> Iterator[str]:

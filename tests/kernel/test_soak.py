@@ -19,3 +19,12 @@ def test_twenty_seconds(workload: Callable[[str], str], open_folder: Path) -> No
     done = soak(20, workload("reaps"), folder)
     assert done.processes > 1000
     assert not done.failures()
+
+
+def test_with_turns(workload: Callable[[str], str], open_folder: Path) -> None:
+    """The same with a new file every second."""
+    folder = open_folder / str(uuid.uuid4())
+    folder.mkdir()
+    done = soak(10, workload("reaps"), folder, "1s")
+    assert done.files > 5
+    assert not done.failures()

@@ -258,3 +258,15 @@ def test_a_defect_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said["message"].startswith("the recorder failed: ImportError: PLEASE READ THIS no room no room")
     assert "(test_channel.py:" in said["message"]
     assert len(said["message"]) < 300
+
+
+def test_what_was_said_before_the_end_comes() -> None:
+    """Also where the other end is gone and has not read all that it was told: that is an error once, and no end."""
+    ours, its = pair()
+    launcher, recorder = Channel(ours), Channel(its, waits=False)
+    launcher.say("next")
+    recorder.say("done")
+    recorder.close()
+    assert launcher.hear() == {"say": "done"}
+    assert launcher.hear() == {}
+    launcher.close()

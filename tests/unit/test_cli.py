@@ -456,7 +456,7 @@ def test_record_hands_on_what_was_typed() -> None:
     full = run_record(say, "-o", "t.arrows", "--force", "-d", "2.5", "-q", "--user", "alice", "--max-size", "1g", "--", "--odd")
     assert full.stdout == (
         "['--odd'] alice {'output': 't.arrows', 'force': True, 'duration_s': 2.5, 'quiet': True,"
-        " 'stacks': True, 'source': True, 'own': (), 'max_size': 1073741824}\n"
+        " 'stacks': True, 'source': True, 'own': (), 'max_size': 1073741824, 'rotation': None}\n"
     )
 
 

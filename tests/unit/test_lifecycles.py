@@ -82,6 +82,7 @@ def test_whole_row() -> None:
         "stime_ms": 0.5,
         "max_rss_kb": 9000,
         "state": "gone",
+        "carried": False,
         "complete": True,
     }
 

@@ -301,36 +301,37 @@ def foreign(schema: pa.Schema) -> bytes:
     return sink.getvalue()
 
 
-def written_in_format_1(batches: list[list[ev.Row]]) -> bytes:
-    """Return the bytes of a trace as forktrace wrote it before there were requests."""
+def written_in_format(form: int, batches: list[list[ev.Row]]) -> bytes:
+    """Return the bytes of a trace as forktrace wrote it before there were requests, or before there were rotations."""
     sink = io.BytesIO()
-    schema = stream.SCHEMA.with_metadata({"forktrace": json.dumps(HEADER | {"format": 1})})
+    schema = stream.SCHEMA.with_metadata({"forktrace": json.dumps(HEADER | {"format": form})})
     with pa.ipc.new_stream(sink, schema) as writer:
         for rows in [*batches, [ev.end(START_NS * 2)]]:
             now = stream.batch_of(rows)
             codes, valid = integers(pa.chunked_array([now["kind"]]))
-            kind = dictionary(strings(ev.KINDS[: ev.KINDS.index("request")]), codes, valid)
+            kind = dictionary(strings(ev.STORED_KINDS[: ev.SHORTER[form]["kind"]]), codes, valid)
             before = now.set_column(now.schema.get_field_index("kind"), now.schema.field("kind"), kind)
             writer.write_batch(before, custom_metadata={"crc32": b"%08x" % checksum(before)})
     return sink.getvalue()
 
 
+@pytest.mark.parametrize("form", [1, 2])
 @pytest.mark.parametrize("counts", [[3], [1] * 200, [20, 1, 20]])
-def test_a_trace_of_format_1_is_read(tmp_path: Path, counts: list[int]) -> None:
+def test_a_trace_of_an_older_format_is_read(tmp_path: Path, counts: list[int], form: int) -> None:
     """Its enumeration of kinds is shorter; what comes of it is as of any other, and can be written again."""
     batches = [processes(count, 5000 + 1000 * i) for i, count in enumerate(counts)]
-    trace = read_bytes(tmp_path, written_in_format_1(batches))
+    trace = read_bytes(tmp_path, written_in_format(form, batches))
     assert trace.table.to_pylist() == read_bytes(tmp_path, written(*batches)).table.to_pylist()
-    assert trace.table["kind"].chunk(0).dictionary.to_pylist() == list(ev.KINDS)
+    assert trace.table["kind"].chunk(0).dictionary.to_pylist() == list(ev.STORED_KINDS)
 
 
 @pytest.mark.parametrize("count", [1, 200])
 def test_a_request_in_format_1_is_damage(tmp_path: Path, count: int) -> None:
     """A number that its enumeration has not; and the enumeration of one format in a file of the other."""
     with pytest.raises(TraceError, match="damaged in batch"):
-        read_bytes(tmp_path, written_in_format_1([[ev.request(START_NS, 100)]] * count))
+        read_bytes(tmp_path, written_in_format(1, [[ev.request(START_NS, 100)]] * count))
     with pytest.raises(TraceError, match="damaged in batch 0"):
-        read_bytes(tmp_path, written_in_format_1([processes(1)] * count).replace(b'"format": 1}', b'"format": 2}'))
+        read_bytes(tmp_path, written_in_format(1, [processes(1)] * count).replace(b'"format": 1}', b'"format": 2}'))
 
 
 def test_another_arrow_stream_is_not_a_trace(tmp_path: Path) -> None:
@@ -338,15 +339,15 @@ def test_another_arrow_stream_is_not_a_trace(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="but not a trace of forktrace"):
         read_bytes(tmp_path, foreign(pa.schema([("x", pa.int8())])))
     header = pa.ipc.open_stream(written()).schema.metadata
-    with pytest.raises(TraceError, match="the columns are not those of format 2"):
+    with pytest.raises(TraceError, match="the columns are not those of format 3"):
         read_bytes(tmp_path, foreign(pa.schema([("x", pa.int8())], metadata=header)))
 
 
 @pytest.mark.parametrize(
     ("json", "words"),
     [
-        (b'{"format": 3, "forktrace": "9.9"}', "written by forktrace 9.9 in format 3; this one reads up to 2"),
-        (b'{"format": 3, "forktrace": "\\u001b[2J"}', r"written by forktrace \\x1b\[2J in format 3"),
+        (b'{"format": 4, "forktrace": "9.9"}', "written by forktrace 9.9 in format 4; this one reads up to 3"),
+        (b'{"format": 4, "forktrace": "\\u001b[2J"}', r"written by forktrace \\x1b\[2J in format 4"),
         (b"{", "the header is no JSON"),
         (b"[" * 100_000, "the header is no JSON"),
         (b"[]", "names no format"),

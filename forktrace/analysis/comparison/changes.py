@@ -22,6 +22,7 @@ from forktrace.errors import UsageError
 Floats = npt.NDArray[np.float64]
 
 CHANCE: Final = 0.05
+_LAST_WITH_MORE: Final = 2  # format whose traces hold more than those of the one before: format 3 is as 2, but for rotations
 GATES: Final = ("zombie-seconds", "max-zombie", "unreaped", "stolen", "failed-forks")
 _GATE: Final = re.compile(r"(?P<name>[a-z-]+?)\+(?P<size>[0-9.]+)(?P<unit>%|ms|s|m|h)?")
 
@@ -97,7 +98,12 @@ def _remarks(sides: tuple[Sequence[Run], Sequence[Run]], touched: tuple[str, ...
     several = max(map(len, sides)) > 1
     if several and min(map(len, sides)) < FEW_RUNS:
         found.append(f"fewer than {FEW_RUNS} runs a side: no difference can be told from chance")
-    formats = {run.recording.header["format"] for side in sides for run in side if "format" in run.recording.header}
+    formats = {
+        min(run.recording.header["format"], _LAST_WITH_MORE)
+        for side in sides
+        for run in side
+        if "format" in run.recording.header
+    }
     if len(formats) > 1:
         found.append(f"traces of formats {' and '.join(map(str, sorted(formats)))}: what one of them lacks is not compared")
     if any(run.table["fork_site"].isna().all() and len(run.table) for side in sides for run in side):

@@ -14,7 +14,7 @@ from forktrace.analysis.log import Flags, Ints, empty_texts
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.requests import start_sites
 from forktrace.analysis.tables.events import errno_name
-from forktrace.analysis.tables.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
+from forktrace.analysis.tables.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED, LIVING
 from forktrace.analysis.tables.zombies import most_at_once
 
 Floats = npt.NDArray[np.float64]
@@ -151,7 +151,7 @@ def _unreaped(recording: Recording) -> pd.DataFrame:
 def _running(recording: Recording) -> pd.DataFrame:
     table = recording.lifecycles()
     below = table["origin"].isin(["forked", "adopted"]) | table["parent_id"].notna()
-    return _counted(table[(table["state"] == "running") & below & (table["origin"] != "target")], "running")
+    return _counted(table[table["state"].isin(LIVING) & below & (table["origin"] != "target")], "running")
 
 
 def _stolen(recording: Recording) -> pd.DataFrame:

@@ -60,6 +60,8 @@ def status_words(status: int) -> str:
 def event_table(history: History) -> pd.DataFrame:
     """Return one row per event, in time order, with the reparenting that follows from the parents' deaths as kind `reparent`.
 
+    What a file of a rotation repeats of earlier ones is left out.
+
     Columns:
         time_ns                 int64, ns  when it happened
         kind                    category   docs/trace-format.md says exactly when
@@ -93,7 +95,10 @@ def event_table(history: History) -> pd.DataFrame:
             "detail": texts([*_details(history), *_handings_over(history)]),
         }
     )
-    return table.iloc[np.argsort(time_ns, kind="stable")].reset_index(drop=True)
+    new = np.concatenate([~log.carried, known.step_ns >= (log.trace.header["start_ns"] if log.carried.any() else 0)])
+    order = np.argsort(time_ns, kind="stable")
+    in_order: pd.DataFrame = table.iloc[order[new[order]]].reset_index(drop=True)
+    return in_order
 
 
 def _details(history: History) -> list[Any]:

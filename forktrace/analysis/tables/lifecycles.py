@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,8 @@ from forktrace.trace.waitstatus import signal_name
 
 SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
 _SIGKILL: Final = 9
-STATES: Final = ("gone", "zombie", "running")
+STATES: Final = ("gone", "zombie", "running", "continued")
+LIVING: Final = ("running", "continued")
 PARENT_STOPPED: Final = "its parent was stopped when it ended"
 _FORMAT_OF_REQUESTS: Final = 2
 
@@ -104,6 +105,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "stime_ms": "float64",
     "max_rss_kb": "Int64",
     "state": STATES,
+    "carried": "bool",
     "complete": "bool",
     "notes": "string",
 }
@@ -123,6 +125,11 @@ def lifecycles(history: History) -> pd.DataFrame:
     for part in (_identity, _moments, _stacks, _ending, _killer, _release, _account):
         columns |= part(history)
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
+
+
+def what_ended(row: Any) -> str:
+    """Return what ended before a process that was running then: the recording, or a file of a rotation."""
+    return "this file of the rotation ended" if row.state == "continued" else "the recording ended"
 
 
 def _identity(history: History) -> dict[str, object]:
@@ -302,7 +309,8 @@ def _account(history: History) -> dict[str, object]:
     """What the kernel accounts at exit."""
     log = history.log
     utime_ns, stime_ns = log.at("utime_ns", log.exit_row), log.at("stime_ns", log.exit_row)
-    exited = np.where(log.exit_row != NONE, STATES.index("zombie"), STATES.index("running"))
+    living = STATES.index("continued" if log.totals.get("continues") is True else "running")
+    exited = np.where(log.exit_row != NONE, STATES.index("zombie"), living)
     exited = np.where(log.zombie_row != NONE, STATES.index("zombie"), exited)
     exited[log.still[1][log.still[2]]] = STATES.index("zombie")
     return {
@@ -310,6 +318,7 @@ def _account(history: History) -> dict[str, object]:
         "stime_ms": _ms(stime_ns, stime_ns != NONE),
         "max_rss_kb": nullable(log.at("max_rss_kb", log.exit_row)),
         "state": category(np.where(history.gone_ns < NEVER, STATES.index("gone"), exited), STATES),
+        "carried": (log.fork_row != NONE) & log.carried[log.fork_row] if len(log.carried) else np.zeros(log.count, bool),
     }
 
 

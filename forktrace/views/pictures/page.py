@@ -20,6 +20,7 @@ from rich.text import Text
 from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.requests import start_sites
+from forktrace.analysis.tables.lifecycles import LIVING
 from forktrace.errors import ForktraceError
 from forktrace.trace.words import NOTICEABLE_MS, duration
 from forktrace.views import explanations, failed
@@ -213,7 +214,7 @@ def _add_cells(packing: Packing, recording: Recording, table: pd.DataFrame) -> N
         "ran": alike.each(("run_ms",), lambda row: "" if pd.isna(row.run_ms) else duration(row.run_ms)),
         "lasted": alike.each(bounds, lambda row: "" if pd.isna(row.zombie_ms) else zombie_time(row)),
         "reaped": alike.each(
-            release, lambda row: report_tables.reaped_by(row, names, full=True) if row.state != "running" else ""
+            release, lambda row: report_tables.reaped_by(row, names, full=True) if row.state not in LIVING else ""
         ),
         "fork_stack": alike.each(("fork_stack",), _stack),
         "reap_stack": alike.each(("reap_stack",), _stack),
@@ -236,7 +237,7 @@ def _in_words(row: Any) -> str:
 
 
 def _ended(row: Any) -> str:
-    return report_tables.ended(row) if row.exited else "running" if row.state == "running" else "not seen"
+    return report_tables.ended(row) if row.exited else "running" if row.state in LIVING else "not seen"
 
 
 def _stack(row: Any) -> str:

@@ -26,6 +26,7 @@ def limits(recording: Recording) -> Iterator[Text]:
         parts += [f"from {at(recording, shown.since_ns)} s"] if shown.since_ns is not None else []
         parts += [f"until {at(recording, shown.until_ns)} s"] if shown.until_ns is not None else []
         yield Text(f"Only a part is shown: {', '.join(parts)}.")
+    yield from _rotation(recording)
     if recording.cut:
         yield Text(f"The trace is not whole: {printable(recording.cut)}.", "red")
     if recording.full:
@@ -33,6 +34,16 @@ def limits(recording: Recording) -> Iterator[Text]:
     if lost := recording.lost():
         what = how_many(lost)
         yield Text(f"Events were lost: {what}. What they may have touched is marked *: numbers are then lower bounds.", "red")
+
+
+def _rotation(recording: Recording) -> Iterator[Text]:
+    """What of a rotation is before and after what was read."""
+    table = recording.whole.lifecycles()
+    before, after = int(table["carried"].sum()), int((table["state"] == "continued").sum())
+    parts = [f"{count(before, 'process')} began in an earlier file"] * bool(before)
+    parts += [f"{count(after, 'process')} ran on into the next one"] * bool(after)
+    if parts:
+        yield Text(f"A part of a rotation: {', '.join(parts)}.")
 
 
 def mark_of(recording: Recording) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.requests import start_sites
+from forktrace.analysis.tables.lifecycles import LIVING, what_ended
 from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import explanations, failed
@@ -191,10 +192,10 @@ def _how_it_went(recording: Recording) -> str:
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
     row = next(rows(target))
-    if pd.isna(row.exit_ns) and row.state != "running":
+    if pd.isna(row.exit_ns) and row.state not in LIVING:
         return f"{command} ended; when and how is not known"
     if pd.isna(row.exit_ns):
-        return f"{command} was still running after {duration(end_ms)}, when the recording ended"
+        return f"{command} was still running after {duration(end_ms)}, when {what_ended(row)}"
     return f"{command} ran for {duration(row.run_ms)} and {ended(row).replace('SIG', 'was killed by SIG', 1)}"
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.requests import start_sites
+from forktrace.analysis.tables.lifecycles import LIVING
 from forktrace.trace.words import count, duration
 from forktrace.views import explanations
 from forktrace.views.bounds import bound_of, zombie_time
@@ -124,7 +125,7 @@ def _longest(ms: Any) -> str:
 def reap_table(table: pd.DataFrame, names: Names) -> Grid:
     """Return how many were reaped at which line, whoever ran it; where there is none, by which call of which program."""
     columns = (("processes", "right"), ("reaped by", "left"), ("longest zombie", "right"))
-    ended = table.loc[table["state"].ne("running") & table["reap_cause"].ne("recorder").fillna(True), _OF_REAPS]
+    ended = table.loc[~table["state"].isin(LIVING) & table["reap_cause"].ne("recorder").fillna(True), _OF_REAPS]
     way = _ways(ended, names)
     ways = int(way.max(initial=-1)) + 1
     facts = [_reapers_facts(ended[way == number], names) for number in range(min(ways, MOST_ROWS))]

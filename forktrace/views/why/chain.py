@@ -14,6 +14,7 @@ import pandas as pd
 
 from forktrace.analysis.causes.names import printable
 from forktrace.analysis.recording import Recording
+from forktrace.analysis.tables.lifecycles import LIVING, what_ended
 from forktrace.trace.words import zombie_headline
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
@@ -157,8 +158,8 @@ class _Section:
     def headline(self) -> Iterator[Event]:
         row = self.row
         name = blank("name") if pd.isna(row.helper) else f"{blank('name')}, {row.helper} of multiprocessing,"
-        if row.state == "running":
-            text = f"{name} was still running after {blank('age')}, when the recording ended"
+        if row.state in LIVING:
+            text = f"{name} was still running after {blank('age')}, when {what_ended(row)}"
         elif row.reap_cause == "recorder":
             text = f"{name} is the command itself; forktrace, its parent, waited for it"
         elif row.was_zombie:
@@ -377,7 +378,7 @@ class _Section:
 
     def _why(self) -> Iterator[Line]:
         row, name = self.row, self._cause()
-        if row.state == "running":
+        if row.state in LIVING:
             return
         if name == "unknown" and pd.isna(row.reap_site):
             yield Line("why", f"not known ({explanations.no_stack(row.reap_stack_status)})")

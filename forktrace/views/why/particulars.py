@@ -14,6 +14,7 @@ from forktrace.analysis.causes.names import Names, name, printable
 from forktrace.analysis.causes.sites import named_own
 from forktrace.analysis.recording import Call, Recording
 from forktrace.analysis.requests import start_sites
+from forktrace.analysis.tables.lifecycles import LIVING
 from forktrace.trace.words import count, duration
 from forktrace.views import failed
 from forktrace.views.why import delays, late, open_waits, orphans
@@ -173,7 +174,7 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
         "was_zombie": table["zombie_ms"].notna(),
         "begun": table["zombie_ns"].notna(),
         "noticed": is_noticed(table),
-        "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"] == "running"),
+        "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"].isin(LIVING)),
         "by_parent": by_parent,
         "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
         "became": table["fork_comm"].notna() & by_parent & table["parent_id"].notna(),
@@ -235,7 +236,7 @@ def _singular(about: About, table: pd.DataFrame) -> dict[str, pd.Series]:
     """What is not alike for many: the id where there are signals, failed forks or thefts to tell of; adopters by number."""
     inherits = {int(one.id): number for number, one in reversed(list(enumerate(about.adopters))) if not pd.isna(one.id)}
     left = {orphan: number for number, one in reversed(list(enumerate(about.adopters))) for orphan in one.orphans}
-    attached = (table["origin"] == "attached") & (table["state"] != "running")
+    attached = (table["origin"] == "attached") & ~table["state"].isin(LIVING)
     whose = table["id"].astype("Int64").where(~attached, table["parent_id"])
     failures = about.whole.failed_forks()
     failing, met = set(failures["id"].dropna().tolist()), failed.met_by(about.recording, failures, table)
