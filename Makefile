@@ -17,7 +17,7 @@ SEED := 1
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-page test-kafka test-otel test-kernels test-libraries test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-page test-fleet test-kafka test-otel test-kernels test-libraries test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,10 @@ test: setup lint ## everything that CI checks; what records needs root (sudo mak
 
 test-page: setup ## pages of all traces and of large ones in a headless Chromium, and Perfetto's SQL over exported traces
 	$(BIN)/python -m pytest tests/page tests/unit/test_perfetto.py --pages
+
+test-fleet: setup ## datasets of many hosts: in a bucket of a server of S3, and read by several workers
+	$(PIP) install --quiet -r tests/fleet/requirements.txt
+	$(BIN)/python -m pytest tests/fleet tests/unit/test_fleet.py tests/unit/test_fleet_dataset.py --fleet
 
 test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched through Maven; needs root
 	@{ command -v mvn && command -v java; } >/dev/null || $(MAKE) --no-print-directory system PACKAGES='$(JAVA_PACKAGES)'

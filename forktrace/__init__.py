@@ -2,8 +2,8 @@
 
 `forktrace.read(path)` returns a `Recording` with its tables; `recording.report()` and `recording.why(4711)` print what the
 commands do; `forktrace.timeline(recording)` draws it, and in a notebook `forktrace.page(recording)` shows all of it. None of it
-needs root. For pictures of your own there are `key` (the colours), `set_scales` and `total_zombies`; for sentences `count`,
-`duration`, `some` and `short_site`.
+needs root. `forktrace.dataset(url)` is what many hosts have written, for pyarrow, DuckDB and others. For pictures of your own
+there are `key` (the colours), `set_scales` and `total_zombies`; for sentences `count`, `duration`, `some` and `short_site`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from forktrace.analysis.tables.zombies import total_zombies
     from forktrace.errors import ForktraceError, TraceError
+    from forktrace.fleet.dataset import dataset
     from forktrace.trace.words import count, duration
     from forktrace.views.pictures import key
     from forktrace.views.pictures.page import page
@@ -29,6 +30,7 @@ __all__ = [
     "TraceError",
     "__version__",
     "count",
+    "dataset",
     "duration",
     "key",
     "page",
@@ -44,6 +46,7 @@ _HOMES: Final = {
     "Recording": "forktrace.views.recording",
     "read": "forktrace.views.recording",
     "count": "forktrace.trace.words",
+    "dataset": "forktrace.fleet.dataset",
     "duration": "forktrace.trace.words",
     "key": "forktrace.views.pictures.key",
     "page": "forktrace.views.pictures.page",

@@ -60,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     how = "boot other kernels: all tests on all of them, or with `smoke` what CI does"
     parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
     parser.addoption("--pages", action="store_true", help="open pages of all traces and of large ones")
+    parser.addoption("--fleet", action="store_true", help="ask many hosts: a server of S3, several workers")
     parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
 
 
@@ -75,6 +76,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("other people's libraries are not asked for: make test-libraries")
     if item.get_closest_marker("pages") and not item.config.getoption("--pages"):
         pytest.skip("pages of large traces are not asked for: make test-page")
+    if item.get_closest_marker("fleet") and not item.config.getoption("--fleet"):
+        pytest.skip("a server of S3 and several workers are not asked for: make test-fleet")
     if item.get_closest_marker("kernels") and not item.config.getoption("--kernels"):
         pytest.skip("other kernels are not asked for: make test-kernels")
     if item.get_closest_marker("browser") and browser.program() is None and not os.environ.get("CI"):

@@ -16,6 +16,7 @@ from hatchling.builders.sdist import SdistBuilder
 
 import forktrace
 from forktrace.cli import cli
+from forktrace.fleet import dataset
 from forktrace.trace import events as ev
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +144,7 @@ def test_pictures_of_notebooks_are_theirs() -> None:
 def test_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block of Python that is no program of the tutorial runs, where the trace that it reads lies."""
     (tmp_path / "run.arrows").write_bytes((ROOT / "tests/data/kafka.arrows").read_bytes())
+    dataset.write(forktrace.read(tmp_path / "run.arrows"), tmp_path / "fleet")
     monkeypatch.chdir(tmp_path)
     snippets = [
         each for text in DOCS.values() for each in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

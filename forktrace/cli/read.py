@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from forktrace.cli.fleet import export_to_dataset
 from forktrace.cli.now import INQUIRY_S, inquire
 from forktrace.cli.options import (
     Seconds,
@@ -211,8 +212,11 @@ def events(trace: str | None, pid: str | None, since: str | None, until: str | N
     "-o", "--output", metavar="FILE", default="-", help="A .csv, .json, .parquet or .pftrace[.gz] file [default: stdout]."
 )
 @click.option("--otlp", metavar="FILE|URL", help="Spans for OpenTelemetry: a .jsonl file, or a collector's http://HOST:PORT.")
+@click.option("--hive", metavar="DIR|URL", help="Add it to the dataset of many hosts there: DIR, s3://BUCKET/FOLDER.")
 @click.option(
-    "--drop", type=click.Choice(("argv", "none")), help="What spans leave out: command lines and folders, or nothing [argv]."
+    "--drop",
+    type=click.Choice(("argv", "none")),
+    help="What spans and datasets leave out: command lines and folders, or nothing [argv].",
 )
 @click.option("--to", "to", type=click.Choice(_TABLE_FORMATS), help="The format [default: by the file's name; csv on stdout].")
 @click.option("--table", type=click.Choice(_TABLES), metavar="NAME", default="lifecycles", help=f"One of {', '.join(_TABLES)}.")
@@ -223,6 +227,7 @@ def export(
     trace: str | None,
     output: str,
     otlp: str | None,
+    hive: str | None,
     drop: str | None,
     to: str | None,
     table: str,
@@ -235,7 +240,8 @@ def export(
     """Write a table of the recording for other programs.
 
     Or all of it for Perfetto: FILE.pftrace or FILE.pftrace.gz is what ui.perfetto.dev opens; it takes the package perfetto.
-    Or as spans for OpenTelemetry, which takes forktrace[otel].
+    Or as spans for OpenTelemetry, which takes forktrace[otel]. Or, with --hive, as a file of a dataset of many hosts, of which
+    `forktrace fleet` asks questions.
 
     \b
     Examples:
@@ -243,17 +249,22 @@ def export(
         forktrace export run.arrows --table events --to json | jq .
         forktrace export run.arrows -o run.pftrace
         forktrace export run.arrows --otlp http://localhost:4318
+        forktrace export run.arrows --hive s3://traces/fleet
     """
     from forktrace.views.formats import perfetto
     from forktrace.views.formats.export import format_of, write
 
+    if hive is not None:
+        _check_alone(otlp, output != "-", to, table != "lifecycles", force, pid, since, until)
+        export_to_dataset(trace, hive, drop or "argv", causes)
+        return
     if otlp is not None:
         if output != "-" or to or table != "lifecycles":
             raise UsageError("--otlp writes the whole recording, no table", "leave out -o, --to and --table")
         export_spans(partial(read, trace, pid, since, until, causes), otlp, argv=drop == "none", force=force)
         return
     if drop is not None:
-        raise UsageError("--drop is for --otlp", "leave it out")
+        raise UsageError("--drop is for --otlp and --hive", "leave it out")
     if to is None and output.endswith(perfetto.SUFFIXES):
         if table != "lifecycles":
             raise UsageError("a Perfetto trace holds the whole recording, no table", "leave out --table")
@@ -270,3 +281,10 @@ def export(
         write(recording, table, form, sink)
     if output != "-":
         click.echo(f"wrote {output}", err=True)
+
+
+def _check_alone(*others: object) -> None:
+    """A dataset holds whole recordings, under names that follow from them."""
+    if any(others):
+        hint = "leave out --otlp, -o, --to, --table, --force, --of, --since and --until"
+        raise UsageError("--hive writes the lifecycles of a whole recording, as a file whose name follows from it", hint)

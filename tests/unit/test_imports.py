@@ -21,9 +21,10 @@ ALLOWED = {
     "cpython": {"errors", "trace", "system"},
     "analysis": {"errors", "trace"},
     "views": {"errors", "trace", "analysis"},
+    "fleet": {"errors", "trace", "analysis", "views"},
     "scenes": set(),
-    "forktrace": {"errors", "trace", "analysis", "views"},  # __init__.py: the public names
-    "cli": {*RECORDING, "analysis", "views", "scenes", "forktrace"},
+    "forktrace": {"errors", "trace", "analysis", "views", "fleet"},  # __init__.py: the public names
+    "cli": {*RECORDING, "analysis", "views", "fleet", "scenes", "forktrace"},
     "pytest_plugin": {*RECORDING, "analysis", "views", "forktrace"},
     "__main__": {"cli"},
 }

@@ -214,7 +214,7 @@ def fields(schema: Any) -> set[str]:
     return {*named, *fields([*named.values(), *(one for key, one in schema.items() if key != "properties")])}
 
 
-@pytest.mark.parametrize("name", ["report", "why", "check", "diff"])
+@pytest.mark.parametrize("name", ["report", "why", "check", "diff", "fleet"])
 def test_every_field_is_described(name: str) -> None:
     """docs/json.md names each field of the schema in the section of its document, and has a row for none that there is not."""
     page = (ROOT / "docs/json.md").read_text()
