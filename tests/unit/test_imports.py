@@ -23,7 +23,8 @@ ALLOWED = {
     "views": {"errors", "trace", "analysis"},
     "scenes": set(),
     "forktrace": {"errors", "trace", "analysis", "views"},  # __init__.py: the public names
-    "cli": {*RECORDING, "analysis", "views", "scenes", "forktrace"},
+    "service": {*RECORDING, "analysis"},
+    "cli": {*RECORDING, "analysis", "views", "service", "scenes", "forktrace"},
     "pytest_plugin": {*RECORDING, "analysis", "views", "forktrace"},
     "__main__": {"cli"},
 }
