@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final, NoReturn
 
 from forktrace.errors import CommandError, ForktraceError
+from forktrace.launcher.companion import Companion
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
 from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, opened
 from forktrace.recorder.orders import Order
@@ -60,7 +61,8 @@ def record(
             path = output or default_name(command, held.pid)
             trace = beginning.enter_context(opened(path, who, options.force)) if trace is None else trace
             begin(recorder, _order(held, path, command, who, options), trace)
-            watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
+            companion = recording.enter_context(Companion(options.beside, path, who))
+            watch = Watch(recorder, held.pid, companion)  # from the target's first moment on, Ctrl-C is its own
             held.release()
         status = watch.until_done(options.duration_s)
     if not options.to_stdout:
@@ -186,8 +188,8 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, options: Re
 class Watch:
     """Sees the target and the recorder to their ends. From now on signals are the target's: SIGTERM, SIGHUP are passed on."""
 
-    def __init__(self, recorder: RecorderProcess, pid: int) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: RecorderProcess, pid: int, companion: Companion) -> None:
+        self._recorder, self._companion = recorder, companion
         self._pid = pid
         self._target = os.pidfd_open(pid)
         self._status: int | None = None
@@ -227,8 +229,10 @@ class Watch:
         try:
             while True:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                watched: list[RecorderProcess | int] = [self._recorder]
+                watched: list[RecorderProcess | int] = [self._recorder, *self._companion.running]
                 readable, _, _ = select.select(watched if self._status is not None else [*watched, self._target], [], [], left)
+                if self._companion.noticed(readable):
+                    continue
                 if self._target in readable:
                     self._status = os.waitpid(self._pid, 0)[1]
                     if os.getpid() == 1:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from forktrace.errors import UsageError
+from forktrace.launcher.companion import Companion
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, opened
 from forktrace.recorder.orders import Attaching, Order
@@ -65,7 +66,8 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
             order = _order(chosen, command, path, target_user.name, options)
             _stop_on_signals(recorder)
             begin(recorder, order, trace)
-        _until_done(recorder, options.duration_s)
+        companion = recording.enter_context(Companion(options.beside, path, who))
+        _until_done(recorder, companion, options.duration_s)
     if not options.to_stdout:
         merged(path, who)
         if written:
@@ -194,11 +196,15 @@ def _stop_on_signals(recorder: RecorderProcess) -> None:
             signal.signal(number, stop)
 
 
-def _until_done(recorder: RecorderProcess, duration_s: float | None) -> None:
+def _until_done(recorder: RecorderProcess, companion: Companion, duration_s: float | None) -> None:
     deadline = None if duration_s is None else time.monotonic() + duration_s
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([recorder], [], [], left)[0]:
+        watched: list[RecorderProcess | int] = [recorder, *companion.running]
+        readable = select.select(watched, [], [], left)[0]
+        if companion.noticed(readable):
+            continue
+        if not readable:
             recorder.channel.say("stop")
             deadline = None
         elif recorder.heard("done"):

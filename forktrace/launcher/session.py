@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from forktrace.errors import ForktraceError, UsageError
+from forktrace.launcher.companion import Run
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.recorder.orders import Order, encoded
 from forktrace.system.users import User, as_user
@@ -26,6 +27,7 @@ class RecordOptions:
         stacks, source: whether Python stacks, and the text of their lines, are recorded
         own: prefixes of files that are the user's code too
         max_size: of the trace in bytes; None: any
+        beside: what is to run beside the recording, without its rights; None: nothing
     """
 
     output: str | None = None
@@ -36,6 +38,7 @@ class RecordOptions:
     source: bool = True
     own: tuple[str, ...] = ()
     max_size: int | None = None
+    beside: Run | None = None
 
     @property
     def to_stdout(self) -> bool:
@@ -70,11 +73,16 @@ def is_stream(path: str) -> bool:
 
 def default_name(command: Sequence[str], pid: int) -> str:
     """Return `forktrace-consumer.4711.arrows` for `python3 consumer.py`, else the command's name."""
+    return f"forktrace-{program_name(command)}.{pid}.arrows"
+
+
+def program_name(command: Sequence[str]) -> str:
+    """Return `consumer` for `python3 consumer.py`, else the command's name."""
     name = os.path.basename(command[0])
     if name.startswith(("python", "pypy")):
         script = next((word for word in command[1:] if word.endswith(".py")), None)
         name = os.path.basename(script)[:-3] if script else name
-    return f"forktrace-{name}.{pid}.arrows"
+    return name
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from forktrace.now.limits import Headroom, user_name
+from forktrace.now.limits import Headroom, threads_of_users, user_name
 from forktrace.system.procfs import TICK_NS, Proc, Stat, TaskClocks, boottime_ns, innermost_pid
 from forktrace.trace.snapshot import ESTIMATED, EXACT, UNKNOWN, HalfDead, Limit, Parent, Snapshot, Zombie
 from forktrace.trace.waitstatus import Ending, decode, signal_name
@@ -82,7 +82,7 @@ class Watcher:
         room = Headroom(
             self._proc,
             sum(stat.threads for stat in scan.stats.values()),
-            lambda: self._threads_of_users(scan.stats),
+            lambda: threads_of_users(self._proc, scan.stats),
             not hidden and scan.unreadable == 0,
         )
         parents = [self._parent(pid, group, scan, room) for pid, group in zombies.items()]
@@ -214,13 +214,6 @@ class Watcher:
         if then_ns == now_ns:
             return None, None
         return zombies - counts[parent], (now_ns - then_ns) / 1e9
-
-    def _threads_of_users(self, stats: Mapping[int, Stat]) -> Counter[int]:
-        counts: Counter[int] = Counter()
-        for pid, stat in stats.items():
-            if status := self._status(pid):
-                counts[int(status["Uid"].split()[0])] += stat.threads
-        return counts
 
 
 def _of(stat: Stat) -> Key:

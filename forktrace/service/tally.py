@@ -69,6 +69,8 @@ class Tally:
         self._stolen: set[Key] = set()
         self._lines: set[str] = set()
         self.eldest: Key | None = None  # of the processes that live, the one that was forked first
+        self.end_ns = 0  # of the last row
+        self.is_settled = True  # what was counted by now is all that there is to count without new rows
 
     def figures(self) -> Figures:
         """Return the figures of now, which change no more."""
@@ -87,6 +89,8 @@ class Tally:
         self._count_forks(log, keys)
         self._count_released(history, keys, ~own & (history.gone_ns < before_ns))
         self._count_stolen(history, keys)
+        self.end_ns = log.end_ns
+        self.is_settled = self.end_ns < before_ns
         staying, leaving = self._window.settle(before_ns)
         self._count_events(history, leaving)
         self._look_at_zombies(history, ~own & (history.zombie_ns != NONE) & (history.gone_ns == NEVER))

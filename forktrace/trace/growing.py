@@ -26,6 +26,7 @@ class Growing:
         path: its file
         header: what was known at its start; {} until that is in the file
         ended: its end mark was read: no more will come
+        is_behind: the last look stopped at its bound, and there may be more
 
     Raises:
         PermissionMissing, ForktraceError: the file cannot be read.
@@ -34,7 +35,7 @@ class Growing:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self.header: dict[str, Any] = {}
-        self.ended = False
+        self.ended = self.is_behind = False
         self._file = open_file(self.path)
         self._offset = 0
         self._batches = 0
@@ -68,10 +69,8 @@ class Growing:
         """The next whole messages, but the schema, which is kept; not more than a look may take."""
         found: list[Message] = []
         rows = declared = 0
-        while not self.ended and rows < MOST_ROWS and declared < FREE_BYTES:
-            message = self._next()
-            if message is None:
-                break
+        self.is_behind = False
+        while message := self._next():
             self._offset = message.end
             rows += message.holds.rows if message.kind == BATCH else 0
             declared += message.holds.declared
@@ -81,10 +80,15 @@ class Growing:
             if message.kind == DICTIONARY:
                 self._words[message.holds.dictionary] = self._bytes(message)
             found.append(message)
+            self.is_behind = rows >= MOST_ROWS or declared >= FREE_BYTES
+            if self.is_behind:
+                break
         return found
 
     def _next(self) -> Message | None:
         """The next message, if it is whole."""
+        if self.ended:
+            return None
         size = os.fstat(self._file.fileno()).st_size
         if size < self._offset:
             raise TraceError(f"{self.path}: it is shorter than it was: {size:,} bytes, and {self._offset:,} were read")
