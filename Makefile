@@ -17,7 +17,7 @@ SEED := 1
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-page test-kafka test-otel test-kernels test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-page test-kafka test-otel test-prometheus test-kernels test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,6 +65,9 @@ test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched throug
 test-otel: setup ## spans at a real OpenTelemetry Collector, which Go builds from its modules: minutes the first time
 	@command -v go >/dev/null || { echo "there is no go: install Go 1.26 or newer" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/collector --collector
+
+test-prometheus: setup ## metrics, alerts and dashboard with Debian's Prometheus and node_exporter, fetched by apt
+	$(BIN)/python -m pytest tests/prometheus --prometheus
 
 test-kernels: setup ## tests on other kernels and processors, booted in QEMU: 90 minutes; make test-kernels SET=smoke: ten
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'

@@ -5,41 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import urllib.request
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from tallied import FIGURES, exposed, samples
 
 from forktrace.errors import ForktraceError
-from forktrace.service.exposition import Exposition, State, TextFile
-from forktrace.service.tally import BUCKETS_S, Figures
-
-FIGURES = Figures(
-    forks=7,
-    reaps=Counter({("join", "multiprocessing"): 3, ("os-wait", "os-fork"): 1}),
-    failed_forks=Counter({("EAGAIN", "pids.max"): 2}),
-    stolen=1,
-    lost=Counter({"exit": 3, "fork": 2}),
-    durations=[1, 0, 2, *[0] * (len(BUCKETS_S) - 3), 1],
-    seconds=90_000.5,
-    zombies=Counter({"a.py:1 f": 2, "other": 1}),
-)
-
-
-def exposed(target: str = "web", **more: object) -> Exposition:
-    """The metrics of some figures."""
-    metrics = Exposition(target)
-    metrics.state = State(FIGURES, oldest_s=12.5, headroom={"pids.max": 90}, **more)  # type: ignore[arg-type]
-    return metrics
-
-
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Each series, its name and its labels' values in the order of their names, with its value."""
-    families = text_string_to_metric_families(text)
-    return {
-        (one.name, *(value for _, value in sorted(one.labels.items()))): one.value for each in families for one in each.samples
-    }
+from forktrace.service.exposition import State, TextFile
 
 
 def test_every_figure_has_its_series() -> None:
