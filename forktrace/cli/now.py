@@ -1,7 +1,8 @@
-"""`forktrace ps`, and `why -p`: what runs now, or ran at a moment of a recording."""
+"""`forktrace ps`, `forktrace top`, and `why -p`: what runs now, or ran at a moment of a recording."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
@@ -49,6 +50,27 @@ def ps(trace: str | None, at: str | None, as_json: bool, watch: float | None) ->
     if at is None:
         raise UsageError(f"which moment of {trace}?", "say --at TIME; without a trace, forktrace ps shows the zombies of now")
     _show_moment(trace, at)
+
+
+@click.command()
+def top() -> None:
+    """Show the parents of zombies now, on a live screen.
+
+    A row for each: zombies now, how many came and went in the last minute, the oldest, the room that is left, and where the
+    parent stands. Enter says why, s or a click on a title sorts, / filters, space freezes, q quits.
+
+    \b
+    Examples:
+        forktrace top
+    """
+    if importlib.util.find_spec("textual") is None:
+        raise UsageError("top needs textual", "pip install 'forktrace[top]'; forktrace ps --watch needs nothing")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("top needs a terminal", "forktrace ps --watch writes to a pipe")
+    from forktrace.service.parents import Parents
+    from forktrace.service.screen import Top
+
+    Top(Parents()).run()
 
 
 def _show_moment(trace: str | None, at: str) -> None:

@@ -83,7 +83,7 @@ def record(
         forktrace record --max-size 100M -- python consumer.py
         forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
         forktrace record --cgroup /system.slice/consumer.service
-        forktrace record --metrics /var/lib/node/consumer.prom --cgroup /system.slice/consumer.service
+        forktrace record --metrics web.prom --cgroup /system.slice/web.service
         forktrace record --check --max-zombie 5s -- pytest
     """
     from forktrace.launcher.session import RecordOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -68,10 +68,16 @@ class Watcher:
         self._last_ns: int | None = None  # when the look before this one began
         self._counts: deque[tuple[int, Counter[Key]]] = deque()
 
-    def look(self) -> Snapshot:
-        """Return what is there now. A process that vanishes while it is looked at is not counted."""
+    def look(self, also: Iterable[int] = ()) -> Snapshot:
+        """Return what is there now. A process that vanishes while it is looked at is not counted.
+
+        `also` are processes that are listed among the parents though they have no zombies now.
+        """
         scan = self._scan()
         zombies = self._of_parents(scan)
+        for pid in also:
+            if pid in scan.stats:
+                zombies.setdefault(pid, [])
         lasting = Counter(ppid for ppid, group in zombies.items() for one in group if _of(one) in self._sightings)
         self._remember([one for group in zombies.values() for one in group], scan)
         counts = Counter({_key(scan.stats.get(pid), pid): len(group) for pid, group in zombies.items()})

@@ -23,7 +23,7 @@ ALLOWED = {
     "views": {"errors", "trace", "analysis"},
     "scenes": set(),
     "forktrace": {"errors", "trace", "analysis", "views"},  # __init__.py: the public names
-    "service": {*RECORDING, "analysis"},
+    "service": {*RECORDING, "analysis", "views"},
     "cli": {*RECORDING, "analysis", "views", "service", "scenes", "forktrace"},
     "pytest_plugin": {*RECORDING, "analysis", "views", "forktrace"},
     "__main__": {"cli"},
