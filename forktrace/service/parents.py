@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from forktrace.now.standing import Key, Stand, Standing
@@ -48,16 +48,17 @@ class Recorded:
 
 
 class Parents:
-    """Looks at them again and again; `recorded` is asked for what a recording says by now, if there is one."""
+    """Looks at them again and again; `recorded` says what a recording has seen by now, `wanted` whether a process is meant."""
 
     def __init__(
         self,
         watcher: Watcher | None = None,
         standing: Standing | None = None,
         recorded: Callable[[], Mapping[int, Recorded]] | None = None,
+        wanted: Callable[[int], bool] | None = None,
     ) -> None:
         self._watcher, self._standing = watcher or Watcher(), standing or Standing()
-        self._recorded = recorded
+        self._recorded, self._wanted = recorded, wanted
         self._zombies: dict[int, set[Key]] | None = None  # of the look before, by the number of their parent
         self._changes: deque[tuple[int, Counter[int], Counter[int]]] = deque()
 
@@ -66,6 +67,8 @@ class Parents:
         recorded = self._recorded() if self._recorded else {}
         seen = self._watcher.look(also=recorded)
         came, went = self._flow(seen)
+        if self._wanted:
+            seen = replace(seen, parents=tuple(one for one in seen.parents if self._wanted(one.pid)))
         keys = {one.pid: _key(one, seen) for one in seen.parents}
         stands = {one.pid: self._standing.of(keys[one.pid]) for one in seen.parents[:MOST_STANDS] if one.comm is not None}
         self._standing.forget(set(keys.values()))

@@ -106,7 +106,7 @@ class Top(App[None]):
         self,
         parents: Parents,
         *,
-        limits: Sequence[str] = (),
+        limits: Callable[[], Sequence[str]] = tuple,
         keep: Callable[[], str] | None = None,
         every_s: float = EVERY_S,
     ) -> None:
@@ -118,13 +118,14 @@ class Top(App[None]):
         self._sorted_by, self._wanted, self._is_frozen, self._is_looking = 0, "", False, False
         self.table = Table(cursor_type="row", zebra_stripes=True)
         self._head, self._about = Static(Text("looking ..."), id="head"), Static(id="about")
+        self._below = Static(id="limits")
 
     def compose(self) -> ComposeResult:
         """Yield the parts of the screen (textual.app.App)."""
         yield self._head
         yield self.table
         yield self._about
-        yield Static(Text("\n".join(self._limits), "dim"), id="limits")
+        yield self._below
         yield Input(placeholder="part of a name, or a number", id="filter")
         yield Footer()
 
@@ -168,6 +169,7 @@ class Top(App[None]):
         places = [place for place, row in enumerate(self._shown) if chosen and row.parent.pid == chosen.parent.pid]
         self.table.move_cursor(row=places[0] if places else min(line, max(len(self._shown) - 1, 0)), animate=False)
         self._head.update(self._title())
+        self._below.update(Text("\n".join(self._limits()), "dim"))
         self._tell()
 
     def _title(self) -> Text:

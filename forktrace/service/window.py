@@ -40,6 +40,12 @@ class Window:
         self._rules = rules
         self._table = SCHEMA.empty_table()
 
+    @property
+    def batches(self) -> list[pa.RecordBatch]:
+        """The rows."""
+        found: list[pa.RecordBatch] = self._table.to_batches()
+        return found
+
     def add(self, path: str, header: Mapping[str, Any], batches: Iterable[pa.RecordBatch]) -> History:
         """Take in the batches that have come, and return what the window says with them.
 

@@ -26,6 +26,7 @@ class Growing:
         path: its file
         header: what was known at its start; {} until that is in the file
         ended: its end mark was read: no more will come
+        offset: up to which byte it was read
         is_behind: the last look stopped at its bound, and there may be more
 
     Raises:
@@ -37,7 +38,7 @@ class Growing:
         self.header: dict[str, Any] = {}
         self.ended = self.is_behind = False
         self._file = open_file(self.path)
-        self._offset = 0
+        self.offset = 0
         self._batches = 0
         self._schema = b""
         self._words: dict[int, bytes] = {}  # the last message of each dictionary
@@ -62,7 +63,7 @@ class Growing:
         batches = list(checked(stream, Layout(messages, None), self.path, header["format"]))
         self._batches += len(batches)
         if batches and (fault := fault_of(pa.Table.from_batches(batches))):
-            raise TraceError(f"{self.path}: damaged before byte {self._offset}: {fault}")
+            raise TraceError(f"{self.path}: damaged before byte {self.offset}: {fault}")
         return batches
 
     def _messages(self) -> list[Message]:
@@ -71,7 +72,7 @@ class Growing:
         rows = declared = 0
         self.is_behind = False
         while message := self._next():
-            self._offset = message.end
+            self.offset = message.end
             rows += message.holds.rows if message.kind == BATCH else 0
             declared += message.holds.declared
             if message.kind == SCHEMA:
@@ -90,17 +91,17 @@ class Growing:
         if self.ended:
             return None
         size = os.fstat(self._file.fileno()).st_size
-        if size < self._offset:
-            raise TraceError(f"{self.path}: it is shorter than it was: {size:,} bytes, and {self._offset:,} were read")
+        if size < self.offset:
+            raise TraceError(f"{self.path}: it is shorter than it was: {size:,} bytes, and {self.offset:,} were read")
         try:
-            message = read_message(self._file, self._offset, size)
+            message = read_message(self._file, self.offset, size)
         except Cut:
             return None
         except Damage as error:
-            raise TraceError(f"{self.path}: damaged at byte {self._offset}, after batch {self._batches}: {error}") from None
+            raise TraceError(f"{self.path}: damaged at byte {self.offset}, after batch {self._batches}: {error}") from None
         self.ended = message is None
-        if message and (message.kind == SCHEMA) != (self._offset == 0):
-            raise TraceError(f"{self.path}: damaged at byte {self._offset}: the schema is not where it belongs")
+        if message and (message.kind == SCHEMA) != (self.offset == 0):
+            raise TraceError(f"{self.path}: damaged at byte {self.offset}: the schema is not where it belongs")
         return message
 
     def _bytes(self, message: Message) -> bytes:

@@ -163,7 +163,7 @@ def test_the_rows() -> None:
         await pilot.press("down")
         assert text(app, "#about").startswith("101 batch\n")
 
-    screen(test, parents_of(*LOOKS), limits=["forks are not seen"])
+    screen(test, parents_of(*LOOKS), limits=lambda: ["forks are not seen"])
 
 
 def test_sorting_and_the_cursor() -> None:
