@@ -12,6 +12,7 @@ from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.coordinate import Coordinate
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
@@ -116,6 +117,8 @@ class Top(App[None]):
         self._rows: list[Row] = []
         self._shown: list[Row] = []
         self._sorted_by, self._wanted, self._is_frozen, self._is_looking = 0, "", False, False
+        self._drawn: list[list[Text]] = []
+        self._said: dict[Static, Text] = {}
         self.table = Table(cursor_type="row", zebra_stripes=True)
         self._head, self._about = Static(Text("looking ..."), id="head"), Static(id="about")
         self._below = Static(id="limits")
@@ -155,22 +158,33 @@ class Top(App[None]):
             self._draw()
 
     def _draw(self) -> None:
-        """Fill the table anew; the cursor stays on its parent, or where it was."""
+        """Show the rows of now; the cursor stays on its parent, or where it was. What stays the same is not drawn again."""
         chosen, line = self.chosen, self.table.cursor_row
         order = COLUMNS[self._sorted_by].order
         found = [row for row in self._rows if self._wanted in name(row.parent)]
         self._shown = sorted(found, key=order, reverse=True)[:_MOST_ROWS]
-        self.table.clear()
-        for row in self._shown:
-            style = "red" if row.parent.fails_in_s is not None else ""
-            sides = ("left" if column.width is None else "right" for column in COLUMNS)
-            cells = zip(COLUMNS, sides, strict=True)
-            self.table.add_row(*(Text(column.text(row), style, justify=side) for column, side in cells))  # type: ignore[arg-type]
+        self._fill([_cells(row) for row in self._shown])
         places = [place for place, row in enumerate(self._shown) if chosen and row.parent.pid == chosen.parent.pid]
         self.table.move_cursor(row=places[0] if places else min(line, max(len(self._shown) - 1, 0)), animate=False)
-        self._head.update(self._title())
-        self._below.update(Text("\n".join(self._limits()), "dim"))
+        self._say(self._head, self._title())
+        self._say(self._below, Text("\n".join(self._limits()), "dim"))
         self._tell()
+
+    def _fill(self, cells: list[list[Text]]) -> None:
+        if len(cells) != len(self._drawn):
+            self.table.clear()
+            for row in cells:
+                self.table.add_row(*row)
+        else:
+            for line, (row, before) in enumerate(zip(cells, self._drawn, strict=True)):
+                for column in (place for place, cell in enumerate(row) if _differ(cell, before[place])):
+                    self.table.update_cell_at(Coordinate(line, column), row[column])
+        self._drawn = cells
+
+    def _say(self, part: Static, text: Text) -> None:
+        if part not in self._said or _differ(text, self._said[part]):
+            self._said[part] = text
+            part.update(text)
 
     def _title(self) -> Text:
         state = f"  sorted by {COLUMNS[self._sorted_by].title}"
@@ -188,7 +202,7 @@ class Top(App[None]):
     def _tell(self) -> None:
         """Say more of the parent that the cursor is on."""
         text = about_row(self.chosen) if self.chosen else Text("no parent of zombies", "dim")
-        self._about.update(text)
+        self._say(self._about, text)
 
     def on_data_table_row_highlighted(self) -> None:
         """The cursor has moved."""
@@ -242,6 +256,17 @@ class Top(App[None]):
             self.notify("nothing is recorded: sudo forktrace top -p PID, or --cgroup PATH", severity="warning")
             return
         self.notify(self._keep())
+
+
+def _cells(row: Row) -> list[Text]:
+    """The cells of a row; red where forks are going to fail."""
+    style = "red" if row.parent.fails_in_s is not None else ""
+    return [Text(one.text(row), style, justify="left" if one.width is None else "right") for one in COLUMNS]
+
+
+def _differ(one: Text, other: Text) -> bool:
+    """Whether they look different: rich compares their characters alone."""
+    return one != other or one.style != other.style
 
 
 def about_row(row: Row) -> Text:
