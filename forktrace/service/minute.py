@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +22,7 @@ from forktrace.analysis.history import History
 from forktrace.analysis.log import NONE, Log
 from forktrace.errors import ForktraceError
 from forktrace.now.inquiry import Recording
-from forktrace.service.parents import MINUTE_NS, Recorded
+from forktrace.service.parents import MINUTE_NS, Recorded, summed
 from forktrace.service.window import Window
 from forktrace.system.procfs import kernel_boottime_ns
 from forktrace.system.users import User, as_user
@@ -79,7 +79,7 @@ class Minute:
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + CAUSES_EVERY_S
             self._causes |= self._last_causes()
-        forks, came, went = (_sum(part.counts[kind] for part in self._parts) for kind in ("fork", "zombie", "reap"))
+        forks, came, went = (summed(part.counts[kind] for part in self._parts) for kind in ("fork", "zombie", "reap"))
         parents = forks.keys() | came.keys() | went.keys()
         return {pid: Recorded(came[pid], went[pid], forks[pid] / seconds, self._causes.get(pid, "")) for pid in parents}
 
@@ -166,10 +166,3 @@ def _counted(table: pa.Table) -> _Part:
         who, times = np.unique(pid[known & (kind == events.KINDS.index(name))], return_counts=True)
         counts[name] = Counter(dict(zip(who.tolist(), times.tolist(), strict=True)))
     return _Part(table, int(pc.max(table["time_ns"]).as_py()), counts)
-
-
-def _sum(parts: Iterable[Counter[int]]) -> Counter[int]:
-    total: Counter[int] = Counter()
-    for one in parts:
-        total.update(one)
-    return total

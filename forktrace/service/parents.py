@@ -94,11 +94,15 @@ class Parents:
         self._zombies = zombies
         while self._changes and self._changes[0][0] < seen.boottime_ns - MINUTE_NS:
             self._changes.popleft()
-        return _sum(came for _, came, _ in self._changes), _sum(went for _, _, went in self._changes)
+        return summed(came for _, came, _ in self._changes), summed(went for _, _, went in self._changes)
 
 
-def _sum(parts: Iterable[Counter[int]]) -> Counter[int]:
-    return sum(parts, Counter[int]())
+def summed(parts: Iterable[Counter[int]]) -> Counter[int]:
+    """Return the sums by key."""
+    total: Counter[int] = Counter()
+    for one in parts:
+        total.update(one)
+    return total
 
 
 def _key(one: Parent | Zombie, seen: Snapshot) -> Key:
