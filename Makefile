@@ -17,7 +17,7 @@ SEED := 1
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-page test-fleet test-kafka test-otel test-kernels test-libraries test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-page test-fleet test-kafka test-otel test-prometheus test-kernels test-libraries test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -69,6 +69,9 @@ test-kafka: setup ## the Kafka consumer with a real Apache Kafka, fetched throug
 test-otel: setup ## spans at a real OpenTelemetry Collector, which Go builds from its modules: minutes the first time
 	@command -v go >/dev/null || { echo "there is no go: install Go 1.26 or newer" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/collector --collector
+
+test-prometheus: setup ## metrics, alerts and dashboard with Debian's Prometheus and node_exporter, fetched by apt
+	$(BIN)/python -m pytest tests/prometheus --prometheus
 
 test-libraries: setup ## other people's libraries from PyPI (rq, celery, joblib, gevent, ...), recorded: what made and reaped; needs root
 	$(BIN)/python -m pytest tests/libraries --libraries

@@ -61,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
     parser.addoption("--pages", action="store_true", help="open pages of all traces and of large ones")
     parser.addoption("--fleet", action="store_true", help="ask many hosts: a server of S3, several workers")
+    parser.addoption("--prometheus", action="store_true", help="fetch Debian's Prometheus and have it read metrics")
     parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
 
 
@@ -78,6 +79,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("pages of large traces are not asked for: make test-page")
     if item.get_closest_marker("fleet") and not item.config.getoption("--fleet"):
         pytest.skip("a server of S3 and several workers are not asked for: make test-fleet")
+    if item.get_closest_marker("prometheus") and not item.config.getoption("--prometheus"):
+        pytest.skip("Debian's Prometheus is not asked for: make test-prometheus")
     if item.get_closest_marker("kernels") and not item.config.getoption("--kernels"):
         pytest.skip("other kernels are not asked for: make test-kernels")
     if item.get_closest_marker("browser") and browser.program() is None and not os.environ.get("CI"):

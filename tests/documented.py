@@ -37,6 +37,8 @@ NOT_RUN: Final = {
     ". .venv/bin/activate": "the tests run in another directory, with their own PATH",
     "otelcol-contrib ": "it needs a collector; make test-otel brings one",
     "forktrace export kafka.arrows --otlp http": "the same",
+    "forktrace top": "it is a screen, until a key ends it; test_top.py and test_top_recording.py press keys",
+    "sudo forktrace top ": "it is a screen too",
     "jupyter ": "it opens a browser; another test runs the notebooks",
     "forktrace doctor --sudoers": "it names the places where forktrace lies",
     "make ": "make runs the tests, and some targets install what is missing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import select
@@ -19,6 +20,7 @@ class Terminal:
     def __init__(self, command: list[str], environment: Mapping[str, str], bare: bool = False) -> None:
         self.mark = f"{MARK}={uuid.uuid4()}"
         self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which this Python ignores, and no shell does
@@ -30,7 +32,7 @@ class Terminal:
         """Everything that was printed so far."""
         while select.select([self.master], [], [], 0)[0]:
             try:
-                self.text += os.read(self.master, 65536).decode()
+                self.text += self._decoder.decode(os.read(self.master, 65536))
             except OSError:  # the other end is closed
                 break
         return self.text

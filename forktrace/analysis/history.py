@@ -75,6 +75,13 @@ class History:
         found[rows] = self.readings.of_waits(self.log, rows)
         return found
 
+    @cached_property
+    def lasted_ns(self) -> Ints:
+        """How long each process was a zombie, or has been by the end of the trace; NONE: it was none, or that is not known."""
+        until_ns = np.where(self.gone_ns == NEVER, self.log.end_ns, self.gone_ns)
+        known = (self.zombie_ns != NONE) & ~self.vanished
+        return np.where(known, np.maximum(until_ns - self.zombie_ns, 0), NONE)
+
     def called(self, *calls: str) -> Flags:
         """Return which processes were released by a row with one of these calls."""
         codes = self.log.at("call", self.release_row)

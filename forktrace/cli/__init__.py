@@ -15,7 +15,7 @@ from forktrace.cli.demo import demo
 from forktrace.cli.doctor import doctor
 from forktrace.cli.fleet import fleet
 from forktrace.cli.gate import check, diff
-from forktrace.cli.now import ps
+from forktrace.cli.now import ps, top
 from forktrace.cli.process import Group, ReaderLeft, complain_of, complain_of_usage, let_go_of_stdout, open_standard_streams
 from forktrace.cli.read import events, export, page, report, timeline, why
 from forktrace.cli.record import record
@@ -40,7 +40,7 @@ def cli() -> None:
     """
 
 
-for _command in (record, report, why, page, timeline, ps, events, export, check, diff, fleet, demo, doctor):
+for _command in (record, report, why, page, timeline, ps, top, events, export, check, diff, fleet, demo, doctor):
     cli.add_command(_command)
 
 

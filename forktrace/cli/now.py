@@ -1,7 +1,8 @@
-"""`forktrace ps`, and `why -p`: what runs now, or ran at a moment of a recording."""
+"""`forktrace ps`, `forktrace top`, and `why -p`: what runs now, or ran at a moment of a recording."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
@@ -49,6 +50,35 @@ def ps(trace: str | None, at: str | None, as_json: bool, watch: float | None) ->
     if at is None:
         raise UsageError(f"which moment of {trace}?", "say --at TIME; without a trace, forktrace ps shows the zombies of now")
     _show_moment(trace, at)
+
+
+@click.command()
+@click.option("-p", "--pid", "pids", metavar="PID[,PID...]", multiple=True, help="Only these processes, and theirs.")
+@click.option("--cgroup", metavar="PATH", help="Only the processes of this control group.")
+def top(pids: tuple[str, ...], cgroup: str | None) -> None:
+    """Show the parents of zombies now, on a live screen.
+
+    A row for each: zombies now, how many came and went in the last minute, the oldest, the room that is left, forks a second,
+    and where the parent stands. Enter says why, s or a click on a title sorts, / filters, space freezes, q quits.
+
+    With -p or --cgroup, and the rights for it, these processes are recorded into memory: then zombies too short to be seen
+    count, forks and the cause of the last reap are known, and w writes the last minute as a trace.
+
+    \b
+    Examples:
+        forktrace top
+        sudo forktrace top -p 4711
+    """
+    if importlib.util.find_spec("textual") is None:
+        raise UsageError("top needs textual", "pip install 'forktrace[top]'; forktrace ps --watch needs nothing")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("top needs a terminal", "forktrace ps --watch writes to a pipe")
+    if pids and cgroup:
+        raise UsageError("-p or --cgroup?", "leave one of them out")
+    from forktrace.launcher.running import choose, choose_cgroup
+    from forktrace.service.session import show
+
+    show(choose(pids) if pids else choose_cgroup(cgroup) if cgroup else None)
 
 
 def _show_moment(trace: str | None, at: str) -> None:

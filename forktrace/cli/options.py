@@ -65,6 +65,19 @@ class Size(click.IntRange):
         return super().convert(int(found[1]) << 10 * " KMGT".index(found[2] or " "), param, ctx)
 
 
+class Address(click.ParamType[Any]):
+    """A port to listen at, or a host and a port: `9400`, `0.0.0.0:9400`, `[::]:9400`."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the host, by default the loopback, and the port (click.ParamType)."""
+        found = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):)?([0-9]{1,5})", str(value))
+        if not found or not 0 < int(found[2]) < 1 << 16:
+            self.fail(f"{value!r} is not a port such as 9400, or 0.0.0.0:9400.", param, ctx)
+        return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
+
+
 def color_option(command: _Command) -> _Command:
     """Add the option that says whether to colour, which `screen` obeys."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,12 +13,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from forktrace.cli.gate import judged, limit_options, policy_of, show
-from forktrace.cli.options import Seconds, Size, check_terminal, force_option
+from forktrace.cli.options import Address, Seconds, Size, check_terminal, force_option
 from forktrace.cli.process import RECORD_FAILED, end_as
 from forktrace.errors import CommandError, ForktraceError, UsageError, in_words
 
 if TYPE_CHECKING:
     from forktrace.analysis.gate.policy import Policy
+    from forktrace.launcher.companion import Run
     from forktrace.launcher.rotation import Plan
     from forktrace.system.users import User
 
@@ -48,6 +51,8 @@ _ROTATE: Final = "as in --rotate 1h, --rotate 30m or --rotate 100M"
     "-p", "--pid", "pids", metavar="PID[,PID...]", multiple=True, help="Record these processes, which run already, and theirs."
 )
 @click.option("--cgroup", metavar="PATH", help="Record the processes of this control group, those that come to it included.")
+@click.option("--metrics", metavar="FILE.prom", help="Write metrics every 15 s, for node_exporter's textfile collector.")
+@click.option("--metrics-port", metavar="[HOST:]PORT", type=Address(), help="Let Prometheus scrape metrics [127.0.0.1].")
 @click.option("--check", is_flag=True, help="Then hold it against the limits below, or those of a file: forktrace check.")
 @limit_options
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
@@ -65,6 +70,8 @@ def record(
     own: tuple[str, ...],
     pids: tuple[str, ...],
     cgroup: str | None,
+    metrics: str | None,
+    metrics_port: tuple[str, int] | None,
     check: bool,
     allow: tuple[str, ...],
     baseline: str | None,
@@ -85,14 +92,16 @@ def record(
         forktrace record --max-size 100M -- python consumer.py
         forktrace record -d 10 -p "$(pgrep -d, -f consumer.py)"
         forktrace record --cgroup /system.slice/consumer.service
+        forktrace record --metrics web.prom --cgroup /system.slice/web.service
         forktrace record --rotate 1h --keep 48 -o traces/ -p 4711
         forktrace record --check --max-zombie 5s -- pytest
     """
     from forktrace.launcher.session import RecordOptions
 
-    options = RecordOptions(output, force, duration, quiet, not no_stacks, not no_source, own, max_size)
     with _own_failures():
         _require_one(command, pids, cgroup, user)
+        beside = _metrics(metrics, metrics_port, output, cgroup) if metrics or metrics_port else None
+        options = RecordOptions(output, force, duration, quiet, not no_stacks, not no_source, own, max_size, beside=beside)
         if rotate or keep is not None:
             options = replace(options, rotation=_plan(rotate, keep, max_size, output))
         check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
@@ -124,6 +133,30 @@ def _require_one(command: tuple[str, ...], pids: tuple[str, ...], cgroup: str | 
         raise UsageError("record needs one of: a command, -p PID, --cgroup PATH", "forktrace record --help")
     if user and not command:
         raise UsageError("--user is for a command: what runs already has its user", "leave it out")
+
+
+def _metrics(file: str | None, address: tuple[str, int] | None, output: str | None, cgroup: str | None) -> Run:
+    """Return what makes metrics beside the recording.
+
+    Raises:
+        UsageError: prometheus-client is missing, or the trace cannot be read again.
+    """
+    from forktrace.launcher.session import is_stream
+
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise UsageError("metrics need prometheus-client", "pip install 'forktrace[metrics]'")
+    if file and not file.endswith(".prom"):
+        raise UsageError(f"{file} does not end in .prom", "node_exporter's textfile collector reads no other file")
+    if output == "-" or (output and is_stream(output)):
+        raise UsageError("metrics are made from the trace as it grows, and a pipe cannot be read twice", "name a file with -o")
+    file = file and os.path.abspath(file)
+
+    def run(path: str, until: int) -> None:
+        from forktrace.service.metrics import Options, follow
+
+        follow(Options(file, address, cgroup), path, until)
+
+    return run
 
 
 def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, output: str | None) -> Plan:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final, NoReturn
 
 from forktrace.errors import CommandError, ForktraceError
+from forktrace.launcher.companion import Companion
 from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
 from forktrace.launcher.rotation import Files
@@ -61,7 +62,8 @@ def record(
             name = output or default_name(command, held.pid)
             path, trace, files = first or open_first(name, command, who, options, beginning, recording)
             begin(recorder, _order(held, path, command, who, options, files), trace)
-            watch = Watch(recorder, held.pid)  # from the target's first moment on, Ctrl-C is its own
+            companion = recording.enter_context(Companion(options.beside, path, who))
+            watch = Watch(recorder, held.pid, companion)  # from the target's first moment on, Ctrl-C is its own
             duties = Duties(recorder, options.duration_s, files)
             recording.callback(duties.close)
             held.release()
@@ -191,8 +193,8 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, options: Re
 class Watch:
     """Sees the target and the recorder to their ends. From now on signals are the target's: SIGTERM, SIGHUP are passed on."""
 
-    def __init__(self, recorder: RecorderProcess, pid: int) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: RecorderProcess, pid: int, companion: Companion) -> None:
+        self._recorder, self._companion = recorder, companion
         self._pid = pid
         self._target = os.pidfd_open(pid)
         self._status: int | None = None
@@ -230,10 +232,12 @@ class Watch:
         """
         try:
             while True:
-                watched: list[RecorderProcess | Duties | int] = [self._recorder, duties]
+                watched: list[RecorderProcess | Duties | int] = [self._recorder, duties, *self._companion.running]
                 watched += [self._target] if self._status is None else []
                 readable, _, _ = select.select(watched, [], [], duties.left_s())
                 duties.do()
+                if self._companion.noticed(readable):
+                    continue
                 if self._target in readable:
                     self._status = os.waitpid(self._pid, 0)[1]
                     if os.getpid() == 1:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from forktrace.errors import UsageError
+from forktrace.launcher.companion import Companion
 from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files
@@ -69,7 +70,8 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
             begin(recorder, order, trace)
             duties = Duties(recorder, options.duration_s, files)
             recording.callback(duties.close)
-        _until_done(recorder, duties)
+        companion = recording.enter_context(Companion(options.beside, path, who))
+        _until_done(recorder, duties, companion)
     if not options.to_stdout:
         if not files:
             merged(path, who)
@@ -200,10 +202,11 @@ def _stop_on_signals(recorder: RecorderProcess) -> None:
             signal.signal(number, stop)
 
 
-def _until_done(recorder: RecorderProcess, duties: Duties) -> None:
-    watched: list[RecorderProcess | Duties] = [recorder, duties]
+def _until_done(recorder: RecorderProcess, duties: Duties, companion: Companion) -> None:
     while True:
+        watched: list[RecorderProcess | Duties | int] = [recorder, duties, *companion.running]
         readable = select.select(watched, [], [], duties.left_s())[0]
         duties.do()
+        companion.noticed(readable)
         if recorder in readable and recorder.heard("done"):
             return

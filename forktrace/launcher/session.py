@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from forktrace.errors import ForktraceError, UsageError
+from forktrace.launcher.companion import Run
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files, Plan
 from forktrace.recorder.orders import Order, encoded
@@ -30,6 +31,7 @@ class RecordOptions:
         own: prefixes of files that are the user's code too
         max_size: of the trace in bytes, of a rotation of all its files; None: any
         rotation: when the next file begins, in the directory `output`; None: there is one file
+        beside: what is to run beside the recording, without its rights; None: nothing
     """
 
     output: str | None = None
@@ -41,6 +43,7 @@ class RecordOptions:
     own: tuple[str, ...] = ()
     max_size: int | None = None
     rotation: Plan | None = None
+    beside: Run | None = None
 
     @property
     def to_stdout(self) -> bool:
@@ -80,11 +83,16 @@ def default_name(command: Sequence[str], pid: int) -> str:
 
 def stem(command: Sequence[str]) -> str:
     """Return `forktrace-consumer` for `python3 consumer.py`, else it is the command's name."""
+    return f"forktrace-{program_name(command)}"
+
+
+def program_name(command: Sequence[str]) -> str:
+    """Return `consumer` for `python3 consumer.py`, else the command's name."""
     name = os.path.basename(command[0])
     if name.startswith(("python", "pypy")):
         script = next((word for word in command[1:] if word.endswith(".py")), None)
         name = os.path.basename(script)[:-3] if script else name
-    return f"forktrace-{name}"
+    return name
 
 
 @contextlib.contextmanager

@@ -34,7 +34,6 @@ _SOURCES_S: Final = 2.0  # how long the text of lines is waited for
 _BEGINNING_S: Final = 60.0  # how long the probes are waited for, on a very busy machine
 _CLOSING_S: Final = 5.0  # a trace that is not closed by then is read as it is
 _PR_SET_PDEATHSIG: Final = 1
-_MOST_GENERATIONS: Final = 1000
 LOOK_EVERY_S: Final = 1.0
 
 _libc = ctypes.CDLL(None)
@@ -92,7 +91,7 @@ class Inquirer:
             asked=self.asked,
             zombie=next((one for one in parent.zombies if one.pid == self.asked), None) if parent else None,
             parent=parent,
-            below=tuple(one for one in seen.parents if self._is_below(one.pid)),
+            below=tuple(one for one in seen.parents if self._proc.descends(one.pid, (self.pid,))),
             ns_pid=innermost_pid(self._proc.status(self.pid)),
             argv=argv,
             children=self._children(tids),
@@ -116,18 +115,6 @@ class Inquirer:
         files = {file for call in inside.calls.values() if call for file in call.files}
         self._holders |= holders(self._proc, self.pid, [file for file in sorted(files) if file[1] not in self._holders])
         return self._holders
-
-    def _is_below(self, pid: int) -> bool:
-        """Whether it descends from the process that is looked at."""
-        for _ in range(_MOST_GENERATIONS):
-            try:
-                found = self._proc.stat(pid)
-            except PermissionError:
-                return False
-            pid = found.ppid if found else 0
-            if pid in (0, self.pid):
-                return pid == self.pid
-        return False
 
     def _look_inside(self, tids: list[int]) -> _Inside:
         """Do so in a thread of its own: where a page of memory is to be had from a process that does not answer, it hangs."""
@@ -220,7 +207,7 @@ def watch(inquirer: Inquirer, seconds: float) -> Watched:
     Where this has the rights, what happens meanwhile is recorded too: its forks and waits. Nothing is written to a disk. The
     time counts from when that has begun.
     """
-    recording = Recording(inquirer.pid) if os.geteuid() == 0 or not capabilities.missing() else None
+    recording = Recording(Chosen((inquirer.pid,))) if may_record() else None
     looks: list[Inquiry] = []
     is_gone = False
     begin = time.monotonic()
@@ -241,33 +228,38 @@ def watch(inquirer: Inquirer, seconds: float) -> Watched:
     return Watched(time.monotonic() - begin, tuple(looks), is_gone, trace, missing)
 
 
-class Recording:
-    """Records a process and its descendants into memory, in a process of its own, as `record -p` does."""
+def may_record() -> bool:
+    """Return whether this process has the rights to record without asking anybody."""
+    return os.geteuid() == 0 or not capabilities.missing()
 
-    def __init__(self, pid: int) -> None:
+
+class Recording:
+    """Records processes and their descendants into memory, in a process of its own, as `record -p` and `--cgroup` do."""
+
+    def __init__(self, chosen: Chosen) -> None:
         self._trace, self._words = (os.memfd_create(name) for name in ("forktrace", "forktrace words"))
         self._ended = False
         self._recorder = os.fork()
         if self._recorder == 0:
             try:
-                self._record(pid)
+                self._record(chosen)
             except BaseException as error:
                 with contextlib.suppress(Exception):
                     os.write(self._words, str(error).encode())
             finally:
                 os._exit(0)
 
-    def _record(self, pid: int) -> None:
+    def _record(self, chosen: Chosen) -> None:
         os.setpgid(0, 0)  # Ctrl-C is for who watches
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         os.dup2(self._trace, 1)
         os.dup2(self._words, 2)
-        attach(Chosen((pid,)), RecordOptions(output="-", force=True, quiet=True))
+        attach(chosen, RecordOptions(output="-", force=True, quiet=True))
 
     def wait_until_begun(self, seconds: float) -> None:
         """Wait until it has begun, or failed; no longer than so many seconds."""
         deadline = time.monotonic() + seconds
-        while not self._has_begun() and not self._has_ended() and time.monotonic() < deadline:
+        while not self._has_begun() and not self.has_ended() and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def stop(self) -> tuple[str | None, str]:
@@ -277,11 +269,11 @@ class Recording:
         what was loaded; the program that was to be recorded was not touched.
         """
         deadline = time.monotonic() + _CLOSING_S
-        failed = self._has_ended()
+        failed = self.has_ended()
         begun = self._has_begun()
         if begun and not failed:
             os.kill(self._recorder, signal.SIGTERM)
-            while not self._has_ended() and time.monotonic() < deadline:
+            while not self.has_ended() and time.monotonic() < deadline:
                 time.sleep(0.02)
         if not self._ended:
             for pid in _with_descendants(self._recorder):
@@ -289,14 +281,20 @@ class Recording:
                     os.kill(pid, signal.SIGKILL)
             os.waitpid(self._recorder, 0)
         if begun:
-            return f"/proc/self/fd/{self._trace}", ""
+            return self.path, ""
         words = os.pread(self._words, 1 << 16, 0).decode(errors="replace").strip()
         return None, words.splitlines()[-1] if failed and words else "the probes were not ready in time"
+
+    @property
+    def path(self) -> str:
+        """The trace, as long as this process lives."""
+        return f"/proc/self/fd/{self._trace}"
 
     def _has_begun(self) -> bool:
         return os.fstat(self._trace).st_size > 0
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Return whether it has: by itself, as its processes are gone, or because it failed."""
         self._ended = self._ended or os.waitpid(self._recorder, os.WNOHANG)[0] != 0
         return self._ended
 

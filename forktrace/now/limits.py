@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import pwd
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from forktrace.system.procfs import Mount, Proc, mounts
+from forktrace.system.procfs import Mount, Proc, Stat, mounts
 from forktrace.trace.snapshot import Limit
 
 RESERVED_PIDS: Final = 300  # kernel/pid.c: numbers below are not given again once the counter has wrapped
@@ -28,6 +28,25 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def limits_of(pid: int, proc: Proc) -> tuple[Limit, ...]:
+    """Return the limits that one process is under now, the tightest first; () where it is gone or hidden."""
+    status = proc.status(pid)
+    stats = {one: stat for one in proc.pids() if (stat := proc.one_of(one))} if "CapEff" in status else {}
+    room = Headroom(
+        proc, sum(stat.threads for stat in stats.values()), lambda: threads_of_users(proc, stats), bool(stats.get(1))
+    )
+    return room.limits(pid, status) if stats else ()
+
+
+def threads_of_users(proc: Proc, stats: Mapping[int, Stat]) -> Counter[int]:
+    """Return how many threads each user has."""
+    counts: Counter[int] = Counter()
+    for pid, stat in stats.items():
+        if uid := proc.status(pid).get("Uid"):
+            counts[int(uid.split()[0])] += stat.threads
+    return counts
 
 
 class Headroom:

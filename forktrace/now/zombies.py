@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from forktrace.now.limits import Headroom, user_name
+from forktrace.now.limits import Headroom, threads_of_users, user_name
 from forktrace.system.procfs import TICK_NS, Proc, Stat, TaskClocks, boottime_ns, innermost_pid
 from forktrace.trace.snapshot import ESTIMATED, EXACT, UNKNOWN, HalfDead, Limit, Parent, Snapshot, Zombie
 from forktrace.trace.waitstatus import Ending, decode, signal_name
@@ -68,10 +68,16 @@ class Watcher:
         self._last_ns: int | None = None  # when the look before this one began
         self._counts: deque[tuple[int, Counter[Key]]] = deque()
 
-    def look(self) -> Snapshot:
-        """Return what is there now. A process that vanishes while it is looked at is not counted."""
+    def look(self, also: Iterable[int] = ()) -> Snapshot:
+        """Return what is there now. A process that vanishes while it is looked at is not counted.
+
+        `also` are processes that are listed among the parents though they have no zombies now.
+        """
         scan = self._scan()
         zombies = self._of_parents(scan)
+        for pid in also:
+            if pid in scan.stats:
+                zombies.setdefault(pid, [])
         lasting = Counter(ppid for ppid, group in zombies.items() for one in group if _of(one) in self._sightings)
         self._remember([one for group in zombies.values() for one in group], scan)
         counts = Counter({_key(scan.stats.get(pid), pid): len(group) for pid, group in zombies.items()})
@@ -82,7 +88,7 @@ class Watcher:
         room = Headroom(
             self._proc,
             sum(stat.threads for stat in scan.stats.values()),
-            lambda: self._threads_of_users(scan.stats),
+            lambda: threads_of_users(self._proc, scan.stats),
             not hidden and scan.unreadable == 0,
         )
         parents = [self._parent(pid, group, scan, room) for pid, group in zombies.items()]
@@ -214,13 +220,6 @@ class Watcher:
         if then_ns == now_ns:
             return None, None
         return zombies - counts[parent], (now_ns - then_ns) / 1e9
-
-    def _threads_of_users(self, stats: Mapping[int, Stat]) -> Counter[int]:
-        counts: Counter[int] = Counter()
-        for pid, stat in stats.items():
-            if status := self._status(pid):
-                counts[int(status["Uid"].split()[0])] += stat.threads
-        return counts
 
 
 def _of(stat: Stat) -> Key:

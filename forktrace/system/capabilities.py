@@ -115,8 +115,12 @@ def in_effect() -> Iterator[None]:
 
 def become_ordinary() -> None:
     """Give up all capabilities that an exec would pass on: those of a user who has some for the sake of the recorder."""
-    if os.geteuid() == 0:
-        return
+    if os.geteuid() != 0:
+        give_up_all()
+
+
+def give_up_all() -> None:
+    """Give up all capabilities for good, root's too: what is left is what belongs to the user."""
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _set(0, 0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from forktrace.errors import MachineLacks
 CGROUP2: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where the cgroup v2 hierarchy is mounted, as a rule
 ARGV_BYTES: Final = 4095  # of the arguments of a process, as many as an exec row has
 TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
+MOST_GENERATIONS: Final = 1000  # of ancestors that are looked at
 _SETTLE_S: Final = 0.0002  # a sleep after which the scheduler updates when this thread ran
 
 
@@ -166,6 +167,15 @@ class Proc:
         with contextlib.suppress(PermissionError):
             return self.stat(pid)
         return None
+
+    def descends(self, pid: int, ancestors: Collection[int]) -> bool:
+        """Return whether a process has one of these among its ancestors now, as far as these can be seen."""
+        for _ in range(MOST_GENERATIONS):
+            found = self.one_of(pid)
+            pid = found.ppid if found else 0
+            if pid == 0 or pid in ancestors:
+                return pid != 0
+        return False
 
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """Return the arguments of a process; None when it has none or is gone."""

@@ -70,11 +70,11 @@ class Layout:
         return sum(message.holds.rows for message in self.messages if message.kind == BATCH)
 
 
-class _Cut(Exception):
+class Cut(Exception):
     """The file ends inside a message."""
 
 
-class _Damage(Exception):
+class Damage(Exception):
     """A message that no writer wrote."""
 
 
@@ -89,14 +89,14 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
     batches = rows = declared = offset = 0
     while True:
         try:
-            message = _read_message(file, offset, size)
-        except _Cut:
+            message = read_message(file, offset, size)
+        except Cut:
             if offset == 0:
                 raise TraceError(_NO_HEADER.format(path)) from None
             _check_is_last(file, offset, path)
             where = f"inside the message at byte {offset}" if offset < size else "without its end mark"
             return Layout(messages, f"the file ends {where}: the recorder was killed, or is still recording")
-        except _Damage as error:
+        except Damage as error:
             raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: {error}") from None
         if message is None:
             _check_end(offset, size, path)
@@ -121,10 +121,10 @@ def first_message(file: BinaryIO, size: int, path: str) -> bytes:
     """
     _check_start(file, size, path)
     try:
-        message = _read_message(file, 0, size)
-    except _Cut:
+        message = read_message(file, 0, size)
+    except Cut:
         raise TraceError(_NO_HEADER.format(path)) from None
-    except _Damage as error:
+    except Damage as error:
         raise TraceError(f"{path}: damaged at byte 0: {error}") from None
     if message is None or message.kind != SCHEMA:
         raise TraceError(f"{path}: damaged at byte 0: the schema is not where it belongs")
@@ -156,7 +156,7 @@ def _check_is_last(file: BinaryIO, offset: int, path: str) -> None:
                 raise TraceError(
                     f"{path}: damaged at byte {offset}: the message there reaches into the next at {offset + start}"
                 )
-        except (struct.error, _Damage):
+        except (struct.error, Damage):
             continue
 
 
@@ -168,33 +168,33 @@ def _continuations(rest: bytes) -> Iterator[int]:
         start = rest.find(_CONTINUATION, start + 1)
 
 
-def _read_message(file: BinaryIO, offset: int, size: int) -> Message | None:
+def read_message(file: BinaryIO, offset: int, size: int) -> Message | None:
     """Return the message at `offset`, or None for the end mark."""
     file.seek(offset)
     prefix = _read_exactly(file, 8, offset, size)
     length = struct.unpack_from("<i", prefix, 4)[0]
     if prefix[:4] != _CONTINUATION:
-        raise _Damage("no message begins there")
+        raise Damage("no message begins there")
     if length == 0:
         return None
     if not 0 < length <= (_MAX_METADATA_BYTES if offset else _MAX_HEADER_BYTES):
-        raise _Damage(f"a message header of {length} bytes")
+        raise Damage(f"a message header of {length} bytes")
     metadata = _read_exactly(file, length, offset + 8, size)
     try:
         kind, table, body_bytes = _parse(metadata)
         if not 0 <= body_bytes <= MAX_BATCH_BYTES:
-            raise _Damage(f"a message of {body_bytes} bytes")
+            raise Damage(f"a message of {body_bytes} bytes")
         body = _read_exactly(file, body_bytes, offset + 8 + length, size)
         holds = _measure(metadata, kind, table, body, offset + 8)
     except struct.error:
-        raise _Damage("a message header that points outside itself") from None
+        raise Damage("a message header that points outside itself") from None
     return Message(kind, offset, offset + 8 + length, offset + 8 + length + body_bytes, holds)
 
 
 def _read_exactly(file: BinaryIO, length: int, offset: int, size: int) -> bytes:
     data = file.read(length) if offset + length <= size else b""
     if len(data) != length:
-        raise _Cut
+        raise Cut
     return data
 
 
@@ -203,7 +203,7 @@ def _parse(metadata: bytes) -> tuple[int, int, int]:
     root = _unpack("<I", metadata, 0)
     version, kind, table, body = (_field(metadata, root, number) for number in range(4))
     if not version or _unpack("<h", metadata, version) != _METADATA_V5 or not kind or not table:
-        raise _Damage("a message that is not one of Arrow's")
+        raise Damage("a message that is not one of Arrow's")
     return _unpack("<B", metadata, kind), _pointed(metadata, table), _unpack("<q", metadata, body) if body else 0
 
 
@@ -232,18 +232,18 @@ def _measure(metadata: bytes, kind: int, table: int, body: bytes, start: int) ->
     if kind == DICTIONARY:
         delta, data = _field(metadata, table, 2), _field(metadata, table, 1)
         if (delta and _unpack("<B", metadata, delta)) or not data:
-            raise _Damage("a dictionary that continues another")
+            raise Damage("a dictionary that continues another")
         table = _pointed(metadata, data)
     elif kind != BATCH:
-        raise _Damage(f"a message of kind {kind}")
+        raise Damage(f"a message of kind {kind}")
     length, nodes, buffers, compression = (_field(metadata, table, number) for number in range(4))
     rows = _unpack("<q", metadata, length) if length else 0
     if not 0 <= rows <= MAX_ROWS:
-        raise _Damage(f"a batch of {rows} rows")
+        raise Damage(f"a batch of {rows} rows")
     nodes, buffers = (_pointed(metadata, place) if place else 0 for place in (nodes, buffers))
     declared = _declared(metadata, buffers, body, compression != 0) if buffers else 0
     if declared > MAX_BATCH_BYTES:
-        raise _Damage(f"a batch that would grow to {declared} bytes")
+        raise Damage(f"a batch that would grow to {declared} bytes")
     nodes, buffers = (start + place if place else 0 for place in (nodes, buffers))
     return Holding(rows, declared, nodes, buffers, compression != 0, dictionary)
 
@@ -252,13 +252,13 @@ def _declared(metadata: bytes, vector: int, body: bytes, compressed: bool) -> in
     """Return the sum of the buffers' uncompressed sizes; `vector` is the place of their list in `metadata`."""
     count, total = _unpack("<I", metadata, vector), 0
     if vector + 4 + 16 * count > len(metadata):
-        raise _Damage("a list of buffers that points outside itself")
+        raise Damage("a list of buffers that points outside itself")
     for start, length in struct.iter_unpack("<qq", metadata[vector + 4 : vector + 4 + 16 * count]):
         if start < 0 or length < 0 or start + length > len(body):
-            raise _Damage("a buffer outside its message")
+            raise Damage("a buffer outside its message")
         size = _unpack("<q", body, start) if compressed and length >= 8 else length
         if size < -1 or size > MAX_BATCH_BYTES:
-            raise _Damage(f"a buffer of {size} bytes")
+            raise Damage(f"a buffer of {size} bytes")
         total += length if size == -1 else size
     return total
 

@@ -161,13 +161,13 @@ def read(path: str | os.PathLike[str]) -> Trace:
     name = os.fspath(path)
     data = _read_bytes(name)
     layout = scan(io.BytesIO(data), len(data), name)
-    header, stream = _open(pa.BufferReader(data), name)
+    header, stream = open_stream(pa.BufferReader(data), name)
     form = header["format"]
-    table, carried = carried_over(by_time(_fast(data, layout, name) or _checked(stream, layout, name, form)))
+    table, carried = carried_over(by_time(_fast(data, layout, name) or checked(stream, layout, name, form)))
     if fault_of(table):
         _raise_at_fault(data, layout, name)
     pa.default_memory_pool().release_unused()  # the batches, half of what is held by now
-    return Trace(name, _printable(header), table, layout.cut or _not_closed(table), carried)
+    return Trace(name, printable_header(header), table, layout.cut or _not_closed(table), carried)
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     name = os.fspath(path)
     with _opened(name) as file:
         start = first_message(file, os.fstat(file.fileno()).st_size, name)
-    return _printable(_open(pa.BufferReader(start), name)[0])
+    return printable_header(open_stream(pa.BufferReader(start), name)[0])
 
 
 def _read_bytes(path: str) -> bytes:
@@ -190,10 +190,25 @@ def _read_bytes(path: str) -> bytes:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """Open a trace for reading; what goes wrong is said with its name."""
+    with _named(path), open(path, "rb") as file:
+        yield file
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open the file of a trace.
+
+    Raises:
+        PermissionMissing, NoFile, ForktraceError: it cannot be read.
+    """
+    with _named(path):
+        return open(path, "rb")
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Say what goes wrong with the name of the trace."""
     try:
-        with open(path, "rb") as file:
-            yield file
+        yield
     except PermissionError as error:
         raise PermissionMissing(f"{path}: {error.strerror}", "a trace belongs to the user who recorded it") from None
     except FileNotFoundError as error:
@@ -202,8 +217,12 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         raise ForktraceError(f"{path}: {error.strerror}") from None
 
 
-def _open(source: Any, path: str) -> tuple[dict[str, Any], Any]:
-    """Return the header and Arrow's reader, placed before the first batch."""
+def open_stream(source: Any, path: str) -> tuple[dict[str, Any], Any]:
+    """Return the header and Arrow's reader, placed before the first batch.
+
+    Raises:
+        TraceError: it is no trace, or from a newer forktrace.
+    """
     try:
         stream = pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(use_threads=False))
         metadata = stream.schema.metadata or {}
@@ -218,7 +237,7 @@ def _open(source: Any, path: str) -> tuple[dict[str, Any], Any]:
 
 
 def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None:
-    """Return all rows in file order, small batches joined, checked as `_checked` does; None: not worth while, or not sure."""
+    """Return all rows in file order, small batches joined, checked as `checked` does; None: not worth while, or not sure."""
     spans = small_batches.spans(layout.messages)
     if not spans:
         return None
@@ -226,8 +245,8 @@ def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None
     rest = [one for place, one in enumerate(layout.messages) if place not in inside or one.kind != BATCH]
     try:
         joined = dict(zip([span.start for span in spans], small_batches.read(data, layout.messages, spans), strict=True))
-        header, stream = _open(pa.BufferReader(b"".join([data[one.offset : one.end] for one in rest])), path)
-        others = _checked(stream, Layout(rest, layout.cut), path, header["format"])
+        header, stream = open_stream(pa.BufferReader(b"".join([data[one.offset : one.end] for one in rest])), path)
+        others = checked(stream, Layout(rest, layout.cut), path, header["format"])
         parts: list[pa.RecordBatch] = []
         for place, one in enumerate(layout.messages):
             parts += joined.get(place, [])
@@ -238,8 +257,12 @@ def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None
     return parts
 
 
-def _checked(stream: Any, layout: Layout, path: str, form: int) -> Iterator[pa.RecordBatch]:
-    """Yield each whole batch, once its structure, its enumerations and its checksum are right; `form`: the file's format."""
+def checked(stream: Any, layout: Layout, path: str, form: int) -> Iterator[pa.RecordBatch]:
+    """Yield each whole batch, once its structure, its enumerations and its checksum are right; `form`: the file's format.
+
+    Raises:
+        TraceError: they are not.
+    """
     for number, offset in enumerate(layout.batches):
         try:
             batch, metadata = stream.read_next_batch_with_custom_metadata()
@@ -257,14 +280,14 @@ def _one_line(error: BaseException) -> str:
 
 
 def _raise_at_fault(data: bytes, layout: Layout, path: str) -> None:
-    header, stream = _open(pa.BufferReader(data), path)
-    parts = _checked(stream, layout, path, header["format"])
+    header, stream = open_stream(pa.BufferReader(data), path)
+    parts = checked(stream, layout, path, header["format"])
     for number, (part, offset) in enumerate(zip(parts, layout.batches, strict=True)):
         if fault := fault_of(carried_over(pa.Table.from_batches([part]))[0]):
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {fault}")
 
 
-def _printable(header: dict[str, Any]) -> dict[str, Any]:
+def printable_header(header: dict[str, Any]) -> dict[str, Any]:
     """Return `header` with `?` for the bytes of names that are no UTF-8."""
     printable: dict[str, Any] = json.loads(json.dumps(header, ensure_ascii=False).encode("utf-8", "replace"))
     return printable
@@ -317,10 +340,10 @@ def _keep_rights(old: BinaryIO, new: BinaryIO) -> None:
 
 
 def _write_merged(file: BinaryIO, layout: Layout, path: str, sink: BinaryIO) -> None:
-    header, stream = _open(pa.PythonFile(file, "r"), path)
+    header, stream = open_stream(pa.PythonFile(file, "r"), path)
     writer = Writer(sink, header, level=_SMALL)
     few = _joined(
-        _checked(stream, layout, path, header["format"]), rows=256
+        checked(stream, layout, path, header["format"]), rows=256
     )  # a thousand small batches hold more memory than their rows
     for large in _joined(few, rows=1 << 14):
         writer.write(large)

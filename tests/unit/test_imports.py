@@ -24,7 +24,8 @@ ALLOWED = {
     "fleet": {"errors", "trace", "analysis", "views"},
     "scenes": set(),
     "forktrace": {"errors", "trace", "analysis", "views", "fleet"},  # __init__.py: the public names
-    "cli": {*RECORDING, "analysis", "views", "fleet", "scenes", "forktrace"},
+    "service": {*RECORDING, "analysis", "views"},
+    "cli": {*RECORDING, "analysis", "views", "fleet", "service", "scenes", "forktrace"},
     "pytest_plugin": {*RECORDING, "analysis", "views", "forktrace"},
     "__main__": {"cli"},
 }

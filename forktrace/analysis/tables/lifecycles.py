@@ -185,8 +185,6 @@ def _moments(history: History) -> dict[str, object]:
     execs = log.rows("exec")
     reap_ns = pick(log.time_ns, history.release_row)
     zombie = history.zombie_ns != NONE
-    timed = zombie & ~history.vanished
-    end_ns = np.where(history.gone_ns == NEVER, log.end_ns, history.gone_ns)
     wall_ns = (log.fork_ns + log.trace.header["clock_offset_ns"]).view("datetime64[ns]")
     return {
         "fork_time": pd.DatetimeIndex(wall_ns).tz_localize("UTC"),
@@ -196,7 +194,7 @@ def _moments(history: History) -> dict[str, object]:
         "zombie_ns": nullable(history.zombie_ns),
         "reap_ns": nullable(reap_ns),
         "run_ms": _ms(history.exit_ns - log.fork_ns, history.exit_ns != NONE),
-        "zombie_ms": _ms(np.maximum(end_ns - history.zombie_ns, 0), timed),
+        "zombie_ms": _ms(history.lasted_ns, history.lasted_ns != NONE),
         "zombie_open": zombie & (history.gone_ns == NEVER),
         "awaited": _awaited(log),
     }

@@ -88,18 +88,35 @@ def _in_vain(history: History) -> tuple[Ints, Ints]:
     return wait[history.waited[child]], child[history.waited[child]]
 
 
+def suspects(history: History) -> Flags:
+    """Return which processes were reaped so that a wait in vain, which may still come, could show that they were stolen."""
+    child = np.flatnonzero(history.waited)
+    so = np.zeros(history.log.count, bool)
+    if len(child):
+        _, greedy, by_program = _manners(history, history.release_row[child], creators(history)[child])
+        so[child] = greedy | by_program
+    return so
+
+
 def _is_theft(history: History, wait: Ints, child: Ints, made: Ints) -> Flags:
     """Whether the reap of each child was a theft from the one who waited in vain."""
     log, sites = history.log, history.sites
     reap = history.release_row[child]
-    takes, asks = _library(history, reap, made[child]), _library(history, wait, made[child])
-    handled, late = (_is_cause(history, rows, "signal-handler") for rows in (reap, wait))
-    greedy = np.isin(log.at("target", reap), [events.TARGETS.index("any"), events.TARGETS.index("pgid")]) | handled
+    takes, greedy, by_program = _manners(history, reap, made[child])
+    asks, late = _library(history, wait, made[child]), _is_cause(history, wait, "signal-handler")
     codes, _ = sites.site_codes(np.append(reap, wait), log.by_id[np.append(reap, wait)])
     elsewhere = codes[: len(reap)] != codes[len(reap) :]
-    by_program = (takes == _PROGRAM) & (sites.code[reap] != NONE)
     theft: Flags = np.where(asks == _PROGRAM, greedy & elsewhere, (takes != asks) & (greedy | by_program)) & ~late
     return theft
+
+
+def _manners(history: History, reap: Ints, made: Ints) -> tuple[Ints, Flags, Flags]:
+    """Of each reap the library that waits, whether it takes any child that comes, and whether it is the program's own."""
+    log = history.log
+    takes = _library(history, reap, made)
+    any_child = np.isin(log.at("target", reap), [events.TARGETS.index("any"), events.TARGETS.index("pgid")])
+    greedy: Flags = any_child | _is_cause(history, reap, "signal-handler")
+    return takes, greedy, (takes == _PROGRAM) & (history.sites.code[reap] != NONE)
 
 
 def _is_cause(history: History, rows: Ints, *causes: str) -> Flags:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from forktrace.analysis.causes.programs import entry_of
 from forktrace.analysis.causes.rules import load
-from forktrace.analysis.causes.sites import Libraries, Owner, named_own, named_package, shown_names, site_frame
+from forktrace.analysis.causes.sites import Libraries, Owner, Stack, named_own, named_package, shown_names, site_frame
 from forktrace.analysis.recording import Call as Frames
 from forktrace.analysis.recording import Recording
 from forktrace.trace.inquiry import Call, Inquiry, Other, Thread, Watched
@@ -69,23 +69,44 @@ class Place(NamedTuple):
         return f"in its libraries: {' > '.join(self.calls)}"
 
 
+class _Program:
+    """Knows what is a program's own: by the libraries of its Python, each with a version, and its arguments."""
+
+    def __init__(self, libraries: Mapping[str, str], argv: Sequence[str], frames: Sequence[Frame]) -> None:
+        self.rules = load()
+        self._libraries = Libraries(libraries)
+        self._owner = Owner(frozenset(named_package(entry_of(list(argv)), self._libraries)))
+        self._shown = shown_names({frame.file for frame in frames}, self._libraries)
+
+    def stands(self, frames: Sequence[Frame]) -> tuple[Stack, Frame, str]:
+        """Return the frames that are its own process's, the innermost first; which of them is the site, and that as text."""
+        inner = self.rules.inner(frames, [self._libraries.place(frame.file) for frame in frames])
+        frame = site_frame(inner, self._owner)
+        return inner, frame, f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}"
+
+
+def place_of(frames: Sequence[Frame], libraries: Mapping[str, str], argv: Sequence[str]) -> str:
+    """Return the line of a program's own that a stack of it stands on, as `consumer.py:33 consume`."""
+    return _Program(libraries, argv, frames).stands(frames)[2]
+
+
 class Places:
     """Says of each thread of a process where it is."""
 
     def __init__(self, seen: Inquiry) -> None:
-        self._libraries = Libraries(dict.fromkeys(seen.libraries, seen.python or ""))
-        self._owner = Owner(frozenset(named_package(entry_of(list(seen.argv)), self._libraries)))
-        self._rules = load()
-        self._shown = shown_names({frame.file for thread in seen.threads for frame in thread.frames}, self._libraries)
+        self._program = _Program(
+            dict.fromkeys(seen.libraries, seen.python or ""),
+            seen.argv,
+            [frame for thread in seen.threads for frame in thread.frames],
+        )
 
     def of(self, thread: Thread) -> Place:
         """Return the innermost line of the program's own, or of all where none is."""
         if not thread.frames:
             return Place(_no_stack(thread), (), None)
-        inner = self._rules.inner(thread.frames, [self._libraries.place(frame.file) for frame in thread.frames])
-        frame = site_frame(inner, self._owner)
-        site = f"{self._shown.get(frame.file, frame.file)}:{frame.line or '?'} {frame.name}"
-        calls = [Frames(one, self._rules.name_of(one, place), *place[:2]) for one, place in reversed(inner)]
+        inner, frame, site = self._program.stands(thread.frames)
+        rules = self._program.rules
+        calls = [Frames(one, rules.name_of(one, place), *place[:2]) for one, place in reversed(inner)]
         own, words = calls_of(site, calls)
         return Place(printable(site), words, frame, own)
 

@@ -80,14 +80,14 @@ def _growth_cells(parent: Parent) -> list[str]:
     growth = "-" if parent.growth is None or parent.growth_s is None else f"{parent.growth:+,} in {about(parent.growth_s)}"
     fails = "-" if parent.fails_in_s is None else f"~{about(parent.fails_in_s)}"
     room = f"{parent.limits[0].left:,}" if parent.limits else "?"
-    return [f"{len(parent.zombies):,}", growth, fails, room, _age(parent.zombies[0]), name(parent)]
+    return [f"{len(parent.zombies):,}", growth, fails, room, age(parent.zombies[0]), name(parent)]
 
 
 def show_live(console: Console, look: Callable[[], Snapshot], rest: Callable[[], None]) -> None:
     """Show on a terminal, in place, what `look` returns, again after each `rest`, until one of them raises."""
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(_picture(console, partial(show_growth, seen=look(), lines=console.height)), refresh=True)
+            live.update(picture(console, partial(show_growth, seen=look(), lines=console.height)), refresh=True)
             rest()
 
 
@@ -139,8 +139,8 @@ def hidden(seen: Snapshot) -> Iterator[str]:
         yield "Not seen: what is outside of this PID namespace, as of a container, and the limits there."
 
 
-def _picture(console: Console, show: Callable[[Console], None]) -> Text:
-    """What `show` prints, for this console's width and colours."""
+def picture(console: Console, show: Callable[[Console], None]) -> Text:
+    """Return what `show` prints, for this console's width and colours."""
     page = Console(
         file=io.StringIO(),
         force_terminal=True,
@@ -208,16 +208,17 @@ def _growth(parent: Parent, growth: int, growth_s: float) -> str:
 
 def print_zombies(console: Console, zombies: tuple[Zombie, ...]) -> None:
     """Print the oldest of a parent's zombies."""
-    rows = [(str(one.pid), _age(one), _ending(one), printable(one.comm)) for one in zombies[:MOST_ZOMBIES]]
+    rows = [(str(one.pid), age(one), _ending(one), printable(one.comm)) for one in zombies[:MOST_ZOMBIES]]
     columns = (("pid", "right"), ("age", "right"), ("ended", "left"), ("command", "left"))
     print_grid(console, Grid(columns, rows, stretch="command", least=8))
     if len(zombies) > MOST_ZOMBIES:
-        console.print(f"and {len(zombies) - MOST_ZOMBIES:,} more, the youngest {_age(zombies[-1])}")
+        console.print(f"and {len(zombies) - MOST_ZOMBIES:,} more, the youngest {age(zombies[-1])}")
     if any(row[2] == "?" for row in rows):
         console.print("?: only its own user and root may see how it ended")
 
 
-def _age(zombie: Zombie) -> str:
+def age(zombie: Zombie) -> str:
+    """Return how long a zombie has been one, `~7 s` where that is estimated, `at most 9 s` where it is a bound."""
     if zombie.age_s is None:
         return f"at most {about(_rounded_up(zombie.age_most_s))}"
     return f"{'' if zombie.age_is == EXACT else '~'}{about(zombie.age_s)}"

@@ -1,0 +1,62 @@
+"""Where the main threads of running processes are in Python, again and again: what is known of a process is kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from forktrace.cpython.remote_stack import NoPython, Python, Reader, find_python
+from forktrace.system.memory import Memory
+from forktrace.trace.stacks import Frame
+
+Key = tuple[int, int]  # number and start: numbers are used again
+
+
+class Stand(NamedTuple):
+    """A main thread: its frames, the outermost first, and its interpreter's version and libraries; or why there are none."""
+
+    frames: tuple[Frame, ...] = ()
+    version: str = ""
+    libraries: tuple[str, ...] = ()
+    status: str = "ok"
+
+
+class Standing:
+    """Looks at processes. An interpreter is looked for once in each program."""
+
+    def __init__(self) -> None:
+        self._pythons: dict[Key, Python | NoPython] = {}
+
+    def of(self, process: Key) -> Stand:
+        """Return where the main thread of a process is; a status of `denied` is that it is not for this user to see."""
+        pid = process[0]
+        try:
+            memory = Memory(pid)
+        except PermissionError:
+            return Stand(status="denied")
+        except OSError:
+            return Stand(status="gone")
+        try:
+            python = self._python(process, memory)
+            found = next((one for one in Reader(memory, python).stacks([pid]) if one.tid == pid), None)
+        except NoPython as error:
+            return Stand(status=error.status)
+        finally:
+            memory.close()
+        if found is None or not found.frames:
+            self._pythons.pop(process)  # it may run another program by now
+        return Stand(found.frames, python.version, python.libraries, found.status) if found else Stand(status="no-thread-state")
+
+    def forget(self, others_than: set[Key]) -> None:
+        """Forget all other processes."""
+        self._pythons = {key: value for key, value in self._pythons.items() if key in others_than}
+
+    def _python(self, process: Key, memory: Memory) -> Python:
+        if process not in self._pythons:
+            try:
+                self._pythons[process] = find_python(process[0], memory)
+            except NoPython as error:
+                self._pythons[process] = error
+        known = self._pythons[process]
+        if isinstance(known, NoPython):
+            raise known
+        return known
