@@ -104,11 +104,14 @@ class _Follower:
         trace, is_behind = self._trace, True
         while is_behind:
             now_ns = kernel_boottime_ns()
-            batches = self._batches + trace.read()
-            self._batches, is_behind = [], trace.is_behind
-            settled_ns = NEVER if is_over and not is_behind else (_end_ns(batches) if is_behind else now_ns) - SETTLED_NS
-            if batches or is_over or not self._tally.is_settled:
+            batches, is_behind = self._batches or trace.read(), bool(self._batches) or trace.is_behind
+            self._batches = []
+            is_last = trace.begins_anew or (is_over and not is_behind)
+            settled_ns = NEVER if is_last else (_end_ns(batches) if is_behind else now_ns) - SETTLED_NS
+            if batches or is_last or not self._tally.is_settled:
                 self._tally.add(trace.path, trace.header, batches, settled_ns)
+            if trace.begins_anew:
+                self._tally.begin_anew()
 
     def _state(self, is_over: bool) -> State:
         figures = self._tally.figures()

@@ -62,7 +62,8 @@ class Tally:
     """Figures of a recording, from its batches as they come. A process is counted once, whatever more is said of it."""
 
     def __init__(self, rules: Rules | None = None) -> None:
-        self._window = Window(rules or load())
+        self._rules = rules or load()
+        self._window = Window(self._rules)
         self._figures = Figures()
         self._known: set[Key] = set()  # of what stays in the window: who was counted as forked, as released, as stolen
         self._released: set[Key] = set()
@@ -98,6 +99,10 @@ class Tally:
         kept = {keys[one] for one in np.flatnonzero(staying)}
         for counted in (self._known, self._released, self._stolen):
             counted &= kept
+
+    def begin_anew(self) -> None:
+        """Forget the rows, for rows that say of all that lives what is known of it; who was counted stays so."""
+        self._window = Window(self._rules)
 
     def _count_forks(self, log: Log, keys: list[Key]) -> None:
         forked = np.flatnonzero(log.at("origin", log.fork_row) == ORIGINS.index("forked"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from forktrace.errors import NoFile
 from forktrace.service.growing import Growing
 from forktrace.trace.batches import SCHEMA, carried_over, integers
 from forktrace.trace.events import KINDS
@@ -21,9 +23,12 @@ _NUMBERED: Final = re.compile(r"(.+)\.([0-9]{1,18})\.arrows", re.DOTALL)
 class Trail:
     """Reads a recording from the file `path` on. What a file repeats of those before it is left out, and so is their end.
 
+    Where files were removed before they were read, it goes on with the oldest that is there, and with what that one repeats.
+
     Attributes:
         path, header: of the file that is read now; the header is {} until it is there
         is_behind: there may be more than the last look took
+        begins_anew: what comes next is of a file before which others were missed, and says of all processes what is known
 
     Raises:
         PermissionMissing, ForktraceError: the file cannot be read.
@@ -31,9 +36,9 @@ class Trail:
 
     def __init__(self, path: str) -> None:
         self._trace = Growing(path)
-        self._is_first, self._goes_on = True, False
+        self._wants_repeated, self._goes_on = True, False
         self.header: dict[str, Any] = {}
-        self.is_behind = False
+        self.is_behind = self.begins_anew = False
 
     @property
     def path(self) -> str:
@@ -48,20 +53,33 @@ class Trail:
         """
         batches = self._own(pa.Table.from_batches(self._trace.read(), SCHEMA))
         self.header = self._trace.header or self.header
-        self.is_behind = self._trace.is_behind
-        if self._trace.ended and self._goes_on and (following := _next_file(self.path)):
-            self._trace.close()
-            self._trace = Growing(following)
-            self._is_first, self._goes_on, self.is_behind = False, False, True
+        self.is_behind, self.begins_anew = self._trace.is_behind, False
+        if self._trace.ended and self._goes_on:
+            self._turn()
         return batches
 
+    def _turn(self) -> None:
+        """Go on with the next file, if it is there."""
+        found = _opened_after(self.path)
+        if found is None:
+            return
+        ahead, following = found
+        self.begins_anew = self._wants_repeated = ahead > 1
+        self._trace.close()
+        self._trace = following
+        self._goes_on, self.is_behind = False, True
+
     def _own(self, table: pa.Table) -> list[pa.RecordBatch]:
-        """The rows that no file before had, without the end of a file that goes on in the next."""
+        """The rows that no file before had, without the end of a file that goes on in the next.
+
+        A loss is never taken again: it says how much was lost in all files.
+        """
         table, repeated = carried_over(table)
-        ends = np.flatnonzero(integers(table["kind"])[0] == KINDS.index("end"))
+        kind = integers(table["kind"])[0]
+        ends = np.flatnonzero(kind == KINDS.index("end"))
         turns = ends[[_continues(text) for text in table["detail"].take(pa.array(ends)).to_pylist()]]
         self._goes_on = self._goes_on or len(turns) > 0
-        left_out = repeated & (not self._is_first)
+        left_out = repeated & ((kind == KINDS.index("lost")) | (not self._wants_repeated))
         left_out[turns] = True
         found: list[pa.RecordBatch] = (table.filter(pa.array(~left_out)) if left_out.any() else table).to_batches()
         return found
@@ -72,13 +90,21 @@ def _continues(totals: str) -> bool:
     return json.loads(totals).get("continues") is True
 
 
-def _next_file(path: str) -> str | None:
-    """The file of a rotation that comes after one, by its number; those between may have been removed. None: not there yet."""
+def _opened_after(path: str) -> tuple[int, Growing] | None:
+    """The next file of a rotation that is there, and how much later it is; None: there is none yet."""
+    for ahead, other in _later_files(path):
+        with contextlib.suppress(NoFile):  # it was removed meanwhile
+            return ahead, Growing(other)
+    return None
+
+
+def _later_files(path: str) -> list[tuple[int, str]]:
+    """The files of a rotation that come after one, each with how much later it is, in order."""
     folder, name = os.path.split(path)
     own = _NUMBERED.fullmatch(name)
-    later: dict[int, str] = {}
+    later = []
     for other in paths(folder or "."):
         found = _NUMBERED.fullmatch(os.path.basename(other))
         if own and found and found[1] == own[1] and int(found[2]) > int(own[2]):
-            later[int(found[2])] = other
-    return later[min(later)] if later else None
+            later.append((int(found[2]) - int(own[2]), other))
+    return sorted(later)

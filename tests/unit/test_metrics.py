@@ -17,6 +17,7 @@ from forktrace.service.metrics import Options, follow
 from forktrace.system.procfs import kernel_boottime_ns
 from forktrace.trace import events as ev
 from forktrace.trace import stream
+from forktrace.trace.batches import as_carried
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:
@@ -143,3 +144,27 @@ def test_the_target_is_no_command_line(tmp_path: Path, start: Callable[[Options]
     wait_for(has(path, 'forktrace_forks_total{target="/system.slice/web.service"} 0.0'))
     recorder.end()
     assert "python" not in path.read_text()
+
+
+def test_files_that_were_removed_before_they_were_read(tmp_path: Path) -> None:
+    """What the next file repeats takes the place of what was known: no zombie stays for ever, and nobody is counted twice."""
+    path, (until, end) = tmp_path / "web.prom", os.pipe()
+    first, last = (tmp_path / f"run.{number:06}.arrows" for number in (1, 3))
+    lives, gone, missed = child(200, 2, 3), child(201, 4, 5), child(202, 6, 7)
+    write(first, [], [target(), *lives, *gone, ev.end(8 * MS, '{"continues": true}')])
+    write(last, [target(), *lives, *missed], [ev.reap(9 * MS, 200, by=100)])
+    os.close(end)
+    follow(Options(file=str(path)), str(first), until)
+    os.close(until)
+    assert has(path, 'forktrace_forks_total{target="consumer"} 3.0')()
+    assert has(path, 'forktrace_zombies{target="consumer"} 1.0')()
+    assert has(path, 'forktrace_reaps_total{cause="unknown",created_by="unknown",target="consumer"} 1.0')()
+
+
+def write(path: Path, repeated: list[ev.Row], rows: list[ev.Row]) -> None:
+    """Write a file of a rotation."""
+    with path.open("wb") as file:
+        writer = stream.Writer(file, HEADER | {"file": int(path.name.split(".")[1]), "rotation": 0})
+        if repeated:
+            writer.write(as_carried(stream.batch_of(repeated)))
+        writer.close(stream.batch_of(rows))

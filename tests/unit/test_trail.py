@@ -65,6 +65,7 @@ def test_over_a_turn(files: Files, tmp_path: Path) -> None:
     second = files.begin(2, target(), *child(200, 1, 2)[:1])
     second.write(stream.batch_of([ev.reap(6 * MS, 200, by=100)]))
     assert kinds(trail) == [("reap", 200)]
+    assert not trail.begins_anew
     assert trail.header["file"] == 2
     turn(second, last=True)
     files.begin(3)
@@ -73,15 +74,19 @@ def test_over_a_turn(files: Files, tmp_path: Path) -> None:
 
 
 def test_files_that_were_removed(files: Files, tmp_path: Path) -> None:
-    """It goes on with the next one that there is, and takes no other recording's for it."""
+    """It goes on with the next one that there is and all that it repeats but losses, and takes no other recording's for it."""
     turn(files.begin(1))
     turn(files.begin(2))
-    files.begin(10).write(stream.batch_of(child(300, 7, 8)))
+    lost = ev.lost(6 * MS, 3, "exit")
+    files.begin(10, *child(200, 1, 2), lost).write(stream.batch_of(child(300, 7, 8)))
     (tmp_path / "other.000003.arrows").write_bytes(b"")
     (tmp_path / "run.arrows").write_bytes(b"")
     trail = Trail(str(tmp_path / "run.000001.arrows"))
     (tmp_path / "run.000002.arrows").unlink()
-    assert kinds(trail) == [("fork", 300), ("exit", 300), ("zombie", 300)]
+    assert trail.read() == []
+    assert trail.begins_anew
+    assert kinds(trail) == [(kind, pid) for pid in (200, 300) for kind in ("fork", "exit", "zombie")]
+    assert not trail.begins_anew
 
 
 def test_the_next_file_is_empty_at_first(files: Files, tmp_path: Path) -> None:
