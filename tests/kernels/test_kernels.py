@@ -36,12 +36,19 @@ SECONDS = 3000
 
 # Files of tests/kernel, or single tests in them.
 SMOKE = (
-    *("test_endings.py", "test_families.py", "test_threads.py", "test_calls.py", "test_wait_calls.py", "test_limits.py"),
+    *("test_endings.py", "test_threads.py", "test_calls.py", "test_wait_calls.py"),
     *("test_loading.py::test_the_verifier_has_little_to_do", "test_crowds.py::test_each_stack_is_that_of_its_forker"),
 )
 CHOSEN = (
     *(*SMOKE, "test_crowds.py::test_threads_that_end_together", "test_loading.py::test_each_kind_of_kernel"),
-    *("test_namespaces.py", "test_libraries.py", "test_python_stacks.py", "test_fork_servers.py"),
+    *(
+        "test_families.py",
+        "test_limits.py",
+        "test_namespaces.py",
+        "test_libraries.py",
+        "test_python_stacks.py",
+        "test_fork_servers.py",
+    ),
     *("test_attach.py", "test_forgers.py", "test_unseen_releases.py", "test_scene_start.py", "test_scene_pid1.py"),
     *(
         f"test_privileges.py::{one}"
