@@ -15,14 +15,18 @@ from collections.abc import Callable
 # All that a recording needs is imported here, not in every child.
 from forktrace import cli
 from forktrace.kernel import loading, probes
+from forktrace.kernel.bpf_maps import Map
+from forktrace.kernel.objects import MapSpec
 from forktrace.launcher import command, running  # noqa: F401
 
+_ARRAY = 2  # enum bpf_map_type
 FREED_S = 5  # that the kernel takes to free the last process, which is an event of its own
 
 
 def main() -> None:
     """Serve."""
     warm = probes.Probes(loading.Loading())
+    losses = Map(warm._descriptors["losses"], "<u4", "<u8", MapSpec("losses", _ARRAY, 4, 8, len(probes.LOSSES), 0))
 
     def loaded(_: object, meanwhile: Callable[[], None]) -> probes.Probes:
         meanwhile()
@@ -50,7 +54,7 @@ def main() -> None:
         warm.read()
         warm.questions()
         for place in range(len(probes.LOSSES)):
-            warm._losses.set(place, 0)
+            losses.set(place, 0)
 
 
 if __name__ == "__main__":
