@@ -114,6 +114,11 @@ class Recording:
         return int(self.header.get("rotation", self.header["start_ns"]) if known is None else known)
 
     @property
+    def continues(self) -> bool:
+        """Whether it goes on in the next file of a rotation, which holds what has not been reaped by now again."""
+        return self._history.log.totals.get("continues") is True
+
+    @property
     def end_ns(self) -> int:
         """The last moment of the trace, CLOCK_BOOTTIME ns: up to it open zombies age."""
         return self._history.log.end_ns

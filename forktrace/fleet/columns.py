@@ -42,14 +42,14 @@ ENCODINGS: Final = {
 _WITH_PATHS: Final = tuple(name for name in COLUMNS if name.endswith(("_site", "_stack")))
 
 
-def rows_for(lifecycles: pd.DataFrame, drop: str, written: datetime) -> pa.Table:
+def rows_for(lifecycles: pd.DataFrame, drop: str, written: datetime, *, continues: bool) -> pa.Table:
     """Return the rows that a file of the dataset holds, in the order of `fork_ns`.
 
-    A process that lives on in the next file of a rotation (state `continued`) is left to the file that sees its end. `drop`
+    Where the recording `continues` in the next file of a rotation, that has the processes that are not gone. `drop`
     `argv` leaves out the arguments, and the directories of the files that stacks and sites name; `none` nothing.
     """
     rows = lifecycles.assign(helper=helpers(lifecycles), written_time=pd.Timestamp(written))
-    rows = rows[rows["state"].astype("string") != "continued"].sort_values("fork_ns", kind="stable")
+    rows = (rows[rows["state"].astype("string") == "gone"] if continues else rows).sort_values("fork_ns", kind="stable")
     if drop == "argv":
         rows = rows.assign(
             argv=pd.Series(pd.NA, rows.index, "string"), **{name: _without_folders(rows[name]) for name in _WITH_PATHS}

@@ -56,7 +56,8 @@ def write(recording: Recording, url: str | os.PathLike[str], drop: str = "argv")
     """
     store, name = store_at(url), file_name(recording.header)
     about = {"end_ns": recording.end_ns, "lost": recording.lost(), "cut": recording.cut}
-    data = as_parquet(rows_for(recording.lifecycles(), drop, datetime.now(UTC)), recording.header | about)
+    rows = rows_for(recording.lifecycles(), drop, datetime.now(UTC), continues=recording.continues)
+    data = as_parquet(rows, recording.header | about)
     with explained(store, store.show(store.path(name))):
         _put(store, store.path(name), data)
     return store.show(store.path(name))

@@ -43,12 +43,13 @@ class Cause(NamedTuple):
 class Delay(NamedTuple):
     """What is said of a reap that did not come at once, instead of a cause's `late` and its remedies; `fix` "": those stay.
 
-    `why`: instead of the cause's own sentence too.
+    `why`: instead of the cause's own sentence too. `unless`: when none of the remedies is needed.
     """
 
     late: str = ""
     fix: str = ""
     why: str = ""
+    unless: str = ""
 
 
 class Creator(NamedTuple):

@@ -41,7 +41,7 @@ RECORD = np.dtype([("before_ns", "<i8"), ("after_ns", "<i8"), ("pid", "<i4"), ("
 
 # Attaches to one storm after another, as the recorder does it, and writes who is followed since.
 PROGRAM = """
-import os, subprocess, sys, time
+import ctypes, os, subprocess, sys, time
 from forktrace.kernel.loading import Loading
 from forktrace.kernel.probes import Probes
 from forktrace.recorder.task_passes import TaskPasses
@@ -53,6 +53,14 @@ import json
 def start_ns(pid):
     return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[19]) * 10_000_000
 
+def reap_orphans():
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: a machine's init may take seconds
 storm, folder, attaches = sys.argv[1], sys.argv[2], int(sys.argv[3])
 probes = Probes(Loading(stacks=False, attach=True))
 for number in range(attaches):
@@ -67,6 +75,7 @@ for number in range(attaches):
         time.sleep(0.001)
     process.communicate()
     while len(probes.following()):  # until the last descendants are gone
+        reap_orphans()
         time.sleep(0.001)
     records, _ = split(probes.read())
     who = lambda part: [[int(one["pid"]), int(one["start_ns"])] for one in part["head"]["process"]]

@@ -55,7 +55,20 @@ def test_a_wait_that_was_there_already() -> None:
 def test_an_older_recording_does_not_tell() -> None:
     """Of a call that does not block it is certain all the same."""
     assert line(made(waiters=None), "why").endswith("this recording does not tell (os-wait)")
+    assert line(made(waiters=None), "fix") == "app.py:5, none needed if it was waiting by then; else one of:"
     assert line(made(waiters=None, options=1), "why").endswith("; that call came only then (os-wait)")
+
+
+@pytest.mark.parametrize("waiters", [None, 0])
+@pytest.mark.parametrize("function", ["run", "call", "check_output"])
+def test_a_call_that_waits_from_the_start(function: str, waiters: int | None) -> None:
+    """subprocess.run() cannot wait earlier; a function of that name of the program's own can."""
+    stack = f"/srv/app.py:5 main;{LIB}/subprocess.py:550 {function};{LIB}/subprocess.py:1264 wait"
+    runs = made(waiters=waiters, stack=stack)
+    assert "waits from the start" in line(runs, "why")
+    assert line(runs, "fix") == "none needed, unless somebody keeps open a pipe that it reads"
+    own = made(waiters=waiters, stack=stack.replace(f"{LIB}/subprocess.py:550", "/srv/app.py:7"))
+    assert "waits from the start" not in line(own, "why")
 
 
 def test_a_parent_that_was_stopped_as_the_zombie_began() -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from fleets import DAY_NS, FIRST_DAY, Counting, Leak, host_recording, write_fleet
 from pyarrow import fs
-from traces import BOOT_NS, MS, recording, target
+from traces import BOOT_NS, MS, child, recording, target
 
 import forktrace
 from forktrace.errors import ForktraceError, PermissionMissing, UsageError
@@ -79,7 +79,7 @@ def test_a_process_that_was_attached_to_is_sorted_in() -> None:
     """Rows follow the start, whatever the order of lifecycles."""
     table = recording(target(9 * MS), ev.fork(10 * MS, 500, by=100)).lifecycles()
     table["fork_ns"] = table["fork_ns"].iloc[::-1].to_numpy()
-    assert columns.rows_for(table, "argv", NOW)["pid"].to_pylist() == [500, 100]
+    assert columns.rows_for(table, "argv", NOW, continues=False)["pid"].to_pylist() == [500, 100]
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
@@ -119,11 +119,12 @@ def test_secrets_stay_behind(tmp_path: Path) -> None:
     assert whole["fork_stack"].dropna().iloc[0] == "/srv/secret-a/app.py:9 main;/srv/secret-a/work.py:10 <module>"
 
 
-def test_a_process_that_lives_on_is_in_the_file_that_sees_its_end() -> None:
-    """Of a rotation a row that continues in the next file is left to that; one that runs at the very end stays."""
-    table = recording(target(), ev.fork(10 * MS, 500, by=100), ev.fork(11 * MS, 501, by=100)).lifecycles()
-    table["state"] = pd.array(["running", "continued", "running"], dtype="string")
-    assert columns.rows_for(table, "argv", NOW)["pid"].to_pylist() == [100, 501]
+def test_what_is_not_gone_at_a_turn_is_in_the_file_that_sees_its_end(tmp_path: Path) -> None:
+    """Of a rotation neither what runs nor a zombie is written twice; at the very end both stay."""
+    rows = (target(), *child(500, 10, 20), ev.fork(30 * MS, 501, by=100), *child(502, 40, 50), ev.reap(60 * MS, 502, by=100))
+    for name, totals, pids in (("turn", '{"continues": true}', [502]), ("end", "{}", [100, 500, 501, 502])):
+        dataset.write(recording(*rows, ev.end(99 * MS, totals), closed=False), tmp_path / name)
+        assert forktrace.dataset(tmp_path / name).to_table()["pid"].to_pylist() == pids
 
 
 def test_helpers_are_known_without_their_arguments(tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_the_columns_are_those_of_lifecycles() -> None:
     names = columns.SCHEMA.names
     assert names == [*columns.COLUMNS, "helper", "written_time", "date", "host"]
     for one in sorted(DATA.glob("*.arrows")):
-        rows = columns.rows_for(forktrace.read(one).lifecycles(), "argv", NOW)
+        rows = columns.rows_for(forktrace.read(one).lifecycles(), "argv", NOW, continues=False)
         assert rows.schema.names == names[:-2]
         assert rows.schema.types == columns.SCHEMA.types[:-2]
 

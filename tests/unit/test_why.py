@@ -372,7 +372,7 @@ def test_a_forker_that_runs_another_program_since() -> None:
             {},
             "by 100 python with io_uring(?, WEXITED) (recorded without stacks)",
         ),
-        (ev.reap(3209 * MS, 4711, by=1, call="unseen"), {}, "by 1, at the latest; its wait raised no event"),
+        (ev.reap(3209 * MS, 4711, by=1, call="unseen"), {}, "by 1, at this time or earlier; its wait was not seen"),
         (
             REAP,
             {"reaper_pid": pd.NA, "reaper_id": pd.NA},
@@ -404,7 +404,7 @@ def test_an_orphan_that_its_adopter_reaps() -> None:
     assert told(made, 2)[2:-1] == [
         "+0.200 lost    its parent 300, which ended; 1 inherited it",
         "+0.500 exited  0 after 390 ms",
-        "+0.900 reaped  by 1, at the latest; its wait raised no event",
+        "+0.900 reaped  by 1, at this time or earlier; its wait was not seen",
         "why its parent 300 ended without waiting for it; 1 inherited it and reaped it (parent-exit)",
         "fix let 300 wait for it before it ends (300 lives as long as its children)",
     ]
@@ -423,7 +423,7 @@ def test_an_orphan_that_a_process_of_the_program_reaps() -> None:
     known(made, reap_site={2: "app.py:9 look"}, reap_stack={2: "/srv/app.py:9 look"}, reap_stack_status={2: "ok"})
     assert fixes(made, 2) == [
         "fix app.py:9, one of:",
-        "- call it oftener (a zombie until the next call, whatever the interval)",
+        "- make this call more often (a zombie until the next call)",
         "- let 300 wait for it before it ends (300 lives as long as its children)",
     ]
 
@@ -498,7 +498,7 @@ def test_a_fix_is_for_what_made_the_child() -> None:
     poll = of_child(REAP, reap_cause="poll", **FORKED, **REAPED)
     assert any("sentinel" in one for one in fixes(poll))
     popen = " ".join(fixes(known(poll, created_by={1: "subprocess"})))
-    assert "call it oftener" in popen
+    assert "make this call more often" in popen
     assert "keep p and call wait() on it" in popen
     assert "sentinel" not in popen
     assert "join" not in popen
@@ -512,11 +512,11 @@ def test_nobody_is_told_to_do_what_he_does() -> None:
     assert "os.waitpid(p, os.WNOHANG) in the loop" in said
     assert "a handler of SIGCHLD" in said
     said = " ".join(fixes(of_child(REAP, reap_cause="os-wait", **FORKED, **REAPED)))
-    assert "call it oftener" in said
+    assert "make this call more often" in said
     assert "os.WNOHANG" not in said
     rows = [row | ({"disposition": "handler"} if row["kind"] == "exit" else {}) for row in (*CHILD, REAP, END)]
     handled = known(recording(*rows, closed=False), reap_cause={1: "os-wait"}, **{n: {1: v} for n, v in REAPED.items()})
-    assert fixes(handled) == ["fix consumer.py:50: call it oftener (a zombie until the next call, whatever the interval)"]
+    assert fixes(handled) == ["fix consumer.py:50: make this call more often (a zombie until the next call)"]
 
 
 def in_package(path: str, **header: Any) -> Recording:
@@ -536,7 +536,7 @@ def test_a_package_is_its_authors_to_mend() -> None:
     for mine in ({"own": ["rq"]}, {"own": [f"{PACKAGES}/rq"]}):
         assert fixes(in_package(f"{PACKAGES}/rq/worker.py", **mine))[:2] == [
             "fix rq/worker.py:9, one of:",
-            "- call it oftener (a zombie until the next call, whatever the interval)",
+            "- make this call more often (a zombie until the next call)",
         ]
     editable = fixes(in_package("/home/alice/src/rq/worker.py"))
     assert editable[0].startswith("fix rq/worker.py:9")

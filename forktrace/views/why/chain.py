@@ -289,7 +289,7 @@ class _Section:
         elif row.reap_call == "kernel":
             text = "removed by the kernel, with its PID namespace"
         elif row.reap_call == "unseen":
-            text = f"reaped  by {who}, at the latest; its wait raised no event"
+            text = f"reaped  by {who}, at this time or earlier; its wait was not seen"
         else:
             place = self._place(row.reap_site, row.reap_stack, row.reap_stack_status, self._call())
             text = f"reaped  by {who}{f' with {self._call()}' if row.by_recorder else place}"
@@ -406,26 +406,26 @@ class _Section:
             (row.stolen, lambda: remedies.after_theft(self.about.thefts[int(row.thefts)][0].thief_site, words)),
             (bool(delay and delay.fix), lambda: [Line("fix", delay.fix.format(**words) if delay else "")]),
             (not pd.isna(row.helper), lambda: [Line("fix", remedies.ASIDE.format(row.helper))]),
-            (row.noticed or not pd.isna(row.status_lost), lambda: self._fix(cause, words)),
+            (row.noticed or not pd.isna(row.status_lost), lambda: self._fix(cause, words, delay.unless if delay else "")),
             (row.was_zombie and self._cause() != "recorder", lambda: [remedies.none_needed(cause)]),
         )
         return next((lines() for applies, lines in fixes if applies), ())
 
-    def _fix(self, cause: explanations.Cause, words: dict[str, str]) -> Iterator[Line]:
+    def _fix(self, cause: explanations.Cause, words: dict[str, str], unless: str) -> Iterator[Line]:
         """What would help, at the line to change; where that is an installed package's, that it is not the user's to mend."""
         row = self.row
         left, nohang = not pd.isna(row.not_init), "WNOHANG" in str(row.reap_options)
         case = remedies.Case(self._made(), row.orphan, left, row.inside, nohang, row.handled)
         names, at = remedies.chosen(cause, case)
         if at == "none":
-            yield from fix_lines([explanations.remedy(each, **words) for each in names], pd.NA)
+            yield from fix_lines([explanations.remedy(each, **words) for each in names], pd.NA, unless)
             return
         where = "made" if at == "fork" else at
         site, own, package = (getattr(row, f"{where}_{what}") for what in ("site", "own", "package"))
         if package and names:
             yield from remedies.package_lines(package, site)
         else:
-            yield from fix_lines([explanations.remedy(each, **words) for each in names], site if own else pd.NA)
+            yield from fix_lines([explanations.remedy(each, **words) for each in names], site if own else pd.NA, unless)
 
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -9,9 +10,11 @@ import pandas as pd
 
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.lifecycles import PARENT_STOPPED
+from forktrace.trace.stacks import Frame
 from forktrace.trace.words import NOTICEABLE_MS
 
 _STOPS: Final = ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+_RUN: Final = ("run", "call", "check_call", "check_output", "getstatusoutput")
 _PAUSE_MS: Final = 50 + NOTICEABLE_MS  # of subprocess between two looks, when it waits with a timeout (subprocess.py, `_wait`)
 
 
@@ -27,6 +30,7 @@ def delays(recording: Recording, table: pd.DataFrame) -> pd.Series:
         "stopped": _was_stopped(recording, table),
         "waited": waits & table["awaited"].fillna(False),
         "held-up": communicates & held_up,
+        "runs": by_subprocess & waits & table["reap_stack"].isin(_running(recording, table.loc[by_subprocess, "reap_stack"])),
         "pipes": communicates,
         "pauses": by_subprocess & polls & (table["zombie_ms"] <= _PAUSE_MS),
         "unknown": waits & table["awaited"].isna(),
@@ -76,8 +80,21 @@ def _last_parent(table: pd.DataFrame) -> pd.Series:
 
 def _communicating(recording: Recording, stacks: pd.Series) -> list[str]:
     """Those of the stacks on which subprocess reads pipes to their end before it waits."""
-    distinct = stacks.dropna().unique()
-    return [one for one in distinct if "communicate" in (call.frame.name for call in recording.calls(one))]
+    return _stacks_with(recording, stacks, ("communicate",))
+
+
+def _running(recording: Recording, stacks: pd.Series) -> list[str]:
+    """Those on which one function starts a command and waits for it at once."""
+    return _stacks_with(recording, stacks, _RUN)
+
+
+def _stacks_with(recording: Recording, stacks: pd.Series, functions: Collection[str]) -> list[str]:
+    """Those on which one of these functions of subprocess is."""
+    return [one for one in stacks.dropna().unique() if any(_is_one_of(functions, call.frame) for call in recording.calls(one))]
+
+
+def _is_one_of(functions: Collection[str], frame: Frame) -> bool:
+    return frame.name in functions and frame.file.endswith("subprocess.py")
 
 
 def _held_up(recording: Recording) -> pd.Series:

@@ -94,13 +94,14 @@ def package_lines(package: str, site: str) -> Iterator[Line]:
         yield Line("", f"you can: {known}")
 
 
-def fix_lines(remedies: list[str], site: Any) -> Iterator[Line]:
-    """What would help, and the line to change."""
+def fix_lines(remedies: list[str], site: Any, unless: str = "") -> Iterator[Line]:
+    """What would help, and the line to change; `unless`: when nothing is needed."""
     where = "" if pd.isna(site) else printable(site).rpartition(" ")[0]
+    heads = [one for one in (where, unless and f"{unless}; else") if one]
     if len(remedies) == 1:
-        yield Line("fix", f"{where}: {remedies[0]}" if where else remedies[0])
+        yield Line("fix", f"{', '.join(heads)}: {remedies[0]}" if heads else remedies[0])
     elif remedies:
-        yield Line("fix", f"{where}, one of:" if where else "one of:")
+        yield Line("fix", f"{', '.join(heads)}{' ' if unless else ', ' if where else ''}one of:")
         yield from (Line("", f"- {each}") for each in remedies)
 
 
