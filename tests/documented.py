@@ -1,4 +1,4 @@
-"""The command lines of the README files and docs/, run as their reader would: page by page, from the top.
+"""The command lines of the README files and docs/, run as their reader would: page by page, from the top, in one shell.
 
 A block marked `console` holds commands behind `$ ` and what they print; a block marked `python NAME.py` is that file. In the
 directory lie the traces of tests/data and the programs of the tutorial; NOT_RUN says what is not run, and why.
@@ -134,37 +134,26 @@ def shape(text: str) -> str:
 
 
 def run(page: Path, folder: Path) -> list[Done]:
-    """Run the commands of a page in an empty directory; nothing that they started is left.
-
-    Commands that read a trace of tests/data depend on no other command: they run in a second shell at the same time.
-    """
+    """Run the commands of a page in an empty directory; nothing that they started is left."""
     todo = [command for command in commands(page) if command.is_run]
     _prepare(page, folder / "here")
-    _programs(folder)
-    steps = {True: "", False: ""}
-    for number, command in enumerate(todo):
-        steps[command.is_offline] += _step(number, command, folder)
+    script = "\n".join([*(_step(number, command, folder) for number, command in enumerate(todo)), "wait"])
     mark = str(uuid.uuid4())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
+    path = f"{_programs(folder)}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment |= {"PYTHONPATH": str(ROOT), "PATH": path, MARK: mark, "COLUMNS": "80", "TZ": "UTC"}
+    here = folder / "here"
     try:
-        shells = [_shell(script, folder, mark) for script in steps.values()]
-        for shell in shells:
-            shell.wait(LONG_S)
+        (folder / "page.sh").write_text(script)  # a file: pgrep -f must not find it
+        subprocess.run(
+            ["bash", folder / "page.sh"], cwd=here, env=environment, check=False, stdin=subprocess.DEVNULL, timeout=LONG_S
+        )
     finally:
         left = processes_with(f"{MARK}={mark}")
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert not left, f"{page.name} leaves behind: {left}"
     return [_done(number, command, folder) for number, command in enumerate(todo)]
-
-
-def _shell(script: str, folder: Path, mark: str) -> subprocess.Popen[bytes]:
-    """Start a shell that runs the script in the page's directory."""
-    file = folder / f"{uuid.uuid4()}.sh"  # a file: pgrep -f must not find the script
-    file.write_text(f"{script}wait\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
-    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment |= {"PYTHONPATH": str(ROOT), "PATH": path, MARK: mark, "COLUMNS": "80", "TZ": "UTC"}
-    return subprocess.Popen(["bash", file], cwd=folder / "here", env=environment, stdin=subprocess.DEVNULL)
 
 
 def _prepare(page: Path, here: Path) -> None:
@@ -176,7 +165,7 @@ def _prepare(page: Path, here: Path) -> None:
         (here / name).write_text(text)
 
 
-def _programs(folder: Path) -> None:
+def _programs(folder: Path) -> Path:
     """Make what the pages call by name: forktrace is that of the tests, and root needs no sudo."""
     programs = folder / "bin"
     programs.mkdir()
@@ -185,6 +174,7 @@ def _programs(folder: Path) -> None:
         (programs / name).chmod(0o755)
     (folder / "here/.venv").mkdir()
     (folder / "here/.venv/bin").symlink_to(programs)
+    return programs
 
 
 def _step(number: int, command: Command, folder: Path) -> str:
@@ -195,7 +185,7 @@ def _step(number: int, command: Command, folder: Path) -> str:
     if command.text.startswith("ps "):
         enough = f"[ $(wc -l < {out}) -ge {len(command.shown.splitlines())} ] && grep -q defunct {out}"
         line = f"for turn in {{1..600}}; do {line}; {enough} && break; sleep 0.1; done"
-    return f"{line}\necho $? > {shlex.quote(str(folder / f'{number}.status'))}\n"
+    return f"{line}\necho $? > {shlex.quote(str(folder / f'{number}.status'))}"
 
 
 def _done(number: int, command: Command, folder: Path) -> Done:

@@ -24,7 +24,7 @@ def name_of(page: Path) -> str:
 @pytest.mark.root
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
 def test_every_command_of_the_page_works(page: Path, open_folder: Path) -> None:
-    """From the top: the exit statuses are right, and what the page shows is what is printed.
+    """From the top, in one shell: the exit statuses are right, and what the page shows is what is printed.
 
     Of a trace that lies in tests/data to the letter (`make golden` writes it), else in its words: numbers differ.
     """
