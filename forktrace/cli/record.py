@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import sys
@@ -19,7 +20,7 @@ from forktrace.errors import CommandError, ForktraceError, UsageError, in_words
 
 if TYPE_CHECKING:
     from forktrace.analysis.gate.policy import Policy
-    from forktrace.launcher.companion import Run
+    from forktrace.launcher.companion import Load, Run
     from forktrace.launcher.rotation import Plan
     from forktrace.system.users import User
 
@@ -135,7 +136,7 @@ def _require_one(command: tuple[str, ...], pids: tuple[str, ...], cgroup: str | 
         raise UsageError("--user is for a command: what runs already has its user", "leave it out")
 
 
-def _metrics(file: str | None, address: tuple[str, int] | None, output: str | None, cgroup: str | None) -> Run:
+def _metrics(file: str | None, address: tuple[str, int] | None, output: str | None, cgroup: str | None) -> Load:
     """Return what makes metrics beside the recording.
 
     Raises:
@@ -151,12 +152,12 @@ def _metrics(file: str | None, address: tuple[str, int] | None, output: str | No
         raise UsageError("metrics are made from the trace as it grows, and a pipe cannot be read twice", "name a file with -o")
     file = file and os.path.abspath(file)
 
-    def run(path: str, until: int) -> None:
+    def load() -> Run:
         from forktrace.service.metrics import Options, follow
 
-        follow(Options(file, address, cgroup), path, until)
+        return functools.partial(follow, Options(file, address, cgroup))
 
-    return run
+    return load
 
 
 def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, output: str | None) -> Plan:

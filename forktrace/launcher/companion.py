@@ -19,33 +19,34 @@ from forktrace.system import capabilities
 from forktrace.system.users import User, become
 
 Run = Callable[[str, int], None]  # the path of the trace, and the descriptor that is at its end when the recording is
+Load = Callable[[], Run]  # imports all that it takes: without rights the files may not be readable
 
 ENDING_S: Final = 10.0  # which it has for its last words
 _FOR_OTHERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Companion:
-    """The process, as its launcher sees it, if there is something to `run`; as a context it ends with the recording.
+    """The process, as its launcher sees it, if there is something to `load` and run; as a context it ends with the recording.
 
     Attributes:
         running: what `select` is to wait for: a descriptor that is readable when it has ended too early; [] once that is told
     """
 
-    def __init__(self, run: Run | None, path: str, who: User) -> None:
+    def __init__(self, load: Load | None, path: str, who: User) -> None:
         self.running: list[int] = []
         self._until = -1
         try:
-            if run:
-                self._start(run, path, who)
+            if load:
+                self._start(load, path, who)
         except OSError as error:
             _say(f"there are no metrics: {in_words(error)}; the recording goes on")
 
-    def _start(self, run: Run, path: str, who: User) -> None:
+    def _start(self, load: Load, path: str, who: User) -> None:
         until, self._until = os.pipe()
         try:
             self._pid = os.fork()
             if self._pid == 0:
-                _be(run, path, until, who)
+                _be(load, path, until, who)
         finally:
             os.close(until)
         self.running = [os.pidfd_open(self._pid)]
@@ -77,7 +78,7 @@ class Companion:
         os.close(self.running.pop())
 
 
-def _be(run: Run, path: str, until: int, who: User) -> None:
+def _be(load: Load, path: str, until: int, who: User) -> None:
     """Be the companion, which is forked by now: it holds nothing of the recording's but stderr, for its words."""
     try:
         os.setsid()
@@ -89,6 +90,7 @@ def _be(run: Run, path: str, until: int, who: User) -> None:
         os.dup2(quiet, 1)
         os.closerange(3, until)
         os.closerange(until + 1, os.sysconf("SC_OPEN_MAX"))
+        run = load()
         become(who)
         capabilities.give_up_all()
         run(path, until)

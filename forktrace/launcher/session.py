@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.launcher.companion import Run
+from forktrace.launcher.companion import Load
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files, Plan
 from forktrace.recorder.orders import Order, encoded
@@ -43,7 +43,7 @@ class RecordOptions:
     own: tuple[str, ...] = ()
     max_size: int | None = None
     rotation: Plan | None = None
-    beside: Run | None = None
+    beside: Load | None = None
 
     @property
     def to_stdout(self) -> bool:

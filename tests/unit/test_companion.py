@@ -38,7 +38,7 @@ def test_it_ends_with_the_recording(tmp_path: Path) -> None:
         wait_for_end(until)
         about.write_text(about.read_text() + "end")
 
-    with Companion(run, "run.arrows", ME) as one:
+    with Companion(lambda: run, "run.arrows", ME) as one:
         while not about.exists() or not about.read_text():
             time.sleep(0.01)
         path, only_its_own, rights, ignored, session = json.loads(about.read_text())
@@ -52,7 +52,7 @@ def test_it_ends_with_the_recording(tmp_path: Path) -> None:
 
 def test_its_death_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     """Once, as soon as somebody looks; the recording goes on."""
-    with Companion(lambda path, until: wait_for_end(until), "run.arrows", ME) as one:
+    with Companion(lambda: lambda path, until: wait_for_end(until), "run.arrows", ME) as one:
         signal.pidfd_send_signal(one.running[0], signal.SIGKILL)
         readable = select.select(one.running, [], [], 30)[0]
         assert one.noticed(readable)
@@ -64,7 +64,7 @@ def test_its_death_is_said(capfd: pytest.CaptureFixture[str]) -> None:
 def test_who_does_not_end_is_killed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, so that nobody waits for it for ever."""
     monkeypatch.setattr(companion, "ENDING_S", 0.1)
-    with Companion(lambda path, until: time.sleep(1000), "run.arrows", ME) as one:
+    with Companion(lambda: lambda path, until: time.sleep(1000), "run.arrows", ME) as one:
         pass
     assert one.running == []
     assert capfd.readouterr().err == "forktrace: the metrics process did not end in time, and was killed\n"
@@ -77,7 +77,7 @@ def test_without_room_for_another_process(capfd: pytest.CaptureFixture[str], mon
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", full)
-    with Companion(lambda path, until: None, "run.arrows", ME) as one:
+    with Companion(lambda: lambda path, until: None, "run.arrows", ME) as one:
         assert one.running == []
     said = capfd.readouterr().err
     assert said == "forktrace: there are no metrics: Resource temporarily unavailable; the recording goes on\n"
