@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forktrace.views.findings import Facts
+if TYPE_CHECKING:
+    from forktrace.views.findings import Facts
 
 _GAP: Final = 3  # between the columns of a table: two paddings and what the box has there
 
