@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
         (["run.arrows", "--max-zombie", "490ms", "--map", "x"], 2),
         (["run.arrows", "--max-zombie", "490ms", "--of", "77"], 2),
         (["run.arrows", "--max-zombie", "490ms", "-o", "run.arrows", "--format", "json"], 2),
-        ([".git", "--max-zombie", "490ms"], 70),
+        ([".git", "--max-zombie", "490ms"], 65),
         (["none.arrows", "--max-zombie", "490ms"], 70),
         (["run.arrows", "--max-zombie", "490ms", "-o", "none/x", "--format", "json"], 70),
         (["bad.arrows", "--max-zombie", "490ms"], 65),
