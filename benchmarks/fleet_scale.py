@@ -59,7 +59,7 @@ def _model(processes: int) -> pa.Table:
         path = Path(folder) / "model.arrows"
         write_trace(path, processes - 1, uneven=True)
         recording: Recording = read(path)
-        return rows_for(recording.lifecycles(), "argv", datetime.now(UTC))
+        return rows_for(recording.lifecycles(), "argv", datetime.now(UTC), continues=False)
 
 
 def _varied(rows: pa.Table, dice: np.random.Generator, day: int, *, odd: bool) -> pa.Table:
