@@ -154,8 +154,9 @@ def _metrics(file: str | None, address: tuple[str, int] | None, output: str | No
 
     def load() -> Run:
         from forktrace.service.metrics import Options, follow
+        from forktrace.service.tally import Tally
 
-        return functools.partial(follow, Options(file, address, cgroup))
+        return functools.partial(follow, Options(file, address, cgroup), Tally())
 
     return load
 

@@ -43,8 +43,10 @@ class Options:
     target: str | None = None
 
 
-def follow(options: Options, path: str, until: int) -> None:
+def follow(options: Options, tally: Tally, path: str, until: int) -> None:
     """Make metrics of the trace `path` until the descriptor `until` is at its end; what fails is said in one line each.
+
+    `tally` is made while the package's own files can be read.
 
     Raises:
         ForktraceError: the trace cannot be read any further.
@@ -54,7 +56,7 @@ def follow(options: Options, path: str, until: int) -> None:
     while not trace.header and not _is_over(until, _BEGINNING_S):
         batches = trace.read()
     if trace.header:
-        _Follower(options, trace, batches).run(until)
+        _Follower(options, tally, trace, batches).run(until)
 
 
 def _is_over(until: int, seconds: float) -> bool:
@@ -65,9 +67,9 @@ def _is_over(until: int, seconds: float) -> bool:
 class _Follower:
     """Counts what the trace says, and exposes it; `batches` are those that were read with its header."""
 
-    def __init__(self, options: Options, trace: Trail, batches: list[Any]) -> None:
+    def __init__(self, options: Options, tally: Tally, trace: Trail, batches: list[Any]) -> None:
         self._trace, self._batches = trace, batches
-        self._tally, self._proc = Tally(), Proc()
+        self._tally, self._proc = tally, Proc()
         self._complaints: dict[object, str] = {}
         target = options.target or program_name(trace.header["command"])
         self._metrics = Exposition(printable(target)[:_MOST_TARGET])

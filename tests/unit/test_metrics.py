@@ -14,6 +14,7 @@ from traces import HEADER, MS, child, target
 
 from forktrace.service import metrics
 from forktrace.service.metrics import Options, follow
+from forktrace.service.tally import Tally
 from forktrace.system.procfs import kernel_boottime_ns
 from forktrace.trace import events as ev
 from forktrace.trace import stream
@@ -154,7 +155,7 @@ def test_files_that_were_removed_before_they_were_read(tmp_path: Path) -> None:
     write(first, [], [target(), *lives, *gone, ev.end(8 * MS, '{"continues": true}')])
     write(last, [target(), *lives, *missed], [ev.reap(9 * MS, 200, by=100)])
     os.close(end)
-    follow(Options(file=str(path)), str(first), until)
+    follow(Options(file=str(path)), Tally(), str(first), until)
     os.close(until)
     assert has(path, 'forktrace_forks_total{target="consumer"} 3.0')()
     assert has(path, 'forktrace_zombies{target="consumer"} 1.0')()
