@@ -36,7 +36,7 @@ class Recorder:
         self.path = folder / "run.arrows"
         self._file = self.path.open("wb")
         self._until, self._end = os.pipe()
-        self._thread = threading.Thread(target=follow, args=(options, str(self.path), self._until), daemon=True)
+        self._thread = threading.Thread(target=follow, args=(options, Tally(), str(self.path), self._until), daemon=True)
         self._thread.start()
         self._writer = stream.Writer(self._file, HEADER | {"start_ns": self.ns(0)})
 
