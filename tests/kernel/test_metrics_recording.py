@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from people import somebody
-from recorded import PATIENCE_S, WORKLOADS, Recorded, children, forktrace_command, wait_until
+from recorded import DEBIAN, PATIENCE_S, WORKLOADS, Recorded, children, forktrace_command, wait_until
 from tallied import of_tables, samples
 
 import forktrace
@@ -46,10 +46,10 @@ def test_by_the_user_beside_roots_recorder(record: Record, open_folder: Path) ->
     with somebody(open_folder) as person, tempfile.TemporaryDirectory(dir=person.home) as folder:
         person.owns(Path(folder))
         path = Path(folder, "leak.prom")
-        recorded = record([sys.executable, "-c", LEAVES.format(1)], "--metrics", str(path), "--user", person.name)
+        recorded = record([DEBIAN, "-c", LEAVES.format(1)], "--metrics", str(path), "--user", person.name)
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (person.uid, 0o644), recorded.stderr
         assert of_tables(recorded.recording).forks == 5
-        assert samples(path.read_text())["forktrace_forks_total", os.path.basename(sys.executable)] == 5
+        assert samples(path.read_text())["forktrace_forks_total", os.path.basename(DEBIAN)] == 5
 
 
 def test_what_is_in_the_way_is_a_line(record: Record, tmp_path: Path) -> None:
