@@ -103,6 +103,7 @@ def test_it_is_killed(way: str, tmp_path: Path, environment: Mapping[str, str]) 
     recorder = forktrace_command("record", "-q", "-o", str(tmp_path / "run.arrows"), "--")
     with hung(way, *recorder, environment=environment) as program:
         os.kill(program.pid, signal.SIGTERM)
+        wait_until(lambda: not Path(f"/proc/{program.pid}").exists(), "it is gone")  # else its wait may get the child
         os.kill(program.child, signal.SIGKILL)
         program.process.wait(PATIENCE_S)
     row, _ = only_wait(tmp_path / "run.arrows")
