@@ -70,8 +70,8 @@ HOOKS: Final = (
     Hook("on_free", bpf.RAW_TRACEPOINT, ("sched_process_free",)),
     Hook("on_oom", bpf.RAW_TRACEPOINT, ("mark_victim",), "HAS_MARK_VICTIM"),
     Hook("on_io_uring", bpf.RAW_TRACEPOINT, ("io_uring_complete",), "HAS_IO_URING_WAITID"),
-    Hook(_COPIED, bpf.TRACEPOINT, (*_WAITS, *_FORKS)),
-    Hook(_COPIED, bpf.TRACEPOINT, ("sys_enter_exit_group", "sys_exit_connect"), STACKS),
+    Hook("on_call", bpf.TRACEPOINT, (*_WAITS, *_FORKS)),
+    Hook("on_call", bpf.TRACEPOINT, ("sys_enter_exit_group", "sys_exit_connect"), STACKS),
     Hook("on_mmap", bpf.TRACEPOINT, ("sys_exit_mmap",), STACKS),
 )
 
@@ -186,7 +186,7 @@ def load(ring_bytes: int, *, stacks: bool = True, attach: bool = False, secret: 
 
 def _load(probes: ProbesObject, facts: Facts, wanted: Mapping[str, int], ring_bytes: int, attach: bool) -> Loaded:
     values = {**facts.values, **wanted}
-    hooks = _hooks(values)
+    hooks = _used(values)
     names = [*{hook.program for hook in hooks}, *([TASKS] if attach else [])]
     _check(probes, facts, hooks, names)
     made = maps_of(probes.maps, ring_bytes, attach=attach, copies=values[COPIES] > 1)
@@ -237,24 +237,27 @@ def _at_once(calls: Sequence[Callable[[], _Result]]) -> list[Callable[[], _Resul
 
 
 def _hooks(values: Mapping[str, int]) -> list[Hook]:
-    """Return the hooks of a kernel with these facts."""
+    """Return all hooks, each of the kind that it has on a kernel with these facts."""
     events = _EVENTS if values[RAW_IS_PREEMPTED] else ()
-    used = [hook for hook in HOOKS if values.get(hook.needs, 1)]
-    return [hook._replace(kind=bpf.TRACEPOINT) if hook.program in events else hook for hook in used]
+    return [hook._replace(kind=bpf.TRACEPOINT) if hook.program in events else hook for hook in HOOKS]
+
+
+def _used(values: Mapping[str, int]) -> list[Hook]:
+    """Return those that a kernel with these facts has a use for."""
+    return [hook for hook in _hooks(values) if values.get(hook.needs, 1)]
 
 
 def _kind(program: str, values: Mapping[str, int], facts: Facts) -> dict[str, Any]:
     """Return the arguments of bpf.load_program for a program."""
     if program == TASKS:
         return {"kind": bpf.TRACING, "attach_kind": bpf.TRACE_ITERATOR, "attach_to": facts.task_iterator}
-    everything = {**values, **dict.fromkeys((hook.needs for hook in HOOKS), 1)}
-    return {"kind": next(hook.kind for hook in _hooks(everything) if hook.program == program)}
+    return {"kind": next(hook.kind for hook in _hooks(values) if hook.program == program)}
 
 
 def programs_of(facts: Facts) -> dict[str, tuple[str, ...]]:
     """Return the programs to load on a kernel, each with its tracepoints (none for the pass over all tasks)."""
     found: dict[str, tuple[str, ...]] = {}
-    for hook in _hooks({**facts.values, STACKS: 1}):
+    for hook in _used({**facts.values, STACKS: 1}):
         found[hook.program] = (*found.get(hook.program, ()), *hook.tracepoints)
     return found | {TASKS: ()}
 
