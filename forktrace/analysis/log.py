@@ -160,6 +160,11 @@ class Log:
         found: dict[str, Any] = json.loads(ends.iloc[-1]) if len(ends) else {}
         return {key: value for key, value in found.items() if not isinstance(value, int) or abs(value) <= NEVER}
 
+    @property
+    def continues(self) -> bool:
+        """Whether the recording goes on in the next file of a rotation."""
+        return self.totals.get("continues") is True
+
     @cached_property
     def still(self) -> tuple[int, Ints, Flags]:
         """What the kernel still had as the recording was about to end: when that was (0: not known), who, and who had ended."""

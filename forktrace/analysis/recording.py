@@ -116,7 +116,7 @@ class Recording:
     @property
     def continues(self) -> bool:
         """Whether it goes on in the next file of a rotation, which holds what has not been reaped by now again."""
-        return self._history.log.totals.get("continues") is True
+        return self._history.log.continues
 
     @property
     def end_ns(self) -> int:

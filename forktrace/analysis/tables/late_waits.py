@@ -9,6 +9,7 @@ from forktrace.analysis.history import History
 from forktrace.analysis.late import late
 from forktrace.analysis.log import category, nullable
 from forktrace.analysis.tables.stolen import SEEN, seen
+from forktrace.analysis.tables.waits import wait_calls
 from forktrace.trace import events
 
 
@@ -26,7 +27,6 @@ def late_waits(history: History) -> pd.DataFrame:
     """
     log = history.log
     rows, child = late(history)
-    names = [events.CALLS.index(call) for call in events.WAIT_CALLS]
     return pd.DataFrame(
         {
             "time_ns": log.time_ns[rows],
@@ -34,7 +34,7 @@ def late_waits(history: History) -> pd.DataFrame:
             "child_id": child,
             "child_pid": log.pid[child],
             "tid": nullable(log.at("by_tid", rows)),
-            "call": category(log.at("call", rows) - names[0], events.WAIT_CALLS),
+            "call": wait_calls(log.at("call", rows)),
             "target": category(log.at("target", rows), events.TARGETS),
             "site": history.sites.sites(rows, log.by_id[rows]),
             "seen": category(seen(history, rows, child, creators(history)), SEEN),

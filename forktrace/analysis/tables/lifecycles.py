@@ -307,7 +307,7 @@ def _account(history: History) -> dict[str, object]:
     """What the kernel accounts at exit."""
     log = history.log
     utime_ns, stime_ns = log.at("utime_ns", log.exit_row), log.at("stime_ns", log.exit_row)
-    living = STATES.index("continued" if log.totals.get("continues") is True else "running")
+    living = STATES.index("continued" if log.continues else "running")
     exited = np.where(log.exit_row != NONE, STATES.index("zombie"), living)
     exited = np.where(log.zombie_row != NONE, STATES.index("zombie"), exited)
     exited[log.still[1][log.still[2]]] = STATES.index("zombie")

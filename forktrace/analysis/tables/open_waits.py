@@ -11,6 +11,7 @@ from forktrace.analysis.causes.rules import each
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, Latest, category, first_of_each, nullable, pick
 from forktrace.analysis.requests import made_by_server, start_rows
+from forktrace.analysis.tables.waits import wait_calls
 from forktrace.trace import events
 
 SINCE: Final = ("about", "earliest")
@@ -41,8 +42,6 @@ def open_waits(history: History) -> pd.DataFrame:
     rows, child, until = rows[keep], child[keep], until[keep]
     slept_ns = np.where(_goes_on(history, rows), log.at("count", rows), NONE)
     began_ns = np.where(slept_ns == NONE, NONE, log.time_ns[rows] - slept_ns)
-    names = [events.CALLS.index(call) for call in events.WAIT_CALLS]
-    call = log.at("call", rows)
     return pd.DataFrame(
         {
             "time_ns": log.time_ns[rows],
@@ -53,7 +52,7 @@ def open_waits(history: History) -> pd.DataFrame:
             "since_ns": nullable(np.maximum(_earliest_ns(history, rows, child), began_ns)),
             "since": category((slept_ns == NONE).astype(np.int64), SINCE),
             "until": category(until, UNTIL),
-            "call": category(np.where(call == NONE, NONE, call - names[0]), events.WAIT_CALLS),
+            "call": wait_calls(log.at("call", rows)),
             "target": category(log.at("target", rows), events.TARGETS),
             "site": history.sites.sites(rows, log.by_id[rows]),
             "stack": history.sites.stack_texts(rows),

@@ -13,6 +13,7 @@ from forktrace.analysis.options import option_names
 from forktrace.trace import events
 
 _KEY: Final = ["id", "call", "target", "flags", "site"]
+_WAIT_CALLS: Final = [events.CALLS.index(call) for call in events.WAIT_CALLS]
 _COUNTS: Final = ["calls", "reaps", "empty", "interrupted", "no_child"]
 
 
@@ -37,18 +38,21 @@ def waits(history: History) -> pd.DataFrame:
     site, sites = history.sites.site_codes(calls["row"].to_numpy(), calls["id"].to_numpy())
     calls["site"] = site
     table = calls.groupby(_KEY, as_index=False)[_COUNTS].sum()
-    names = [events.CALLS.index(call) for call in events.WAIT_CALLS]
-    code = np.array([names.index(call) if call in names else NONE for call in table["call"].tolist()], np.int64)
     return pd.DataFrame(
         {
             "id": nullable(table["id"].to_numpy()),
             "site": chosen(table["site"].to_numpy(), sites),
-            "call": category(code, events.WAIT_CALLS),
+            "call": wait_calls(table["call"].to_numpy()),
             "target": category(table["target"].to_numpy(), events.TARGETS),
             "options": option_names(table["flags"].to_numpy(), table["call"].to_numpy()),
             **{name: table[name].to_numpy() for name in _COUNTS},
         }
     )
+
+
+def wait_calls(codes: Ints) -> pd.Categorical[str]:
+    """Return the wait calls that these codes of `events.CALLS` stand for; `<NA>`: another call, or none."""
+    return category(np.where(np.isin(codes, _WAIT_CALLS), codes - _WAIT_CALLS[0], NONE), events.WAIT_CALLS)
 
 
 def _counted(log: Log, rows: Ints, ids: Ints, calls: Ints, **counts: Ints) -> pd.DataFrame:
@@ -66,7 +70,7 @@ def _counted(log: Log, rows: Ints, ids: Ints, calls: Ints, **counts: Ints) -> pd
 def _reaps(history: History) -> pd.DataFrame:
     log = history.log
     rows = log.rows("reap")
-    rows = rows[np.isin(log.at("call", rows), [events.CALLS.index(call) for call in events.WAIT_CALLS])]
+    rows = rows[np.isin(log.at("call", rows), _WAIT_CALLS)]
     ones = np.ones(len(rows), np.int64)
     return _counted(log, rows, log.by_id[rows], ones, reaps=ones)
 
