@@ -8,9 +8,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from forktrace.analysis.recording import Recording
+from forktrace.analysis.recording import Call, Recording
 from forktrace.analysis.tables.lifecycles import PARENT_STOPPED
-from forktrace.trace.stacks import Frame
 from forktrace.trace.words import NOTICEABLE_MS
 
 _STOPS: Final = ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
@@ -90,11 +89,11 @@ def _running(recording: Recording, stacks: pd.Series) -> list[str]:
 
 def _stacks_with(recording: Recording, stacks: pd.Series, functions: Collection[str]) -> list[str]:
     """Those on which one of these functions of subprocess is."""
-    return [one for one in stacks.dropna().unique() if any(_is_one_of(functions, call.frame) for call in recording.calls(one))]
+    return [one for one in stacks.dropna().unique() if any(_is_one_of(functions, call) for call in recording.calls(one))]
 
 
-def _is_one_of(functions: Collection[str], frame: Frame) -> bool:
-    return frame.name in functions and frame.file.endswith("subprocess.py")
+def _is_one_of(functions: Collection[str], call: Call) -> bool:
+    return call.frame.name in functions and call.home != "own" and call.module.rpartition("/")[2] == "subprocess.py"
 
 
 def _held_up(recording: Recording) -> pd.Series:
