@@ -39,7 +39,7 @@ class Companion:
             if load:
                 self._start(load, path, who)
         except OSError as error:
-            _say(f"there are no metrics: {in_words(error)}; the recording goes on")
+            say(f"there are no metrics: {in_words(error)}; the recording goes on")
 
     def _start(self, load: Load, path: str, who: User) -> None:
         until, self._until = os.pipe()
@@ -56,7 +56,7 @@ class Companion:
         if not self.running or self.running[0] not in readable:
             return False
         self._reap()
-        _say("the metrics process has ended; the recording goes on")
+        say("the metrics process has ended; the recording goes on")
         return True
 
     def __enter__(self) -> Companion:
@@ -67,7 +67,7 @@ class Companion:
         if self._until >= 0:
             os.close(self._until)
         if self.running and not select.select(self.running, [], [], ENDING_S)[0]:
-            _say("the metrics process did not end in time, and was killed")
+            say("the metrics process did not end in time, and was killed")
             signal.pidfd_send_signal(self.running[0], signal.SIGKILL)
         if self.running:
             self._reap()
@@ -95,13 +95,14 @@ def _be(load: Load, path: str, until: int, who: User) -> None:
         capabilities.give_up_all()
         run(path, until)
     except ForktraceError as error:
-        _say(f"no more metrics: {error}")
+        say(f"no more metrics: {error}")
     except Exception:  # a defect: without its trace nobody could mend it
         traceback.print_exc()
     finally:
         os._exit(0)
 
 
-def _say(words: str) -> None:
+def say(words: str) -> None:
+    """Say something on stderr: the launcher of the companion, or the companion itself."""
     with contextlib.suppress(OSError):  # the terminal is gone
         os.write(2, f"forktrace: {words}\n".encode(errors="backslashreplace"))

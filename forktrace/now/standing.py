@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from forktrace.cpython.remote_stack import NoPython, Python, Reader, find_python
 from forktrace.system.memory import Memory
+from forktrace.system.procfs import Key
 from forktrace.trace.stacks import Frame
-
-Key = tuple[int, int]  # number and start: numbers are used again
 
 
 class Stand(NamedTuple):

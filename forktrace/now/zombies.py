@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from forktrace.now.limits import Headroom, threads_of_users, user_name
-from forktrace.system.procfs import TICK_NS, Proc, Stat, TaskClocks, boottime_ns, innermost_pid
+from forktrace.system.procfs import TICK_NS, Key, Proc, Stat, TaskClocks, boottime_ns, innermost_pid
 from forktrace.trace.snapshot import ESTIMATED, EXACT, UNKNOWN, HalfDead, Limit, Parent, Snapshot, Zombie
 from forktrace.trace.waitstatus import Ending, decode, signal_name
 
 GROWTH_NS: Final = 60 * 10**9  # the stretch over which growth is counted
 CLOSE_NS: Final = 10 * 10**9  # looks that are no further apart, or than a tenth of the age, make it known
 _SIGCHLD: Final = 1 << signal.SIGCHLD - 1
-
-Key = tuple[int, int]  # number and start: numbers are used again
 
 
 @dataclass
@@ -235,7 +233,7 @@ def _since(stat: Stat, now_ns: int) -> float:
 
 
 def _oldest_first(zombie: Zombie) -> tuple[float, int]:
-    return (-(zombie.age_most_s if zombie.age_s is None else zombie.age_s), zombie.pid)
+    return (-zombie.age_at_most_s, zombie.pid)
 
 
 def _disposition(status: dict[str, str]) -> str:

@@ -10,15 +10,13 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from forktrace.pytest_plugin.limits import Left, broken_counts, limits_of
-from forktrace.system.procfs import Proc, Stat
+from forktrace.system.procfs import Key, Proc, Stat
 from forktrace.trace.words import count, printable
 
 MOST_TESTS: Final = 10  # that the table names
 MOST_NAMES: Final = 3
 EXEC_S: Final = 0.05  # from fork to exec, on a busy machine
 _HELPERS: Final = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")  # one for all tests to come
-
-Key = tuple[int, int]  # number and start: numbers are used again
 
 
 class Seen(NamedTuple):

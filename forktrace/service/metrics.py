@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import pyarrow.compute as pc
 
 from forktrace.analysis.log import NEVER
 from forktrace.errors import ForktraceError
+from forktrace.launcher.companion import say
 from forktrace.launcher.session import program_name
 from forktrace.now.limits import limits_of
 from forktrace.service.exposition import Exposition, State, TextFile
@@ -96,7 +95,7 @@ class _Follower:
             do(what)
         except ForktraceError as error:
             if self._complaints.get(do.__name__) != str(error):
-                say(error)
+                say(_explained(error))
             self._complaints[do.__name__] = str(error)
         else:
             self._complaints.pop(do.__name__, None)
@@ -134,8 +133,6 @@ def _end_ns(batches: list[Any]) -> int:
     return max((int(pc.max(batch["time_ns"]).as_py()) for batch in batches if batch.num_rows), default=0)
 
 
-def say(error: ForktraceError) -> None:
-    """Say what failed, and what to do."""
-    words = f"{error}" + (f"; {error.hint}" if error.hint else "")
-    with contextlib.suppress(OSError):  # the terminal is gone
-        print(f"forktrace: {printable(words)}", file=sys.stderr, flush=True)
+def _explained(error: ForktraceError) -> str:
+    """What failed, and what to do."""
+    return printable(f"{error}" + (f"; {error.hint}" if error.hint else ""))

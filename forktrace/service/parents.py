@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from forktrace.now.standing import Key, Stand, Standing
+from forktrace.now.standing import Stand, Standing
 from forktrace.now.zombies import Watcher
-from forktrace.system.procfs import TICK_NS
+from forktrace.system.procfs import TICK_NS, Key
 from forktrace.trace.snapshot import Parent, Snapshot, Zombie
 
 MINUTE_NS: Final = 60 * 10**9
@@ -48,14 +48,14 @@ class Recorded:
 
 
 class Parents:
-    """Looks at them again and again; `recorded` says what a recording has seen by now, `wanted` whether a process is meant."""
+    """Looks at them again and again; `recorded` says what a recording has seen by now, `wanted` which parents are meant."""
 
     def __init__(
         self,
         watcher: Watcher | None = None,
         standing: Standing | None = None,
         recorded: Callable[[], Mapping[int, Recorded]] | None = None,
-        wanted: Callable[[int], bool] | None = None,
+        wanted: Callable[[Sequence[int]], Container[int]] | None = None,
     ) -> None:
         self._watcher, self._standing = watcher or Watcher(), standing or Standing()
         self._recorded, self._wanted = recorded, wanted
@@ -68,7 +68,8 @@ class Parents:
         seen = self._watcher.look(also=recorded)
         came, went = self._flow(seen)
         if self._wanted:
-            seen = replace(seen, parents=tuple(one for one in seen.parents if self._wanted(one.pid)))
+            meant = self._wanted([one.pid for one in seen.parents])
+            seen = replace(seen, parents=tuple(one for one in seen.parents if one.pid in meant))
         keys = {one.pid: _key(one, seen) for one in seen.parents}
         stands = {one.pid: self._standing.of(keys[one.pid]) for one in seen.parents[:MOST_STANDS] if one.comm is not None}
         self._standing.forget(set(keys.values()))

@@ -47,8 +47,7 @@ def _oldest(row: Row) -> str:
 
 
 def _oldest_s(row: Row) -> float:
-    oldest = row.parent.zombies[0] if row.parent.zombies else None
-    return 0.0 if oldest is None else oldest.age_most_s if oldest.age_s is None else oldest.age_s
+    return row.parent.zombies[0].age_at_most_s if row.parent.zombies else 0.0
 
 
 def _room(row: Row) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,14 +32,14 @@ def show(chosen: Chosen | None) -> None:
         session.close()
 
 
-def _wanted(chosen: Chosen) -> Callable[[int], bool]:
-    """Whether a process is one of the chosen, or descends from one, or is in their control group."""
+def _wanted(chosen: Chosen) -> Callable[[Sequence[int]], Container[int]]:
+    """Which processes are chosen, or descend from one that is, or are in the control group."""
     proc = Proc()
 
-    def wanted(pid: int) -> bool:
+    def wanted(pids: Sequence[int]) -> Container[int]:
         if chosen.cgroup:
-            return pid in cgroup_pids(chosen.cgroup)
-        return pid in chosen.pids or proc.descends(pid, chosen.pids)
+            return set(cgroup_pids(chosen.cgroup))
+        return {pid for pid in pids if pid in chosen.pids or proc.descends(pid, chosen.pids)}
 
     return wanted
 

@@ -60,6 +60,9 @@ def ticks_of(start_ns: int) -> int:
     return (start_ns + time_namespace_ns()) // TICK_NS
 
 
+Key = tuple[int, int]  # of a process: number and start in clock ticks, since numbers are used again
+
+
 class Stat(NamedTuple):
     """Of /proc/PID/stat: what `forktrace ps` needs."""
 

@@ -37,6 +37,11 @@ class Zombie:
     term_signal: str | None
     core_dumped: bool | None
 
+    @property
+    def age_at_most_s(self) -> float:
+        """Its age; where that is not known, the upper bound."""
+        return self.age_most_s if self.age_s is None else self.age_s
+
 
 @dataclass(frozen=True)
 class Limit:
