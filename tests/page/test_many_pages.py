@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, browser
+from monsters import MONSTERS
 from pages import check, written
 
 import forktrace
@@ -74,3 +75,16 @@ def test_pictures_to_look_at(window: Browser, tmp_path: Path, large: Callable[[i
     PICTURES.mkdir(parents=True, exist_ok=True)
     window.picture(PICTURES / f"{processes}-{'dark' if dark else 'light'}.png")
     assert window.ask("document.getElementById('failure').hidden")
+
+
+@pytest.mark.parametrize("name", MONSTERS)
+def test_a_hostile_trace(window: Browser, tmp_path: Path, name: str) -> None:
+    """The page of each huge trace that can be read opens, and shows whose it is."""
+    trace = tmp_path / "trace.arrows"
+    trace.write_bytes(MONSTERS[name]())
+    try:
+        window.open(written(forktrace.read(trace), tmp_path))
+    except forktrace.TraceError:
+        return
+    assert window.ask("document.getElementById('failure').hidden")
+    assert window.ask("document.querySelector('h1').textContent")
