@@ -150,6 +150,11 @@ class Log:
             return np.full(len(rows), NONE)
         return np.where((rows != NONE) & valid[rows], values[rows], NONE).astype(np.int64, copy=False)
 
+    def has_origin(self, origin: str) -> Flags:
+        """Return which processes came to be followed in this way, one of `events.ORIGINS`."""
+        so: Flags = self.at("origin", self.fork_row) == events.ORIGINS.index(origin)
+        return so
+
     @cached_property
     def totals(self) -> dict[str, Any]:
         """What the last row says of the whole recording (docs/trace-format.md); {} where there is none.

@@ -30,43 +30,50 @@ def lived_through_loss(log: Log) -> Flags:
     return lived
 
 
-class Doubts:
-    """Which programs are not certain: an exec of the process, or of one that it has its program from, may be lost.
+def touched_by_lost_exec(history: History) -> Flags:
+    """Return which processes, forked after the last loss, have a row that may name an older program: an exec may be lost.
 
-    Its command line may then be an older one, and so the user's own frames may be others.
-
-    Attributes:
-        touch: the processes forked after the last loss whose row such a doubt touches
+    A row depends on the programs of the process itself, its forker, its killer and its reaper: a command line says which frames
+    are the user's own.
     """
+    log, until_ns = history.log, lost_until(history.log, "exec")
+    if until_ns == NONE:
+        return np.zeros(log.count, bool)
+    programs = _Programs(log, until_ns)
+    touched = programs.are_doubtful(np.arange(log.count), np.full(log.count, NEVER))
+    touched |= programs.are_doubtful(pick(log.by_id, log.fork_row), log.fork_ns)
+    for row in (killing_rows(history), np.where(history.waited, history.release_row, NONE)):
+        touched |= programs.are_doubtful(pick(log.by_id, row), pick(log.time_ns, row))
+    return touched & ~lived_through_loss(log)
 
-    def __init__(self, history: History) -> None:
-        log = history.log
+
+class _Programs:
+    """What processes run, as far as it is known after the last loss of an exec, at `until_ns`."""
+
+    def __init__(self, log: Log, until_ns: int) -> None:
         execs = log.rows("exec")
         execs = execs[log.id[execs] != NONE]
-        self._until_ns = lost_until(log, "exec")
-        self.touch: Flags = np.zeros(log.count, bool)
-        if self._until_ns == NONE:
-            return
-        self._exec_ns, self._latest = log.time_ns[execs], Latest(log.id[execs], log.time_ns[execs])
-        self._lived = np.append(log.fork_ns <= self._until_ns, False)  # the last entry is that of NONE
+        self._until_ns, self._exec_ns = until_ns, log.time_ns[execs]
+        self._latest = Latest(log.id[execs], log.time_ns[execs])
+        self._inherited = self._inherit_doubt(log)
+
+    def _inherit_doubt(self, log: Log) -> Flags:
+        """Whether the first program of each process is in doubt: who it came from lived at a loss. The last entry is NONE's."""
+        lived = np.append(log.fork_ns <= self._until_ns, False)
         forker = pick(log.by_id, log.fork_row)
-        known = self._lived[:-1] | self._is_fresh(forker, log.fork_ns) | (forker == NONE)
-        source = np.append(np.where(known, np.arange(log.count), forker), NONE)
-        for _ in range(log.count.bit_length()):  # doubles the distance each time
+        its_own = lived[:-1] | self._is_seen(forker, log.fork_ns) | (forker == NONE)
+        source = np.append(np.where(its_own, np.arange(log.count), forker), NONE)
+        for _ in range(log.count.bit_length()):  # from each to its forker's forker: the distance doubles each time
             source = source[source]
-        self._inherited = self._lived[source]
-        killer, reaper = killing_rows(history), np.where(history.waited, history.release_row, NONE)
-        touch = self._about(np.arange(log.count), np.full(log.count, NEVER)) | self._about(forker, log.fork_ns)
-        for row in (killer, reaper):
-            touch |= self._about(pick(log.by_id, row), pick(log.time_ns, row))
-        self.touch = touch & ~lived_through_loss(log)
+        doubtful: Flags = lived[source]
+        return doubtful
 
-    def _is_fresh(self, process: Ints, time_ns: Ints) -> Flags:
+    def _is_seen(self, process: Ints, time_ns: Ints) -> Flags:
         """Whether the exec of what a process runs at a time was seen, after the last loss."""
-        fresh: Flags = pick(self._exec_ns, self._latest.until(process, time_ns)) > self._until_ns
-        return fresh
+        seen: Flags = pick(self._exec_ns, self._latest.until(process, time_ns)) > self._until_ns
+        return seen
 
-    def _about(self, process: Ints, time_ns: Ints) -> Flags:
-        """Whether it is not certain what a process runs at a time."""
-        doubtful: Flags = ~self._is_fresh(process, time_ns) & self._inherited[process]
+    def are_doubtful(self, process: Ints, time_ns: Ints) -> Flags:
+        """Return whether it is not certain what a process runs at a time."""
+        doubtful: Flags = ~self._is_seen(process, time_ns) & self._inherited[process]
         return doubtful

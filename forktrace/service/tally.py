@@ -21,7 +21,6 @@ from forktrace.analysis.requests import start_rows
 from forktrace.analysis.tables.starts import failed_forks
 from forktrace.analysis.tables.stolen import stolen
 from forktrace.service.window import Window
-from forktrace.trace.events import ORIGINS
 
 BUCKETS_S: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0)
 MOST_LINES: Final = 100  # that are called by name; all others are OTHER_LINE
@@ -105,7 +104,7 @@ class Tally:
         self._window = Window(self._rules)
 
     def _count_forks(self, log: Log, keys: list[Key]) -> None:
-        forked = np.flatnonzero(log.at("origin", log.fork_row) == ORIGINS.index("forked"))
+        forked = np.flatnonzero(log.has_origin("forked"))
         new = [keys[one] for one in forked if keys[one] not in self._known]
         self._figures.forks += len(new)
         self._known.update(new)

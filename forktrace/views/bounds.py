@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from forktrace.analysis.tables.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
+from forktrace.analysis.tables.remarks import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
 from forktrace.trace.words import duration
 
 _SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from recorded import WORKLOADS, Recorded
 
-from forktrace.analysis.tables.lifecycles import PARENT_STOPPED
+from forktrace.analysis.tables.remarks import PARENT_STOPPED
 from forktrace.views.text.why import chain
 
 pytestmark = pytest.mark.root

@@ -9,7 +9,7 @@ from test_why import line, told
 from traces import MS, cells, child, known, recording, target
 
 from forktrace.analysis.recording import Recording
-from forktrace.analysis.tables.lifecycles import PARENT_STOPPED
+from forktrace.analysis.tables.remarks import PARENT_STOPPED
 from forktrace.trace import events as ev
 
 LIB = "/usr/lib/python3.11"

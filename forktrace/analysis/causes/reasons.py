@@ -142,7 +142,7 @@ def causes(history: History) -> Ints:
 def by_recorder(history: History) -> Flags:
     """Return which process forktrace itself reaps or will reap: the command, while forktrace is its parent."""
     log, known, recorder_pid = history.log, history.parents, history.log.trace.header["recorder_pid"]
-    target = log.at("origin", log.fork_row) == events.ORIGINS.index("target")
+    target = log.has_origin("target")
     reaper = log.at("by_pid", np.where(history.waited, history.release_row, NONE))
     own: Flags = target & ~known.orphaned & ~history.autoreaped & (known.last_pid == recorder_pid)
     return own & np.isin(reaper, (recorder_pid, NONE))

@@ -14,7 +14,8 @@ from forktrace.analysis.log import Flags, Ints, empty_texts
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.requests import start_sites
 from forktrace.analysis.tables.events import errno_name
-from forktrace.analysis.tables.lifecycles import EXIT_AT_THE_LATEST, EXIT_ESTIMATED, LIVING
+from forktrace.analysis.tables.lifecycles import LIVING
+from forktrace.analysis.tables.remarks import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
 from forktrace.analysis.tables.zombies import most_at_once
 
 Floats = npt.NDArray[np.float64]

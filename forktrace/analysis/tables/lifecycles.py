@@ -22,15 +22,13 @@ from forktrace.analysis.log import (
     Ints,
     Log,
     category,
-    chosen,
-    distinct_of,
     last_rows,
     nullable,
     pick,
 )
-from forktrace.analysis.losses import Doubts, lived_through_loss
 from forktrace.analysis.options import option_names
-from forktrace.analysis.requests import made_by_server, start_rows
+from forktrace.analysis.requests import start_rows
+from forktrace.analysis.tables.remarks import remarks
 from forktrace.analysis.tables.starts import cleared_by
 from forktrace.trace import events
 from forktrace.trace.waitstatus import signal_name
@@ -39,11 +37,6 @@ SIGNALS: Final = tuple(signal_name(number) for number in range(1, 0x7F))
 _SIGKILL: Final = 9
 STATES: Final = ("gone", "zombie", "running", "continued")
 LIVING: Final = ("running", "continued")
-PARENT_STOPPED: Final = "its parent was stopped when it ended"
-_FORMAT_OF_REQUESTS: Final = 2
-
-EXIT_ESTIMATED: Final = "found as a zombie; its exit time is estimated"
-EXIT_AT_THE_LATEST: Final = "found as a zombie; its exit time is an upper bound"
 
 # Column -> dtype, in the order of the table. An enumeration is given by its values.
 COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
@@ -117,12 +110,8 @@ def lifecycles(history: History) -> pd.DataFrame:
     Times are CLOCK_BOOTTIME ns, `<NA>` where a moment did not come before the end of the trace or was lost. `id` is the
     position of the row. `zombie_ms` of a zombie that is still there is its age at the end of the trace.
     """
-    cleared, inferred = cleared_by(history)
-    start = start_rows(history)
-    columns: dict[str, object] = {"cleared_by_id": nullable(cleared)} | _remarks(history, inferred, start)
-    columns |= {"start_site": history.sites.sites(start, pick(history.log.by_id, start))}
-    columns |= {"start_stack": history.sites.stack_texts(start)}
-    for part in (_identity, _moments, _stacks, _ending, _killer, _release, _account):
+    columns: dict[str, object] = {}
+    for part in (_identity, _start, _moments, _stacks, _ending, _killer, _release, _account, remarks):
         columns |= part(history)
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
 
@@ -135,12 +124,13 @@ def what_ended(row: Any) -> str:
 def _identity(history: History) -> dict[str, object]:
     log, known = history.log, history.parents
     ns_pid = log.at("ns_pid", log.fork_row)
+    adopted = log.has_origin("adopted")  # whose children these were is not known, only who inherited them
     return {
         "id": np.arange(log.count),
-        "parent_id": nullable(np.where(_adopted(log), NONE, known.id)),
+        "parent_id": nullable(np.where(adopted, NONE, known.id)),
         "pid": log.pid,
         "ns_pid": nullable(np.where(ns_pid == NONE, log.pid, ns_pid)),
-        "ppid": _or_zero(np.where(_adopted(log), NONE, known.pid)),
+        "ppid": _or_zero(np.where(adopted, NONE, known.pid)),
         "forker_pid": _or_zero(log.at("by_pid", log.fork_row)),
         "forker_tid": _or_zero(log.at("by_tid", log.fork_row)),
         "fork_comm": _fork_comm(log),
@@ -152,10 +142,14 @@ def _identity(history: History) -> dict[str, object]:
     }
 
 
-def _adopted(log: Log) -> Flags:
-    """Which processes came as orphans from outside: whose children they were is not known, only who inherited them."""
-    so: Flags = log.at("origin", log.fork_row) == events.ORIGINS.index("adopted")
-    return so
+def _start(history: History) -> dict[str, object]:
+    """Which line asked for each process, and whose start cleared it."""
+    row = start_rows(history)
+    return {
+        "start_site": history.sites.sites(row, pick(history.log.by_id, row)),
+        "start_stack": history.sites.stack_texts(row),
+        "cleared_by_id": nullable(cleared_by(history)[0]),
+    }
 
 
 def _or_zero(pid: Ints) -> Ints:
@@ -277,6 +271,7 @@ def _release(history: History) -> dict[str, object]:
     call = np.where(history.autoreaped | history.silent, REAP_CALLS.index("autoreap"), call)
     call = np.where(removed(history), REAP_CALLS.index("kernel"), call)
     waited = np.where(history.waited, row, NONE)
+    inherited = known.orphaned | log.has_origin("adopted")
     return {
         "reaper_pid": nullable(np.where(by_parent, known.last_pid, log.at("by_pid", by_wait))),
         "reaper_tid": nullable(np.where(unseen, NONE, log.at("by_tid", by_wait))),
@@ -285,8 +280,8 @@ def _release(history: History) -> dict[str, object]:
         "reap_target": category(log.at("target", waited), events.TARGETS),
         "reap_options": option_names(log.at("flags", waited), log.at("call", waited)),
         "empty_waits": _empty_waits(history),
-        "adopter_pid": nullable(np.where(known.orphaned | _adopted(log), known.last_pid, NONE)),
-        "adopter_id": nullable(np.where(known.orphaned | _adopted(log), known.last_id, NONE)),
+        "adopter_pid": nullable(np.where(inherited, known.last_pid, NONE)),
+        "adopter_id": nullable(np.where(inherited, known.last_id, NONE)),
     }
 
 
@@ -318,46 +313,3 @@ def _account(history: History) -> dict[str, object]:
         "state": category(np.where(history.gone_ns < NEVER, STATES.index("gone"), exited), STATES),
         "carried": (log.fork_row != NONE) & log.carried[log.fork_row] if len(log.carried) else np.zeros(log.count, bool),
     }
-
-
-def _remarks(history: History, inferred_start: Flags, start: Ints) -> dict[str, object]:
-    """`complete` and `notes`, from one list: what is so of which processes, and whether it leaves the row incomplete."""
-    log = history.log
-    origin = log.at("origin", log.fork_row)
-    argv_cut = log.texts("detail", last_rows(log.id, log.rows("exec"), log.count)).eq("argv cut")
-    found_dead = log.texts("detail", np.where(history.found_dead, log.exit_row, NONE))
-    estimated = found_dead.eq(events.FOUND_DEAD[1]).to_numpy(bool, na_value=False)
-    stopped = log.texts("detail", log.zombie_row).eq(events.PARENT_STOPPED)
-    unseen = history.zombie_unseen & ~history.found_dead
-    unasked = made_by_server(history) & (start == NONE) & (log.trace.header["format"] >= _FORMAT_OF_REQUESTS)
-    remarks: list[tuple[Flags, str, bool]] = [
-        (log.fork_row == NONE, "fork not seen", True),
-        (origin == events.ORIGINS.index("attached"), "started before the recording", True),
-        (_adopted(log), "forked outside the recording", True),
-        ((history.gone_ns < NEVER) & (log.exit_row == NONE), "exit not seen", True),
-        (history.vanished, "gone; when is not known", True),
-        (estimated, EXIT_ESTIMATED, True),
-        (history.found_dead & ~estimated, EXIT_AT_THE_LATEST, True),
-        (unseen & (history.exit_signal == 0), "no exit signal", False),
-        (unseen & (history.exit_signal != 0), "notification not seen; zombie counted from the exit", True),
-        (history.called("unseen"), "reap not seen; time is an upper bound", True),
-        (history.inferred, "reap inferred: the wait did not name its child", True),
-        (history.silent, "release not seen; inferred from the ignored SIGCHLD", True),
-        (lived_through_loss(log), "events were lost while it lived", True),
-        (
-            Doubts(history).touch,
-            "a program that was run before was lost: command line and sites may be those of an older one",
-            True,
-        ),
-        (argv_cut.to_numpy(bool, na_value=False), "argv cut", False),
-        (inferred_start, "clearing start inferred", False),
-        (stopped.to_numpy(bool, na_value=False), PARENT_STOPPED, False),
-        (unasked, "which line asked the fork server for it is not known", False),
-    ]
-    complete, codes = np.ones(log.count, bool), np.zeros(log.count, np.int64)
-    for bit, (so, _, harms) in enumerate(remarks):
-        complete &= ~so if harms else True
-        codes |= so.astype(np.int64) << bit
-    distinct, which = distinct_of(codes)
-    texts = ["; ".join(text for bit, (_, text, _) in enumerate(remarks) if code >> bit & 1) for code in distinct.tolist()]
-    return {"complete": complete, "notes": chosen(which, [text or pd.NA for text in texts])}

@@ -11,7 +11,6 @@ import pandas as pd
 from forktrace.analysis.causes.endings import removed
 from forktrace.analysis.history import History
 from forktrace.analysis.log import NEVER, NONE, Flags, Ints, category, nullable, pick
-from forktrace.trace import events
 
 OUTCOMES: Final = ("reaped", "autoreaped", "left", "running")
 FINDINGS: Final = ("adopter-not-init",)
@@ -73,7 +72,7 @@ def _inherited(history: History) -> tuple[Ints, Ints, Ints, Ints]:
     last = np.full(log.count, NONE)
     last[known.child_id] = known.new_pid  # of several the last: they are in time order
     unseen = known.orphaned & (known.last_pid != last)
-    adopted = log.at("origin", log.fork_row) == events.ORIGINS.index("adopted")
+    adopted = log.has_origin("adopted")
     adopted_ns = pick(log.time_ns, log.fork_row)
     unseen_ns = np.where(history.exit_ns == NONE, log.fork_ns, history.exit_ns)
     child = np.concatenate([known.child_id, ids[adopted], ids[unseen]])

@@ -39,26 +39,55 @@ def cleared_by(history: History) -> tuple[Ints, Flags]:
 
 
 def _seen(history: History) -> Ints:
-    """The start that swept each process, where the stacks say so."""
-    log, readings = history.log, history.readings
+    """The start that swept each process, where the stacks say so: the thread's next fork is in the same call of `start`."""
+    log = history.log
     reaps = _is_sweep(history) & (history.wait_rules == CAUSES.index("next-start"))
-    rows = np.flatnonzero(reaps | log.is_kind("fork", "fork-failed"))
-    stack = np.where(_is_whole(log)[rows], history.sites.code[rows], NONE)
-    calls: dict[str, int] = {"": NONE}
-    start = each(lambda one: calls.setdefault(readings.start_of(one), len(calls)), stack)
-    fork = np.where(reaps[rows], NONE, stack)
-    helper = (fork != NONE) & (start != NONE) & (each(lambda one: int(readings.starts_process(one)), fork) != 1)
+    rows = _by_thread(log, np.flatnonzero(reaps | log.is_kind("fork", "fork-failed")))
+    start = _start_calls(history, rows)
+    helper = ~reaps[rows] & (start != NONE) & ~_is_start(history, history.sites.code[rows])
     rows, start = rows[~helper], start[~helper]
-    order = np.lexsort((rows, log.at("by_tid", rows), log.by_id[rows]))
-    rows, start = rows[order], start[order]
-    place = np.where(reaps[rows], len(rows), np.arange(len(rows)))
-    after = np.append(np.minimum.accumulate(place[::-1])[::-1], len(rows))[: len(rows)]  # the next that forks
-    swept = np.flatnonzero((after < len(rows)) & reaps[rows] & (start != NONE))
-    fork = after[swept]
-    same = (log.by_id[rows[fork]] == log.by_id[rows[swept]]) & (start[fork] == start[swept]) & log.is_kind("fork")[rows[fork]]
-    same &= log.numbers("by_tid")[rows[fork]] == log.numbers("by_tid")[rows[swept]]
+    following = _next_other(reaps[rows])
+    swept = np.flatnonzero(reaps[rows] & (start != NONE) & (following < len(rows)))
+    fork = following[swept]
+    same = (start[fork] == start[swept]) & log.is_kind("fork")[rows[fork]] & _is_same_thread(log, rows[fork], rows[swept])
+    return _cleared(log, rows[swept[same]], rows[fork[same]])
+
+
+def _start_calls(history: History, rows: Ints) -> Ints:
+    """A number for the call of `Process.start` that each row is in, the same for the same call; NONE: in none, or not known."""
+    stack = np.where(_is_whole(history.log)[rows], history.sites.code[rows], NONE)
+    calls: dict[str, int] = {"": NONE}
+    return each(lambda one: calls.setdefault(history.readings.start_of(one), len(calls)), stack)
+
+
+def _is_start(history: History, stacks: Ints) -> Flags:
+    """Which forks with these stacks make the process that is started, not a helper such as the resource tracker."""
+    starts: Flags = each(lambda one: int(history.readings.starts_process(one)), stacks) == 1
+    return starts
+
+
+def _by_thread(log: Log, rows: Ints) -> Ints:
+    """Rows in the order of their processes and threads, those of a thread in time order."""
+    return rows[np.lexsort((rows, log.at("by_tid", rows), log.by_id[rows]))]
+
+
+def _is_same_thread(log: Log, rows: Ints, others: Ints) -> Flags:
+    """Whether each row is by the thread of the other."""
+    tid = log.numbers("by_tid")
+    same: Flags = (log.by_id[rows] == log.by_id[others]) & (tid[rows] == tid[others])
+    return same
+
+
+def _next_other(those: Flags) -> Ints:
+    """For each place the next one, from it on, that is not one of `those`; their number where there is none."""
+    place = np.where(those, len(those), np.arange(len(those)))
+    return np.minimum.accumulate(place[::-1])[::-1]
+
+
+def _cleared(log: Log, swept: Ints, forks: Ints) -> Ints:
+    """The process that each one was cleared by, from the rows of reaps and of the forks of these starts."""
     cleared = np.full(log.count, NONE)
-    cleared[log.id[rows[swept[same]]]] = log.id[rows[fork[same]]]
+    cleared[log.id[swept]] = log.id[forks]
     return cleared
 
 
@@ -71,24 +100,27 @@ def _is_whole(log: Log) -> Flags:
 def _inferred(history: History) -> Ints:
     """The start that swept each process, by the order of one thread's calls, where a stack is missing and the other fits."""
     log, code = history.log, history.sites.code
-    rows = np.flatnonzero(log.is_kind("fork", "fork-failed", "reap", "wait") & (log.numbers("by_tid") != NONE))
-    rows = rows[np.lexsort((rows, log.at("by_tid", rows), log.by_id[rows]))]
+    rows = log.rows("fork", "fork-failed", "reap", "wait")
+    rows = _by_thread(log, rows[log.numbers("by_tid")[rows] != NONE])
     if not len(rows):
         return np.full(log.count, NONE)
     fits = (code == NONE) | (history.wait_rules == CAUSES.index("next-start"))
-    sweeps, forks = (_is_sweep(history) & fits)[rows], np.isin(rows, log.fork_row)
-    follows = _follows(log, rows)
-    linked = np.append(follows[:-1] & (sweeps | forks)[1:], False)
-    broken = np.cumsum(~(sweeps & linked))  # a chain from one row to a later one is whole if this does not grow between
-    last = np.minimum.accumulate(np.where(sweeps, len(rows), np.arange(len(rows)))[::-1])[::-1]  # the next that is no sweep
-    whole = sweeps & linked & (last < len(rows))
-    whole &= broken[np.minimum(last, len(rows)) - 1] == broken
-    swept, start = rows[whole], rows[last[whole]]
+    sweeps, fork = _chains(log, rows, (_is_sweep(history) & fits)[rows])
+    swept, start = rows[sweeps], rows[fork]
     missing = ~(_is_whole(log)[swept] & _is_whole(log)[start])
-    missing &= (code[start] == NONE) | (each(lambda one: int(history.readings.starts_process(one)), code[start]) == 1)
-    cleared = np.full(log.count, NONE)
-    cleared[log.id[swept[missing]]] = log.id[start[missing]]
-    return cleared
+    missing &= (code[start] == NONE) | _is_start(history, code[start])
+    return _cleared(log, swept[missing], start[missing])
+
+
+def _chains(log: Log, rows: Ints, sweeps: Flags) -> tuple[Ints, Ints]:
+    """The places in `rows` of the sweeps that lead to a fork, with nothing else and no long gap between, and of these forks."""
+    goes_on = sweeps | np.isin(rows, log.fork_row)
+    linked = sweeps & np.append(_follows(log, rows)[:-1] & goes_on[1:], False)
+    broken = np.cumsum(~linked)  # a chain from one row to a later one is whole if this does not grow between
+    last = _next_other(sweeps)
+    whole = linked & (last < len(rows))
+    whole &= broken[np.minimum(last, len(rows)) - 1] == broken
+    return np.flatnonzero(whole), last[whole]
 
 
 def _is_sweep(history: History) -> Flags:
@@ -103,9 +135,8 @@ def _is_sweep(history: History) -> Flags:
 
 def _follows(log: Log, rows: Ints) -> Flags:
     """Whether the next row is by the same thread and soon enough."""
-    tid, process, time_ns = log.at("by_tid", rows), log.by_id[rows], log.time_ns[rows]
-    same = (tid[1:] == tid[:-1]) & (process[1:] == process[:-1]) & (time_ns[1:] - time_ns[:-1] <= SWEEP_GAP_NS)
-    return np.append(same, False)
+    soon = np.diff(log.time_ns[rows]) <= SWEEP_GAP_NS
+    return np.append(soon & _is_same_thread(log, rows[1:], rows[:-1]), False)
 
 
 def starts(history: History) -> pd.DataFrame:
@@ -127,7 +158,7 @@ def starts(history: History) -> pd.DataFrame:
         found_by              category   `next-start` `active-children` `exit-handler`: found it dead in the set and reaped it
     """
     log = history.log
-    started = np.flatnonzero(log.at("origin", log.fork_row) == events.ORIGINS.index("forked"))
+    started = np.flatnonzero(log.has_origin("forked"))
     by, _ = cleared_by(history)
     cleared = np.flatnonzero(by != NONE)
     idle = np.setdiff1d(started, by[cleared])
@@ -177,7 +208,7 @@ def _child_sets(history: History) -> Ints:
     stays for ever when something else takes its status, or nobody does: `poll` then gets ECHILD and takes it for alive.
     """
     log = history.log
-    made = each(lambda one: int(history.readings.starts_process(one)), _fork_stacks(history)) == 1
+    made = _is_start(history, _fork_stacks(history))
     started = np.flatnonzero(made)
     reap = np.where(history.waited, history.release_row, NONE)
     left = started[each(lambda one: int(_polls(history, one)), pick(history.sites.code, reap))[started] == 1]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.recording import Call, Recording
-from forktrace.analysis.tables.lifecycles import PARENT_STOPPED
+from forktrace.analysis.tables.remarks import PARENT_STOPPED
 from forktrace.trace.words import NOTICEABLE_MS
 
 _STOPS: Final = ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
