@@ -18,8 +18,9 @@ from forktrace.views.problems import explaining
 from forktrace.views.text import report as words
 from forktrace.views.text.screen import Grid
 from forktrace.views.text.why import NO_ZOMBIE, most_harm
-from forktrace.views.why.chain import EVENTS, Chains
-from forktrace.views.why.remedies import Told
+from forktrace.views.why.chain import Chains
+from forktrace.views.why.happened import EVENTS
+from forktrace.views.why.sentences import Told
 from forktrace.views.zombies import zombies_in
 
 SECTIONS: Final = (

@@ -30,8 +30,9 @@ from forktrace.views.pictures.packing import Numbers, Packing
 from forktrace.views.pictures.spans import spans_of
 from forktrace.views.text import report, report_tables
 from forktrace.views.text.screen import Grid
-from forktrace.views.why.chain import EVENTS, Chains, Event
-from forktrace.views.why.sentences import Alike, Each
+from forktrace.views.why.chain import Chains
+from forktrace.views.why.happened import EVENTS
+from forktrace.views.why.sentences import Alike, Each, Event
 from forktrace.views.words import shorten, title_of
 from forktrace.views.zombies import without_recorder
 
@@ -117,7 +118,7 @@ def _data(recording: Recording, trace: str) -> str:
         failed={"labels": failed.labels(recording), **key.FAILED},
         losses=_losses(recording),
         others=_others(recording, table),
-        events=EVENTS,
+        events=list(EVENTS),
         said=said,
     )
 

@@ -326,18 +326,28 @@ def _durations(table: pd.DataFrame, spans: Spans, ax: Axes) -> None:
 
 def _fold(recording: Recording, table: pd.DataFrame, ax: Axes) -> None:
     """One row per branch of the family, with the starts that cleared most and the forks that failed."""
-    spans, parent = spans_of(recording, table), parents_of(table)
-    branches = draw_fold(recording, table, spans, ax)
+    branches = draw_fold(recording, table, spans_of(recording, table), ax)
     row_of = {holder: row for row, branch in enumerate(branches) for holder in branch.holders}
-    ids, names, starts = table["id"].to_numpy(), Names(recording.whole.lifecycles()), key.starts(table)
-    rows = {int(ids[one]): row_of.get(one, row_of.get(above)) for one, above in enumerate(parent.tolist())}
-    _failures(recording, {one: row for one, row in rows.items() if row is not None}, ax)
+    _failures(recording, _fold_rows(table, row_of), ax)
+    _most_clearing(recording, table, row_of, ax)
+
+
+def _fold_rows(table: pd.DataFrame, row_of: dict[int, int]) -> dict[int, int]:
+    """In which row each process is found, by its id: in that of its own children, else among its parent's."""
+    parents = enumerate(parents_of(table).tolist())
+    found = zip(table["id"].tolist(), (row_of.get(one, row_of.get(parent)) for one, parent in parents), strict=True)
+    return {ident: row for ident, row in found if row is not None}
+
+
+def _most_clearing(recording: Recording, table: pd.DataFrame, row_of: dict[int, int], ax: Axes) -> None:
+    """A line at each of the starts that cleared most, with its number, in the style of its site."""
+    ids, parent, fork_s = table["id"].tolist(), parents_of(table).tolist(), spans_of(recording, table).fork
+    names, starts = Names(recording.whole.lifecycles()), key.starts(table)
     for start, cleared in _labelled(recording, table):
-        row, x = row_of[int(parent[start])], spans.fork[start]
-        words = f"{names.pid(int(ids[start]))} cleared {cleared:,}"
+        row, x = row_of[parent[start]], fork_s[start]
         style = next((kind.style for kind in starts if kind.has(start)), START)
         ax.vlines(x, row - 0.4, row + 0.45, **_plural(style | _LABELLED), zorder=3)
-        ax.text(x, row - 0.42, words, ha="center", va="bottom", fontsize=7)
+        ax.text(x, row - 0.42, f"{names.pid(ids[start])} cleared {cleared:,}", ha="center", va="bottom", fontsize=7)
 
 
 def _labelled(recording: Recording, table: pd.DataFrame) -> list[tuple[int, int]]:

@@ -24,7 +24,8 @@ from forktrace.views.text.ps import IS_INIT, about_parent, name, not_yet, print_
 from forktrace.views.text.screen import print_text
 from forktrace.views.text.why import print_line
 from forktrace.views.why.calls import Sources, calls_of
-from forktrace.views.why.remedies import Line, fix_lines, package_at, package_lines
+from forktrace.views.why.remedies import fix_lines, package_at, package_lines
+from forktrace.views.why.sentences import Line
 from forktrace.views.words import shorten, some
 
 MOST_COMMAND: Final = 100

@@ -12,7 +12,7 @@ from forktrace.analysis.recording import Recording
 from forktrace.views.text.screen import print_text
 from forktrace.views.why import late
 from forktrace.views.why.chain import chain
-from forktrace.views.why.remedies import Line
+from forktrace.views.why.sentences import Line
 from forktrace.views.words import shorten
 from forktrace.views.zombies import worst, zombies_in
 

@@ -30,6 +30,11 @@ NOBODY_KNOWN: Final = "a process that is not known"
 MOMENTS: Final = ("fork", "exec", "lost", "exit", "gone")  # what a line may be sorted by; lost: its parent ended
 
 
+def known(ident: Any) -> int:
+    """Return a number of a nullable column; -1 for `<NA>`."""
+    return -1 if pd.isna(ident) else int(ident)
+
+
 class About:
     """What is asked of a recording once, whatever process a line is about."""
 
@@ -155,6 +160,15 @@ class About:
         table = self.whole.stolen()[["thief_id", "id"]].drop_duplicates()
         table = table[(table["thief_id"] != table["id"]).fillna(True)]
         return {thief: [one.id for one in rows] for thief, rows in _by_id(table, "thief_id").items()}
+
+
+class Section:
+    """Makes the lines of one section of a chain from the columns that these depend on."""
+
+    def __init__(self, about: About, row: Any) -> None:
+        self.about = about
+        self.recording = about.recording
+        self.row = row
 
 
 def _by_id(table: pd.DataFrame, key: str) -> dict[int, list[Any]]:

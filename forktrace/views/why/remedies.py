@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,31 +13,9 @@ from forktrace.analysis.recording import Call
 from forktrace.views import explanations
 from forktrace.views.explanations import Cause
 from forktrace.views.why.calls import is_at
-from forktrace.views.why.sentences import fill
+from forktrace.views.why.sentences import Line
 
 ASIDE = "nothing in the program: {} belongs to multiprocessing, which starts it and ends it by itself"
-
-
-class Line(NamedTuple):
-    """One line: a moment (`+1.204`) or a word (`why`) in front, a text, and the source line that it is about."""
-
-    mark: str
-    text: str
-    source: str | None = None
-    style: str = ""
-
-
-class Told(NamedTuple):
-    """A line, the section of the chain that it belongs to, and its moment since the target's start; NaN where it has none."""
-
-    section: str
-    since_ns: float
-    line: Line
-
-    def filled(self, value: Callable[[str], str]) -> Told:
-        """Return it with its blanks filled in."""
-        line = self.line
-        return self._replace(line=line._replace(mark=fill(line.mark, value), text=fill(line.text, value)))
 
 
 class Case(NamedTuple):

@@ -1,4 +1,4 @@
-"""Sentences with blanks, made for whole columns: what is said of processes that are alike, and what goes into the blanks."""
+"""Lines with blanks, made for whole columns: what is said of processes that are alike, and what goes into the blanks."""
 
 from __future__ import annotations
 
@@ -31,6 +31,36 @@ def named(shift: int) -> str:
 def fill(sentence: str, value: Callable[[str], str]) -> str:
     """Return a sentence with its blanks filled in, those of what is filled in too."""
     return _BLANK.sub(lambda found: fill(value(found[1]), value), sentence)
+
+
+class Line(NamedTuple):
+    """One line: a moment (`+1.204`) or a word (`why`) in front, a text, and the source line that it is about."""
+
+    mark: str
+    text: str
+    source: str | None = None
+    style: str = ""
+
+
+class Told(NamedTuple):
+    """A line, the section of the chain that it belongs to, and its moment since the target's start; NaN where it has none."""
+
+    section: str
+    since_ns: float
+    line: Line
+
+    def filled(self, value: Callable[[str], str]) -> Told:
+        """Return it with its blanks filled in."""
+        line = self.line
+        return self._replace(line=line._replace(mark=fill(line.mark, value), text=fill(line.text, value)))
+
+
+Event = tuple[str | int, Line]  # with its moment, for their order: a name of MOMENTS, or ns since the target's start
+
+
+def at_s(since_ns: float) -> str:
+    """Return a moment since the target's start in s: `+1.204`."""
+    return f"{since_ns / 1e9:+.3f}"
 
 
 class Each(NamedTuple, Generic[Said]):
