@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -83,9 +84,10 @@ def fleet(
 
 def export_to_dataset(trace: str | None, url: str, drop: str, causes: str | None) -> None:
     """Write a recording into the dataset at `url`, and say where."""
-    from forktrace.fleet.dataset import clock_remark, write
+    from forktrace.fleet.dataset import write
+    from forktrace.views import clocks
 
     recording = read(trace, None, None, None, causes)
-    if remark := clock_remark(recording, datetime.now(UTC)):
+    for remark in clocks.ahead(recording, time.time_ns()):
         say(f"forktrace: {remark}")
     say(f"wrote {write(recording, url, drop)}")

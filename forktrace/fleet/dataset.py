@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -22,14 +22,12 @@ from forktrace.analysis.recording import Recording
 from forktrace.errors import UsageError
 from forktrace.fleet.columns import ENCODINGS, FORMAT, SCHEMA, TEXTS, rows_for
 from forktrace.fleet.store import Store, comes_from_store, explained, first_line, store_at
-from forktrace.trace.words import about, printable
 
 TABLE: Final = "table=lifecycles"
 KEY: Final = b"forktrace"  # of the metadata of each file
 _ROWS: Final = 1 << 17  # in a group, which has statistics of its own
 _ABOUT: Final = ("host", "boot_id", "kernel", "start_ns", "end_ns", "clock_offset_ns", "lost", "cut")
 _READERS: Final = 8  # files that are looked at at once
-CLOCK_OFF: Final = timedelta(hours=1)  # a clock may be off by so much without a word
 _MOST_NAME: Final = 255  # bytes of a folder's name
 _PLACE: Final = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})/(?:host=([^/]+)/)?(?![._])[^/]+\.parquet")
 _HIDDEN_BY_HIVE: Final = "__HIVE_DEFAULT_PARTITION__"  # stands for no value
@@ -82,15 +80,6 @@ def began(header: Mapping[str, Any]) -> datetime:
         return datetime.fromtimestamp((header["start_ns"] + header["clock_offset_ns"]) // 10**9, UTC)
     except (ValueError, OverflowError):
         raise UsageError("the recording began in a year that no calendar has: its clock offset is wrong") from None
-
-
-def clock_remark(recording: Recording, now: datetime) -> str | None:
-    """Return what is to be said of a recording that ends in the future; None: nothing."""
-    ahead = began(recording.header | {"start_ns": recording.end_ns}) - now
-    if ahead < CLOCK_OFF:
-        return None
-    host, by = printable(str(recording.header["host"])), about(ahead.total_seconds())
-    return f"the recording ends {by} from now: the clock of {host} was ahead, or that of this machine is behind"
 
 
 def as_parquet(rows: pa.Table, about: Mapping[str, Any]) -> pa.Buffer:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from forktrace.analysis.causes.rules import CAUSES
 from forktrace.errors import MachineLacks, UsageError
 from forktrace.fleet.columns import SCHEMA
-from forktrace.fleet.dataset import CLOCK_OFF, File, damaged, find, over
+from forktrace.fleet.dataset import File, damaged, find, over
 from forktrace.fleet.store import Store, explained, store_at
 from forktrace.trace.words import NOTICEABLE_MS, about, printable
 from forktrace.views.words import some
@@ -23,6 +23,7 @@ from forktrace.views.words import some
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_CLOCK_OFF: Final = timedelta(hours=1)  # a store's times may differ by so much without a word
 _AT_ONCE: Final = 64  # files whose descriptions are held, 160 kB each
 _WORST: Final = 4  # hosts that a line's row names
 _OWN_NAME: Final = re.compile(r"-[0-9]+-[0-9]+\.parquet$")  # of a file that a host wrote, and nobody made one of several
@@ -218,7 +219,7 @@ def clock_remarks(hosts: pd.DataFrame, files: Sequence[File]) -> list[str]:
     for host, written in zip(hosts["host"], hosts["written"], strict=True):
         if host not in stored or pd.isna(written):
             continue
-        if abs(behind := stored[host] - written) > CLOCK_OFF:
+        if abs(behind := stored[host] - written) > _CLOCK_OFF:
             words = "the clock is behind, or they were copied" if behind > timedelta(0) else "the clock is ahead"
             off.setdefault(words, []).append(f"{printable(host)} ({about(abs(behind).total_seconds())})")
     return [f"the files of {some(names[:4], len(names))} say another time than the store: {why}" for why, names in off.items()]

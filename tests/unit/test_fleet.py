@@ -452,7 +452,7 @@ def test_an_export_that_is_ahead_is_told(tmp_path: Path) -> None:
         writer.close()
     done = CliRunner().invoke(cli, ["export", str(path), "--hive", str(tmp_path / "fleet")])
     assert done.exit_code == 0
-    assert "the clock of web was ahead" in done.stderr
+    assert "the clock of web is ahead" in done.stderr
     assert "wrote" in done.stderr
 
 

@@ -21,6 +21,7 @@ import forktrace
 from forktrace.errors import ForktraceError, PermissionMissing, UsageError
 from forktrace.fleet import columns, dataset, store
 from forktrace.trace import events as ev
+from forktrace.views import clocks
 
 DATA = Path(__file__).parents[1] / "data"
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -279,13 +280,12 @@ def test_no_dataset(tmp_path: Path) -> None:
 
 def test_a_clock_that_is_ahead_is_told_when_it_is_written() -> None:
     """A recording that ends tomorrow: by the clock of its host, or by ours."""
-    made = host_recording("web")
-    ends = datetime.fromtimestamp((BOOT_NS + 20 * 10**9) / 1e9, UTC)
-    assert dataset.clock_remark(made, ends) is None
-    assert dataset.clock_remark(made, ends - timedelta(minutes=59)) is None
-    assert dataset.clock_remark(made, ends - timedelta(days=1)) == (
-        "the recording ends 24 h from now: the clock of web was ahead, or that of this machine is behind"
-    )
+    made, ends_ns = host_recording("web"), BOOT_NS + 20 * 10**9
+    assert list(clocks.ahead(made, ends_ns)) == []
+    assert list(clocks.ahead(made, ends_ns - 59 * 10**9)) == []
+    assert list(clocks.ahead(made, ends_ns - 24 * 3600 * 10**9)) == [
+        "the recording ends 24 h 00 min from now: the clock of web is ahead, or this machine's is behind"
+    ]
 
 
 def test_a_folder_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
