@@ -17,7 +17,7 @@ from forktrace.scenes import SCENES, Scene
 from forktrace.system.users import invoking_user
 
 PATIENCE_S: Final = 5.0  # for a recorder that should end by itself
-FEEDER_PATIENCE_S: Final = 2.0  # for its feeder then: nobody needs it any more
+FEEDER_PATIENCE_S: Final = 2.0  # for its feeder after that: it is not needed any more
 
 
 def default_scene() -> Scene:
@@ -140,7 +140,7 @@ def _close(feeder: subprocess.Popen[str]) -> None:
 
 
 def _end(process: subprocess.Popen[str], patience_s: float) -> None:
-    """Wait until the process has ended, with more and more emphasis; a second Ctrl-C is emphasis too."""
+    """Wait until the process has ended; out of patience, or on Ctrl-C, send SIGTERM, then SIGKILL."""
     for stop in (process.terminate, process.kill):
         try:
             process.wait(patience_s)

@@ -47,7 +47,7 @@ def limit_options(command: _Command) -> _Command:
 
 
 def failing_with_70(command: _Command) -> _Command:
-    """Let whatever fails in a command but what it was given, which has a status of its own, end with 70."""
+    """End with 70 whatever fails in a command, except by its input, which has a status of its own."""
 
     @functools.wraps(command)
     def called(*arguments: Any, **options: Any) -> Any:
@@ -209,7 +209,7 @@ def diff(
 ) -> None:
     """Say what changed between recordings.
 
-    By fork line and cause: how many zombies, their time per 1,000 forks, how long they lasted. What chance does as well
+    By fork line and cause: how many zombies, their time per 1,000 forks, how long they lasted. What chance explains
     is marked with ~. With --fail-if it ends with 1 when a figure rose by more, and with 66 when losses touch it.
 
     \b

@@ -138,4 +138,4 @@ def inquire(pid: int, seconds: float, causes: str | None) -> None:
                 say(f"forktrace: its forks and waits were not seen: {watched.missing}")
     if first.denied:
         more = "it takes CAP_SYS_PTRACE" if os.geteuid() == 0 else f'sudo "$(command -v forktrace)" why -p {pid}'
-        raise PermissionMissing("where its threads are is not for you to see", more)
+        raise PermissionMissing("only its own user and root may see where its threads are", more)

@@ -90,7 +90,7 @@ def color_option(command: _Command) -> _Command:
 
 
 def _colours() -> dict[str, Any]:
-    """What rich is told: nothing where it finds out itself, which it does on a terminal without NO_COLOR."""
+    """The colour options for rich: none where it decides itself, as on a terminal without NO_COLOR."""
     context = click.get_current_context(silent=True)
     wish = context.meta.get(_COLOR, "auto") if context else "auto"
     if wish == "auto" and os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0") and not os.environ.get("NO_COLOR"):
@@ -103,7 +103,7 @@ def _colours() -> dict[str, Any]:
 
 
 def screen(*, to_stderr: bool = False) -> Console:
-    """Return the screen, or what stands in its place; one whose reader has left is no error of its own."""
+    """Return the console on stdout; a reader that has left is no error of its own."""
     from rich.console import Console
 
     class Screen(Console):

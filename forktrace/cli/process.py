@@ -52,7 +52,7 @@ def end_as(wait_status: int) -> NoReturn:
 
 
 def _flush() -> None:
-    """Write what is left; where nobody takes it any more, Python must not find it at its end: it would end with 120."""
+    """Write what is left; drop it where nobody reads any more: else Python would end with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -74,7 +74,7 @@ def open_standard_streams() -> None:
 
 
 def let_go_of_stdout() -> None:
-    """Where stdout takes no more (`| head`, a full disk): else Python complains when it closes it, and 3.14 ends with 120."""
+    """Replace a stdout that takes no more (`| head`, a full disk): else Python complains at its end, and 3.14 ends with 120."""
     try:
         sys.stdout.flush()
     except OSError:

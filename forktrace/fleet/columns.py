@@ -34,7 +34,7 @@ _IN_FILES: Final = pa.schema(
 PARTITIONS: Final = pa.schema([("date", pa.date32()), ("host", pa.string())])  # what the folders say
 SCHEMA: Final = pa.schema([*_IN_FILES, *PARTITIONS])
 TEXTS: Final = [field.name for field in _IN_FILES if pa.types.is_string(field.type)]  # have dictionaries
-# Numbers of which hardly two are alike: these encodings take three fifths of the room that a dictionary takes.
+# Numbers that hardly repeat: these encodings take three fifths of the room of a dictionary.
 ENCODINGS: Final = {
     **{field.name: "DELTA_BINARY_PACKED" for field in _IN_FILES if field.type in (pa.int64(), _TYPES["datetime64[ns, UTC]"])},
     **{field.name: "BYTE_STREAM_SPLIT" for field in _IN_FILES if field.type == pa.float64()},

@@ -62,7 +62,7 @@ def write(recording: Recording, url: str | os.PathLike[str], drop: str = "argv")
 
 
 def file_name(header: Mapping[str, Any]) -> str:
-    """Return the place of a recording's file in a dataset; what could leave a folder or be read as its end is encoded.
+    """Return the place of a recording's file in a dataset; characters that could leave the folder are encoded.
 
     Raises:
         UsageError: the recording names no host, or one that is too long.
@@ -93,7 +93,7 @@ def as_parquet(rows: pa.Table, about: Mapping[str, Any]) -> pa.Buffer:
 
 
 def _put(store: Store, path: str, data: pa.Buffer) -> None:
-    """Write a file that nobody sees before it is whole; where a directory would show it, it has another name until then."""
+    """Write a file that nobody sees before it is whole: a directory gets it under another name first."""
     folder, _, name = path.rpartition("/")
     until_whole = f"{folder}/.{name}.{os.getpid()}.tmp" if store.shows_parts else path
     if store.shows_parts:
@@ -112,7 +112,7 @@ def _put(store: Store, path: str, data: pa.Buffer) -> None:
 
 
 def _keep(path: str) -> None:
-    """Make sure that the bytes of a local file are on the disk before it gets its name: else a power cut leaves it empty."""
+    """Write the bytes of a local file to the disk before it gets its name: else a power cut could leave it empty."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -126,7 +126,7 @@ def dataset(url: str | os.PathLike[str]) -> ds.Dataset:
     Files of older formats lack columns, which are null then; a filter on `date` or `host` reads no other files.
 
     Raises:
-        UsageError: it is no dataset.
+        UsageError: it is not a dataset.
         PermissionMissing, ForktraceError: it cannot be reached.
     """
     store = store_at(url)
@@ -137,11 +137,11 @@ def find(store: Store, since: date | None = None, until: date | None = None) -> 
     """Return the files of a dataset that begin on these days, both included; None: open. Only their folders are listed.
 
     Raises:
-        UsageError: it is no dataset.
+        UsageError: it is not a dataset.
     """
     top = _listed(store, store.path(TABLE))
     if not top:
-        raise UsageError(f"{store.shown}: no dataset: there is no {TABLE} in it", "forktrace export --hive makes one")
+        raise UsageError(f"{store.shown}: not a dataset: there is no {TABLE} in it", "forktrace export --hive makes one")
     days = sorted(one.path for one in top if _is_wanted(one.base_name, since, until))
     inside = [one for day in days for one in _listed(store, day, recursive=True)]
     return [file for one in sorted(inside, key=lambda one: one.path) if one.is_file for file in _file_of(one, store)]

@@ -88,7 +88,7 @@ def plot_days(answer: Answer, ax: Axes) -> Axes:
 
 
 def _keys(table: pd.DataFrame) -> pd.Series:
-    """The lines; "" where none is known."""
+    """The lines; "" for one that is not known."""
     return table["line"].fillna("")
 
 

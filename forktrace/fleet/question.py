@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CLOCK_OFF: Final = timedelta(hours=1)  # a store's times may differ by so much without a word
 _AT_ONCE: Final = 64  # files whose descriptions are held, 160 kB each
 _WORST: Final = 4  # hosts that a line's row names
-_OWN_NAME: Final = re.compile(r"-[0-9]+-[0-9]+\.parquet$")  # of a file that a host wrote, and nobody made one of several
+_OWN_NAME: Final = re.compile(r"-[0-9]+-[0-9]+\.parquet$")  # of a file as a host wrote it, not one made of several
 
 # Of all processes: those of which `report` tells as zombies by line and cause, and the others, `told` false, as numbers.
 _FOUND: Final = f"""
@@ -82,7 +82,7 @@ _TYPES: Final = {pa.string(): pd.StringDtype(), pa.bool_(): pd.BooleanDtype()}
 
 
 class Question(NamedTuple):
-    """Of which days (both included; None: open), hosts (`web-*` too; none: all) and causes (none: all)."""
+    """What is asked: days (both included; None: open), hosts (`web-*` too; empty: all) and causes (empty: all)."""
 
     since: date | None = None
     until: date | None = None
@@ -124,7 +124,7 @@ def ask(url: str | os.PathLike[str], question: Question = _ALL, today: date | No
     question has no last day; None: it is today, in UTC.
 
     Raises:
-        UsageError: it is no dataset, or has no file of these days and hosts, or there is no such cause.
+        UsageError: it is not a dataset, or has no file of these days and hosts, or there is no such cause.
         MachineLacks: the package duckdb is not installed.
         PermissionMissing, ForktraceError: it cannot be reached.
     """
@@ -152,7 +152,7 @@ def ask(url: str | os.PathLike[str], question: Question = _ALL, today: date | No
 
 
 def _check_causes(connection: DuckDBPyConnection, question: Question) -> None:
-    """Make sure that each cause that is asked for is one: of ours, or of a user's own rules, which a file then has."""
+    """Make sure that each cause that is asked for exists: as one of ours, or in a file, by a user's own rules."""
     there = {*CAUSES, *_table(connection, "select distinct cause from found where told")["cause"]}
     if unknown := [one for one in question.causes if one not in there]:
         raise UsageError(f"{unknown[0]}: no such cause", f"there are {', '.join(sorted(there))}")
@@ -210,7 +210,7 @@ def _table(connection: DuckDBPyConnection, statement: str, values: Mapping[str, 
 
 
 def clock_remarks(hosts: pd.DataFrame, files: Sequence[File]) -> list[str]:
-    """Return what is to be said of hosts whose files say that they were written at another time than the store says."""
+    """Return remarks on hosts whose files name another time of writing than the store does."""
     stored: dict[str | None, datetime] = {}
     for one in files:
         if one.written is not None and _OWN_NAME.search(one.path):
@@ -222,4 +222,4 @@ def clock_remarks(hosts: pd.DataFrame, files: Sequence[File]) -> list[str]:
         if abs(behind := stored[host] - written) > _CLOCK_OFF:
             words = "the clock is behind, or they were copied" if behind > timedelta(0) else "the clock is ahead"
             off.setdefault(words, []).append(f"{printable(host)} ({about(abs(behind).total_seconds())})")
-    return [f"the files of {some(names[:4], len(names))} say another time than the store: {why}" for why, names in off.items()]
+    return [f"the files of {some(names[:4], len(names))} name another time than the store: {why}" for why, names in off.items()]

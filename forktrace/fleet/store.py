@@ -17,7 +17,7 @@ from forktrace.trace.words import printable
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PASSWORD: Final = re.compile(r"(?<=://)[^/@]*@")
 _MOST_WORDS: Final = 200  # characters of what a library says of a failure
-# What the SDK of S3 says, and what it means: of a HEAD request it knows the number alone.
+# What the SDK of S3 says, and what it means; of a HEAD request it knows only the status number.
 _NO_BUCKET: Final = re.compile(r"NO_SUCH_BUCKET|HTTP status 404")
 _REFUSED: Final = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|HTTP status 40[13]")
 _UNREACHED: Final = re.compile(r"NETWORK_CONNECTION")
@@ -70,7 +70,7 @@ def explained(store: Store, name: str = "") -> Iterator[None]:
     """Turn what a file system or a bucket refuses into one line that names it.
 
     Raises:
-        PermissionMissing: it is not ours.
+        PermissionMissing: access is refused.
         ForktraceError: there is no such bucket, nobody answers, or anything else.
     """
     try:
@@ -82,18 +82,20 @@ def explained(store: Store, name: str = "") -> Iterator[None]:
 def _error(error: BaseException, name: str) -> ForktraceError:
     said = str(error)
     if isinstance(error, PermissionError) or _REFUSED.search(said):
-        return PermissionMissing(f"{name}: access is refused", "whose it is, and with which key (AWS_PROFILE)?")
+        return PermissionMissing(f"{name}: access is refused", "look who owns it, and which key is used (AWS_PROFILE)")
     if _NO_BUCKET.search(said):
         return ForktraceError(f"{name}: there is no such bucket", "make the bucket first, or name another")
     if _UNREACHED.search(said):
-        return ForktraceError(f"{name}: no answer", "is the network there? another server is ?endpoint_override=HOST:PORT")
+        return ForktraceError(
+            f"{name}: no answer", "look at the network; another server is named by ?endpoint_override=HOST:PORT"
+        )
     if isinstance(error, OSError) and error.errno:
         return ForktraceError(f"{name}: {os.strerror(error.errno)}")
     return ForktraceError(f"{name}: {first_line(error)}")
 
 
 def comes_from_store(error: BaseException) -> bool:
-    """Whether a file could not be had at all, and not: it was read, and is damaged."""
+    """Whether the store did not deliver a file, as against a file that was read and is damaged."""
     return bool(isinstance(error, OSError) and error.errno) or "AWS Error" in str(error)
 
 

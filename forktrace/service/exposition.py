@@ -36,7 +36,7 @@ class State:
     Attributes:
         figures: what the recording has come to
         is_recorded: it goes on
-        oldest_s: how long the oldest zombie of now has been one; 0: there is none
+        oldest_s: for how long the oldest zombie of now has been one; 0: there is none
         headroom: how many more processes and threads each limit allows the recorded processes
     """
 
@@ -62,10 +62,10 @@ class Exposition(Collector):
         yield self._gauge("zombies", "Zombies now.", figures.zombies.total())
         yield self._by_line(figures.zombies)
         yield self._gauge(
-            "oldest_zombie_seconds", "Since when the oldest zombie of now is one; 0: there is none.", state.oldest_s
+            "oldest_zombie_seconds", "For for how long the oldest zombie of now has been one; 0: there is none.", state.oldest_s
         )
         yield self._durations(figures)
-        words = "Children that were released, by the cause of it and by what had made them."
+        words = "Children that were released, by cause and by what made them."
         yield self._counter("reaps", words, ("cause", "created_by"), figures.reaps)
         yield self._counter("forks", "Processes that were forked; the command itself is none.", (), {(): figures.forks})
         words = "Forks that failed, by error and by the limit that was met."
@@ -83,7 +83,7 @@ class Exposition(Collector):
         """Answer scrapes from now on, in a thread of its own.
 
         Raises:
-            ForktraceError: that address cannot be had.
+            ForktraceError: it cannot listen at that address.
         """
         host, port = address
         try:
@@ -135,7 +135,7 @@ class TextFile:
         self._is_begun = False
 
     def write(self, metrics: Exposition) -> None:
-        """Replace the file. The first time, its target becomes one that no other file of the directory names: `web #2`.
+        """Replace the file. The first time, the target gets a number if another file of the directory names it: `web #2`.
 
         node_exporter drops all that it read where two files have a series in common.
 
@@ -172,7 +172,7 @@ class TextFile:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep out whoever else begins in this directory."""
+        """Keep out others that choose a name in this directory at the same time."""
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Reads a trace while it is written: each look takes the whole messages that have come since the one before.
+"""Reads a trace while it is written: each look takes the complete messages since the last one.
 
 What is taken has passed the checks of `stream.read`. Of what was read only the last dictionaries are kept, which later batches
 may still use.
@@ -45,7 +45,7 @@ class Growing:
         self._words: dict[int, bytes] = {}  # the last message of each dictionary
 
     def close(self) -> None:
-        """Read no more."""
+        """Close the file."""
         self._file.close()
 
     def read(self) -> list[pa.RecordBatch]:
@@ -68,7 +68,7 @@ class Growing:
         return batches
 
     def _messages(self) -> list[Message]:
-        """The next whole messages, but the schema, which is kept; not more than a look may take."""
+        """The next complete messages, as many as a look may take; the schema is kept and left out."""
         found: list[Message] = []
         rows = declared = 0
         self.is_behind = False

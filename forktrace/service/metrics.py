@@ -22,7 +22,7 @@ from forktrace.system.procfs import Proc, kernel_boottime_ns
 from forktrace.trace.words import printable
 
 EVERY_S: Final = 15.0
-SETTLED_NS: Final = 5 * 10**9  # after its release nothing more is said of a process
+SETTLED_NS: Final = 5 * 10**9  # so long after its release nothing more comes about a process
 _BEGINNING_S: Final = 0.05  # until the header is written
 _MOST_TARGET: Final = 200  # characters
 
@@ -59,7 +59,7 @@ def follow(options: Options, tally: Tally, path: str, until: int) -> None:
 
 
 def _is_over(until: int, seconds: float) -> bool:
-    """Wait so long at the most, and say whether the recording is over."""
+    """Wait at most so long, and return whether the recording is over."""
     return bool(select.select([until], [], [], seconds)[0])
 
 
@@ -90,7 +90,7 @@ class _Follower:
             is_over = _is_over(until, next_s - time.monotonic())
 
     def _attempt(self, do: Callable[[Any], None], what: object) -> None:
-        """Do it; say why it failed, but the same only once."""
+        """Try it; say why it failed, each reason once."""
         try:
             do(what)
         except ForktraceError as error:

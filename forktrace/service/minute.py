@@ -47,7 +47,7 @@ class _Part:
 
 
 class Minute:
-    """Follows a recording into memory. What was read of it is given back to the machine.
+    """Follows a recording that is kept in memory only; what was read of it is freed.
 
     Attributes:
         words: what became of the recording, for the screen; "": it goes on
@@ -125,7 +125,7 @@ class Minute:
             _libc.fallocate(file.fileno(), _KEEP_SIZE | _PUNCH_HOLE, ctypes.c_long(0), whole)
 
     def _let_go(self, now_ns: int) -> None:
-        """Keep of what is older than a minute only what is told of the living."""
+        """Of what is older than a minute keep only the rows about processes that live."""
         if now_ns - self._settled_ns < _SETTLE_EVERY_NS or not self._parts or self._parts[0].end_ns > now_ns - MINUTE_NS:
             return
         self._settled_ns = now_ns
@@ -158,7 +158,7 @@ class Minute:
 
 
 def _counted(table: pa.Table) -> _Part:
-    """A part with its counts: forks and reaps by who made them, zombies by whom they were left to."""
+    """A part with its counts: forks and reaps by who made them, zombies by their parent."""
     kind = integers(table["kind"])[0]
     counts = {}
     for name, column in (("fork", "by_pid"), ("zombie", "parent_pid"), ("reap", "by_pid")):

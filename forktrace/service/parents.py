@@ -48,7 +48,7 @@ class Recorded:
 
 
 class Parents:
-    """Looks at them again and again; `recorded` says what a recording has seen by now, `wanted` which parents are meant."""
+    """Looks at them again and again; `recorded` returns what a recording has seen by now, `wanted` which parents to show."""
 
     def __init__(
         self,

@@ -226,7 +226,7 @@ class Top(App[None]):
             self._draw()
 
     def action_freeze(self) -> None:
-        """Stay as it is, or go on."""
+        """Freeze the screen, or let it go on."""
         self._is_frozen = not self._is_frozen
         if self._seen:
             self._draw()
@@ -239,13 +239,13 @@ class Top(App[None]):
         field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Show at once what fits."""
+        """Filter as the text is typed."""
         self._wanted = event.value
         if self._seen:
             self._draw()
 
     def on_input_submitted(self) -> None:
-        """Back to the rows."""
+        """Return to the rows."""
         self.query_one("#filter", Input).styles.display = "none" if not self._wanted else "block"
         self.table.focus()
 
@@ -258,7 +258,7 @@ class Top(App[None]):
 
 
 def _cells(row: Row) -> list[Text]:
-    """The cells of a row; red where forks are going to fail."""
+    """The cells of a row; red where forks are about to fail."""
     style = "red" if row.parent.fails_in_s is not None else ""
     return [Text(one.text(row), style, justify="left" if one.width is None else "right") for one in COLUMNS]
 

@@ -58,7 +58,7 @@ class Figures:
 
 
 class Tally:
-    """Figures of a recording, from its batches as they come. A process is counted once, whatever more is said of it."""
+    """Figures of a recording, from its batches as they come. A process is counted once, whatever rows follow."""
 
     def __init__(self, rules: Rules | None = None) -> None:
         self._rules = rules or load()
@@ -100,7 +100,7 @@ class Tally:
             counted &= kept
 
     def begin_anew(self) -> None:
-        """Forget the rows, for rows that say of all that lives what is known of it; who was counted stays so."""
+        """Forget the rows: those that follow repeat what is known of every living process. What was counted stays counted."""
         self._window = Window(self._rules)
 
     def _count_forks(self, log: Log, keys: list[Key]) -> None:
@@ -145,7 +145,7 @@ class Tally:
         self._figures.zombies = Counter(self._line(line) for line in _lines(history, ids))
 
     def _line(self, line: str) -> str:
-        """The line, if it is one of the first; so there never are more of them."""
+        """The line, if it is one of the first; else one name for all others, so that the number of lines is bounded."""
         if line not in self._lines and len(self._lines) >= MOST_LINES:
             return OTHER_LINE
         self._lines.add(line)

@@ -1,4 +1,4 @@
-"""The part of a running recording that is not settled: the rows that `analysis` still needs to decide, and no others.
+"""The rows of a running recording that are not settled: those that `analysis` still needs for a decision, and no others.
 
 A process is settled some seconds after its release; then it is counted and its rows go. What stays are the rows of processes
 that live or are zombies, of those that these were forked by or handed over to, and of those whose reap may yet prove to be
@@ -24,7 +24,7 @@ from forktrace.trace.stream import Trace
 MOST_SUSPECTS: Final = 2_000  # whose reap may yet prove to be stolen: the last ones
 MOST_RUNTIMES: Final = 1_000  # interpreters that are remembered: the first ones
 MOST_GENERATIONS: Final = 16  # of ancestors that are remembered where a process has its command line from them
-_UNFINISHED: Final = "it is still being recorded"  # and what is settled is no longer there
+_UNFINISHED: Final = "it is still being recorded"  # and settled rows are no longer there
 _MOMENTS: Final = ("fork", "exit", "zombie", "reap", "autoreap")
 
 

@@ -13,7 +13,7 @@ _SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
 
 
 def bound_of(row: Any) -> str:
-    """Return what `zombie_ms` of a row of lifecycles is, as `zombie_headline` takes it; nothing when it is exact."""
+    """Return what `zombie_ms` of a row of lifecycles is, as `zombie_headline` takes it; "" when it is exact."""
     notes = "" if pd.isna(row.notes) else row.notes
     if row.reap_call == "unseen":
         return "at most"
@@ -26,7 +26,7 @@ def zombie_time(row: Any) -> str:
 
 
 def ends(row: Any, end_ns: int) -> tuple[int, int]:
-    """Return when a process stopped running and when it was gone; of what is not known, the first moment after."""
+    """Return when a process stopped running and when it was gone; the next known moment where one is not known."""
     last = [one for one in (row.exit_ns, row.zombie_ns, row.reap_ns) if one is not pd.NA]
     run_end_ns = min(last) if last else (row.fork_ns if row.state == "gone" else end_ns)
     gone_ns = end_ns if pd.isna(row.reap_ns) else row.reap_ns

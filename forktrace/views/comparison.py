@@ -18,7 +18,7 @@ NAMES: Final = {
     "fork-rate": "forks per second",
     "empty-polls": "waits that found no child",
 }
-CHANCE: Final = "~"  # stands where chance does as much
+CHANCE: Final = "~"  # marks a difference that chance explains
 
 
 def sentence(found: Comparison) -> str:
@@ -32,7 +32,7 @@ def sentence(found: Comparison) -> str:
     elif total.sure:
         words = f"{NAMES[total.name]} {'fell' if total.new < total.old else 'rose'} from {old} to {new}"
     else:
-        words = f"{NAMES[total.name]} were {old} and are {new}, which chance does as well"
+        words = f"{NAMES[total.name]} were {old} and are {new}, a difference that chance explains"
     return "; ".join([words, *_lines(found)][:3])
 
 
@@ -72,7 +72,7 @@ def value(name: str, number: float) -> str:
 
 
 def figures(found: Comparison) -> list[tuple[str, str, str, str]]:
-    """Return the figures: name, old, new, and what there is to say."""
+    """Return the figures: name, old, new, and remarks."""
     return [(NAMES[one.name], value(one.name, one.old), value(one.name, one.new), _remark(found, one)) for one in found.figures]
 
 

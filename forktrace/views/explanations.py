@@ -101,5 +101,5 @@ def object_of(source: str | None, otherwise: str) -> str:
 
 
 def no_stack(status: Any) -> str:
-    """Return why there is no line, by the status of the stack; `<NA>`: none was asked for."""
+    """Return why there is no line, by the status of the stack; `<NA>`: stacks were not recorded."""
     return "recorded without stacks" if pd.isna(status) else str(texts()["stack-status"].get(status, "no line"))

@@ -53,7 +53,7 @@ def _facts(group: pd.DataFrame) -> Facts:
 
 
 def _cells(recording: Recording, names: Names, group: pd.DataFrame) -> list[str]:
-    """A row of the table: the failed forks with one error at one line; zombies count where a limit was met."""
+    """A row of the table: the failed forks with one error at one line; zombies are named where a limit was met."""
     first, makers = _first(group), group["id"].nunique()
     who = names.of(first.id, pd.NA, full=True) if makers == 1 else count(makers, "process")
     line = "?" if pd.isna(first.site) else short_site(printable(first.site), MOST_SITE)

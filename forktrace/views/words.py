@@ -1,4 +1,4 @@
-"""Who and what, in words of a width."""
+"""Names of processes, places and senders, cut to a width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which zombies are told of, and which of them come first."""
+"""Which zombies the views show, and in which order."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def helpers(table: pd.DataFrame) -> pd.Series:
 
 @once
 def of_program(recording: Recording) -> pd.DataFrame:
-    """Return lifecycles as they are told of: without the helpers, and the command itself is no zombie."""
+    """Return lifecycles as the views show them: without the helpers, and the command itself is no zombie."""
     table = without_recorder(recording.lifecycles())
     own = helpers(table).isna()
     return table if own.all() else table[own]
@@ -69,7 +69,7 @@ def lead(table: pd.DataFrame) -> pd.Series:
 
 
 def is_noticed(table: pd.DataFrame) -> pd.Series:
-    """Return which rows of lifecycles are worth a word: zombies that lasted, and those that are there still."""
+    """Return which rows of lifecycles are worth showing: zombies that lasted, and those that are still there."""
     told = without_recorder(table)
     so: pd.Series = told["zombie_ms"].ge(NOTICEABLE_MS) | told["zombie_open"]
     return so

@@ -171,7 +171,7 @@ def test_no_dataset_in_a_bucket(bucket: str, server: str) -> None:
     """A folder without one is said to be none."""
     done = command("fleet", f"s3://traces/empty{options(server)}")
     assert done.returncode == 2
-    assert "s3://traces/empty: no dataset" in done.stderr
+    assert "s3://traces/empty: not a dataset" in done.stderr
 
 
 def test_a_half_written_object(server: str, bucket: str) -> None:

@@ -218,7 +218,7 @@ def test_without_root() -> None:
     with idle("consumer") as program:
         said = as_nobody("why", "-p", str(program.pid), "-d", "1")
         assert "3 zombies" in said
-        assert "threads where they are and what they wait for is not for you to see" in said
+        assert "threads only their own user and root may see where they are and what they wait for" in said
         assert f'only root sees them: sudo "$(command -v forktrace)" why -p {program.pid}' in said
         assert said.endswith("status 77")
 

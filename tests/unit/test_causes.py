@@ -315,7 +315,7 @@ def test_rules_of_the_user(tmp_path: Path) -> None:
         ("x = ", "own.toml: Invalid value"),
         ("causes = 1", "own.toml: 'causes' is not one of cause, created_by"),
         ("[cause]\nname = 'x'", "own.toml: write [[cause]], in two brackets"),
-        ("cause = [1]", "own.toml: [[cause]] 1 is no table"),
+        ("cause = [1]", "own.toml: [[cause]] 1 is not a table"),
         ("[[cause]]\nname = 'x'", "own.toml: [[cause]] 1: frames is no list of texts"),
         ("[[cause]]\nname = 'x'\nframes = 'a b'", "own.toml: [[cause]] 1: frames is no list of texts"),
         ("[[cause]]\nname = 'x'\nframes = ['a']", "own.toml: [[cause]] 1: 'a' is not 'FILE FUNCTION'"),

@@ -331,7 +331,7 @@ def test_a_column_of_another_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("hours", "words_"), [(24, "the clock is behind"), (-24, "the clock is ahead"), (0.9, "")])
 def test_a_clock_that_is_off(tmp_path: Path, hours: float, words_: str) -> None:
-    """A host whose files say another time than the store is warned of, once for all of its files."""
+    """A host whose files name another time than the store is warned of, once for all of its files."""
     write_fleet(tmp_path, {"web": {0: [], 1: []}, "db": {0: []}})
     for path in tmp_path.rglob("host=web/*.parquet"):
         at = path.stat().st_mtime + hours * 3600
@@ -339,7 +339,7 @@ def test_a_clock_that_is_off(tmp_path: Path, hours: float, words_: str) -> None:
     said = ask(tmp_path).remarks
     assert len(said) == bool(words_)
     if words_:
-        assert said[0].startswith("the files of web (24 h) say another time than the store:")
+        assert said[0].startswith("the files of web (24 h) name another time than the store:")
         assert words_ in said[0]
 
 
@@ -418,8 +418,8 @@ def test_export_then_fleet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["fleet", "tests/data"], 2, "forktrace: tests/data: no dataset: there is no table=lifecycles in it\n"),
-        (["fleet", "nowhere"], 2, "forktrace: nowhere: no dataset"),
+        (["fleet", "tests/data"], 2, "forktrace: tests/data: not a dataset: there is no table=lifecycles in it\n"),
+        (["fleet", "nowhere"], 2, "forktrace: nowhere: not a dataset"),
         (["fleet", "x", "--since", "soon"], 2, "'soon' is not a day such as 2026-11-29, yesterday or 7d."),
         (["fleet", "x", "--since", "today", "--until", "2d"], 2, "is before --since"),
         (["fleet", "x", "-o", "x.gif"], 2, "x.gif: "),

@@ -35,7 +35,7 @@ def test_a_limit_is_read(name: str, value: object, most: float, text: str) -> No
 @pytest.mark.parametrize(
     ("name", "value", "words", "hint"),
     [
-        ("max-zombies", "5s", "max-zombies 5s: this counts, and that is a time", "max-zombie 5s"),
+        ("max-zombies", "5s", "max-zombies 5s: this limit is a number, and its value is a time", "max-zombie 5s"),
         ("max-unreaped", "-1", "not a number of zombies", "max-unreaped 0"),
         ("max-stolen", "1.5", "not a number of stolen exit statuses", "max-stolen 0"),
         ("max-running", True, "not a number of children", "max-running 0"),
@@ -87,13 +87,13 @@ def test_a_file_without_a_table_for_us_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[check]\nmax-zombi = 3\n", "max-zombi: a check has no such key"),
-        ("[check]\nmax-zombies = '5s'\n", "max-zombies 5s: this counts, and that is a time"),
+        ("[check]\nmax-zombi = 3\n", "max-zombi: there is no such key"),
+        ("[check]\nmax-zombies = '5s'\n", "max-zombies 5s: this limit is a number, and its value is a time"),
         ("[check]\nallow = [{ site = 'f' }]\n", "each needs a site and a reason"),
         ("[check]\nallow = [{ site = 'f', reason = ' ' }]\n", "each needs a site and a reason"),
         ("[check]\nallow = 'f'\n", "each needs a site and a reason"),
         ("[check]\nallow = [{ site = 'f', reason = 'r', more = 1 }]\n", "each needs a site and a reason"),
-        ("check = 3\n", "[check] is no table"),
+        ("check = 3\n", "[check] is not a table"),
         ("[check\n", "not TOML"),
         ("\udcff", "not TOML"),
     ],

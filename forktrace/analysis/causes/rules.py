@@ -240,7 +240,7 @@ def _check_keys(entry: Mapping[str, Any], known: Iterable[str], place: str = "")
 
 
 def _rule(entry: Any, kind: str, place: str) -> Rule:
-    _check(isinstance(entry, dict), f"{place} is no table")
+    _check(isinstance(entry, dict), f"{place} is not a table")
     _check_keys(entry, ("name", "frames", "library", "python", *_MORE_KEYS.get(kind, ())), place)
     values = {key: _text(entry, key, place) for key in ("name", "library", "call", "target", "options")}
     _check(bool(re.fullmatch(r"[a-z0-9][a-z0-9-]*", values["name"])), f"{place}: a name is of a-z, 0-9 and -")

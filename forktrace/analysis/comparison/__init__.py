@@ -1,1 +1,1 @@
-"""recordings -> what changed between them: by fork line and cause, with what of it chance could have done."""
+"""recordings -> what changed between them: by fork line and cause, and which of it chance explains."""

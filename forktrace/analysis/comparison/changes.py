@@ -22,7 +22,7 @@ from forktrace.errors import UsageError
 Floats = npt.NDArray[np.float64]
 
 CHANCE: Final = 0.05
-_LAST_WITH_MORE: Final = 2  # format whose traces hold more than those of the one before: format 3 is as 2, but for rotations
+_LAST_WITH_MORE: Final = 2  # format that records more than the one before; 3 only adds rotations
 GATES: Final = ("zombie-seconds", "max-zombie", "unreaped", "stolen", "failed-forks")
 _GATE: Final = re.compile(r"(?P<name>[a-z-]+?)\+(?P<size>[0-9.]+)(?P<unit>%|ms|s|m|h)?")
 
@@ -39,7 +39,7 @@ class Side(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A fork line and a cause on both sides; `line` None: that side has no zombie of it. `sure`: chance hardly did it."""
+    """A fork line and a cause on both sides; `line` None: no zombie there. `sure`: chance does not explain the difference."""
 
     cause: str
     old_line: Line | None
@@ -61,7 +61,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures, the rows (those that changed most first), how it was compared, and what there is to say of it."""
+    """The figures, the rows (those that changed most first), how it was compared, and remarks."""
 
     figures: Sequence[Change]
     rows: Sequence[Row]
@@ -77,8 +77,8 @@ class Comparison:
 def compare(old: Sequence[Recording], new: Sequence[Recording], seed: int = 0) -> Comparison:
     """Return what changed from the old recordings to the new ones.
 
-    With one a side chance is told by a bootstrap over clearing calls, since one start clears many zombies at once; with several
-    by a U test over the figures of the runs.
+    One recording a side: chance is estimated by a bootstrap over clearing calls, since one start clears many zombies at once.
+    Several: by a U test over the figures of the runs.
     """
     sides = ([Run(one) for one in old], [Run(one) for one in new])
     dice = np.random.default_rng(seed)
@@ -169,7 +169,7 @@ class _Rows:
         ]
 
     def _sure(self) -> npt.NDArray[np.bool_]:
-        """Of which rows the difference is more than chance does."""
+        """Of which rows chance does not explain the difference."""
         if max(map(len, self._sides)) > 1:
             return self._sure_of_runs()
         count = len(self._keys)
@@ -180,7 +180,7 @@ class _Rows:
         return sure[:count]
 
     def _one_run(self, number: int, count: int) -> tuple[Floats, Floats, Ints]:
-        """Zombie time per process of each row of a run, and in the end of all; its standard error; from how many calls."""
+        """Zombie time per process of each row of a run, and last of all rows; its standard error; from how many calls."""
         run, code = self._sides[number][0], self._codes[number][0]
         zombies = run.zombies
         call, lasted = np.tile(zombies.call, 2), np.tile(zombies.lasted_ms, 2)
@@ -252,17 +252,17 @@ def gate(text: str) -> Gate:
     """Return what `zombie-seconds+10%` or `unreaped+3` says.
 
     Raises:
-        UsageError: there is no such figure, or the rise is none.
+        UsageError: there is no such figure, or it is not a rise.
     """
     found = _GATE.fullmatch(text)
     if not found or found["name"] not in GATES:
         raise UsageError(
-            f"--fail-if {text}: no figure and rise", f"one of {', '.join(GATES)}, as in zombie-seconds+10%, unreaped+0"
+            f"--fail-if {text}: not a figure and a rise", f"one of {', '.join(GATES)}, as in zombie-seconds+10%, unreaped+0"
         )
     size, unit = found["size"], found["unit"]
     ns = span_ns(f"{size}{'s' if unit in (None, '%') else unit}")
     if ns is None or (unit not in (None, "%") and found["name"] not in ("max-zombie", "zombie-seconds")):
         raise UsageError(
-            f"--fail-if {text}: {size}{unit or ''} is no rise of {found['name']}", "as in +10%, +3, max-zombie+500ms"
+            f"--fail-if {text}: {size}{unit or ''} is not a rise of {found['name']}", "as in +10%, +3, max-zombie+500ms"
         )
     return Gate(found["name"], ns / 1e9, unit == "%", text)

@@ -20,7 +20,7 @@ from forktrace.analysis.requests import start_sites
 
 Floats = npt.NDArray[np.float64]
 
-TOGETHER_NS: Final = 10_000_000  # reaps of one thread that are no further apart are one call's doing
+TOGETHER_NS: Final = 10_000_000  # reaps of one thread that are no further apart are of one call
 
 
 class Line(NamedTuple):
@@ -92,7 +92,7 @@ class Run:
 
     @cached_property
     def zombies(self) -> Zombies:
-        """Its zombies; those are left out of which nothing says how long they were."""
+        """Its zombies, without those whose duration is not known."""
         rows = self.table[self.table["zombie_ms"].notna()]
         codes, texts = pd.factorize(start_sites(rows))
         known: dict[Line, int] = {}

@@ -1,4 +1,4 @@
-"""What chance could have done: a bootstrap over clearing calls, a U test over runs; and quantiles of times that go on."""
+"""What chance explains: a bootstrap over clearing calls, a U test over runs; and quantiles of times that have not all ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forktrace.analysis.log import Ints
 Floats = npt.NDArray[np.float64]
 
 BOOTSTRAPS: Final = 500
-MOST_PERMUTATIONS: Final = 20_000  # beyond, as many are drawn
+MOST_PERMUTATIONS: Final = 20_000  # of more, so many are drawn at random
 FEW_RUNS: Final = 4  # a side: with fewer no difference can be told from chance
 _T95: Final = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.18, 2.13, 2.09)  # Student's t, by degrees
 _T_DEGREES: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20)
@@ -40,7 +40,7 @@ def bootstrap_errors(call: Ints, row: Ints, size: Floats, processes: Ints, rows:
     `call`, `row` and `size` are of single zombies; `processes` says how many each call cleared.
     """
     calls = len(processes)
-    if calls < 2:  # of one call its very coming is what is not certain
+    if calls < 2:  # of a single call the size is certain, only that it came is not
         return np.asarray(np.bincount(row, size, minlength=rows) / max(int(processes.sum()), 1))
     pair, place = np.unique(call * rows + row, return_inverse=True)
     summed = np.bincount(place, size)
@@ -53,7 +53,7 @@ def bootstrap_errors(call: Ints, row: Ints, size: Floats, processes: Ints, rows:
 
 
 def u_test(old: Floats, new: Floats, dice: np.random.Generator) -> float:
-    """Return how likely a rank sum so far from the middle is where both are alike: a U test, exact for few runs."""
+    """Return the two-sided p-value of a U test, exact for few runs."""
     ranks = _ranks(np.concatenate([old, new]))
     first, size, every = ranks[: len(old)].sum(), len(old), len(ranks)
     middle = size * (every + 1) / 2
@@ -66,7 +66,7 @@ def u_test(old: Floats, new: Floats, dice: np.random.Generator) -> float:
 
 
 def _ranks(values: Floats) -> Floats:
-    """The rank of each value; of equal ones the middle."""
+    """The rank of each value; equal ones share the mean of theirs."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[place], np.float64)

@@ -1,4 +1,4 @@
-"""What a recording has of each thing that can be limited: one row an item, with bounds where its size is not known for sure."""
+"""What a recording has of each thing that can be limited: one row per item, with bounds where its size is not certain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from forktrace.analysis.tables.zombies import most_at_once
 
 Floats = npt.NDArray[np.float64]
 
-# Losses that cannot make a figure larger; of each that is not named here it is taken for possible.
+# Losses that cannot make a figure larger; any other may.
 _WITHOUT_ZOMBIES: Final = frozenset(
     {"exec", "signal", "oom", "wait", "request", "fork-failed", "stack", "code", "wait place", "process number", "unknown file"}
 )
@@ -50,7 +50,7 @@ class Items:
             cause             string   `reap_cause`, or `stolen` `running` `failed-fork EAGAIN`
             low, high         float64  its size at least and at most: ms of a zombie, 1 for what is counted
             begin_ns, end_ns  int64    from when to when it was a zombie, as far as that is known
-            sure              bool     that it is one is known
+            sure              bool     it is certain that it is one
             still             bool     it was a zombie at the end
             complete          bool     as in lifecycles
         """
@@ -125,7 +125,7 @@ def _bounds(recording: Recording, rows: pd.DataFrame) -> tuple[Floats, Floats]:
     low, high = np.nan_to_num(known), np.where(np.isnan(known), np.inf, known)
     unseen = (rows["reap_call"] == "unseen").to_numpy(bool, na_value=False)
     if unseen.any():
-        low[unseen] = _handed_over_ms(recording, rows[unseen])
+        low[unseen] = _before_reparenting_ms(recording, rows[unseen])
     notes = rows["notes"].fillna("")
     found_dead = notes.str.contains(EXIT_ESTIMATED, regex=False) | notes.str.contains(EXIT_AT_THE_LATEST, regex=False)
     if found_dead.any():
@@ -135,8 +135,8 @@ def _bounds(recording: Recording, rows: pd.DataFrame) -> tuple[Floats, Floats]:
     return low, high
 
 
-def _handed_over_ms(recording: Recording, rows: pd.DataFrame) -> Floats:
-    """How long each was a zombie of parents before the last, none of which reaped it; 0 of one that was never handed on."""
+def _before_reparenting_ms(recording: Recording, rows: pd.DataFrame) -> Floats:
+    """How long each was a zombie of its earlier parents, in ms, before it was reparented; 0: it never was."""
     handed_ns = recording.whole.orphans().groupby("id")["time_ns"].max()
     lasted_ns = rows["id"].map(handed_ns).to_numpy(np.float64, na_value=0) - rows["zombie_ns"].to_numpy(np.float64)
     lasted_ms: Floats = np.maximum(lasted_ns, 0) / 1e6
@@ -206,14 +206,14 @@ def _items(rows: pd.DataFrame, cause: str, low: Floats, high: Floats, sure: Flag
 
 
 def _sure_at_once(table: pd.DataFrame, group: Ints, groups: int) -> Floats:
-    """How many of each group were zombies at once, for as long as each was one for sure."""
+    """How many of each group were zombies at once; each counts while it certainly was one."""
     sure = table["sure"].to_numpy()
     rows = table[sure]
     return most_at_once(group[sure], rows["begin_ns"].to_numpy(), rows["low"].to_numpy(), groups).astype(np.float64)
 
 
 def _perhaps_at_once(table: pd.DataFrame, group: Ints, groups: int) -> Floats:
-    """How many of each group may have been; one whose end is not known until the end of all."""
+    """How many of each group may have been zombies at once; one whose end is not known counts to the end of the recording."""
     if table.empty:
         return np.zeros(groups)
     end_ns, high = table["end_ns"].to_numpy(), table["high"].to_numpy()

@@ -51,7 +51,7 @@ def parse(name: str, value: Any) -> Limit:
     """Return the limit that an option or a key of a file names.
 
     Raises:
-        UsageError: there is no such limit, or its value is of another kind.
+        UsageError: there is no such limit, or its value has the wrong unit.
     """
     if name not in BY_NAME:
         raise UsageError(f"{name}: there is no such limit", f"one of {', '.join(BY_NAME)}")
@@ -64,7 +64,9 @@ def _count(kind: Kind, text: str, value: Any) -> float:
     if _COUNT.fullmatch(text):
         return float(text)
     if span_ns(text) is not None:
-        raise UsageError(f"{kind.name} {value}: this counts, and that is a time", f"a limit of time is max-zombie {value}")
+        raise UsageError(
+            f"{kind.name} {value}: this limit is a number, and its value is a time", f"a limit of time is max-zombie {value}"
+        )
     raise UsageError(f"{kind.name} {value!r}: not a number of {kind.plural or kind.noun + 's'}", f"as in {kind.name} 0")
 
 

@@ -23,10 +23,10 @@ class Policy(NamedTuple):
 
 
 def find_policy(folder: Path) -> Policy:
-    """Return what the nearest file says, in `folder` or above, up to the top of its repository; an empty one: there is none.
+    """Return what the nearest file says, in `folder` or above, up to the top of its repository; else an empty one.
 
     Raises:
-        UsageError: the file is no TOML, or says what a check does not know.
+        UsageError: the file is not TOML, or has a key that is not known.
     """
     for place in (folder, *folder.parents):
         for name, tables in FILES.items():
@@ -46,12 +46,12 @@ def _table(path: Path, tables: Sequence[str]) -> Mapping[str, Any] | None:
         found = found.get(name) if isinstance(found, dict) else None
     if found is None or isinstance(found, dict):
         return found
-    raise UsageError(f"{path}: [{'.'.join(tables)}] is no table", 'as in max-zombie = "5s"')
+    raise UsageError(f"{path}: [{'.'.join(tables)}] is not a table", 'as in max-zombie = "5s"')
 
 
 def _policy(path: str, table: Mapping[str, Any]) -> Policy:
     if unknown := [key for key in table if key not in (*BY_NAME, "allow")]:
-        raise UsageError(f"{path}: {unknown[0]}: a check has no such key", f"one of {', '.join(BY_NAME)}, allow")
+        raise UsageError(f"{path}: {unknown[0]}: there is no such key", f"one of {', '.join(BY_NAME)}, allow")
     try:
         limits = [parse(name, value) for name, value in table.items() if name != "allow"]
     except UsageError as error:

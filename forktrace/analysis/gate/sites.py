@@ -19,7 +19,7 @@ class Site(NamedTuple):
 
 
 def site_of(text: str) -> Site:
-    """Return the parts of a site; what is none is a file without a line."""
+    """Return the parts of a site; any other text is a file without a line."""
     found = _SITE.fullmatch(text)
     if not found:
         return Site(text, 0, "")

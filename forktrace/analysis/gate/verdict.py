@@ -18,7 +18,7 @@ from forktrace.trace.words import count
 
 HOLDS, BROKEN, UNKNOWN = "holds", "broken", "unknown"
 STATUSES: Final = {HOLDS: 0, BROKEN: 1, UNKNOWN: 66}
-LONGER: Final = 1.1  # than in the baseline a time has to be, by this factor, to count as worse: no two runs take the same
+LONGER: Final = 1.1  # a time counts as worse from this multiple of the baseline's on: no two runs take the same
 
 
 class Allowance(NamedTuple):
@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def over(self) -> float:
-        """By which factor the limit is exceeded, of limits of 0 by how much."""
+        """By which factor the limit is exceeded; of a limit of 0, by how much."""
         return self.measured / self.limit.most if self.limit.most else self.measured * 1e6
 
 
@@ -128,7 +128,7 @@ class _Allowed:
         return table[~found]
 
     def _excuses(self, one: Allowance, table: pd.DataFrame, program_lost: bool) -> Flags:
-        """Which items are excused; a line that may be an older program's is not, nor one that is not known."""
+        """Which items are excused: none whose line is not known, or may be an older program's."""
         good = {site for site in table["site"].dropna().unique() if sites.names(one.site, site)}
         excused: Flags = table["site"].isin(good).to_numpy(bool)
         return excused & (table["complete"].to_numpy(bool) | (not program_lost))
@@ -176,7 +176,7 @@ def _worse(limit: Limit, table: pd.DataFrame, forks: Forks, before: pd.DataFrame
 
 
 def _functions(table: pd.DataFrame) -> tuple[Ints, list[sites.Site]]:
-    """Which function each item's line is in, an index into those that come second; one more where the line is not known."""
+    """Which function each item's line is in, an index into the list; the list's length where the line is not known."""
     codes, texts = pd.factorize(table["site"])
     functions: dict[sites.Site, int] = {}
     place = [functions.setdefault(sites.site_of(text)._replace(line=0), len(functions)) for text in texts]

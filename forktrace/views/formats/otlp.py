@@ -47,7 +47,7 @@ def write(spans: Spans, sink: BinaryIO) -> None:
 
 
 def send(spans: Spans, url: str) -> list[str]:
-    """Send spans to the collector at `url`, and return what is odd about its answers, in words.
+    """Send spans to the collector at `url`, and return warnings about its answers.
 
     A request takes 10 s at the most, with what is tried again, or what OTEL_EXPORTER_OTLP_TIMEOUT says.
 
@@ -209,7 +209,7 @@ class _Answers(requests.Session):
 
 
 def _within(seconds: float, call: Callable[[], requests.Response]) -> requests.Response:
-    """Return what a call returns, or raise TimeoutError and leave it behind."""
+    """Return what a call returns; TimeoutError after so many `seconds`: the call then goes on in its thread."""
     answer: Future[requests.Response] = Future()
 
     def run() -> None:

@@ -274,7 +274,7 @@ class _Tracks:
 
 
 def _tracks(recording: Recording, table: pd.DataFrame) -> _Tracks:
-    """Give a track to each process that forks, reaps, signals or is nobody's child here, and put the others into lanes."""
+    """Give a track to each process that forks, reaps, signals or has no parent here, and put the others into lanes."""
     tracks, there = _Tracks(), set(table["id"].tolist())
     tracks.parent_of = dict(
         zip(table["id"].tolist(), table["parent_id"].to_numpy(np.int64, na_value=_NOBODY).tolist(), strict=True)

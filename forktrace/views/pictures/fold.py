@@ -31,7 +31,7 @@ class Branch(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Stretches of time in which a process was a zombie of one parent: rows of lifecycles, in s."""
+    """Times in which a process was a zombie of one parent: rows of lifecycles, in s."""
 
     row: Rows
     holder: Rows
@@ -39,7 +39,7 @@ class Held(NamedTuple):
     end: Floats
 
     def take(self, some: npt.NDArray[np.bool_]) -> Held:
-        """Return some of the stretches."""
+        """Return some of them."""
         return Held(self.row[some], self.holder[some], self.begin[some], self.end[some])
 
 

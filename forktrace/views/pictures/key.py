@@ -18,7 +18,7 @@ from forktrace.views.words import short_site
 Rows = npt.NDArray[np.int64]
 Style = dict[str, Any]
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; what is hatched is so each in its own way besides.
+# Okabe and Ito's palette, which the colour-blind can tell apart; each also has a hatch of its own.
 RUNNING: Final[Style] = {"facecolor": "#56B4E9", "edgecolor": "#0072B2", "linewidth": 0.6}
 
 
@@ -27,11 +27,11 @@ def _style(face: str, edge: str, hatch: str) -> Style:
 
 
 # A family of causes has a colour, each of its causes a hatch: the same in every picture.
-_SWEPT: Final = ("#FBE3B5", "#D55E00")  # nobody asked for the child: something else came by
+_SWEPT: Final = ("#FBE3B5", "#D55E00")  # nobody asked for the child: another call reaped it
 _LEFT: Final = ("#F3DCE9", "#9C3F78")  # its parent did not wait
 _ASKED: Final = ("#D3EFE3", "#00704F")  # its Process or Popen was asked
 _CALLED: Final = ("#FBF7C0", "#7D7400")  # a wait call of the program, of a package, of C
-_KEPT: Final = ("#E6E0F5", "#5B3F99")  # what made it looks after it
+_KEPT: Final = ("#E6E0F5", "#5B3F99")  # the library that made it reaps it
 _OTHER: Final = ("#E4E4E4", "#555555")
 _OWN: Final = ("#F5DAD5", "#8A3324")  # causes of a user's own rules
 _STYLES: Final[dict[str, Style]] = {

@@ -136,7 +136,7 @@ def _section(title: str, content: Any) -> dict[str, Any]:
 
 
 def _losses(recording: Recording) -> list[list[Any]]:
-    """When which events were lost: ns since the start, and what."""
+    """Which events were lost when: ns since the start, and what."""
     table = recording.trace.table
     rows = table.filter(pc.equal(table["kind"].cast(pa.string()), "lost")).select(["time_ns", "detail", "count"])
     return [
@@ -247,7 +247,7 @@ def _stack(row: Any) -> str:
 
 
 def _add_chains(packing: Packing, recording: Recording, table: pd.DataFrame) -> dict[str, list[list[Any]]]:
-    """What `why` says, as sentences by section, which come back, and the columns that choose and fill them."""
+    """What `why` says: the sentences by section, which are returned, and the columns that choose and fill them."""
     rows = _explained(table)
     chains = Chains(recording, table.iloc[rows])
     for section, lines in chains.said.items():

@@ -69,7 +69,9 @@ def timeline(recording: Recording, ax: Axes | None = None) -> Axes:
     if ax is None:
         from matplotlib import pyplot as plt
 
-        figure = plt.figure()  # outside of the context: a notebook's backend, chosen now, changes settings that shall stay
+        figure = (
+            plt.figure()
+        )  # outside of the context: this may choose a notebook's backend, which changes settings that must stay
         with matplotlib.rc_context(STYLE):
             return _draw(recording, _axes_of(recording, figure))
     with matplotlib.rc_context(STYLE):
@@ -149,7 +151,7 @@ def _table(recording: Recording) -> pd.DataFrame:
 
 
 def _row_inches(table: pd.DataFrame) -> float:
-    """The height of a row: many are lower."""
+    """The height of a row: the more, the lower."""
     return min(_ROW_INCHES, max(MOST_ROOMY * _ROW_INCHES / max(len(table), 1), _LEAST_ROW_INCHES))
 
 
@@ -280,7 +282,7 @@ def _small(mark: Style, room: float) -> Style:
 
 
 def _thin(style: Style, room: float) -> Style:
-    """A style for rows of so many points: the edges of low ones would hide what they surround."""
+    """A style for rows of so many points: thick edges would hide a low bar."""
     return style | {"linewidth": style["linewidth"] * min(room / 15, 1)}
 
 

@@ -78,7 +78,7 @@ def doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
 
 
 def _lacking(header: dict[str, Any]) -> Iterator[Text]:
-    """What the kernel does not give, and what could not be had on a machine that was too full."""
+    """What the kernel does not give, and what was not recorded on a machine that was too full."""
     lacks = [str(one) for one in header.get("lacks", ())]
     refused = [one for one in lacks if NO_PROCESS in one]
     given = [one for one in lacks if one not in refused]
@@ -106,7 +106,7 @@ def _balance(balance: Balance) -> Iterator[Text]:
 def _missing_stacks(table: pd.DataFrame) -> Iterator[Text]:
     """How many forks and reaps have no line of a program, by the reason."""
     forks = table.loc[table["origin"] == "forked", "fork_stack_status"]
-    reaps = table.loc[table["reap_call"].isin(WAIT_CALLS), "reap_stack_status"]  # whoever calls these has a stack
+    reaps = table.loc[table["reap_call"].isin(WAIT_CALLS), "reap_stack_status"]  # these always have a stack
     both = pd.concat([forks, reaps])
     if len(forks) and both.isna().all():
         yield Text("Recorded without Python stacks: no lines, and causes only where the kernel tells them.")

@@ -14,7 +14,7 @@ _AT_ONCE: Final = 10_000
 
 
 def lines(recording: Recording) -> Iterator[str]:
-    """Yield one line per event: seconds since the target's start, process, kind, and what there is to say of it.
+    """Yield one line per event: seconds since the target's start, process, kind, and details.
 
     `   +1.803412  4711 python  reap         by 4700 python consumer.py:33 consume_task: wait4(4711, WNOHANG)`
     """

@@ -1,4 +1,4 @@
-"""Why a running process has zombies: what is known of it at once, and what a while of watching has added."""
+"""Why a running process has zombies: what one look shows, and what watching for a while adds."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Place(NamedTuple):
 
 
 class _Program:
-    """Knows what is a program's own: by the libraries of its Python, each with a version, and its arguments."""
+    """Knows which code is the program's own: by the libraries of its Python, each with a version, and its arguments."""
 
     def __init__(self, libraries: Mapping[str, str], argv: Sequence[str], frames: Sequence[Frame]) -> None:
         self.rules = load()
@@ -152,7 +152,7 @@ def _print(console: Console, title: str, text: str, style: str = "") -> None:
 
 def _print_threads(console: Console, seen: Inquiry) -> None:
     if seen.denied:
-        _print(console, "threads", "where they are and what they wait for is not for you to see")
+        _print(console, "threads", "only their own user and root may see where they are and what they wait for")
         return
     places = Places(seen)
     for number, thread in enumerate(seen.threads[: MOST_THREADS + 1]):
@@ -226,7 +226,7 @@ def _call_words(call: Call) -> str:
 
 
 def answer(console: Console, first: Inquiry, watched: Watched, recording: Recording | None) -> None:
-    """Print what watching has added to the look that `show` printed, why there are zombies, and what would help."""
+    """Print what watching has added to what `show` printed, why there are zombies, and what would help."""
     told = _Answer(first, watched, recording)
     console.print()
     for line in told.lines():
@@ -269,7 +269,7 @@ class _Answer:
             yield from self._fix()
 
     def _seen(self) -> Iterator[Line]:
-        """What happened meanwhile."""
+        """What happened while it was watched."""
         words = [] if self._recording is None else [*self._starts(), *self._reaps()]
         grown = len(self._zombies) - (len(self._first.parent.zombies) if self._first.parent else 0)
         more = "more" if grown > 0 else "fewer"

@@ -19,7 +19,7 @@ def lines(recording: Recording, time_ns: int) -> Iterator[str]:
     """Yield a heading and one line per process that was there at `time_ns`, CLOCK_BOOTTIME ns, in fork order.
 
     STAT is `Z` for a zombie and `-` for all else: whether a process ran, slept or was stopped is not recorded. `?` is not
-    known. ELAPSED is since the fork, as `ps` writes it. What the trace does not know for sure is left to `doubts`.
+    known. ELAPSED is since the fork, as `ps` writes it. `doubts` names what the trace does not know for sure.
     """
     table = recording.processes_at(time_ns)
     cells = [("PID", "PPID", "STAT", "ELAPSED", "COMMAND")]

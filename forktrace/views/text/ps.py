@@ -84,7 +84,7 @@ def _growth_cells(parent: Parent) -> list[str]:
 
 
 def show_live(console: Console, look: Callable[[], Snapshot], rest: Callable[[], None]) -> None:
-    """Show on a terminal, in place, what `look` returns, again after each `rest`, until one of them raises."""
+    """Show what `look` returns in place on a terminal, again after each `rest`, until one of them raises."""
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(picture(console, partial(show_growth, seen=look(), lines=console.height)), refresh=True)
@@ -225,7 +225,7 @@ def age(zombie: Zombie) -> str:
 
 
 def _rounded_up(seconds: float) -> float:
-    """So that `about` does not round it down."""
+    """Rounded up so far that `about` does not round it down."""
     size = next(size for limit, size in ((100, 1), (6000, 60), (172_800, 3600), (math.inf, 86_400)) if seconds < limit)
     return math.ceil(seconds / size) * size
 

@@ -27,7 +27,7 @@ from forktrace.views.zombies import is_noticed, lead, of_program, rows, without_
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
-_NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # among what makes children: it has no name of its own
+_NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # of `created_by`: it has no name of its own
 _OF_KILLS: Final = ["term_signal", "killer_kind", "killer_id", "killer_pid", "killer_site"]
 _OF_THEFTS: Final = ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
 
@@ -45,7 +45,7 @@ class Figures(NamedTuple):
 
     Attributes:
         zombies: those that lasted, because of the program; of these the longest, and the most at once
-        outside: more of them, reaped outside the recording or unseen, whose time says little
+        outside: others, reaped outside the recording or unseen, whose time is only an upper bound
     """
 
     stolen: int

@@ -148,7 +148,7 @@ def _reapers_facts(group: pd.DataFrame, names: Names) -> Facts:
 
 
 def _ways(ended: pd.DataFrame, names: Names) -> npt.NDArray[np.int64]:
-    """In which way each process was reaped, by its number: 0 is the way of the most."""
+    """In which way each process was reaped, as a number: 0 is the most frequent way."""
     line = ended["reap_site"]
     reapers = zip(line.notna(), ended["reaper_id"], ended["reaper_pid"], strict=True)
     program = pd.Series(["" if known else names.program(ident, pid) for known, ident, pid in reapers], ended.index)

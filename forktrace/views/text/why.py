@@ -40,7 +40,7 @@ def why(recording: Recording, process: int | None, console: Console) -> None:
 
 
 def most_harm(recording: Recording) -> int | None:
-    """Return the worst zombie; without one whose exit status nobody got, or who was waited for in vain; None: all is well."""
+    """Return the worst zombie; else who failed unnoticed, or was waited for until the end; None: all is well."""
     found = worst(recording)
     if found is None:
         lost = late.asked(recording).query("lost and failed")["child_id"]

@@ -1,4 +1,4 @@
-"""Why a wait that reaped a child did not do so at once, where it did not simply come too late."""
+"""Why a wait that began in time reaped its child late."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _communicating(recording: Recording, stacks: pd.Series) -> list[str]:
 
 
 def _running(recording: Recording, stacks: pd.Series) -> list[str]:
-    """Those on which one function starts a command and waits for it at once."""
+    """Those on which one function both starts a command and waits for it."""
     return _stacks_with(recording, stacks, _RUN)
 
 
@@ -97,7 +97,7 @@ def _is_one_of(functions: Collection[str], call: Call) -> bool:
 
 
 def _held_up(recording: Recording) -> pd.Series:
-    """The processes of which one that they left behind ended just as they were reaped: it had their pipes, it seems.
+    """The processes of which a descendant ended just as they were reaped: it probably held their pipes open.
 
     Before or after the reap: a program may close them itself, on its way out.
     """

@@ -121,7 +121,7 @@ class Happened(Section):
             yield self._at("exec", f"ran     {blank('argv')}")
 
     def failures(self) -> Iterator[Event]:
-        """The forks that it tried in vain."""
+        """Its forks that failed."""
         if not pd.isna(self.row.failed):
             for time_ns, text in failed.of_process(self.recording, int(self.row.failed)):
                 yield self._then(time_ns, f"could not fork: {text}")
@@ -214,7 +214,7 @@ class Happened(Section):
             yield self._then(one.time_ns, text, self.about.source(one.site))
 
     def waiting(self) -> Iterator[Event]:
-        """The waits that brought nothing, its own and those for it."""
+        """The waits that never returned a child, its own and those for it."""
         for time_ns, text, site in self.about.open_waits.get(known(self.row.waited_on), ()):
             yield self._then(time_ns, text, self.about.source(site))
 

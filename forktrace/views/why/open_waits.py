@@ -1,4 +1,4 @@
-"""What is said of waits for a child that brought nothing: who waited for whom, since when, and what ended it."""
+"""Waits that never returned a child, in words: who waited for whom, since when, and what ended the wait."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNTIL: Final = {
 
 
 def lines(recording: Recording, names: Names) -> Iterator[Finding]:
-    """Yield who waited for whom, those first whose wait the end of the recording broke off, of them the longest."""
+    """Yield who waited for whom: first the waits that were open when the recording ended, the longest first."""
     table = recording.open_waits()
     lasted = table["time_ns"] - table["since_ns"].fillna(0)
     table = table.assign(lasted=lasted).sort_values(["until", "lasted"], ascending=[True, False], kind="stable")
@@ -41,7 +41,7 @@ def lines(recording: Recording, names: Names) -> Iterator[Finding]:
 
 
 def _meant(row: Any) -> int:
-    """Whom a wait is to be told of: the child, where it is known."""
+    """Whom a wait is about: the child, where it is known."""
     return int(row.id if pd.isna(row.child_id) else row.child_id)
 
 
@@ -75,7 +75,7 @@ def since(recording: Recording, row: Any) -> str:
 
 
 def told(recording: Recording, names: Names) -> dict[int, list[tuple[int, str, Any]]]:
-    """Return what is to be said of each process, by id: when, the words, and the line; its own waits, and those for it."""
+    """Return the lines about each process, by id: when, the words, and the site; of its own waits, and of those for it."""
     found: dict[int, list[tuple[int, str, Any]]] = defaultdict(list)
     table = recording.open_waits()
     each: Iterator[Any] = table.itertuples()

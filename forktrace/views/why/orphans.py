@@ -54,7 +54,7 @@ def _text(recording: Recording, names: Names, left: pd.DataFrame, inherited: int
 
 
 def _role(recording: Recording, ident: Any, pid: Any) -> str:
-    """Why it is the one who inherits."""
+    """Why orphans are reparented to it."""
     number = pid if pd.isna(ident) else recording.whole.lifecycles().at[int(ident), "ns_pid"]
     return "PID 1 of its namespace" if number == 1 else "a subreaper"
 

@@ -36,7 +36,7 @@ def known(ident: Any) -> int:
 
 
 class About:
-    """What is asked of a recording once, whatever process a line is about."""
+    """What is looked up in a recording once, whatever process a line is about."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -83,9 +83,9 @@ class About:
         return sender(None if pd.isna(kind) else kind, who) + line
 
     def where_asked(self, parent_id: Any, times: int) -> str:
-        """Return the lines of a parent that asked `times` in vain for a child, where they are certain.
+        """Return the lines of a parent that asked `times` for a child that had not ended, where they are certain.
 
-        A wait in vain does not say for which child it was.
+        Such a wait does not say for which child it was.
         """
         table = self.whole.waits()
         table = table[(table["id"] == parent_id).fillna(False) & (table["target"] == "pid") & table["site"].notna()]
@@ -132,12 +132,12 @@ class About:
 
     @cached_property
     def open_waits(self) -> dict[int, list[tuple[int, str, Any]]]:
-        """What is to be said of waits that brought nothing, by who waited and by whom it waited for."""
+        """The lines about waits that never returned a child, by who waited and by whom it waited for."""
         return open_waits.told(self.whole, self.names)
 
     @cached_property
     def lost(self) -> set[int]:
-        """The processes that failed, and who waited for them did not learn so, since SIGCHLD is ignored."""
+        """The processes that failed without their waiter learning of it, since SIGCHLD is ignored."""
         return set(self._late.query("lost and failed")["child_id"].dropna().tolist())
 
     @cached_property
@@ -247,7 +247,7 @@ def _lost_ns(about: About, table: pd.DataFrame) -> pd.Series:
 
 
 def _singular(about: About, table: pd.DataFrame) -> dict[str, pd.Series]:
-    """What is not alike for many: the id where there are signals, failed forks or thefts to tell of; adopters by number."""
+    """What differs for nearly every process: its id, where it has signals, failed forks or thefts; adopters by number."""
     inherits = {int(one.id): number for number, one in reversed(list(enumerate(about.adopters))) if not pd.isna(one.id)}
     left = {orphan: number for number, one in reversed(list(enumerate(about.adopters))) for orphan in one.orphans}
     attached = (table["origin"] == "attached") & ~table["state"].isin(LIVING)
