@@ -25,9 +25,6 @@ ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = (ROOT / "README.md", ROOT / "notebooks/README.md", *sorted((ROOT / "docs").rglob("*.md")))
 TUTORIAL: Final = ROOT / "docs/tutorial.md"
 TRACES: Final = tuple(sorted((ROOT / "tests/data").glob("*.arrows")))
-DEMO: Final = (
-    "forktrace-kafka.28861.arrows"  # what a demo of the scene kafka leaves behind: the trace of tests/data by another name
-)
 
 # What begins like this is not run, because:
 NOT_RUN: Final = {
@@ -82,7 +79,7 @@ class Command(NamedTuple):
     @property
     def is_offline(self) -> bool:
         """Whether it prints the same on each machine: it reads a trace that lies in tests/data."""
-        return DEMO in self.shown or any(path.name in shlex.split(self.text) for path in TRACES)
+        return any(path.name in shlex.split(self.text) for path in TRACES)
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -160,7 +157,6 @@ def _prepare(page: Path, here: Path) -> None:
     here.mkdir(parents=True)
     for trace in TRACES:
         (here / trace.name).write_bytes(trace.read_bytes())
-    (here / DEMO).write_bytes((here / "kafka.arrows").read_bytes())
     for name, text in (files(TUTORIAL) | files(page)).items():
         (here / name).write_text(text)
 

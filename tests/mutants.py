@@ -471,3 +471,11 @@ def hostile_array(column: Any, dice: Dice) -> Any:
             kind, rows, [validity, pa.py_buffer(struct.pack(f"<{rows + 1}i", *offsets)), pa.py_buffer(text)], nulls
         )
     return pa.Array.from_buffers(kind, rows, [validity, noise], nulls)
+
+
+def with_changed_bytes(data: bytes, dice: random.Random) -> bytes:
+    """Return `data` with some bytes, up to eight, replaced by others."""
+    changed = bytearray(data)
+    for _ in range(dice.choice([1, 1, 2, 8])):
+        changed[dice.randrange(len(changed))] = dice.randrange(256)
+    return bytes(changed)

@@ -1,8 +1,8 @@
 """The rows of a running recording that are not settled: those that `analysis` still needs for a decision, and no others.
 
 A process is settled some seconds after its release; then it is counted and its rows go. What stays are the rows of processes
-that live or are zombies, of those that these were forked by or handed over to, and of those whose reap may yet prove to be
-stolen. So memory follows the number of living processes and the rate of forks, not the length of the recording.
+that live or are zombies, of their forkers and adopters, and of those whose reap may yet prove to be stolen. So memory
+follows the number of living processes and the rate of forks, not the length of the recording.
 """
 
 from __future__ import annotations

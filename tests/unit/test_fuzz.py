@@ -17,7 +17,7 @@ def test_mutants_give_a_result_or_a_trace_error() -> None:
 
 
 def test_monsters_are_read_in_time() -> None:
-    """Cycles among parents, heirs of heirs, and names that take for ever to shorten."""
+    """Cycles among parents, adopters of adopters, and names that take for ever to shorten."""
     chosen = ((-1 - number, (name, make())) for number, (name, make) in enumerate(QUICK.items()))
     said: list[str] = []
     results = fuzz(chosen, 1, thorough=False, keep=None, say=said.append)

@@ -382,7 +382,7 @@ def test_adopter_is_the_last_parent() -> None:
 
 
 def test_reaped_before_the_parent_died() -> None:
-    """Who was reaped before the parent's own notification was never handed over."""
+    """Who was reaped before the parent's own notification was never reparented."""
     rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(10 * MS, 500, by=200), ev.exit_(11 * MS, 500)]
     rows += [ev.zombie(12 * MS, 500), ev.reap(13 * MS, 500, by=200), ev.exit_(14 * MS, 200, adopter=1), ev.zombie(15 * MS, 200)]
     says(row(500, *rows), adopter_pid=None, adopter_id=None)
@@ -446,7 +446,7 @@ def test_who_reaps_is_the_parent() -> None:
 
 
 def test_released_at_the_handing_over() -> None:
-    """A zombie that its adopter dropped at the handing over, just before the parent's own notification, was handed over."""
+    """A zombie that its adopter dropped as it got it, just before the parent's own notification, was reparented."""
     rows = [
         target(),
         ev.fork(5 * MS, 200, by=100),

@@ -70,9 +70,9 @@ class World:
             self.rows.append(ev.signal(self.now - 900, one[0], 15, by=by[0], by_start_ns=by[1], start_ns=one[1]))
         self.alive.remove(one)
         parent, ignored = self.parent[one], self.dice.random() < 0.2
-        heir = (100, 0)
+        adopter = (100, 0)
         said = {"parent": parent[0], "parent_start_ns": parent[1], "disposition": "ignored" if ignored else "default"}
-        ended = ev.exit_(self.now, one[0], 15 if killed else 256, adopter=heir[0], adopter_start_ns=heir[1], **said)
+        ended = ev.exit_(self.now, one[0], 15 if killed else 256, adopter=adopter[0], adopter_start_ns=adopter[1], **said)
         self.rows.append(ended | about)
         if ignored:
             self.rows.append(ev.autoreap(self.now + 10, one[0]) | about)
@@ -80,7 +80,7 @@ class World:
             self.rows.append(ev.zombie(self.now + 10, one[0], **said) | about)
             self.zombies.append(one)
         for child in [child for child, whose in self.parent.items() if whose == one]:
-            self.parent[child] = heir
+            self.parent[child] = adopter
         del self.parent[one]
         if not ignored:
             self.parent[one] = parent

@@ -36,7 +36,7 @@ def proc(tmp_path: Path) -> Proc:
 
 @pytest.mark.parametrize("words", [["10,20"], ["10", "20"], ["10 20"], ["10\n20\n"], ["10,20,", "20"]])
 def test_numbers(proc: Proc, words: list[str]) -> None:
-    """Commas, blanks and repetition: what pgrep writes can be handed over."""
+    """Commas, blanks and repetition: what pgrep writes is taken."""
     assert choose(words, proc) == Chosen((10, 20))
 
 

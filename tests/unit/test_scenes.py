@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from recorded import PATIENCE_S, wait_until
@@ -258,6 +259,18 @@ def start_consumer(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, str(scene("kafka").program), *arguments], stdout=subprocess.PIPE, text=True)
 
 
+def start_kafka() -> tuple[subprocess.Popen[str], IO[str], subprocess.Popen[str], IO[str]]:
+    """Start both; return the broker, the stdin by which it is told what happened, the consumer, and its stdout."""
+    pytest.importorskip("kafka", reason="kafka-python is missing")
+    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
+    broker = start_broker("1")
+    assert broker.stdin
+    assert broker.stdout
+    consumer = start_consumer(broker.stdout.readline().split())
+    assert consumer.stdout
+    return broker, broker.stdin, consumer, consumer.stdout
+
+
 def zombies_of(parent: int) -> set[int]:
     """Return the numbers of the zombies whose parent is `parent`, from /proc."""
     found = set()
@@ -276,26 +289,20 @@ def wait_for_zombie(pid: int, parent: int) -> set[int]:
 
 def test_kafka_shows_both_phenomena() -> None:
     """Run bare: each single child is a zombie until the next start, and one start clears the whole burst."""
-    pytest.importorskip("kafka", reason="kafka-python is missing")
-    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
-    broker = start_broker("1")
-    assert broker.stdin
-    assert broker.stdout
-    consumer = start_consumer(broker.stdout.readline().split())
-    assert consumer.stdout
+    broker, told, consumer, said = start_kafka()
     started: list[int] = []
     left: list[set[int]] = []  # of those before, when one starts
     seen: list[set[int]] = []  # of all, when one has ended
     try:
-        for line in consumer.stdout:
+        for line in said:
             if "works" in line:
                 left.append(zombies_of(consumer.pid) & set(started))
                 started.append(int(line.split()[0]))
             if "is done" in line:
                 seen.append(wait_for_zombie(int(line.split()[0]), consumer.pid))
-            print(line, end="", file=broker.stdin, flush=True)
+            print(line, end="", file=told, flush=True)
         assert consumer.wait(PATIENCE_S) == 0
-        broker.stdin.close()
+        told.close()
         assert broker.wait(PATIENCE_S) == 0
     finally:
         for process in (consumer, broker):
@@ -392,16 +399,10 @@ def test_handlers_are_not_interrupted_by_themselves(way: str) -> None:
 
 def test_consumer_is_told_to_stop_when_nobody_listens() -> None:
     """When the demo dies, the broker stops the consumer by a message and is gone itself."""
-    pytest.importorskip("kafka", reason="kafka-python is missing")
-    pytest.importorskip("confluent_kafka", reason="confluent-kafka is missing")
-    broker = start_broker("1")
-    assert broker.stdin
-    assert broker.stdout
-    consumer = start_consumer(broker.stdout.readline().split())
-    assert consumer.stdout
+    broker, told, consumer, said = start_kafka()
     try:
-        print(consumer.stdout.readline(), end="", file=broker.stdin, flush=True)
-        broker.stdin.close()
+        print(said.readline(), end="", file=told, flush=True)
+        told.close()
         assert consumer.wait(PATIENCE_S) == 0
         assert broker.wait(PATIENCE_S) == 0
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from mutants import with_changed_bytes
 from traces import HEADER
 
 from forktrace.errors import TraceError
@@ -138,10 +139,7 @@ def test_mutations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = random.Random(11)
     outcomes = []
     for _ in range(300):
-        changed = bytearray(whole)
-        for _ in range(generator.choice([1, 1, 2, 8])):
-            changed[generator.randrange(len(changed))] = generator.randrange(256)
-        path.write_bytes(changed)
+        path.write_bytes(with_changed_bytes(whole, generator))
         outcome = read(path)
         assert outcome == read_one_by_one(path, monkeypatch)
         outcomes.append(type(outcome))

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants import with_changed_bytes
 from traces import HEADER
 
 from forktrace.errors import ForktraceError, PermissionMissing, TraceError
@@ -231,11 +232,8 @@ def test_mutations_give_a_result_or_a_trace_error(tmp_path: Path) -> None:
     generator = random.Random(7)
     refusals = []
     for _ in range(400):
-        changed = bytearray(data)
-        for _ in range(generator.choice([1, 1, 2, 8])):
-            changed[generator.randrange(len(changed))] = generator.randrange(256)
         try:
-            trace = read_bytes(tmp_path, bytes(changed))
+            trace = read_bytes(tmp_path, with_changed_bytes(data, generator))
         except TraceError as error:
             refusals.append(str(error))
         else:

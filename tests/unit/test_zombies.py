@@ -32,7 +32,7 @@ def test_a_zombie_moves_to_the_adopter() -> None:
 
 
 def test_who_dies_after_the_handing_over() -> None:
-    """A child that was handed over alive is never a zombie of its first parent."""
+    """A child that was reparented alive is never a zombie of its first parent."""
     rows = [target(), ev.fork(1 * MS, 200, by=100), ev.fork(2 * MS, 500, by=200), ev.exit_(20 * MS, 200, parent=100, adopter=1)]
     rows += [ev.reap(25 * MS, 200, by=100), ev.exit_(30 * MS, 500, parent=1), ev.zombie(30 * MS, 500, parent=1)]
     assert cells(recording(*rows).zombie_count()) == [(20 * MS, 0, 1), (25 * MS, 0, 0), (30 * MS, None, 1)]
@@ -60,7 +60,7 @@ def test_part_of_the_time() -> None:
 
 
 def test_total_of_all_parents() -> None:
-    """The zombies of all parents together; a hand-over changes nothing."""
+    """The zombies of all parents together; reparenting changes nothing."""
     rows = [target(), ev.fork(1 * MS, 200, by=100), *child(500, 2, 10, by=200), *child(501, 3, 15)]
     rows += [ev.exit_(20 * MS, 200, parent=100, adopter=1), ev.reap(30 * MS, 501, by=100)]
     table = total_zombies(recording(*rows).zombie_count())
