@@ -15,9 +15,10 @@ import pyarrow as pa
 from traces import HEADER, MS
 
 from forktrace.trace import events as ev
-from forktrace.trace import ipc_messages, stream
+from forktrace.trace import stream
 from forktrace.trace.batches import SCHEMA, checksum
 from forktrace.trace.checks import FORMAT
+from forktrace.trace.reading import ipc_messages
 
 DATA: Final = Path(__file__).parent / "data"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from forktrace.analysis.recording import Recording
 from forktrace.errors import UsageError
 from forktrace.fleet.columns import ENCODINGS, FORMAT, SCHEMA, TEXTS, rows_for
 from forktrace.fleet.store import Store, comes_from_store, explained, first_line, store_at
+from forktrace.trace.files import replaced
 
 TABLE: Final = "table=lifecycles"
 KEY: Final = b"forktrace"  # of the metadata of each file
@@ -93,22 +93,16 @@ def as_parquet(rows: pa.Table, about: Mapping[str, Any]) -> pa.Buffer:
 
 
 def _put(store: Store, path: str, data: pa.Buffer) -> None:
-    """Write a file that nobody sees before it is whole: a directory gets it under another name first."""
-    folder, _, name = path.rpartition("/")
-    until_whole = f"{folder}/.{name}.{os.getpid()}.tmp" if store.shows_parts else path
-    if store.shows_parts:
-        store.files.create_dir(folder)
-    try:
-        with store.files.open_output_stream(until_whole) as sink:
+    """Write a file that nobody sees before it is whole; where a directory would show it, it has another name until then."""
+    if not store.shows_parts:
+        with store.files.open_output_stream(path) as sink:
             sink.write(data)
-        if store.shows_parts:
-            _keep(until_whole)
-            store.files.move(until_whole, path)
-    except BaseException:
-        if store.shows_parts:
-            with contextlib.suppress(OSError):
-                store.files.delete_file(until_whole)
-        raise
+        return
+    store.files.create_dir(os.path.dirname(path))
+    with replaced(path, mode=0o666) as file:
+        file.write(data)
+        file.flush()
+        _keep(file.name)
 
 
 def _keep(path: str) -> None:

@@ -8,23 +8,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from forktrace.errors import ForktraceError, UsageError, in_words
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.recorder.channel import Message
 from forktrace.system.users import User, as_user, become
+from forktrace.trace.files import Numbered, numbered, remove_unfinished
 
 LOOK_EVERY_S: Final = 1.0
 RETRY_S: Final = 10.0  # after a next file that could not be opened
 MERGE_FROM: Final = 5  # batches: a closed file is read as often as it is kept
-_DIGITS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,8 @@ class Files:
 
     def __init__(self, folder: str, name: str, plan: Plan, who: User) -> None:
         self._folder, self._name, self._plan, self._who = folder, name, plan, who
-        self._pattern = re.compile(rf"{re.escape(name)}\.([0-9]{{{_DIGITS},18}})\.arrows")
         self._lock = as_user(who, _locked, folder)
-        as_user(who, self._remove_unfinished)
+        as_user(who, remove_unfinished, folder, name)
         self.number = max(as_user(who, _numbers, folder), default=0) + 1
         self.path, self.descriptor = self._open(self.number)
         self._next: tuple[str, int] | None = None  # handed over, and not written to yet
@@ -76,7 +73,7 @@ class Files:
         self._not_before_s = 0.0
 
     def _open(self, number: int) -> tuple[str, int]:
-        path = os.path.join(self._folder, f"{self._name}.{number:0{_DIGITS}}.arrows")
+        path = os.path.join(self._folder, str(Numbered(self._name, number)))
         return path, as_user(self._who, os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
 
     def _deadline(self) -> float:
@@ -150,17 +147,11 @@ class Files:
         """The files of this name that are closed: number, path, size."""
         found = []
         for entry in os.scandir(self._folder):
-            match = self._pattern.fullmatch(entry.name)
-            if match and int(match[1]) < self.number and entry.is_file(follow_symlinks=False):
+            one = numbered(entry.name)
+            if one and one.name == self._name and one.number < self.number and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(FileNotFoundError):
-                    found.append((int(match[1]), entry.path, entry.stat(follow_symlinks=False).st_size))
+                    found.append((one.number, entry.path, entry.stat(follow_symlinks=False).st_size))
         return found
-
-    def _remove_unfinished(self) -> None:
-        """Remove what a merge left behind that was killed."""
-        for path in Path(self._folder).glob(f".{self._name}.*.arrows.tmp"):
-            with contextlib.suppress(OSError):
-                path.unlink()
 
     def _merge(self, options: int) -> None:
         """Join the many small batches of closed files, in a process of its own with the user's rights.
@@ -241,5 +232,4 @@ def _locked(folder: str) -> int:
 
 def _numbers(folder: str) -> Iterator[int]:
     """The numbers that files in a directory have, of whatever recording."""
-    found = [re.search(rf"\.([0-9]{{{_DIGITS},18}})\.arrows$", name) for name in os.listdir(folder)]
-    return (int(match[1]) for match in found if match)
+    return (one.number for name in os.listdir(folder) if (one := numbered(name)))

@@ -16,6 +16,7 @@ from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files, Plan
 from forktrace.recorder.orders import Order, encoded
 from forktrace.system.users import User, as_user
+from forktrace.trace.files import SUFFIX
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def is_stream(path: str) -> bool:
 
 def default_name(command: Sequence[str], pid: int) -> str:
     """Return `forktrace-consumer.4711.arrows`."""
-    return f"{stem(command)}.{pid}.arrows"
+    return f"{stem(command)}.{pid}{SUFFIX}"
 
 
 def stem(command: Sequence[str]) -> str:

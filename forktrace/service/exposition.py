@@ -7,7 +7,6 @@ import fcntl
 import itertools
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from forktrace.errors import ForktraceError
 from forktrace.service.tally import BUCKETS_S, Figures
+from forktrace.trace.files import replaced
 
 MODE: Final = 0o644  # node_exporter has a user of its own
 _MOST_BYTES: Final = 1 << 24  # of another file in the directory that is looked into
@@ -146,7 +146,9 @@ class TextFile:
             with contextlib.nullcontext() if self._is_begun else self._alone():
                 if not self._is_begun:
                     metrics.target = self._free(metrics.target)
-                self._replace(metrics.text())
+                with replaced(os.fspath(self._path)) as file:
+                    os.fchmod(file.fileno(), MODE)
+                    file.write(metrics.text())
         except OSError as error:
             hint = "metrics are written with your rights, not with root's"
             raise ForktraceError(f"{self._path}: {error.strerror}: no metrics are written there", hint) from None
@@ -158,17 +160,6 @@ class TextFile:
         taken = {name for path in others for name in _targets(path)}
         names = itertools.chain([target], (f"{target} #{number}" for number in itertools.count(2)))
         return next(name for name in names if _escaped(name) not in taken)
-
-    def _replace(self, text: bytes) -> None:
-        descriptor, new = tempfile.mkstemp(".tmp", f".{self._path.name}", self._path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), MODE)
-                file.write(text)
-            os.replace(new, self._path)
-        except BaseException:
-            os.unlink(new)
-            raise
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

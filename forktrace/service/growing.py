@@ -14,7 +14,17 @@ import pyarrow as pa
 from forktrace.errors import TraceError
 from forktrace.trace.batches import carried_over
 from forktrace.trace.checks import fault_of
-from forktrace.trace.ipc_messages import BATCH, DICTIONARY, FREE_BYTES, SCHEMA, Cut, Damage, Layout, Message, read_message
+from forktrace.trace.reading.ipc_messages import (
+    BATCH,
+    DICTIONARY,
+    FREE_BYTES,
+    SCHEMA,
+    Cut,
+    Damage,
+    Layout,
+    Message,
+    read_message,
+)
 from forktrace.trace.stream import checked, open_file, open_stream, printable_header
 
 MOST_ROWS: Final = 1 << 16  # of one look

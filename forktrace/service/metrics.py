@@ -87,7 +87,7 @@ class _Follower:
             if is_over:
                 return
             next_s = max(next_s + EVERY_S, time.monotonic())
-            is_over = _is_over(until, next_s - time.monotonic())
+            is_over = _is_over(until, max(0.0, next_s - time.monotonic()))
 
     def _attempt(self, do: Callable[[Any], None], what: object) -> None:
         """Try it; say why it failed, each reason once."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +14,7 @@ from forktrace.errors import NoFile
 from forktrace.service.growing import Growing
 from forktrace.trace.batches import SCHEMA, carried_over, integers
 from forktrace.trace.events import KINDS
-from forktrace.trace.rotation import paths
-
-_NUMBERED: Final = re.compile(r"(.+)\.([0-9]{1,18})\.arrows", re.DOTALL)
+from forktrace.trace.files import numbered, paths
 
 
 class Trail:
@@ -100,11 +97,8 @@ def _opened_after(path: str) -> tuple[int, Growing] | None:
 
 def _later_files(path: str) -> list[tuple[int, str]]:
     """The files of a rotation that come after one, each with how much later it is, in order."""
-    folder, name = os.path.split(path)
-    own = _NUMBERED.fullmatch(name)
-    later = []
-    for other in paths(folder or "."):
-        found = _NUMBERED.fullmatch(os.path.basename(other))
-        if own and found and found[1] == own[1] and int(found[2]) > int(own[2]):
-            later.append((int(found[2]) - int(own[2]), other))
-    return sorted(later)
+    own = numbered(path)
+    if own is None:
+        return []
+    found = [(one, other) for other in paths(os.path.dirname(path) or ".") if (one := numbered(other))]
+    return sorted((one.number - own.number, other) for one, other in found if one.name == own.name and one.number > own.number)

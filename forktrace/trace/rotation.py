@@ -19,10 +19,10 @@ import pyarrow as pa
 from forktrace.errors import NoFile, TraceError
 from forktrace.trace import events
 from forktrace.trace.batches import Validity, as_carried, batch_of, by_time, carried_over, integers, rows_of
+from forktrace.trace.files import paths
 from forktrace.trace.stream import Trace, read, read_header
 from forktrace.trace.words import count
 
-SUFFIX: Final = ".arrows"
 OVERLAP_NS: Final = 1_000_000_000  # so long after a turn a file may still get an event from before it
 FILE_MISSING: Final = "file of the rotation"  # `detail` of what was lost with one
 
@@ -135,16 +135,6 @@ def _is_empty(path: str) -> bool:
         return os.path.getsize(path) == 0
     except OSError:
         return True
-
-
-def paths(folder: str) -> list[str]:
-    """Return the traces in a directory, whatever they are, by name.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with os.scandir(folder) as entries:
-        return sorted(one.path for one in entries if one.name.endswith(SUFFIX) and one.is_file() and one.name[0] != ".")
 
 
 def read_trace(path: str | os.PathLike[str]) -> Trace:

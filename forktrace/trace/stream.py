@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
@@ -21,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 
 from forktrace.errors import ForktraceError, NoFile, PermissionMissing, TraceError
-from forktrace.trace import small_batches
 from forktrace.trace.batches import (
     ARROW_ERRORS,
     SCHEMA,
@@ -38,7 +36,9 @@ from forktrace.trace.batches import (
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import KINDS
-from forktrace.trace.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, first_message, scan
+from forktrace.trace.files import replaced
+from forktrace.trace.reading import small_batches
+from forktrace.trace.reading.ipc_messages import BATCH, FREE_BYTES, MAX_RATIO, Layout, first_message, scan
 from forktrace.trace.words import printable
 
 __all__ = ["FORMAT", "SCHEMA", "Column", "Full", "Trace", "Writer", "batch", "batch_of", "merge", "read"]
@@ -320,16 +320,10 @@ def merge(path: str | os.PathLike[str], fewest: int = MANY_BATCHES) -> bool:
 
 
 def _rewrite(file: BinaryIO, layout: Layout, path: str) -> None:
-    descriptor, new = tempfile.mkstemp(".arrows.tmp", "." + os.path.basename(path), os.path.dirname(path))
-    try:
-        with open(descriptor, "wb") as sink:
-            _keep_rights(file, sink)
-            _write_merged(file, layout, path, sink)
-            os.fsync(sink.fileno())
-        os.replace(new, path)
-    except BaseException:
-        os.unlink(new)
-        raise
+    with replaced(path) as sink:
+        _keep_rights(file, sink)
+        _write_merged(file, layout, path, sink)
+        os.fsync(sink.fileno())
 
 
 def _keep_rights(old: BinaryIO, new: BinaryIO) -> None:

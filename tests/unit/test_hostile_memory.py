@@ -18,7 +18,8 @@ from forktrace.kernel.layout import layouts
 from forktrace.recorder import stack_table as stacks_module
 from forktrace.recorder.rows import columns_of, in_parts, pieces, split
 from forktrace.recorder.stack_table import TEXT_MOST, StackTable
-from forktrace.trace import events, ipc_messages, stream
+from forktrace.trace import events, stream
+from forktrace.trace.reading import ipc_messages
 from forktrace.trace.stacks import unfold
 from forktrace.trace.stream import Writer, batch, batch_of, read
 

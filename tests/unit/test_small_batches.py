@@ -13,7 +13,8 @@ from traces import HEADER
 
 from forktrace.errors import TraceError
 from forktrace.trace import events as ev
-from forktrace.trace import ipc_messages, small_batches, stream
+from forktrace.trace import stream
+from forktrace.trace.reading import ipc_messages, small_batches
 
 TEXTS = ("python", "sh", "/a/b", "x;y", "Gr\u00fc\u00dfe", "")
 

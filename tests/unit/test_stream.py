@@ -24,8 +24,9 @@ from traces import HEADER
 
 from forktrace.errors import ForktraceError, PermissionMissing, TraceError
 from forktrace.trace import events as ev
-from forktrace.trace import ipc_messages, stream
+from forktrace.trace import stream
 from forktrace.trace.batches import checksum, dictionary, integers, strings
+from forktrace.trace.reading import ipc_messages
 
 START_NS = 5_000_123_456_789
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from forktrace.trace.batches import ARROW_ERRORS, INTEGERS, SCHEMA, Validity, dictionary, numbers, string_array, strings
 from forktrace.trace.events import COLUMNS
-from forktrace.trace.ipc_messages import BATCH, DICTIONARY, Message, custom_metadata
+from forktrace.trace.reading.ipc_messages import BATCH, DICTIONARY, Message, custom_metadata
 
 FEWEST: Final = 64  # batches in a row, for which this is faster than Arrow
 MOST: Final = 2048  # at once
