@@ -23,7 +23,7 @@ from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
 from forktrace.launcher.rotation import Files
 from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, open_first
-from forktrace.recorder.orders import Order
+from forktrace.recorder.protocol.orders import Order
 from forktrace.system.capabilities import become_ordinary
 from forktrace.system.users import User, as_user, become, invoking_user, named_user
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import LOOK_EVERY_S, Files
-from forktrace.recorder.channel import Message
+from forktrace.recorder.protocol.channel import Message
 
 
 class Duties:

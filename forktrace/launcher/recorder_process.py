@@ -21,8 +21,8 @@ from typing import Final
 
 from forktrace.errors import ForktraceError, PermissionMissing
 from forktrace.launcher.progress_line import LiveLine
-from forktrace.recorder.channel import Channel, Message, pair
-from forktrace.recorder.orders import Arming, encoded
+from forktrace.recorder.protocol.channel import Channel, Message, pair
+from forktrace.recorder.protocol.orders import Arming, encoded
 from forktrace.system import capabilities
 from forktrace.system.users import User
 

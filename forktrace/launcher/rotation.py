@@ -16,7 +16,7 @@ from typing import Final
 
 from forktrace.errors import ForktraceError, UsageError, in_words
 from forktrace.launcher.recorder_process import RecorderProcess
-from forktrace.recorder.channel import Message
+from forktrace.recorder.protocol.channel import Message
 from forktrace.system.users import User, as_user, become
 from forktrace.trace.files import Numbered, numbered, remove_unfinished
 

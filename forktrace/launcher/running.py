@@ -21,7 +21,7 @@ from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files
 from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, open_first
-from forktrace.recorder.orders import Attaching, Order
+from forktrace.recorder.protocol.orders import Attaching, Order
 from forktrace.system.procfs import Proc, cgroup_pids, mounts
 from forktrace.system.users import User, as_user, invoking_user
 

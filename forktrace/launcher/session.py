@@ -14,7 +14,7 @@ from forktrace.errors import ForktraceError, UsageError
 from forktrace.launcher.companion import Load
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files, Plan
-from forktrace.recorder.orders import Order, encoded
+from forktrace.recorder.protocol.orders import Order, encoded
 from forktrace.system.users import User, as_user
 from forktrace.trace.files import SUFFIX
 

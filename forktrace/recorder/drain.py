@@ -1,10 +1,11 @@
-"""Takes what the probes send and writes it: events with their stacks and lines, losses, totals, and who is left at the end."""
+"""Takes in what the probes send, and writes it: events with stacks and lines, losses, totals, and who is left at the end."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from forktrace.kernel.bpf_maps import Records
@@ -32,64 +33,28 @@ WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; 
 MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
 
 
-class Drain:
-    """What comes from the probes, up to the end of the trace. `begin` comes first.
+class Intake:
+    """Takes in what the probes send, and answers what they ask about files.
 
     Attributes:
-        counts: events written, by kind
-        lost: what could not be delivered, by what it was
-        closing: what is to be said at the end
-        unfollowed: processes of which it could not be told whether they live
-        pid_ns: inode number of the PID namespace here
+        until_ns: all that was before is taken in (CLOCK_BOOTTIME)
     """
 
-    def __init__(self, probes: Probes, interpreters: Interpreters, passes: TaskPasses | None, *, stacks: bool = True) -> None:
-        self._with_stacks = stacks
+    def __init__(self, probes: Probes, interpreters: Interpreters) -> None:
         self._probes = probes
         self._interpreters = interpreters
-        self._passes = passes
-        self.closing = Closing()
-        self._stacks = StackTable(probes.forget_stacks, interpreters.not_python)
-        self._wait_totals = WaitTotals()
-        self._cgroups: dict[int, str | None] = {}
-        self._named: set[int] = set()  # the interpreters that the trace names
         self._chunks: list[bytes] = []
         self._waiting_bytes = 0  # in them
-        self._read_until_ns = 0  # all that was before is read (CLOCK_BOOTTIME)
         self._came_ns = 0  # when something came last
-        self._counted_ns = 0  # when the kernel's counts were last looked at
-        self.counts: Counter[str] = Counter()
-        self.lost: dict[str, int] = {}
-        self.unfollowed = 0
-        self._before: tuple[Counter[str], dict[str, int], int] = (Counter(), {}, 0)  # in earlier files; carried into this one
-        self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
-        self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
-
-    def begin(self, output: TraceOutput, sources: Sources | None, recorder: int, init: int) -> None:
-        """Write to `output` from now on, with the lines that `sources` reads; `recorder` and `init` as in `Closing`."""
-        self.closing = Closing(self._passes.ended_ns if self._passes else (), recorder, init)
-        self._output = output
-        self._sources = sources
+        self.until_ns = 0
 
     def is_waiting(self) -> bool:
-        """Whether something was taken that is not written."""
+        """Whether something was taken in that is not written."""
         return bool(self._chunks)
 
     def is_busy(self) -> bool:
         """Whether something has come a moment ago."""
-        return self._read_until_ns - self._came_ns < BUSY_NS
-
-    def running(self) -> int:
-        """Return how many followed processes live."""
-        if any(self.lost.values()):
-            return int((self._probes.following()["exit_ns"] == 0).sum())
-        return self.counts["fork"] - self.counts["exit"]
-
-    def zombies(self) -> int:
-        """Return how many followed processes are zombies."""
-        if any(self.lost.values()):
-            return int((self._probes.following()["exit_ns"] != 0).sum())
-        return self.counts["exit"] - self.counts["reap"] - self.counts["autoreap"]
+        return self.until_ns - self._came_ns < BUSY_NS
 
     def tell(self) -> None:
         """Tell the probes about the files that were examined since the last time."""
@@ -99,7 +64,7 @@ class Drain:
         self._probes.forget_files(forgotten)
 
     def drain(self) -> bool:
-        """Take what the rings hold: they must not fill up while new stacks are worked on, nor a question wait.
+        """Take in what the rings hold: they must not fill up while new stacks are worked on, nor a question wait.
 
         Return whether something has come, and nothing was waiting to be written.
         """
@@ -113,22 +78,89 @@ class Drain:
             self._chunks += [chunk] if chunk else []
             self._waiting_bytes += len(chunk)
             self._came_ns = now if chunk else self._came_ns
-            self._read_until_ns = now
+            self.until_ns = now
         return self.is_waiting() and not was_waiting
+
+    def take(self) -> bytes:
+        """Return what waits to be written, which is then the caller's to write."""
+        chunk = b"".join(self._chunks)
+        self._chunks.clear()
+        self._waiting_bytes = 0
+        return chunk
+
+
+@dataclass(frozen=True)
+class Armed:
+    """What is ready before it is known what to follow.
+
+    Attributes:
+        passes: what follows processes that run already; None: a target is followed from its start
+        stacks: whether stacks are recorded
+    """
+
+    probes: Probes
+    interpreters: Interpreters
+    passes: TaskPasses | None
+    intake: Intake
+    stacks: bool
+
+
+class Drain:
+    """Writes what was taken in, up to the end of the trace.
+
+    Attributes:
+        output: where to; the next file of a rotation takes its place
+        counts: events written, by kind
+        lost: what could not be delivered, by what it was
+        closing: what is to be said at the end
+        unfollowed: processes of which it could not be told whether they live
+        pid_ns: inode number of the PID namespace here
+    """
+
+    def __init__(self, armed: Armed, output: TraceOutput, sources: Sources | None, closing: Closing) -> None:
+        self._with_stacks = armed.stacks
+        self._probes = armed.probes
+        self._interpreters = armed.interpreters
+        self._passes = armed.passes
+        self._intake = armed.intake
+        self._sources = sources
+        self._stacks = StackTable(armed.probes.forget_stacks, armed.interpreters.not_python)
+        self._wait_totals = WaitTotals()
+        self._cgroups: dict[int, str | None] = {}
+        self._named: set[int] = set()  # the interpreters that the trace names
+        self._counted_ns = 0  # when the kernel's counts were last looked at
+        self._still_at = kernel_boottime_ns(), armed.probes.following()  # who was followed when that was last asked
+        self._before: tuple[Counter[str], dict[str, int], int] = (Counter(), {}, 0)  # in earlier files; carried into this one
+        self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
+        self.output = output
+        self.closing = closing
+        self.counts = output.counts
+        self.lost: dict[str, int] = {}
+        self.unfollowed = 0
+        self.pid_ns = os.stat("/proc/self/ns/pid").st_ino
+
+    def running(self) -> int:
+        """Return how many followed processes live."""
+        if any(self.lost.values()):
+            return int((self._probes.following()["exit_ns"] == 0).sum())
+        return self.counts["fork"] - self.counts["exit"]
+
+    def zombies(self) -> int:
+        """Return how many followed processes are zombies."""
+        if any(self.lost.values()):
+            return int((self._probes.following()["exit_ns"] != 0).sum())
+        return self.counts["exit"] - self.counts["reap"] - self.counts["autoreap"]
 
     def write(self, *, everything: bool = True) -> None:
         """Write what has come since the last time, if anything has.
 
         Without `everything` what the kernel counts is only looked at when something has come, and once a second.
         """
-        until_ns = self._read_until_ns
-        counts = everything or bool(self._chunks) or until_ns - self._counted_ns >= COUNTS_EVERY_NS
-        chunk = b"".join(self._chunks)
-        self._chunks.clear()
-        self._waiting_bytes = 0
-        for piece in pieces(chunk):
+        until_ns = self._intake.until_ns
+        counts = everything or self._intake.is_waiting() or until_ns - self._counted_ns >= COUNTS_EVERY_NS
+        for piece in pieces(self._intake.take()):
             self._write_piece(piece, until_ns)
-        self._output.until_ns = max(until_ns, self._output.until_ns)
+        self.output.until_ns = max(until_ns, self.output.until_ns)
         self._write_sources()
         if counts:
             self._counted_ns = until_ns
@@ -136,35 +168,52 @@ class Drain:
             self._write_waits()
 
     def _write_piece(self, piece: bytes, until_ns: int) -> None:
+        """Write some records. Each step needs the ones before it:
+
+        add the stacks     the interpreters are those whose code was added
+        learn from them    a row says what is known when it is made: of its stack, of its program, of its time
+        write              an interpreter comes before the rows with its stacks
+        note               the times that were estimated are in the records by now
+        make room          no row needs the stacks any more
+        """
         records, sent = split(piece)
-        for number, (add, record) in enumerate(self._additions(sent)):
+        self._add_stacks(sent)
+        findings = self._findings(until_ns)
+        self._intake.drain()
+        self._learn_from(records)
+        columns, rows = columns_of(records, self._cgroup, self._proc.argv_text, self.pid_ns, self._stacks)
+        self.output.write(findings)
+        for part in in_parts(columns, rows):
+            self.output.write_events(*part)
+        self._note(records)
+        self._stacks.make_room()
+
+    def _add_stacks(self, sent: Mapping[str, list[bytes]]) -> None:
+        """Add code objects, then the stacks that refer to them; meanwhile the rings are drained."""
+        additions = [(self._stacks.add_code, record) for record in sent["code"]]
+        additions += [(self._stacks.add_stack, record) for record in sent["stack"]]
+        for number, (add, record) in enumerate(additions):
             add(record)
             if number % DRAIN_EVERY == 0:
-                self.drain()
-        findings = self._findings(until_ns)
-        self.drain()
+                self._intake.drain()
+
+    def _learn_from(self, records: Mapping[str, Records]) -> None:
+        """Find out which programs that ran are interpreters, and when zombies from before the recording ended."""
         if "exec" in records:
             names = {os.fsdecode(name.partition(b"\0")[0]) for name in records["exec"]["file"].tolist()}
-            self._interpreters.look_at(names, self.drain)
-            self.tell()
+            self._interpreters.look_at(names, self._intake.drain)
+            self._intake.tell()
         if self._passes and "exit" in records:
             self._passes.estimate(records["exit"])
-        columns, rows = columns_of(records, self._cgroup, self._proc.argv_text, self.pid_ns, self._stacks)
-        self._output.write(findings)
-        for part in in_parts(columns, rows):
-            self._output.write_events(*part)
+
+    def _note(self, records: Mapping[str, Records]) -> None:
+        """Note what the recording closes with."""
         if "reap" in records:
             reaps = records["reap"]
             self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
             self.closing.note(reaps)
         if "wait" in records:
             self.closing.note_waits(records["wait"])
-        self._stacks.make_room()
-
-    def _additions(self, sent: Mapping[str, list[bytes]]) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
-        """Yield code objects and stacks, each with what takes it in."""
-        yield from ((self._stacks.add_code, record) for record in sent["code"])
-        yield from ((self._stacks.add_stack, record) for record in sent["stack"])
 
     def _findings(self, until_ns: int) -> list[events.Row]:
         """Return which interpreters were met, and have the lines read that new stacks stand on."""
@@ -181,7 +230,7 @@ class Drain:
     def _write_sources(self, patience_s: float = 0.0) -> None:
         """Write the text of lines that has been read; with some patience, of all."""
         if self._sources:
-            self._output.write(events.source(self._output.until_ns, *each) for each in self._sources.take(patience_s))
+            self.output.write(events.source(self.output.until_ns, *each) for each in self._sources.take(patience_s))
 
     def _know_better(self, who: Any, zombie_ns: Any) -> None:
         """Set since when those were zombies that were so before they were followed."""
@@ -195,14 +244,14 @@ class Drain:
         lost["process not followed"] += self.unfollowed
         new = {what: count - self.lost.get(what, 0) for what, count in lost.items()}
         if any(new.values()):
-            self._output.write(events.lost(now, count, what) for what, count in new.items() if count)
-            self._output.until_ns = now
+            self.output.write(events.lost(now, count, what) for what, count in new.items() if count)
+            self.output.until_ns = now
         self.lost = lost
 
     def _write_waits(self, *, last: bool = False) -> None:
         """Write the totals that changed, and forget the places of processes that are gone."""
         places, counts = self._probes.wait_totals()
-        self._output.write(self._wait_totals.changed(self._output.until_ns, places, counts, self._stacks, last=last))
+        self.output.write(self._wait_totals.changed(self.output.until_ns, places, counts, self._stacks, last=last))
         if len(places) > MANY_PLACES:
             here = set(map(identity, self._probes.following()))
             gone = [place for place in places if identity(place) not in here]
@@ -221,10 +270,10 @@ class Drain:
         # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
         self._still_at = kernel_boottime_ns(), self._probes.following()
         gone = vanished(self._still_at[1], self._proc)
-        self.drain()
+        self._intake.drain()
         for _ in range(CLOSING_ROUNDS):  # more may come in while this is written
             self.write()
-            if not self._chunks:
+            if not self._intake.is_waiting():
                 break
         self._write_still_waiting()
         self._write_sources(SOURCES_S)
@@ -235,8 +284,8 @@ class Drain:
     def _write_empty_waits(self) -> None:
         """Write the totals of waits for one child of those that live."""
         still = self._probes.following()
-        self._output.write(
-            events.waits(self._output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
+        self.output.write(
+            events.waits(self.output.until_ns, int(one["empty_waits"]), pid=int(one["pid"]), start_ns=int(one["start_ns"]))
             for one in still[still["empty_waits"] > 0]
         )
 
@@ -244,8 +293,8 @@ class Drain:
         """Write which threads wait for a child, as long as somebody lives."""
         following = self._probes.following()
         living = following[following["exit_ns"] == 0]
-        rows, frames = still_waiting(living, self._output.until_ns, stacks=self._with_stacks) if len(living) else ([], set())
-        self._output.write(rows)
+        rows, frames = still_waiting(living, self.output.until_ns, stacks=self._with_stacks) if len(living) else ([], set())
+        self.output.write(rows)
         if self._sources and frames:
             self._sources.ask(frames, [folder for one in self._interpreters.found.values() for folder in one.libraries])
 
@@ -253,17 +302,17 @@ class Drain:
         """Write that these are gone, if their release has not come through the ring since; the time is an upper bound."""
         here = set(map(identity, self._probes.following()))
         unseen = [one for one in gone if identity(one) in here]
-        self.closing.note_unseen(unseen, self._output.until_ns)
+        self.closing.note_unseen(unseen, self.output.until_ns)
         self.counts["reap"] += len(unseen)
-        self._output.write(unseen_reap(one, self._output.until_ns) for one in unseen)
+        self.output.write(unseen_reap(one, self.output.until_ns) for one in unseen)
 
     def write_end(self, full: int | None) -> None:
         """Close the trace at the moment up to which it is whole, and detach the probes. `full`: the size that it reached."""
         still = self._probes.following()
         self._know_better(still, still["zombie_ns"])
-        self.closing.note_open(still, self._output.until_ns)
-        self._output.close(self._totals() | ({"full": full} if full else self._still()))
-        self._output.check()
+        self.closing.note_open(still, self.output.until_ns)
+        self.output.close(self._totals() | ({"full": full} if full else self._still()))
+        self.output.check()
         self._probes.close()
         self._interpreters.helper.close()
         if self._sources:
@@ -287,14 +336,14 @@ class Drain:
     def turn(self, carried: Carried, next_output: Callable[[int], TraceOutput]) -> None:
         """Close the trace at a moment (CLOCK_BOOTTIME), and go on with the one that begins there."""
         self._still_at = at_ns, still = kernel_boottime_ns(), self._probes.following()
-        self.drain()
+        self._intake.drain()
         self.write()
         self._write_empty_waits()
-        self._output.close(self._totals() | self._still() | {"continues": True})
+        self.output.close(self._totals() | self._still() | {"continues": True})
         here = set(map(identity, still)) if any(self.lost.values()) else None
         carried.drop(None if here is None else lambda who: who[1] < at_ns and who not in here)
-        self._output = next_output(self._output.until_ns)
-        self._output.repeat()
+        self.output = next_output(self.output.until_ns)
+        self.output.repeat()
         self._before = Counter(self.counts), dict(self.lost), carried.processes
 
     def _still(self) -> dict[str, Any]:

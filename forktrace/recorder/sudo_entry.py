@@ -56,7 +56,7 @@ def main() -> None:
     os.environ.clear()
     os.environ.update(kept, PATH=SAFE_PATH)
     os.chdir("/")
-    from forktrace.recorder.channel import Channel
+    from forktrace.recorder.protocol.channel import Channel
     from forktrace.recorder.service import serve
     from forktrace.system.users import sudo_caller
 

@@ -10,10 +10,12 @@ import fcntl
 import json
 import os
 import select
+import socket
 import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from io import FileIO, RawIOBase
 from typing import Any, Final
@@ -21,8 +23,8 @@ from typing import Any, Final
 from pyarrow import RecordBatch
 
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.recorder.channel import Message
-from forktrace.recorder.orders import Next, Order, decoded
+from forktrace.recorder.protocol.channel import Message
+from forktrace.recorder.protocol.orders import Next, Order, decoded
 from forktrace.system.procfs import clock_offset_ns
 from forktrace.trace import events
 from forktrace.trace.batches import Column, batch, batch_of, part
@@ -73,6 +75,8 @@ class TraceOutput:
     next file of a rotation to repeat.
 
     Attributes:
+        path: what it is called
+        counts, is_file: those
         until_ns: all that was before is written (CLOCK_BOOTTIME)
 
     Raises:
@@ -85,9 +89,9 @@ class TraceOutput:
         self._writer = Writer(sink, order.header, order.max_size)
         self._sink = sink.fileno() if is_file else None
         self._had_name = os.fstat(sink.fileno()).st_nlink > 0
-        self._path = order.path
-        self._counts = counts
+        self.path, self.is_file = order.path, is_file
         self._carried = carried
+        self.counts = counts
         self.until_ns: int = order.header["start_ns"]
 
     def write(self, rows: Iterable[events.Row]) -> None:
@@ -110,7 +114,7 @@ class TraceOutput:
                 continue
             done += len(times)
             self.until_ns = max(self.until_ns, int(times[-1]))
-            self._counts.update(events.KINDS[code] for code in kinds.tolist())
+            self.counts.update(events.KINDS[code] for code in kinds.tolist())
 
     def _write(self, batch: RecordBatch) -> None:
         self._writer.write(batch)
@@ -133,43 +137,74 @@ class TraceOutput:
             return
         about = os.fstat(self._sink)
         if self._had_name and not about.st_nlink:
-            raise ForktraceError(f"{self._path} was removed while it was written", "what was recorded is lost")
+            raise ForktraceError(f"{self.path} was removed while it was written", "what was recorded is lost")
         if about.st_size < self._writer.bytes_written:
-            raise ForktraceError(f"{self._path} was cut by somebody else while it was written", "record once more")
+            raise ForktraceError(f"{self.path} was cut by somebody else while it was written", "record once more")
 
     def close(self, totals: Mapping[str, Any]) -> None:
         """Write the end: the trace is whole up to `until_ns`."""
         self._writer.close(batch_of([events.end(self.until_ns, json.dumps(totals))]))
 
 
+def is_regular(trace: int) -> bool:
+    """Return whether the trace, a descriptor, is a regular file.
+
+    Raises:
+        UsageError: it is a socket that need not be connected to one end: whoever it is sent to then would see who sends.
+    """
+    mode = os.fstat(trace).st_mode
+    if stat.S_ISSOCK(mode):
+        with socket.socket(fileno=os.dup(trace)) as end:
+            if end.type != socket.SOCK_STREAM:
+                raise UsageError("the trace is a socket without a connection", "name a file with -o")
+    return stat.S_ISREG(mode)
+
+
+def empty(trace: int, order: Order) -> None:
+    """Make the trace, a descriptor, empty if it is a file that is there for it.
+
+    Raises:
+        UsageError: as `is_regular`.
+    """
+    if is_regular(trace) and order.path != "-" and os.fstat(trace).st_size:
+        os.ftruncate(trace, 0)
+
+
+def single_output(trace: int, order: Order, goes_on: Callable[[float], bool], files: ExitStack) -> TraceOutput:
+    """Return what writes to the trace, a descriptor that is closed with `files`; `goes_on` as for PatientSink."""
+    file = files.enter_context(FileIO(trace, "wb"))
+    is_patient = not is_regular(trace)
+    is_file = order.path != "-" and not is_patient
+    return TraceOutput(PatientSink(trace, goes_on) if is_patient else file, order, Counter(), is_file=is_file)
+
+
 class Turns:
-    """The files of a rotation as the recorder writes them, one after the other.
+    """The files of a rotation as the recorder writes them, one after the other; `trace` is the first, a descriptor.
 
     Attributes:
         next: the file that was handed over: its path, and a descriptor; None: there is none
         output: writes to the newest file
         carried: what the next file repeats
+
+    Raises:
+        UsageError: a file is no regular file, whose reader would have to be waited for.
     """
 
-    def __init__(self, order: Order, counts: Counter[str]) -> None:
+    def __init__(self, order: Order, counts: Counter[str], trace: int) -> None:
         start_ns = order.header["start_ns"]
         self._order = replace(order, header=order.header | {"rotation": start_ns, "file": order.file}, max_size=None)
         self._counts = counts
         self._has_asked = False
         self.carried = Carried()
         self.next: tuple[str, int] | None = None
+        self._file, self.output = self._begun(trace)
 
-    def begin(self, descriptor: int) -> TraceOutput:
-        """Return what writes to a file of the rotation, which is closed by `close` then.
-
-        Raises:
-            UsageError: it is no regular file, whose reader would have to be waited for.
-        """
+    def _begun(self, descriptor: int) -> tuple[FileIO, TraceOutput]:
+        """Begin a file of the rotation."""
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UsageError(f"{self._order.path} is no regular file", "a rotation writes files")
-        self._file = FileIO(descriptor, "wb")
-        self.output = TraceOutput(self._file, self._order, self._counts, self.carried, is_file=True)
-        return self.output
+        file = FileIO(descriptor, "wb")
+        return file, TraceOutput(file, self._order, self._counts, self.carried, is_file=True)
 
     def close(self) -> None:
         """Close the file."""
@@ -215,4 +250,5 @@ class Turns:
         header = header | {"start_ns": start_ns, "clock_offset_ns": clock_offset_ns(), "file": header["file"] + 1}
         self._order = replace(self._order, path=path, header=header)
         self.close()
-        return self.begin(descriptor)
+        self._file, self.output = self._begun(descriptor)
+        return self.output

@@ -159,10 +159,10 @@ FORKS_A_WHILE = "import os, time\nfor _ in range(200):\n    time.sleep(0.01)\n  
 # its order it hears nothing of the answer: it has filled the socket, and says the number of its target.
 CLIENT = """
 import json, os, signal, socket, subprocess, sys
-from forktrace.recorder.channel import Channel, pair
+from forktrace.recorder.protocol.channel import Channel, pair
 from forktrace.launcher.recorder_process import recorder_command
 from forktrace.launcher.header import header
-from forktrace.recorder.orders import Order, encoded
+from forktrace.recorder.protocol.orders import Order, encoded
 print(os.getpid(), flush=True)
 order = json.loads(sys.argv[1])
 ours, its = pair()

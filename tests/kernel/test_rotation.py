@@ -186,7 +186,7 @@ import json, os, socket, sys
 from forktrace.launcher.command import Held
 from forktrace.launcher.header import header
 from forktrace.launcher.recorder_process import RecorderProcess
-from forktrace.recorder.orders import Order, encoded
+from forktrace.recorder.protocol.orders import Order, encoded
 from forktrace.system.users import invoking_user
 
 def opened(name):

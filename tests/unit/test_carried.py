@@ -13,8 +13,8 @@ import pytest
 from traces import HEADER, MS, child, target
 
 from forktrace.errors import UsageError
-from forktrace.recorder.channel import Channel, pair
-from forktrace.recorder.orders import Order
+from forktrace.recorder.protocol.channel import Channel, pair
+from forktrace.recorder.protocol.orders import Order
 from forktrace.recorder.trace_output import Turns
 from forktrace.trace import events as ev
 from forktrace.trace.batches import batch_of, carried_over
@@ -104,9 +104,7 @@ def test_it_does_not_grow() -> None:
 
 def turns(path: Path) -> Turns:
     """A rotation whose first file is `path`."""
-    made = Turns(Order(str(path), HEADER, pid=100, file=7), Counter())
-    made.begin(os.open(path, os.O_RDWR | os.O_CREAT))
-    return made
+    return Turns(Order(str(path), HEADER, pid=100, file=7), Counter(), os.open(path, os.O_RDWR | os.O_CREAT))
 
 
 @pytest.mark.parametrize("what", ["is no regular file", "is not empty", "is not open for writing"])
@@ -132,7 +130,7 @@ def test_a_next_file_that_is_none(tmp_path: Path, what: str) -> None:
 def test_a_first_file_that_is_none() -> None:
     """A pipe would keep the recorder waiting: it is refused."""
     with pytest.raises(UsageError, match="is no regular file"):
-        Turns(Order("pipe", HEADER, pid=100, file=7), Counter()).begin(os.pipe()[1])
+        Turns(Order("pipe", HEADER, pid=100, file=7), Counter(), os.pipe()[1])
 
 
 def test_a_turn_to_the_same_file(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from forktrace.errors import ForktraceError
 from forktrace.launcher.header import header
-from forktrace.recorder.channel import UNSENT_MOST, Channel, pair
-from forktrace.recorder.orders import Arming, Attaching, Order, decoded, encoded
+from forktrace.recorder.protocol.channel import UNSENT_MOST, Channel, pair
+from forktrace.recorder.protocol.orders import Arming, Attaching, Order, decoded, encoded
 from forktrace.recorder.service import serve
 from forktrace.system import resource_limits
 from forktrace.system.users import User

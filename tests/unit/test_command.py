@@ -17,8 +17,8 @@ from forktrace.cli import cli
 from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
 from forktrace.launcher import command, recorder_process
 from forktrace.launcher.session import RecordOptions, check_output, default_name
-from forktrace.recorder.channel import Channel, pair
-from forktrace.recorder.orders import encoded
+from forktrace.recorder.protocol.channel import Channel, pair
+from forktrace.recorder.protocol.orders import encoded
 from forktrace.system import capabilities, users
 
 PIPES: Final[dict[str, Any]] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -1,0 +1,1 @@
+"""What the launcher and the recorder say to one another: messages and orders on one side, the same on the other."""
