@@ -36,15 +36,15 @@ u64 shared_report_request(u64 slot)
 {
     u64 task = bpf_get_current_task(), signal = signal_of(task);
     struct work *work = work_of(slot);
-    struct process *asker = followed.lookup(&signal);
-    if (!work || !asker || work->stack_status == NOT_PYTHON)
+    struct process *client = followed.lookup(&signal);
+    if (!work || !client || work->stack_status == NOT_PYTHON)
         return 0;
     struct request_record *record = ring.ringbuf_reserve(sizeof(struct request_record));
     if (!record) {
         lose(REQUEST);
         return 0;
     }
-    begin(&record->head, REQUEST, asker, work);
+    begin(&record->head, REQUEST, client, work);
     name_thread(&record->head.by, task);
     __builtin_memcpy(record->address, work->address, sizeof(record->address));
     ring.ringbuf_submit(record, NO_WAKEUP);

@@ -132,13 +132,17 @@ static __always_inline void give_back(struct work *work)
     __sync_fetch_and_add(&work->claims, -1);
 }
 
-/* Where the kernel may preempt a program at a system call (kernel.bpf.h), it has COPIES, which run one after the other: while one is
- * preempted, the next does the work for other tasks. The task for which one is at work, or has done it; removed by the last copy.
- * Full: the last copy does the work. */
-BPF_HASH(handled, u64, u8, HANDLED);
+/* Copies of a program. Where the kernel may preempt a program at a system call (kernel.bpf.h), it skips that program for the other tasks
+ * of the processor meanwhile. So the program is attached COPIES times. All copies run for each event, COPY 0 first, and one reports it:
+ *     first        unless it is skipped
+ *     in between   if no earlier copy does
+ *     last         if no earlier copy does; it removes the task from reported_tasks */
 
-/* How many events another copy has taken over, since the first was not run for them. As often as the kernel says that it was not run, but
- * for those that were lost. */
+/* The task whose event a copy reports or has reported. Added by that copy, removed by the last one. Map full: the last copy reports. */
+BPF_HASH(reported_tasks, u64, u8, REPORTED_TASKS);
+
+/* How many events a later copy reported because the first one was skipped. The kernel counts how often it skipped the first one: the
+ * difference is the number of lost events. */
 BPF_ARRAY(taken_over, u64, 1);
 
 static __always_inline void count_taken_over(s64 change)
@@ -149,24 +153,24 @@ static __always_inline void count_taken_over(s64 change)
         __sync_fetch_and_add(count, change);
 }
 
-/* Whether the work of this event is for another copy of the program. Each copy asks, for each event. */
+/* Whether another copy of the program reports this event. Each copy asks once for each event. */
 static __always_inline int is_for_another_copy(void)
 {
     u64 task = bpf_get_current_task();
     u8 one = 1;
-    int others;
+    int is_for_another;
     if (COPIES == 1)
         return 0;
     if (!COPY) {
-        others = handled.update(&task, &one);
-        if (others)
-            count_taken_over(-1);
-        return others;
+        is_for_another = reported_tasks.update(&task, &one);
+        if (is_for_another)
+            count_taken_over(-1); /* not skipped, but a later copy reports it */
+        return is_for_another;
     }
-    others = COPY + 1 == COPIES ? !handled.delete(&task) : handled.insert(&task, &one);
-    if (!others)
+    is_for_another = COPY + 1 == COPIES ? !reported_tasks.delete(&task) : reported_tasks.insert(&task, &one);
+    if (!is_for_another)
         count_taken_over(1);
-    return others;
+    return is_for_another;
 }
 
 /* The event happens now; no stack is asked for. */

@@ -29,7 +29,7 @@ SOURCES: Final = (
 # Entries of the maps; the loader may choose others.
 ENTRIES: Final = {"FOLLOWED": 65536, "NUMBERS": 131072, "INTERPRETERS": 4096, "CODES": 16384, "PLACES": 16384} | {
     "WANTED": 16384,
-    "HANDLED": 16384,
+    "REPORTED_TASKS": 16384,
     "MAPPED": 65536,
 }
 RING_BYTES: Final = 16 << 20

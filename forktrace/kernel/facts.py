@@ -57,7 +57,7 @@ STACKS: Final = "STACKS"
 FILE_SECRET: Final = "FILE_SECRET"
 # Whether a program at a raw tracepoint may be preempted, and is not run for other tasks meanwhile (since Linux 7.0).
 RAW_IS_PREEMPTED: Final = "RAW_IS_PREEMPTED"
-# How many copies of a program there are at system calls, where it may be preempted (kernel.bpf.h); and which this is, from 0.
+# How many copies of a program run at a system call, where it may be preempted (work.bpf.h); and which of them this is, from 0.
 COPY: Final = "COPY"
 COPIES: Final = "COPIES"
 _COPIES_IF_PREEMPTED: Final = 3
@@ -131,6 +131,11 @@ ABILITIES: Final = (
         },
     ),
 )
+# Fact -> what a recording lacks where it is 0, for a user.
+LACKS: Final[Mapping[str, str]] = {f"HAS_{ability.name}": ability.lack for ability in ABILITIES} | {
+    "HAS_MARK_VICTIM": "kills by the OOM killer (they look like SIGKILL of the kernel)",
+    "EXIT_HAS_GROUP_DEAD": "stacks at a crash (since Linux 6.16)",
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,14 @@ class Facts:
 
 def facts_of(btf: Btf, machine: Machine) -> Facts:
     """Return what the probes must know of the kernel with the types `btf`."""
+    needed = _needed(btf, machine)
+    values = _of_abilities(btf) | {"REG_LINK": 0} | needed.values | _of_machine(machine) | _of_preemption(btf) | _of_events(btf)
+    lacks = tuple(words for fact, words in LACKS.items() if not values[fact])
+    return Facts(values, needed.missing, _tracepoints(btf), lacks, btf.function("bpf_iter_task"))
+
+
+def _needed(btf: Btf, machine: Machine) -> _Members:
+    """What every kernel must have."""
     members = _Members(btf)
     for name in MEMBERS:
         members.take(name, MEMBERS[name])
@@ -173,43 +186,57 @@ def facts_of(btf: Btf, machine: Machine) -> Facts:
         members.take_bit(f"signal_{name}", "signal_struct", name)
     for role, (member, place) in machine.registers.items():
         members.take_path(f"REG_{role}", "pt_regs", (member,), () if place else (4, 8), 8 * place)
-    known = [_Members(btf).take_all(ability) for ability in ABILITIES]
-    values = {name: value for one in known for name, value in one.values.items()} | {"REG_LINK": 0} | members.values
-    waitid = btf.enumerator("io_uring_op", "IORING_OP_WAITID")
-    pids = btf.enumerator("cgroup_subsys_id", "pids_cgrp_id")
-    has = {ability.name: not one.missing for ability, one in zip(ABILITIES, known, strict=True)}
-    has["PIDS_CGROUP"] &= pids is not None
-    completion = btf.tracepoint("io_uring_complete")
-    io_uring_result = alike(completion, IO_URING_RESULT)
-    has["IO_URING_WAITID"] &= waitid is not None and (io_uring_result or alike(completion, IO_URING))
+    return members
+
+
+def _of_abilities(btf: Btf) -> dict[str, int]:
+    """Which abilities the kernel has, and the facts that they take."""
+    known = {ability.name: _Members(btf).take_all(ability) for ability in ABILITIES}
     counter = _task_counter(btf)
-    has["TASK_LIMIT"] &= counter is not None
-    victim = btf.tracepoint("mark_victim")
-    has_victim_task = victim is not None and "struct task_struct *" in victim
-    group_dead = btf.members("trace_event_raw_sched_process_exit").get("group_dead")
-    values |= {f"HAS_{name}": int(so) for name, so in has.items()}
-    values |= {f"SYSCALL_{name}": machine.calls.get(name, -1) for name in CALLS}
-    values |= {
+    pids = btf.enumerator("cgroup_subsys_id", "pids_cgrp_id")
+    waitid = btf.enumerator("io_uring_op", "IORING_OP_WAITID")
+    completion = btf.tracepoint("io_uring_complete")
+    has_result = alike(completion, IO_URING_RESULT)
+    beside_members = {
+        "TASK_LIMIT": counter is not None,
+        "PIDS_CGROUP": pids is not None,
+        "IO_URING_WAITID": waitid is not None and (has_result or alike(completion, IO_URING)),
+    }
+    values = {name: value for one in known.values() for name, value in one.values.items()}
+    values |= {f"HAS_{name}": int(not one.missing and beside_members.get(name, True)) for name, one in known.items()}
+    values |= dict(zip(("cred_counts", "counts_tasks", "COUNTS_OF_USER"), counter or (0, 0, 0), strict=True))
+    return values | {"PIDS_CGROUP_ID": pids or 0, "IORING_OP_WAITID": waitid or 0, "IO_URING_HAS_RESULT": int(has_result)}
+
+
+def _of_machine(machine: Machine) -> dict[str, int]:
+    """What the processor decides, and what is the same everywhere."""
+    return {f"SYSCALL_{name}": machine.calls.get(name, -1) for name in CALLS} | {
         "STACK_BYTES": machine.stack_bytes,
         "HAS_LINK_REGISTER": int("LINK" in machine.registers),
         "THREAD_POINTER_SPAN": machine.thread_pointer_span,
         "THREAD_POINTER_IS_SAVED": int(machine.thread_pointer_is_saved),
+        "INIT_PID_NS": 0xEFFFFFFC,  # include/linux/proc_ns.h
+    }
+
+
+def _of_preemption(btf: Btf) -> dict[str, int]:
+    """Where programs may be preempted."""
+    return {
         RAW_IS_PREEMPTED: int(btf.has_variable("tracepoint_srcu_srcu_data")),
         COPIES: _COPIES_IF_PREEMPTED if btf.function("trace_call_bpf_faultable") else 1,
-        "INIT_PID_NS": 0xEFFFFFFC,  # include/linux/proc_ns.h
-        **dict(zip(("cred_counts", "counts_tasks", "COUNTS_OF_USER"), counter or (0, 0, 0), strict=True)),
-        "PIDS_CGROUP_ID": pids or 0,
-        "IORING_OP_WAITID": waitid or 0,
-        "IO_URING_HAS_RESULT": int(io_uring_result),
+    }
+
+
+def _of_events(btf: Btf) -> dict[str, int]:
+    """What tracepoints hand over that older kernels lack."""
+    victim = btf.tracepoint("mark_victim")
+    group_dead = btf.members("trace_event_raw_sched_process_exit").get("group_dead")
+    return {
         "EXIT_HAS_GROUP_DEAD": int(group_dead is not None),
         "exit_event_group_dead": group_dead.offset if group_dead else 0,
         "HAS_MARK_VICTIM": int(victim is not None),
-        "MARK_VICTIM_HAS_TASK": int(has_victim_task),
+        "MARK_VICTIM_HAS_TASK": int(victim is not None and "struct task_struct *" in victim),
     }
-    lacks = [ability.lack for ability in ABILITIES if not has[ability.name]]
-    lacks += [] if victim is not None else ["kills by the OOM killer (they look like SIGKILL of the kernel)"]
-    lacks += [] if group_dead is not None else ["stacks at a crash (since Linux 6.16)"]
-    return Facts(values, members.missing, _tracepoints(btf), tuple(lacks), btf.function("bpf_iter_task"))
 
 
 def _task_counter(btf: Btf) -> tuple[int, int, int] | None:

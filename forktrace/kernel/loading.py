@@ -319,7 +319,7 @@ def maps_of(maps: Sequence[MapSpec], ring_bytes: int, *, attach: bool, copies: b
     """Return the maps with their numbers of entries: of processes as many as the machine allows, limited by its memory."""
     most = _most_processes()
     sizes = {"followed": most, "numbers": 2 * most, "ring": ring_bytes, "questions": QUESTION_BYTES, "mapped": most}
-    sizes |= ({} if attach else {"mapped": 1, "wanted": 1}) | ({} if copies else {"handled": 1})
+    sizes |= ({} if attach else {"mapped": 1, "wanted": 1}) | ({} if copies else {"reported_tasks": 1})
     flags = dict.fromkeys(COUNTERS, bpf.MAPPED)
     return [spec._replace(entries=sizes.get(spec.name, spec.entries), flags=flags.get(spec.name, spec.flags)) for spec in maps]
 

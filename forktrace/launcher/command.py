@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import shlex
 import shutil
 import signal
@@ -22,7 +21,15 @@ from forktrace.launcher.companion import Companion
 from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
 from forktrace.launcher.rotation import Files
-from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, open_first
+from forktrace.launcher.session import (
+    RecordOptions,
+    begin,
+    check_output,
+    default_name,
+    merged,
+    open_first,
+    wait_for_news,
+)
 from forktrace.recorder.protocol.orders import Order
 from forktrace.system.capabilities import become_ordinary
 from forktrace.system.users import User, as_user, become, invoking_user, named_user
@@ -231,20 +238,8 @@ class Watch:
             ForktraceError: the recording broke off; the target has ended by then.
         """
         try:
-            while True:
-                watched: list[RecorderProcess | Duties | int] = [self._recorder, duties, *self._companion.running]
-                watched += [self._target] if self._status is None else []
-                readable, _, _ = select.select(watched, [], [], duties.left_s())
-                duties.do()
-                if self._companion.noticed(readable):
-                    continue
-                if self._target in readable:
-                    self._status = os.waitpid(self._pid, 0)[1]
-                    if os.getpid() == 1:
-                        self._reap_orphans()
-                    self._recorder.channel.say("ended")
-                elif self._recorder in readable and self._recorder.heard("done"):
-                    break
+            while not self._is_done(duties):
+                pass
         except ForktraceError:  # the target goes on as if nothing had happened, and only then is it said
             if self._status is None:
                 os.waitpid(self._pid, 0)
@@ -252,3 +247,19 @@ class Watch:
         if self._status is None:
             return signal.SIGINT if len(self._told) > 1 else 0
         return self._status
+
+    def _is_done(self, duties: Duties) -> bool:
+        """Wait for what happens next, and return whether it is that the recorder is done."""
+        target = [self._target] if self._status is None else []
+        readable = wait_for_news(self._recorder, duties, self._companion, *target)
+        if self._target in readable:
+            self._reap_target()
+            return False
+        return self._recorder in readable and self._recorder.heard("done")
+
+    def _reap_target(self) -> None:
+        """Take the status of the target, which has ended, and tell the recorder."""
+        self._status = os.waitpid(self._pid, 0)[1]
+        if os.getpid() == 1:
+            self._reap_orphans()
+        self._recorder.channel.say("ended")

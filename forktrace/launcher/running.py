@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import select
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +19,15 @@ from forktrace.launcher.companion import Companion
 from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files
-from forktrace.launcher.session import RecordOptions, begin, check_output, default_name, merged, open_first
+from forktrace.launcher.session import (
+    RecordOptions,
+    begin,
+    check_output,
+    default_name,
+    merged,
+    open_first,
+    wait_for_news,
+)
 from forktrace.recorder.protocol.orders import Attaching, Order
 from forktrace.system.procfs import Proc, cgroup_pids, mounts
 from forktrace.system.users import User, as_user, invoking_user
@@ -203,10 +210,5 @@ def _stop_on_signals(recorder: RecorderProcess) -> None:
 
 
 def _until_done(recorder: RecorderProcess, duties: Duties, companion: Companion) -> None:
-    while True:
-        watched: list[RecorderProcess | Duties | int] = [recorder, duties, *companion.running]
-        readable = select.select(watched, [], [], duties.left_s())[0]
-        duties.do()
-        companion.noticed(readable)
-        if recorder in readable and recorder.heard("done"):
-            return
+    while recorder not in wait_for_news(recorder, duties, companion) or not recorder.heard("done"):
+        pass

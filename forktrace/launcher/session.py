@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import stat
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.launcher.companion import Load
+from forktrace.launcher.companion import Companion, Load
+from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files, Plan
 from forktrace.recorder.protocol.orders import Order, encoded
@@ -148,6 +150,15 @@ def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
     """Hand the recorder its order and the trace, a descriptor; return when it records."""
     recorder.channel.hand(encoded(order), [trace])
     recorder.wait_for("ready")
+
+
+def wait_for_news(recorder: RecorderProcess, duties: Duties, companion: Companion, *others: int) -> Sequence[object]:
+    """Wait until something happens or is due, and do what is due. Return which of these, and of `others`, are readable."""
+    watched: list[RecorderProcess | Duties | int] = [recorder, duties, *companion.running, *others]
+    readable = select.select(watched, [], [], duties.left_s())[0]
+    duties.do()
+    companion.noticed(readable)
+    return readable
 
 
 def merged(path: str, who: User) -> None:

@@ -181,14 +181,12 @@ def _recorder(client: Client, armed: Armed, order: Order, trace: int, files: con
     helpers = {"Python stacks": armed.interpreters.helper} | ({"source lines": sources.helper} if sources else {})
     order.header["lacks"] = [*armed.probes.lacks, *without_process(helpers)]
     empty(trace, order)
-    turns = None
-    if order.file is not None:
-        turns = Turns(order, Counter(), trace)
+    turns = Turns(order, Counter(), trace) if order.file is not None else None
+    if turns:
         files.callback(turns.close)
     launcher = Launcher(client.channel, turns)
-    output = (
-        turns.output if turns else single_output(trace, order, partial(launcher.waits_for_reader, armed.intake.drain), files)
-    )
+    goes_on = partial(launcher.waits_for_reader, armed.intake.drain)
+    output = turns.output if turns else single_output(trace, order, goes_on, files)
     closing = Closing(armed.passes.ended_ns if armed.passes else (), order.header["recorder_pid"], _init(order))
     drain = Drain(armed, output, sources, closing)
     remarks = Remarks(client.channel, client.asked, drain, helpers)

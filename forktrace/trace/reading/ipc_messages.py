@@ -227,15 +227,24 @@ def _measure(metadata: bytes, kind: int, table: int, body: bytes, start: int) ->
     """Return what the message holds, once that is within bounds; its header `metadata` begins at `start` in the file."""
     if kind == SCHEMA:
         return Holding()
-    identity = _field(metadata, table, 0) if kind == DICTIONARY else 0
-    dictionary = _unpack("<q", metadata, identity) if identity else 0
+    if kind == BATCH:
+        return _held(metadata, table, body, start)
     if kind == DICTIONARY:
-        delta, data = _field(metadata, table, 2), _field(metadata, table, 1)
-        if (delta and _unpack("<B", metadata, delta)) or not data:
-            raise Damage("a dictionary that continues another")
-        table = _pointed(metadata, data)
-    elif kind != BATCH:
-        raise Damage(f"a message of kind {kind}")
+        number, words = _dictionary(metadata, table)
+        return _held(metadata, words, body, start)._replace(dictionary=number)
+    raise Damage(f"a message of kind {kind}")
+
+
+def _dictionary(metadata: bytes, table: int) -> tuple[int, int]:
+    """Return the number of a dictionary, and the place of the table of its batch of words."""
+    number, words, delta = (_field(metadata, table, field) for field in range(3))
+    if (delta and _unpack("<B", metadata, delta)) or not words:
+        raise Damage("a dictionary that continues another")
+    return _unpack("<q", metadata, number) if number else 0, _pointed(metadata, words)
+
+
+def _held(metadata: bytes, table: int, body: bytes, start: int) -> Holding:
+    """Return what a batch holds, by its table."""
     length, nodes, buffers, compression = (_field(metadata, table, number) for number in range(4))
     rows = _unpack("<q", metadata, length) if length else 0
     if not 0 <= rows <= MAX_ROWS:
@@ -245,7 +254,7 @@ def _measure(metadata: bytes, kind: int, table: int, body: bytes, start: int) ->
     if declared > MAX_BATCH_BYTES:
         raise Damage(f"a batch that would grow to {declared} bytes")
     nodes, buffers = (start + place if place else 0 for place in (nodes, buffers))
-    return Holding(rows, declared, nodes, buffers, compression != 0, dictionary)
+    return Holding(rows, declared, nodes, buffers, compression != 0)
 
 
 def _declared(metadata: bytes, vector: int, body: bytes, compressed: bool) -> int:
