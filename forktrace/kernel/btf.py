@@ -68,7 +68,7 @@ class Btf:
         self._strings = header + string_at
         self._strings_end = self._strings + string_bytes
         self._structs: dict[int, dict[str, Member]] = {}
-        self._read_types()
+        self._at, self._named = self._read_types()
 
     def members(self, name: str) -> dict[str, Member]:
         """Return every named member of struct or union `name`, those of anonymous members included; {} if there is none."""
@@ -119,8 +119,8 @@ class Btf:
                 return int(value)
         return None
 
-    def _read_types(self) -> None:
-        """Store where each type starts, by its number (0: void), and the first type of each name and kind."""
+    def _read_types(self) -> tuple[list[int], dict[int, int]]:
+        """Return where each type starts, by its number (0: void), and the first type of each name and kind."""
         data, at, end = self._data, self._types, self._types_end
         positions, named = [0], dict[int, int]()
         while at < end:
@@ -131,7 +131,7 @@ class Btf:
             positions.append(at)
             each = _TAIL_PER_MEMBER[kind]
             at += each * (info & 0xFFFF) + _HEADER_BYTES if each else _FIXED_BYTES[kind]
-        self._at, self._named = positions, named
+        return positions, named
 
     def _find(self, name: str, kinds: Iterable[int]) -> int:
         """Return the number of the first type of that name and one of those kinds, 0 if there is none."""

@@ -21,14 +21,14 @@ LOOK_AT_MOST: Final = 200  # processes whose threads are looked at,
 LOOK_MOST_S: Final = 3.0  # and how long that may take
 MOST_TAKEN: Final = 10_000  # reaps by waits for any child that are kept, the last ones
 IGNORING: Final = (DISPOSITIONS.index("ignored"), DISPOSITIONS.index("nocldwait"))
-_GREEDY: Final = (TARGETS.index("any"), TARGETS.index("pgid"))
+_ANY_CHILD: Final = (TARGETS.index("any"), TARGETS.index("pgid"))
 
 
 _Asked = tuple[int, int, int]  # number and start of who waits, number of the child
 
 
 class _Zombie(NamedTuple):
-    """How long a process was a zombie, who it is (number, start), and who reaped it with which call; none: nobody."""
+    """A zombie: how long it lasted, which process it is (number, start), who reaped it by which call. Empty call: nobody."""
 
     lasted_ns: int
     who: tuple[int, int]
@@ -39,15 +39,16 @@ class _Zombie(NamedTuple):
 class Closing:
     """Keeps what matters most of a recording: stolen exit statuses, zombies that nobody reaped, the longest one.
 
-    Since when those in `estimated`, (pid, start), were zombies is an estimate. What `recorder`, the parent of the command,
-    reaps is not told of; what `init` does says little of the program, since it comes when it likes.
+    estimated   processes (pid, start) of which it is estimated since when they were zombies
+    recorder    the parent of the command: what it reaps is left out
+    init        reaps orphans when it gets to them: how long they were zombies says little of the program
     """
 
     def __init__(self, estimated: Container[tuple[int, int]] = (), recorder: int = 0, init: int = 0) -> None:
         self._estimated = estimated
         self._recorder = recorder
         self._init = init
-        self._elsewhere_ns = 0  # the longest that init reaped, or nobody was seen to reap
+        self._elsewhere_ns = 0  # the longest zombie that init reaped, or that was released unseen
         self._gone: set[tuple[int, int]] = set()
         self._worst: _Zombie | None = None
         self._open: list[_Zombie] = []
@@ -72,18 +73,18 @@ class Closing:
         self._worst = max(filter(None, (self._worst, found)))
 
     def _note_taken(self, reaps: Records) -> None:
-        """Keep which children waits for any child took, at which stack; one that was asked for is taken from nobody."""
-        greedy = np.isin(reaps["target"], _GREEDY) & _has_line(reaps)
+        """Keep the children that waits for any child reaped, with the stack. A wait for that very child steals from nobody."""
+        for_any = np.isin(reaps["target"], _ANY_CHILD) & _has_line(reaps)
         if self._taken:
-            for asked, _ in _asked(reaps[~greedy], "ns_pid"):
+            for asked, _ in _asked(reaps[~for_any], "ns_pid"):
                 self._taken.pop(asked, None)
-        self._taken |= _asked(reaps[greedy], "ns_pid")
+        self._taken |= _asked(reaps[for_any], "ns_pid")
         while len(self._taken) > MOST_TAKEN:
             self._taken.pop(next(iter(self._taken)))
 
     def note_waits(self, waits: Records) -> None:
-        """Look at waits (`struct wait_record`): whether one for one child came too late, as another had taken it."""
-        in_vain = waits[(waits["error"] == ECHILD) & ~np.isin(waits["target"], _GREEDY) & _has_line(waits)]
+        """Look at waits (`struct wait_record`): one for a single child that a wait for any child had reaped came too late."""
+        in_vain = waits[(waits["error"] == ECHILD) & ~np.isin(waits["target"], _ANY_CHILD) & _has_line(waits)]
         self._stolen |= {asked for asked, stack in _asked(in_vain, "target_pid") if self._taken.get(asked, stack) != stack}
 
     def note_open(self, still: Records, until_ns: int) -> None:
@@ -93,7 +94,7 @@ class Closing:
                 self._open.append(_Zombie(until_ns - int(one["zombie_ns"]), identity(one), 0, ""))
 
     def note_unseen(self, gone: Iterable[Records], until_ns: int) -> None:
-        """Look at processes (`struct process`) that were released by nobody that was seen: they are no zombies any more."""
+        """Look at processes (`struct process`) that were released unseen: they are no zombies any more."""
         for one in gone:
             self._gone.add(identity(one))
             self._elsewhere_ns = max(self._elsewhere_ns, until_ns - int(one["zombie_ns"]) if one["zombie_ns"] else 0)
@@ -115,7 +116,7 @@ class Closing:
         return harm or [f"no zombie lasted longer than {NOTICEABLE_MS:.0f} ms{self._elsewhere()}"]
 
     def _elsewhere(self) -> str:
-        """What is to be said of zombies whose time says little."""
+        """The words on zombies whose time says little of the program."""
         lasted_ms = self._elsewhere_ns / 1e6
         if lasted_ms < NOTICEABLE_MS:
             return ""
@@ -140,7 +141,7 @@ def _asked(waits: Records, number: str) -> list[tuple[_Asked, int]]:
 
 
 def identity(one: Any) -> tuple[int, int]:
-    """Return what names a process for ever: its number and its start, of a `struct process` or a `struct who`."""
+    """Return what identifies a process even when its number is reused: that and its start. Of `struct process` or `who`."""
     return int(one["pid"]), int(one["start_ns"])
 
 
@@ -156,8 +157,8 @@ def unseen_reap(one: Records, by_ns: int) -> events.Row:
 def vanished(still: Records, proc: Proc) -> list[Records]:
     """Return those zombies of `still` (`struct process`) that are not there any more, by /proc.
 
-    On some machines no probe runs while certain processes do (docs/limits.md), so a release may be seen by none. Not those
-    whose parent ignores SIGCHLD: what comes of them is known without that.
+    On some machines no probe runs while certain processes do (docs/limits.md), so a release may be unseen. Without those
+    whose parent ignores SIGCHLD: they are released without a wait.
     """
     zombies = still[(still["exit_ns"] != 0) & (still["pid"] != 0) & ~np.isin(still["disposition"], IGNORING)]
     return [one for one in zombies if not _is_there(one, proc)]
@@ -181,7 +182,7 @@ def ending_of_zombie(by: int, call: str) -> str:
 
 
 def still_waiting(living: Records, until_ns: int, *, stacks: bool) -> tuple[list[events.Row], set[Frame]]:
-    """Return a row for each thread of these processes (`struct process`) that waits for a child, and the frames met."""
+    """Return a row for each thread of these processes (`struct process`) that waits for a child, and the frames of all."""
     starts = dict(identity(one) for one in living if one["pid"])
     helper = Worker(partial(child_waits.look, stacks))
     try:

@@ -1,6 +1,6 @@
 """Finds out which files are Python interpreters: those the probes ask about, and those that can be expected.
 
-Such a file may have been made to mislead, and may lie anywhere, so a helper looks at it (`Worker`).
+Such a file may be made to mislead, and may be on a file system that does not answer: a helper process examines it (`Worker`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Interpreters:
         self.found: dict[int, Found] = {}
         self.helper = Worker(partial(look, secret))
         self._unsupported: dict[int, tuple[str, str]] = {}  # interpreters that are not walked -> name, why
-        self._met: dict[int, tuple[str, str]] = {}  # those of them that a process runs, and nobody was told yet
+        self._met: dict[int, tuple[str, str]] = {}  # those of them that a process runs, not reported yet
         self._told: set[tuple[str, str]] = set()
         self._asked: set[tuple[int, int]] = set()
         self._looked_at: set[str] = set()
@@ -85,7 +85,7 @@ class Interpreters:
         self.settle()
 
     def look_at(self, programs: Iterable[str], meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Examine programs that have run by their names, each once: they may have ended before the probes' question."""
+        """Examine programs that have run, each once, by name: they may have ended before the probes' question is answered."""
         if len(self._looked_at) > NAMES_MOST:
             self._looked_at.clear()
         new = {name for name in programs if os.path.isabs(name)} - self._looked_at
@@ -123,7 +123,7 @@ class Interpreters:
         return news, forgotten
 
     def not_walked(self) -> list[tuple[str, str]]:
-        """Return the interpreters that processes were met in since the last call and that are not walked: file and why."""
+        """Return the interpreters whose stacks are not walked, met in a process since the last call: file and why."""
         met, self._met = self._met, {}
         room = INTERPRETERS_MOST - len(self._told)
         told = [one for one in dict.fromkeys(met.values()) if one not in self._told][:room]
@@ -134,7 +134,7 @@ class Interpreters:
         for request, examined in answers:
             if request[0] == "question":
                 self._asked.discard((request[1], request[2]))
-                if examined is None:  # whoever looks at it does not come back
+                if examined is None:  # the helper hung
                     self._unsupported[request[1]] = "?", "it could not be looked at"
             if len(self._unsupported) > FILES_MOST:
                 self._unsupported.clear()
@@ -161,16 +161,18 @@ class Interpreters:
             self.found[file] = Found(name, version, libraries)
 
 
-# What the helper does. An examined file is its key and `python`, `other` or `unsupported`; of a `python` come then its fields,
-# its name, its version, and the folders of its standard library, of one that is not supported its name and why.
+# What the helper does. An examined file is a list:
+#     key, "python", fields, name, version, folders of its standard library
+#     key, "unsupported", name, why
+#     key, "other"
 Examined = list[Any]
 
 
 def look(secret: int, request: list[Any]) -> list[Examined]:
-    """Return what came of a request of `Interpreters`; `secret` makes the keys of files."""
+    """Return the files that were examined for a request of `Interpreters`; `secret` makes their keys."""
     kind, *rest = request
-    looks: dict[str, Callable[..., Iterator[Examined]]] = {"folder": _in_folder, "program": _program, "file": _file}
-    looks["question"] = _asked_about
+    looks: dict[str, Callable[..., Iterator[Examined]]]
+    looks = {"folder": _in_folder, "program": _program, "file": _file, "question": _asked_about}
     return list(looks[kind](secret, *rest))
 
 

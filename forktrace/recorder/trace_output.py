@@ -1,6 +1,6 @@
-"""The trace as the recorder writes it: up to which moment it is whole, what it holds, and that somebody will find it.
+"""Writes the trace: counts what it holds, knows up to which moment it is whole, and checks that its file is still there.
 
-In a rotation it is several files, one after the other, which the launcher opens and hands over.
+In a rotation it is several files, one after the other. The launcher opens them and hands them over.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _LOOK_EVERY_MS: Final = 20
 class PatientSink(RawIOBase):
     """Writes to a pipe, a terminal or a device whose reader may stall, and gives up when `goes_on(since)` says so.
 
-    `since` is when it last took something (time.monotonic). The descriptor's flags are left alone, as others have it too: what
-    poll(2) says has room takes PIPE_BUF bytes without waiting.
+    `since` is when the reader last took something (time.monotonic). The descriptor stays blocking, as other processes share it:
+    where poll(2) reports room, PIPE_BUF bytes are taken without waiting.
     """
 
     def __init__(self, descriptor: int, goes_on: Callable[[float], bool]) -> None:
@@ -51,7 +51,7 @@ class PatientSink(RawIOBase):
         return self._descriptor
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:

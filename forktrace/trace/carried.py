@@ -27,10 +27,10 @@ _IsGone = Callable[[tuple[int, int]], bool] | None
 
 
 class Carried:
-    """The rows to repeat, of those that were added.
+    """Collects the rows that the next file repeats.
 
     Attributes:
-        processes: how many processes the rows that were last taken are about
+        processes: how many processes these rows are about
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Carried:
             self.drop()
 
     def drop(self, is_gone: _IsGone = None) -> None:
-        """Keep what is to be repeated; `is_gone` tells of a process, by number and start, whether its release was lost."""
+        """Drop rows that will not be repeated; `is_gone` tells of a process (number, start) whether its release was lost."""
         rows = _Rows(by_time(self._batches))
         self._batches = [rows.kept(is_gone)] if self._rows else []
         self.processes = rows.living
@@ -68,6 +68,7 @@ class _Rows:
         self._table = table
         self._kind = integers(table["kind"])[0].astype(np.int64)
         self._time_ns = integers(table["time_ns"])[0]
+        self._who, (self._subject, self._actor) = self._processes(("pid", "start_ns"), ("by_pid", "by_start_ns"))
         self.living = 0
 
     def _is(self, *kinds: str) -> Validity:
@@ -80,8 +81,7 @@ class _Rows:
 
     def kept(self, is_gone: _IsGone) -> pa.RecordBatch:
         """Return the rows that are needed."""
-        self._who, who = self._processes(("pid", "start_ns"), ("by_pid", "by_start_ns"))
-        subject, actor = who
+        subject, actor = self._subject, self._actor
         forked = np.zeros(len(self._who), np.bool_)
         forked[subject[self._is("fork")]] = True
         released = np.zeros(len(self._who), np.bool_)
@@ -97,7 +97,7 @@ class _Rows:
             wanted[_last(np.flatnonzero(self._is(kind) & lives[subject]), subject)] = True
         waits = np.flatnonzero(self._is("waits") & lives[actor])
         wanted[_last(waits, actor, *(self._number(name) for name in _PLACE))] = True
-        programs = self._programs(lives, subject, actor)
+        programs = self._programs(lives)
         losses = self._losses(lives)
         wanted[list(losses)] = True
         return self._batch(np.flatnonzero(wanted), programs, losses)
@@ -111,8 +111,9 @@ class _Rows:
     def _identity(self, place: int) -> tuple[int, int]:
         return int(self._who[place][0]), int(self._who[place][1])
 
-    def _programs(self, lives: Validity, subject: Ints, actor: Ints) -> dict[int, int]:
-        """Of forks without a program of their own, whose forker's is not repeated: fork -> the row that says it."""
+    def _programs(self, lives: Validity) -> dict[int, int]:
+        """Row of a fork -> the row that has its program, where neither the child's nor the forker's own rows repeat that."""
+        subject, actor = self._subject, self._actor
         named = np.flatnonzero(self._is("fork", "exec") & validity(self._table["argv"].chunk(0)))
         last = _last(named, subject)
         last_of = np.full(len(lives), -1)
@@ -122,22 +123,21 @@ class _Rows:
         kept = lives[actor[forks]] & (last_of[actor[forks]] >= 0) & (last_of[actor[forks]] <= forks)
         fork_of = np.full(len(lives), -1)
         fork_of[subject[self._is("fork")]] = np.flatnonzero(self._is("fork"))
-        found = {int(fork): self._program_before(int(fork), named, subject, actor, fork_of) for fork in forks[~kept]}
+        found = {int(fork): self._program_before(int(fork), named, fork_of) for fork in forks[~kept]}
         return {fork: row for fork, row in found.items() if row >= 0}
 
-    @staticmethod
-    def _program_before(fork: int, named: Ints, subject: Ints, actor: Ints, fork_of: Ints) -> int:
-        """The row that says what the forker ran at a fork, or had from its own forker; -1: it is not known."""
+    def _program_before(self, fork: int, named: Ints, fork_of: Ints) -> int:
+        """The row that has the program of the forker at a fork, which may be that of its own forker; -1: it is not known."""
         while fork >= 0:
-            of_forker = named[(subject[named] == actor[fork]) & (named <= fork)]
+            of_forker = named[(self._subject[named] == self._actor[fork]) & (named <= fork)]
             if len(of_forker):
                 return int(of_forker[-1])
-            before = int(fork_of[actor[fork]])
+            before = int(fork_of[self._actor[fork]])
             fork = before if before < fork else -1
         return -1
 
     def _losses(self, lives: Validity) -> dict[int, int]:
-        """Where a process lives that a loss may have touched: the last row of each kind of loss -> how much was lost in all."""
+        """The last row of each kind of loss -> how much was lost in all; {}: all processes that a loss may concern are gone."""
         rows = np.flatnonzero(self._is("lost"))
         if not len(rows) or not (self._who[lives][:, 1] <= self._time_ns[rows[-1]]).any():
             return {}

@@ -1,12 +1,15 @@
 """What the launcher and the recorder say to one another: one JSON object a message, over a socket that keeps them apart.
 
-The launcher sends `Arming`, the recorder says `armed`; then it is handed the `Order` and the open trace, and says `ready`. It
-is told `ended` when the target was reaped and `stop` when the user has had enough, has `words` and `live` lines for the user
-now and then, and says `done` at the end, or `error` with a message when it cannot go on. In a rotation it is handed the next
-file with `next` and says `turned` when it writes there, `refused` when it will not, and `next` when it needs one; a `ping` is
-answered with `pong`. Whoever finds the other end closed is done.
+    launcher                                  recorder
+    arm: what to load (`Arming`)              armed; live, words: lines for the user, at any time
+    the `Order`, with the open trace          ready
+    ping                                      pong
+    next, with the next file of a rotation    turned: it writes there; refused: it will not; next: it needs one
+    ended: the target was reaped
+    stop: the user wants the end              done; error: it cannot go on
 
-The launcher may be anybody's, and need not read: the recorder never waits for it (`waits` False).
+An end that finds the other one closed stops. The launcher belongs to any user, and may not read: the recorder never waits for
+it (`waits` False).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from forktrace.errors import ForktraceError
 
 MESSAGE_BYTES: Final = 1 << 17
 ORDER_BYTES: Final = 64 << 20  # the longest command line is 6 MiB, and what is quoted six times as long
-UNSENT_MOST: Final = 100  # messages that are kept for one who does not read
+UNSENT_MOST: Final = 100  # messages that are kept for an end that does not read
 _ROOM: Final = socket.CMSG_SPACE(4 * 16)  # for descriptors
 
 Message = dict[str, Any]
@@ -125,15 +128,17 @@ class Channel:
             raise
 
     def _received(self, receive: Callable[[int], _Received], seconds: float | None) -> _Received | None:
-        """What is received within so many seconds, None when the other end is closed. Somebody may hold a copy of this end, and
-        take what was there a moment ago."""
+        """What is received within so many seconds, None when the other end is closed.
+
+        It does not wait in the call: a process with a copy of this end may take what was there a moment ago.
+        """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             if deadline is not None and not select.select([self._end], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise ForktraceError(f"the launcher said nothing for {seconds:g} s", "use forktrace record")
             try:
                 return receive(0 if deadline is None else socket.MSG_DONTWAIT)
-            except (BlockingIOError, ConnectionResetError):  # the other end has left something unread; what it said comes yet
+            except (BlockingIOError, ConnectionResetError):  # reset: the other end left messages unread; its own still come
                 continue
             except ConnectionError:
                 return None

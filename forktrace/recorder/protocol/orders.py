@@ -1,4 +1,4 @@
-"""What the launcher asks of the recorder, in two messages: typed, and checked where it arrives. Anybody can have sent it."""
+"""The orders of the launcher to the recorder, in two messages, checked where they arrive: anybody can have sent them."""
 
 from __future__ import annotations
 
