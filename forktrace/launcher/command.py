@@ -1,4 +1,4 @@
-"""Starts the target as the person who typed the command, held until the probes are armed, and sees it to its end.
+"""Starts the target with the rights of the user, holds it until the probes are armed, and waits for its end.
 
 This process is the target's parent and stays small; the recorder is another one, the only one that needs root's rights.
 Nothing of forktrace reaches the target: its descriptors are close-on-exec and its signal dispositions are put back.
@@ -61,11 +61,11 @@ def record(
     with contextlib.ExitStack() as recording:
         with contextlib.ExitStack() as beginning:  # a pipe has its reader before there is a recorder, which waits for nobody
             first = open_first(output, command, who, options, beginning, recording) if output else None
-            of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would keep from us how they end
+            sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide from us how children end
             recorder = RecorderProcess(who, quiet=options.quiet)
             recording.callback(recorder.close)
             recorder.arm(stacks=options.stacks, path=who.environment.get("PATH", os.defpath) if options.stacks else "")
-            held = beginning.enter_context(Held(command, who, 2 if options.to_stdout else 1, of_children))
+            held = beginning.enter_context(Held(command, who, 2 if options.to_stdout else 1, sigchld))
             name = output or default_name(command, held.pid)
             path, trace, files = first or open_first(name, command, who, options, beginning, recording)
             begin(recorder, _order(held, path, command, who, options, files), trace)
@@ -97,20 +97,22 @@ def check_command(name: str, who: User) -> None:
 
 
 def _meant(name: str) -> str:
-    """Return what was probably meant by the name of a file that is no command."""
+    """Return a hint for the name of a file that is no command."""
     if name.endswith(".py") and os.path.isfile(name):
         return f"python {shlex.quote(name)}?"
     return f"./{shlex.quote(name)}?" if os.path.isfile(name) else ""
 
 
 class Held:
-    """The target, forked and with its user's rights, waiting for `release` before it runs the command.
+    """The target: a process with its user's rights that waits for `release` before it runs the command.
 
-    As a context it ends with an error, if it still waits. Its standard output is the descriptor `stdout`: another than 1 where
-    the trace itself goes there. It does with SIGCHLD what `of_children` says, as whoever started us does.
+    As a context: after an error the target ends, if it still waits.
+
+    stdout    the descriptor that becomes its standard output; another than 1 where the trace goes there
+    sigchld   its disposition of SIGCHLD: the one that this process was started with
     """
 
-    def __init__(self, command: Sequence[str], who: User, stdout: int = 1, of_children: Any = signal.SIG_DFL) -> None:
+    def __init__(self, command: Sequence[str], who: User, stdout: int = 1, sigchld: Any = signal.SIG_DFL) -> None:
         go_read, self._go = os.pipe()
         self._failure, failure_write = os.pipe()
         self._command = command[0]
@@ -120,7 +122,7 @@ class Held:
             try:
                 for number in PYTHON_IGNORES:
                     signal.signal(number, signal.SIG_DFL)
-                signal.signal(signal.SIGCHLD, of_children)
+                signal.signal(signal.SIGCHLD, sigchld)
                 if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # let Ctrl-C end it, not raise KeyboardInterrupt
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -181,7 +183,7 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 def _order(held: Held, path: str, command: Sequence[str], who: User, options: RecordOptions, files: Files | None) -> Order:
-    """Return what the recorder has to know: whom to follow, where to write, what to write at the start."""
+    """Return the order for the recorder: whom to follow, where to write, what the header says."""
     from forktrace.launcher.header import header
 
     search = who.environment.get("PATH", os.defpath)
@@ -198,14 +200,14 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, options: Re
 
 
 class Watch:
-    """Sees the target and the recorder to their ends. From now on signals are the target's: SIGTERM, SIGHUP are passed on."""
+    """Waits for the target and the recorder. Signals are meant for the target from now on: SIGTERM and SIGHUP are passed on."""
 
     def __init__(self, recorder: RecorderProcess, pid: int, companion: Companion) -> None:
         self._recorder, self._companion = recorder, companion
         self._pid = pid
         self._target = os.pidfd_open(pid)
         self._status: int | None = None
-        self._told: list[int] = []
+        self._signals: list[int] = []
         for number in (signal.SIGINT, *PASSED_ON):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._interrupted)
@@ -216,15 +218,15 @@ class Watch:
         """As PID 1 of a container this process inherits orphans, and has to be their init."""
         with contextlib.suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                if ended.si_pid in (self._pid, self._recorder.pid):  # who waits for it elsewhere calls this again
+                if ended.si_pid in (self._pid, self._recorder.pid):  # the code that waits for these two calls this again
                     return
                 os.waitpid(ended.si_pid, 0)
 
     def _interrupted(self, number: int, frame: object) -> None:
-        self._told.append(number)
-        if len(self._told) > 1 or self._status is not None:
+        self._signals.append(number)
+        if len(self._signals) > 1 or self._status is not None:
             self._recorder.channel.say("stop")
-        elif number != signal.SIGINT:  # Ctrl-C has reached the target already: it is of our process group
+        elif number != signal.SIGINT:  # Ctrl-C has reached the target already, which is in our process group
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._target, number)
 
@@ -240,12 +242,12 @@ class Watch:
         try:
             while not self._is_done(duties):
                 pass
-        except ForktraceError:  # the target goes on as if nothing had happened, and only then is it said
+        except ForktraceError:  # the target runs to its end before the error is reported
             if self._status is None:
                 os.waitpid(self._pid, 0)
             raise
         if self._status is None:
-            return signal.SIGINT if len(self._told) > 1 else 0
+            return signal.SIGINT if len(self._signals) > 1 else 0
         return self._status
 
     def _is_done(self, duties: Duties) -> bool:

@@ -1,4 +1,4 @@
-"""What is to be done at times while a recording runs: turns, the end of its time, and a word to systemd."""
+"""What the launcher does on time while a recording runs: the next file, the end of `--duration`, messages to systemd."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Duties:
             os.write(self._waker, b"x")
 
     def fileno(self) -> int:
-        """Return what becomes readable when something is due earlier than was said."""
+        """Return the descriptor that becomes readable when something is due before `left_s` is over."""
         return self._wake
 
     def left_s(self) -> float | None:
@@ -68,7 +68,7 @@ class Duties:
             self._files.look(self._recorder)
 
     def close(self) -> None:
-        """Nothing is due any more."""
+        """The recording is over: nothing is due any more."""
         self._manager.tell("STOPPING=1")
         if self._files and signal.getsignal(signal.SIGHUP) == self._hung_up:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)

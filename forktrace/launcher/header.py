@@ -1,4 +1,4 @@
-"""What is known of a recording at its start."""
+"""The header of a trace: what is known of a recording at its start."""
 
 from __future__ import annotations
 

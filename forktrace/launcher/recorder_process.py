@@ -38,7 +38,7 @@ DIED: Final[Message] = {
 
 
 class RecorderProcess:
-    """The recorder, as its launcher sees it: to be sent orders, to be listened to, and waited for when it has been closed.
+    """The recorder, as its launcher sees it: gets orders, says messages, and is waited for by `close`.
 
     Raises:
         PermissionMissing: this process may not record, and there is no sudo.
@@ -67,9 +67,8 @@ class RecorderProcess:
         Raises:
             ForktraceError: what it failed at; PermissionMissing, sudo did not let it start.
         """
-        live = not self._line.silent and (
-            attach or not os.isatty(1)
-        )  # it would erase the prompts of a target on the same terminal
+        may_erase = attach or not os.isatty(1)  # else the line would erase prompts of a target on the same terminal
+        live = not self._line.silent and may_erase
         arming = Arming(stacks=stacks, attach=attach, path=path[: 1 << 14], words=not self._quiet, live=live)
         self.channel.say("arm", **encoded(arming))
         self.wait_for("armed")
@@ -116,14 +115,14 @@ class RecorderProcess:
             print(f"forktrace: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Let it end, and wait until it has."""
+        """Close the channel, upon which it ends, and wait for that."""
         self._line.clear()
         self.channel.close()
         os.waitpid(self.pid, 0)
 
 
 def _fork(who: User, ours: socket.socket, its: socket.socket) -> int:
-    """Fork the recorder, which takes on the user's numbers when it no longer needs root's."""
+    """Fork the recorder, which becomes the user when it no longer needs to be root."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -162,7 +161,7 @@ def sudoers_rule(name: str) -> str:
     words = [re.sub(r"([\\,:=\s*?\[\]!])", r"\\\1", word) for word in recorder_command()]
     lines = ["# forktrace: who may start the recorder without a password. To install it:"]
     lines += [f"#   {shlex.join(own_command())} doctor --sudoers | sudo tee /etc/sudoers.d/forktrace"]
-    if found := next(_of_others([0]), None):
+    if found := next(_changeable_by_others([0]), None):
         lines += [f"# Not only root can change {found}: whoever can is root by this rule."]
     return "\n".join([*lines, f"{name} ALL=(root) NOPASSWD: {' '.join(words)}", ""])
 
@@ -183,14 +182,14 @@ def check_code() -> None:
     Raises:
         PermissionMissing: somebody else can.
     """
-    if found := next(_of_others((0, os.getuid())), None):
+    if found := next(_changeable_by_others((0, os.getuid())), None):
         raise PermissionMissing(f"root would run code that others can change: {found}", "use a forktrace of root's or yours")
 
 
-def _of_others(owners: Sequence[int]) -> Iterator[str]:
-    """Yield what belongs to none of `owners` (user numbers), or may be changed by everybody, of the files that root would run.
+def _changeable_by_others(owners: Sequence[int]) -> Iterator[str]:
+    """Yield those that not only `owners` (user numbers) can change, of the files that root would run and their directories.
 
-    And of the directories that they lie in, the outermost first.
+    The outermost directory comes first.
     """
     files = [Path(each).absolute() for each in (sys.executable, os.path.realpath(sys.executable), PROGRAM.resolve())]
     for path in dict.fromkeys(each for file in files for each in (*reversed(file.parents), file)):

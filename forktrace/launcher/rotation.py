@@ -1,6 +1,6 @@
-"""The files of a rotation, as the person's side has them: it opens each next one, and removes the oldest.
+"""The launcher's side of a rotation: it decides when the next file begins, opens that, and removes the oldest.
 
-The recorder, which is root, gets descriptors alone. When there is to be a turn is decided here, with the person's rights.
+All of this happens with the user's rights. The recorder, which is root, gets descriptors alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from forktrace.trace.files import Numbered, numbered, remove_unfinished
 
 LOOK_EVERY_S: Final = 1.0
 RETRY_S: Final = 10.0  # after a next file that could not be opened
-MERGE_FROM: Final = 5  # batches: a closed file is read as often as it is kept
+MERGE_FROM: Final = 5  # batches; a file of fewer is not merged
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Files:
         return _now_s() + self._plan.every_s if self._plan.every_s else float("inf")
 
     def turn_soon(self) -> None:
-        """Have the next file begin at the next look, whether or not it is time."""
+        """Begin the next file at the next look, even if it is not due."""
         self._wanted, self._not_before_s = True, 0.0
 
     def look(self, recorder: RecorderProcess) -> None:
-        """Hand over the next file if it is time for it, remove what is too much, and see to the merge."""
+        """Hand over the next file if it is due, remove files beyond the limits, and merge closed ones."""
         self._merge(os.WNOHANG)
         size = os.fstat(self.descriptor).st_size
         is_due = self._wanted or size >= (self._plan.file_size or float("inf")) or _now_s() >= self._due_s
@@ -119,7 +119,7 @@ class Files:
         self._to_merge.append(before)
 
     def refused(self, recorder: RecorderProcess, said: Message) -> None:
-        """The recorder does not want the file that it was handed."""
+        """The recorder has refused the next file."""
         if self._next is None:
             return
         (path, descriptor), self._next = self._next, None
@@ -165,9 +165,9 @@ class Files:
         if self._merging:
             return
         try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # what they mean is the parent's to do
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent acts on them
                 signal.signal(number, signal.SIG_IGN)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the recorder is to see when the parent is gone
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # else the recorder would not see the end of the parent
             os.nice(10)
             become(self._who)
             merge(paths)
@@ -182,7 +182,7 @@ class Files:
         return True
 
     def give_up(self, error: type[BaseException] | None, *_: object) -> None:
-        """Remove the file where an error has kept the recording from beginning."""
+        """Remove the file if the recording did not begin because of an error."""
         if error is not None:
             with contextlib.suppress(OSError):
                 as_user(self._who, os.unlink, self.path)
@@ -214,7 +214,7 @@ def _now_s() -> float:
 
 
 def _locked(folder: str) -> int:
-    """Make the directory if need be, and keep others from writing a rotation to it, by the descriptor that is returned."""
+    """Make the directory if need be, and lock it against other rotations; return the descriptor that holds the lock."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -41,7 +41,7 @@ class Chosen:
 
     Attributes:
         pids: the processes, all of them there a moment ago
-        remarks: what a user should know of how they were found, such as that a zombie led to its parent
+        remarks: what to tell the user of how they were found, such as that the parent of a zombie was chosen
         cgroup: the directory whose processes they are; those that come to it later are meant too
     """
 

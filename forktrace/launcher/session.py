@@ -1,4 +1,4 @@
-"""What every recording has, whether it starts its target or finds it: options, a file for the trace, an end."""
+"""What `record` has in common for a command and for running processes: options, the trace's file, the wait for the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RecordOptions:
         duration_s: how long at the most; None: until the processes are gone
         quiet: no words but those of errors
         stacks, source: whether Python stacks, and the text of their lines, are recorded
-        own: prefixes of files that are the user's code too
+        own: prefixes of files that count as the user's code too
         max_size: of the trace in bytes, of a rotation of all its files; None: any
         rotation: when the next file begins, in the directory `output`; None: there is one file
         beside: what is to run beside the recording, without its rights; None: nothing
@@ -100,7 +100,7 @@ def program_name(command: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def opened(path: str, who: User, force: bool) -> Iterator[int]:
-    """Open the trace with the user's rights, until the recorder has it; a new file is removed when it does not come to that.
+    """Open the trace with the user's rights, until the recorder has it; after an error a new file is removed.
 
     A pipe waits for its reader.
     """
@@ -134,7 +134,7 @@ def open_first(
 ) -> tuple[str, int, Files | None]:
     """Open the trace, or the first file of a rotation in the directory `path`: its path, a descriptor, and the rotation.
 
-    The trace is closed with `beginning`, a rotation with `recording`; with the first it is removed if it did not come to that.
+    The trace is closed with `beginning`, a rotation with `recording`. If `beginning` ends by an error, a new file is removed.
     """
     if options.rotation is None:
         return path, beginning.enter_context(opened(path, who, options.force)), None

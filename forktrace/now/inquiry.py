@@ -31,7 +31,7 @@ from forktrace.trace.stacks import Frame
 MOST_THREADS: Final = 500
 _ANSWER_S: Final = 1.5  # of the time to answer, for closing the recording and reading it
 _SOURCES_S: Final = 2.0  # how long the text of lines is waited for
-_BEGINNING_S: Final = 60.0  # how long the probes are waited for, on a very busy machine
+_BEGINNING_S: Final = 60.0  # how long the probes may take to load, on a very busy machine
 _CLOSING_S: Final = 5.0  # a trace that is not closed by then is read as it is
 _PR_SET_PDEATHSIG: Final = 1
 LOOK_EVERY_S: Final = 1.0
@@ -117,7 +117,7 @@ class Inquirer:
         return self._holders
 
     def _look_inside(self, tids: list[int]) -> _Inside:
-        """Do so in a thread of its own: where a page of memory is to be had from a process that does not answer, it hangs."""
+        """Look in a thread of its own: a read of memory hangs where its page comes from a process that does not answer."""
         found = _Inside()
         looker = threading.Thread(target=self._look_into, args=(tids, found), daemon=True)
         looker.start()
@@ -136,9 +136,9 @@ class Inquirer:
         except OSError:
             return  # it ends
         try:
-            numbers = self._numbers()
+            numbers = self._our_numbers()
             calls = {tid: call_of(self._proc, living, tid, memory) for tid in tids}
-            found.calls = {tid: _as_here(call, numbers) for tid, call in calls.items()}
+            found.calls = {tid: _with_our_numbers(call, numbers) for tid, call in calls.items()}
             found.python = find_python(living, memory)
             found.stacks = Reader(memory, found.python).stacks(tids)
             held = multiprocessing_children(memory, found.python)
@@ -154,8 +154,8 @@ class Inquirer:
         """A thread that has the memory of the process: a main thread that has ended has none any more."""
         return next((tid for tid in tids if self._proc.state(self.pid, tid) not in ("Z", "X")), self.pid)
 
-    def _numbers(self) -> Mapping[int, int] | None:
-        """The numbers here of its children, by those in its own PID namespace; None: they are the same."""
+    def _our_numbers(self) -> Mapping[int, int] | None:
+        """The numbers of its children in our PID namespace, by those in its own; None: both namespaces are the same."""
         if self._proc.link(f"{self.pid}/ns/pid") == self._proc.link("self/ns/pid"):
             return None
         known = {}
@@ -192,8 +192,8 @@ class Inquirer:
         return dict(self._texts)
 
 
-def _as_here(call: Call | None, numbers: Mapping[int, int] | None) -> Call | None:
-    """A call with the number here of the child that it waits for; with P_PIDFD the kernel has told it so already."""
+def _with_our_numbers(call: Call | None, numbers: Mapping[int, int] | None) -> Call | None:
+    """A call, with the number in our PID namespace of the child that it waits for; for P_PIDFD it has that already."""
     if call is None or numbers is None or call.child is None or call.child <= 0:
         return call
     if call.name == "waitid" and call.child in numbers.values():
@@ -265,8 +265,8 @@ class Recording:
     def stop(self) -> tuple[str | None, str]:
         """End the recording; return the name of the trace, or None, and why there is none.
 
-        It answers no signal as long as it loads the probes, so it is killed if it has not begun. The kernel then removes
-        what was loaded; the program that was to be recorded was not touched.
+        It answers no signal while it loads the probes, so it is killed if it has not begun. The kernel then removes what was
+        loaded. The recorded processes are not affected.
         """
         deadline = time.monotonic() + _CLOSING_S
         failed = self.has_ended()

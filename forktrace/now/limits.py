@@ -52,8 +52,9 @@ def threads_of_users(proc: Proc, stats: Mapping[int, Stat]) -> Counter[int]:
 class Headroom:
     """The limits of one moment.
 
-    `threads` is how many the processes that are seen have together; `threads_of_users` counts them by real user, and is asked
-    only where it matters. `all_seen` says that no process is hidden.
+    threads            of all processes that are seen
+    threads_of_users   counts them by real user; called only where that is needed
+    all_seen           no process is hidden
     """
 
     def __init__(self, proc: Proc, threads: int, threads_of_users: Callable[[], Counter[int]], all_seen: bool) -> None:
@@ -101,8 +102,8 @@ class Headroom:
         if not status:
             return
         uid, capabilities = int(status["Uid"].split()[0]), int(status["CapEff"], 16)
-        machines_own = (self._proc.read(f"{pid}/uid_map") or "").split() == _WHOLE_MAP
-        if machines_own and (uid == 0 or capabilities & _EXEMPT):
+        is_first_namespace = (self._proc.read(f"{pid}/uid_map") or "").split() == _WHOLE_MAP
+        if is_first_namespace and (uid == 0 or capabilities & _EXEMPT):
             return
         limit = self._rlimit(pid)
         if limit is not None:

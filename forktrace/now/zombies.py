@@ -1,4 +1,4 @@
-"""The zombies of this moment, by parent, from /proc; looking again and again tells their ages and how fast they grow."""
+"""The zombies of this moment, by parent, from /proc. Repeated looks tell their ages, and how fast they become more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGCHLD: Final = 1 << signal.SIGCHLD - 1
 
 @dataclass
 class _Sighting:
-    """When a zombie ended: not before `after_ns`, not after `before_ns`; `guess_ns` by the scheduler. `seen`: between looks."""
+    """When a zombie ended: between `after_ns` and `before_ns`; by the scheduler at `guess_ns`. `seen`: between two looks."""
 
     after_ns: int
     before_ns: int
@@ -76,7 +76,7 @@ class Watcher:
         for pid in also:
             if pid in scan.stats:
                 zombies.setdefault(pid, [])
-        lasting = Counter(ppid for ppid, group in zombies.items() for one in group if _of(one) in self._sightings)
+        seen_twice = Counter(ppid for ppid, group in zombies.items() for one in group if _key_of(one) in self._sightings)
         self._remember([one for group in zombies.values() for one in group], scan)
         counts = Counter({_key(scan.stats.get(pid), pid): len(group) for pid, group in zombies.items()})
         self._counts.append((scan.end_ns, counts))
@@ -91,7 +91,7 @@ class Watcher:
         )
         parents = [self._parent(pid, group, scan, room) for pid, group in zombies.items()]
         before = self._counts[0][1]
-        stays = {pid: lasting[pid] - before[_key(scan.stats.get(pid), pid)] for pid in zombies}
+        lasting = {pid: seen_twice[pid] - before[_key(scan.stats.get(pid), pid)] for pid in zombies}
         parents.sort(key=lambda parent: (-len(parent.zombies), parent.pid))
         self._last_ns = scan.begin_ns
         return Snapshot(
@@ -101,7 +101,7 @@ class Watcher:
             unreadable=scan.unreadable,
             others_hidden=hidden,
             outside_hidden=room.outside_hidden,
-            parents=tuple(_forecast(parents, stays)),
+            parents=tuple(_forecast(parents, lasting)),
             half_dead=tuple(
                 HalfDead(one.pid, one.comm, one.ppid, one.threads - 1) for one in scan.stats.values() if one.is_half_dead
             ),
@@ -121,7 +121,7 @@ class Watcher:
         return _Scan(begin_ns, self._now_ns(), stats, unreadable)
 
     def _of_parents(self, scan: _Scan) -> dict[int, list[Stat]]:
-        """The zombies of each parent. Where the parent was not seen, it may have died meanwhile: then there is another."""
+        """The zombies of each parent. A parent that was not seen may have died meanwhile: then the zombie is read again."""
         found: dict[int, list[Stat]] = defaultdict(list)
         for stat in scan.stats.values():
             one: Stat | None = stat
@@ -132,15 +132,15 @@ class Watcher:
         return found
 
     def _remember(self, zombies: list[Stat], scan: _Scan) -> None:
-        """Note when each new zombie ended, as well as that is known, and forget those that are gone."""
-        known = {key: self._sightings[key] for one in zombies if (key := _of(one)) in self._sightings}
-        new = [one for one in zombies if _of(one) not in known]
+        """Note when each new zombie ended, as far as that is known, and forget those that are gone."""
+        known = {key: self._sightings[key] for one in zombies if (key := _key_of(one)) in self._sightings}
+        new = [one for one in zombies if _key_of(one) not in known]
         if new:
             self._clocks.compare({one.processor for one in new})
         for one in new:
             start_ns = one.start_ticks * TICK_NS
             ran_ms = self._proc.last_run_ms(one.pid)
-            known[_of(one)] = _Sighting(
+            known[_key_of(one)] = _Sighting(
                 after_ns=max(start_ns, self._last_ns or 0),
                 before_ns=scan.end_ns,
                 guess_ns=None if ran_ms is None else self._clocks.boottime_ns(one.processor, ran_ms),
@@ -149,7 +149,7 @@ class Watcher:
         self._sightings = known
 
     def _zombie(self, stat: Stat, now_ns: int) -> Zombie:
-        sighting = self._sightings[_of(stat)]
+        sighting = self._sightings[_key_of(stat)]
         age_s, age_is = sighting.age(now_ns)
         ending = self._ending(stat)
         signalled = ending and ending.term_signal
@@ -220,7 +220,7 @@ class Watcher:
         return zombies - counts[parent], (now_ns - then_ns) / 1e9
 
 
-def _of(stat: Stat) -> Key:
+def _key_of(stat: Stat) -> Key:
     return (stat.pid, stat.start_ticks)
 
 
@@ -242,16 +242,16 @@ def _disposition(status: dict[str, str]) -> str:
     return "handled" if int(status["SigCgt"], 16) & _SIGCHLD else "default"
 
 
-def _forecast(parents: Sequence[Parent], stays: Mapping[int, int]) -> list[Parent]:
-    """Say of each parent whose zombies grow when the first of its limits is met, at the growth of all who share that limit.
+def _forecast(parents: Sequence[Parent], lasting: Mapping[int, int]) -> list[Parent]:
+    """Say of each parent whose zombies become more when it meets its first limit, by the growth of all who share that limit.
 
-    `stays` is the growth by zombies that two looks have seen: one that the next look may not find again foretells nothing.
+    `lasting` is the growth by zombies that two looks have seen; others may be reaped before the next look.
     """
     grown: Counter[tuple[str, str]] = Counter()
     for parent in parents:
         for limit in parent.limits:
-            grown[limit.name, limit.where] += stays[parent.pid]
-    return [_with_forecast(parent, grown) if stays[parent.pid] > 0 else parent for parent in parents]
+            grown[limit.name, limit.where] += lasting[parent.pid]
+    return [_with_forecast(parent, grown) if lasting[parent.pid] > 0 else parent for parent in parents]
 
 
 def _with_forecast(parent: Parent, grown: Counter[tuple[str, str]]) -> Parent:
