@@ -21,6 +21,7 @@ from fleets import DAY_NS, FIRST_DAY, Leak, host_recording, write_fleet
 from rich.console import Console
 from traces import MS, cells, recording, target, work
 
+from forktrace.analysis.recording import Recording
 from forktrace.cli import cli
 from forktrace.cli.fleet import Day
 from forktrace.errors import MachineLacks, UsageError
@@ -140,8 +141,8 @@ def test_part_of_a_fleet(fleet: Path, question: Question, lines: list[int], file
     assert len(found.files) == files
 
 
-def test_as_the_report_counts(tmp_path: Path) -> None:
-    """Left aside are what forktrace itself reaped, short zombies, upper bounds, what init reaped, and helpers."""
+def mostly_left_aside() -> Recording:
+    """Return a zombie that counts, what forktrace itself reaped, a short one, an upper bound, what init reaped, a helper."""
     tracker = "from multiprocessing.resource_tracker import main;main(7)"
     rows = [target(), *work(500, 10, 20, 29), *work(501, 10, 20, 31)]
     rows += [*work(502, 10, 20, 90), ev.exec_(11 * MS, 502, ["python", "-c", tracker], file="python")]
@@ -150,9 +151,13 @@ def test_as_the_report_counts(tmp_path: Path) -> None:
     rows += [ev.zombie(12 * MS, 504, parent=100), ev.reap(12 * MS, 504, by=100), ev.exit_(20 * MS, 505, parent=1)]
     rows += [ev.zombie(20 * MS, 505, parent=1), ev.reap(95 * MS, 505, by=1)]
     rows += [ev.exit_(100 * MS, 100, parent=50), ev.zombie(100 * MS, 100, parent=50), ev.reap(300 * MS, 100, by=50)]
-    made = recording(*rows)
-    kept = made.lifecycles()
-    assert kept["zombie_ms"].ge(9).sum() == 6
+    return recording(*rows)
+
+
+def test_as_the_report_counts(tmp_path: Path) -> None:
+    """Left aside are what forktrace itself reaped, short zombies, upper bounds, what init reaped, and helpers."""
+    made = mostly_left_aside()
+    assert made.lifecycles()["zombie_ms"].ge(9).sum() == 6
     dataset.write(made, tmp_path)
     found = ask(tmp_path)
     assert cells(found.places, "zombies", "zombie_ms") == [(1, 11)]
@@ -510,6 +515,23 @@ def test_the_questions_of_the_docs(tmp_path: Path) -> None:
         made.register("processes", processes)
         found = [made.sql(select).fetchall() for select in selects]
     assert any(found)
+
+
+def test_the_query_of_the_docs_counts_as_fleet_does(tmp_path: Path) -> None:
+    """The first query of docs/scale.md finds the zombies of `fleet`, and leaves aside the same."""
+    import duckdb
+
+    import forktrace
+
+    dataset.write(mostly_left_aside(), tmp_path)
+    dataset.write(forktrace.read(ROOT / "tests/data/methods.arrows"), tmp_path)
+    text = re.search(r'duckdb\.sql\("""(.*?)limit 10', (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)[1]
+    with duckdb.connect() as made:
+        made.register("processes", forktrace.dataset(tmp_path))
+        rows = made.sql(text.replace("date '2026-11-01'", "date '2023-11-01'")).df()
+    places = ask(tmp_path).places
+    assert sorted(rows["zombies"]) == sorted(places["zombies"])
+    assert sorted(rows["seconds"]) == pytest.approx(sorted(places["zombie_ms"] / 1000))
 
 
 def test_every_column_of_the_dataset_is_described() -> None:
