@@ -42,7 +42,7 @@ def without_recorder(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def helpers(table: pd.DataFrame) -> pd.Series:
-    """Return which rows of lifecycles are helpers of multiprocessing, `its resource tracker`; `<NA>`: all others."""
+    """Return which rows of lifecycles are helpers of multiprocessing, `the resource tracker`; `<NA>`: all others."""
     codes, distinct = pd.factorize(table["argv"].where(table["exec_ns"].notna()))
     found = pd.Series(distinct, dtype="string").str.extract(_HELPER, expand=False).map(_HELPERS)
     return pd.Series(pd.array([*found, pd.NA], dtype="string")[codes], table.index)
