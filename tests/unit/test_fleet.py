@@ -534,6 +534,21 @@ def test_the_query_of_the_docs_counts_as_fleet_does(tmp_path: Path) -> None:
     assert sorted(rows["seconds"]) == pytest.approx(sorted(places["zombie_ms"] / 1000))
 
 
+def test_the_query_for_what_an_ended_parent_had_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds how long a child was a zombie until its parent ended, and no child that exited later; `fleet` counts neither."""
+    import duckdb
+
+    rows = [target(), ev.fork(10 * MS, 500, by=100), ev.fork(12 * MS, 501, by=100), ev.exit_(20 * MS, 500, parent=100)]
+    rows += [ev.zombie(20 * MS, 500, parent=100), ev.exit_(70 * MS, 100, parent=50, adopter=1)]
+    rows += [ev.exit_(80 * MS, 501, parent=1), ev.zombie(80 * MS, 501, parent=1)]
+    rows += [ev.reap(95 * MS, 501, by=1), ev.reap(95 * MS, 500, by=1)]
+    dataset.write(recording(*rows), tmp_path / "fleet")
+    monkeypatch.chdir(tmp_path)
+    query = re.findall(r'duckdb\.sql\("""(.*?)"""', (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)[1]
+    assert [row[2:] for row in duckdb.sql(query).fetchall()] == [(1, 0.05)]
+    assert ask("fleet").lines.empty
+
+
 def test_every_column_of_the_dataset_is_described() -> None:
     """docs/scale.md has a row for each column that a file adds to those of lifecycles."""
     text = (ROOT / "docs" / "scale.md").read_text()
