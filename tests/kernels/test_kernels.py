@@ -34,28 +34,26 @@ PYTHONS = "debian 3.15"
 MACHINES_AT_ONCE = 2
 SECONDS = 3000
 
-# Files of tests/kernel, or single tests in them.
+# Files of tests/kernel, or single tests in them. What only the tables decide (test_libraries.py: whose line, and why) no kernel
+# changes; how long a page is away (test_memory_that_is_away) is the emulator's time, not the kernel's.
 SMOKE = (
     *("test_endings.py", "test_threads.py", "test_calls.py", "test_wait_calls.py"),
     *("test_loading.py::test_the_verifier_has_little_to_do", "test_crowds.py::test_each_stack_is_that_of_its_forker"),
 )
+STACKS = (
+    *("stacks", "too_deep", "recycled_code", "no_stack", "waits_in_vain_are_counted", "exit_path", "runtimes", "places"),
+    *("every_stack_of_a_python_program", "new_in_the_middle", "an_interpreter_that_is_not_walked"),
+)
 CHOSEN = (
     *(*SMOKE, "test_crowds.py::test_threads_that_end_together", "test_loading.py::test_each_kind_of_kernel"),
+    *("test_families.py", "test_limits.py", "test_namespaces.py", "test_fork_servers.py", "test_attach.py", "test_forgers.py"),
+    *(f"test_python_stacks.py::test_{one}" for one in STACKS),
+    *("test_unseen_releases.py", "test_scene_start.py", "test_scene_pid1.py", "test_demo.py::test_one_child_per_message"),
     *(
-        "test_families.py",
-        "test_limits.py",
-        "test_namespaces.py",
-        "test_libraries.py",
-        "test_python_stacks.py",
-        "test_fork_servers.py",
+        f"test_privileges.py::test_{one}"
+        for one in ("under_sudo", "attach_without_root", "the_recorder_is_the_person", "exactly_these_capabilities")
     ),
-    *("test_attach.py", "test_forgers.py", "test_unseen_releases.py", "test_scene_start.py", "test_scene_pid1.py"),
-    *(
-        f"test_privileges.py::{one}"
-        for one in ("test_under_sudo", "test_attach_without_root", "test_the_recorder_is_the_person")
-    ),
-    *("test_privileges.py::test_exactly_these_capabilities", "test_demo.py::test_one_child_per_message"),
-    *(f"test_why_now.py::{one}" for one in ("test_a_consumer_that_goes_on", "test_a_join_of_another_child")),
+    *(f"test_why_now.py::test_{one}" for one in ("a_consumer_that_goes_on", "a_join_of_another_child")),
     "test_why_now.py::test_a_parent_that_is_not_python",
 )
 
