@@ -14,6 +14,7 @@ _NEEDED: Final = {
     "RLIMIT_CPU": (resource.RLIMIT_CPU, resource.RLIM_INFINITY, "-t"),
     "RLIMIT_AS": (resource.RLIMIT_AS, resource.RLIM_INFINITY, "-v"),
     "RLIMIT_DATA": (resource.RLIMIT_DATA, resource.RLIM_INFINITY, "-d"),
+    "RLIMIT_RTPRIO": (resource.RLIMIT_RTPRIO, 1, "-r"),  # to read maps without being preempted (kernel/bpf_maps.py)
 }
 _BY_ERROR: Final = {
     errno.EMFILE: ("RLIMIT_NOFILE",),

@@ -281,6 +281,7 @@ def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
             (target,) = (pid for pid in processes_with(f"{MARK}={mark}") if comm(pid) == "sleep")
             recorders = [pid for pid in descendants(running.pid) if "sudo_entry" in command_line(pid) and comm(pid) != "sudo"]
             status = {pid: Path(f"/proc/{pid}/status").read_text() for pid in recorders}
+            limits = [Path(f"/proc/{pid}/limits").read_text() for pid in recorders]
             seen = "".join(person.run(["cat", f"/proc/{pid}/environ", f"/proc/{pid}/maps"]).stdout for pid in recorders)
         finally:
             for pid in processes_with(f"{MARK}={mark}"):
@@ -297,6 +298,8 @@ def test_the_recorder_is_the_person(person: Person, in_venv: str) -> None:
         has = re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\t(.*)", text, re.MULTILINE)
         assert has == [f"{bits:016x}" for bits in (0, four, 1 << 39, 0)]
         assert "NoNewPrivs:\t1\n" in text
+    most = 1 - subprocess.run(["prlimit", "--rtprio=1:1", "true"], stderr=subprocess.DEVNULL, check=False).returncode
+    assert all(re.search(rf"^Max realtime priority +{most} +{most} ", text, re.MULTILINE) for text in limits)
     assert not seen, "the person can look into it"
 
 

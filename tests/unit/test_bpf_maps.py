@@ -60,3 +60,26 @@ def test_a_map_of_other_sizes(key: str, value: str) -> None:
     """A map that was made for other structs than these is not read: its entries would be taken for something else."""
     with pytest.raises(ForktraceError, match="of other sources: map entries"):
         Map(0, key, value, MADE)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_nobody_preempts_it(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bpf(2) is called with a priority of real time where that is allowed; the usual one is back after it, also if it fails."""
+    policies, seen = [os.SCHED_OTHER], []
+
+    def set_policy(_: int, policy: int, __: os.sched_param) -> None:
+        if not allowed:
+            raise PermissionError
+        policies.append(policy)
+
+    def call(_: int, __: bytearray) -> int:
+        seen.append(policies[-1])
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _: policies[-1])
+    monkeypatch.setattr(os, "sched_setscheduler", set_policy)
+    monkeypatch.setattr(bpf_maps, "call", call)
+    with pytest.raises(ForktraceError):
+        Map(0, "<u4", "<u4", MADE).set(1, 2)
+    assert seen == [os.SCHED_FIFO if allowed else os.SCHED_OTHER]
+    assert policies[-1] == os.SCHED_OTHER

@@ -18,7 +18,8 @@ resource.setrlimit(number, (soft, resource.getrlimit(number)[1]))
 resource_limits.raise_all()
 print(*resource.getrlimit(number))
 """
-SOFT = {"RLIMIT_NOFILE": 64, "RLIMIT_CPU": 50, "RLIMIT_NPROC": 50}  # of the others so much that Python can start
+# Of the others so much that Python can start.
+SOFT = {"RLIMIT_NOFILE": 64, "RLIMIT_CPU": 50, "RLIMIT_NPROC": 50, "RLIMIT_RTPRIO": 0}
 
 
 @pytest.mark.parametrize("name", list(_NEEDED))
