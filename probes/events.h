@@ -231,6 +231,7 @@ struct interpreter {
     u32 code_lines;
     u32 code_instructions;
     u32 code_version; /* 0: code objects have none */
+    u32 text_kind;    /* the bit of a str's state at which its kind begins; below it is how the str is interned */
     u32 text_width_mask; /* a character of a str takes (kind & mask) | width bytes */
     u32 text_width;
     u32 text_ascii;   /* where the characters are, if they are ASCII */

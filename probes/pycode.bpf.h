@@ -81,7 +81,7 @@ struct text {
 /* The characters of a str; in Python 2 of a bytes object. */
 static __always_inline struct text text_of(u64 object, struct text_head *head, struct interpreter *python)
 {
-    u32 state = (u32)head->state >> 2; /* the lowest two bits are for interning */
+    u32 state = (u32)head->state >> (python->text_kind & 31);
     u64 ascii = -(u64)(state >> 4 & 1);
     struct text text = {.characters = head->length};
     text.width = (state & python->text_width_mask) | python->text_width;

@@ -44,6 +44,7 @@ code_name              88  104  104  112  112  112  120  120
 code_lines            104  112  112  120  120  120  136  136
 code_instructions       0    0    0    0    0    0  184  192
 code_version            0    0    0    0    0    0    0   92
+text_kind               0    2    2    2    2    2    2    2
 text_width_mask         0    7    7    7    7    7    7    7
 text_width              1    0    0    0    0    0    0    0
 text_ascii             36   48   48   48   48   48   48   40
@@ -110,6 +111,7 @@ _UNSAID: Final = (b"2.7.", *(b"3.%d." % minor for minor in range(6, 11)))  # ver
 _VERSION: Final = re.compile(rb"(\d\.\d{1,2}\.\d{1,4})[+a-z0-9]{0,32}\0")
 _OF_A_LONGER_NUMBER: Final = frozenset(b"%d" % digit for digit in range(10)) | {b"."}
 _COMPACT_BYTES: Final = 16  # PyCompactUnicodeObject is so much longer than PyASCIIObject: utf8_length, utf8
+FREE_HEAD: Final = 32  # bytes of the head of every object in a free-threaded build; else 16
 _U64: Final = (1 << 64) - 1
 _FAR: Final = 1 << 20  # larger than any struct of an interpreter
 _MAGIC: Final = b"xdebugpy"
@@ -131,6 +133,11 @@ class Interpreter:
 
     version: str
     fields: Mapping[str, int]
+
+    @property
+    def is_free_threaded(self) -> bool:
+        """Without a global lock: the head of every object is longer then."""
+        return self.fields["head_bytes"] == FREE_HEAD
 
 
 class Unsupported(ValueError):
@@ -218,8 +225,6 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
     magic, _, free_threaded = struct.unpack_from("<8sQQ", data)
     if magic != _MAGIC:
         raise Unsupported("its _PyRuntime does not begin with _Py_DebugOffsets")
-    if free_threaded and version < (3, 14):  # no offset of a thread's own copy of the bytecode
-        raise Unsupported("it is a free-threaded build of a version before 3.14")
     offsets, at, of = {}, 24, ""
     for word in _DEBUG_OFFSETS[version].split():
         if word.endswith(":"):
@@ -253,13 +258,14 @@ def _from_debug_offsets(data: bytes, version: Version) -> dict[str, int]:
             "code_lines": offsets["code.linetable"],
             "code_instructions": offsets["code.co_code_adaptive"],
             "code_version": code_version if offsets["code.localsplusnames"] == code_version + 4 else 0,
+            "text_kind": 8 if free_threaded and version >= (3, 14) else 2,  # after `interned`, then a byte of its own
             "text_width_mask": 7,
             "text_ascii": offsets["unicode.asciiobject_size"],
             "text_compact": offsets["unicode.asciiobject_size"] + _COMPACT_BYTES,
             "bytes_data": offsets["bytes.ob_sval"],
             "head_bytes": head,
-            "frame_copy": offsets["frame.tlbc_index"] if free_threaded else 0,
-            "code_copies": offsets["code.co_tlbc"] if free_threaded else 0,
+            "frame_copy": offsets.get("frame.tlbc_index", 0),  # 0, too, where there are no copies: not before 3.14
+            "code_copies": offsets.get("code.co_tlbc", 0),
         },
         offsets,
     )
@@ -270,7 +276,7 @@ def _checked(fields: dict[str, int], offsets: Mapping[str, int]) -> dict[str, in
     head = fields["head_bytes"]
     places = offsets["bytes.ob_size"], offsets["bytes.ob_sval"], offsets["unicode.length"], offsets["unicode.state"]
     holds = (
-        head in (16, 32),
+        head in (16, FREE_HEAD),
         places == (head, head + 16, head, head + 16),
         all(fields[name] < 120 for name in fields if name.startswith("frame_")),
         all(32 <= fields[name] <= 152 for name in ("code_first_line", "code_path", "code_name", "code_lines")),
@@ -295,12 +301,13 @@ def _list_of_interpreters(elf: Elf) -> int:
     raise Unsupported("its list of interpreters cannot be found")
 
 
-def library_folders(file: str, version: str, root: str = "/") -> list[str]:
+def library_folders(file: str, interpreter: Interpreter, root: str = "/") -> list[str]:
     """Return where the standard library of the interpreter in `file` is, as processes whose root is `root` name it.
 
-    A library lies in PREFIX/lib or below, a program in PREFIX/bin; the standard library in PREFIX/lib/python3.11.
+    A library lies in PREFIX/lib or below, a program in PREFIX/bin; the standard library in PREFIX/lib/python3.11, of a
+    free-threaded build in PREFIX/lib/python3.13t.
     """
-    name = "python" + ".".join(version.split(".")[:2])
+    name = f"python{'.'.join(interpreter.version.split('.')[:2])}{'t' if interpreter.is_free_threaded else ''}"
     parts = os.path.dirname(file).split("/")
     prefixes = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
     places = [f"{prefix}/{lib}/{name}" for prefix in prefixes for lib in ("lib", "lib64")]

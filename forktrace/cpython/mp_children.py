@@ -16,10 +16,11 @@ from forktrace.system.memory import Memory, Unreadable
 OLDEST, NEWEST = (3, 6), (3, 15)  # before, the set is elsewhere; later releases are not known
 MOST_ENTRIES: Final = 1 << 16  # of a dict or a set
 _TRIES: Final = 5
-_MODULE_DICT, _DICT_KEYS, _DICT_VALUES = 16, 32, 40
-_SET_MASK, _SET_TABLE = 32, 40
-_TYPE, _TYPE_SIZE, _TYPE_FLAGS, _TYPE_DICT_OFFSET = 8, 32, 168, 288
-_CACHED_KEYS: Final = {11: 872, 12: 880, 13: 880, 14: 880, 15: 888}  # of a class, by minor version
+# Offsets behind the head of an object, which is longer in a free-threaded build; the object's type is the head's last word.
+_MODULE_DICT, _DICT_KEYS, _SET_MASK, _TEXT_LENGTH = 0, 16, 16, 0
+_TYPE_SIZE, _TYPE_FLAGS, _TYPE_DICT_OFFSET = 16, 152, 272
+_CACHED_KEYS: Final = {11: 856, 12: 864, 13: 864, 14: 864, 15: 872}  # of a class, by minor version
+_VALUES_BEFORE: Final = {16: 32, 32: 16}  # by the length of the head: values and dict of an instance lie so far before it
 _HAS_DICT: Final = 1 << 4  # Py_TPFLAGS_MANAGED_DICT
 _GENERAL: Final = 0  # enum of dk_kind: entries with a hash
 
@@ -30,7 +31,7 @@ def multiprocessing_children(memory: Memory, python: Python) -> frozenset[int] |
     A child is in the set from its start until multiprocessing has waited for it.
     """
     version = (python.fields["version"] >> 8, python.fields["version"] & 0xFF)
-    if not OLDEST <= version <= NEWEST or python.fields.get("code_copies"):  # free-threaded builds store attributes elsewhere
+    if not OLDEST <= version <= NEWEST:
         return None
     before: frozenset[int] | None = None
     for _ in range(_TRIES):
@@ -51,12 +52,13 @@ class _Objects:
         self._memory = memory
         self._python = python
         self._minor = minor
+        self._head = python.fields["head_bytes"]
         self._reader = Reader(memory, python)
 
     def children(self) -> Iterator[int]:
         modules = self._memory.word(self._main_interpreter() + self._python.fields["interpreter_modules"])
         module = self._named(self._entries(modules), "multiprocessing.process")
-        names = self._entries(self._memory.word(module + _MODULE_DICT)) if module else iter(())
+        names = self._entries(self._memory.word(module + self._head + _MODULE_DICT)) if module else iter(())
         held = self._named(names, "_children")
         for process in self._members(held) if held else ():
             popen = self._named(self._attributes(process), "_popen")
@@ -77,13 +79,13 @@ class _Objects:
     def _named(self, entries: Iterator[tuple[int, int]], name: str) -> int:
         """The value of a key; 0: it is not there."""
         for key, value in entries:
-            if value and self._memory.word(key + 16) == len(name) and self._reader.text(key) == name:
+            if value and self._memory.word(key + self._head + _TEXT_LENGTH) == len(name) and self._reader.text(key) == name:
                 return value
         return 0
 
     def _entries(self, table: int) -> Iterator[tuple[int, int]]:
         """The keys and values of a dict."""
-        keys, values = self._memory.unpack("<QQ", table + _DICT_KEYS)
+        keys, values = self._memory.unpack("<QQ", table + self._head + _DICT_KEYS)
         return self._pairs(keys, values + (8 if values and self._minor >= 13 else 0))
 
     def _pairs(self, keys: int, values: int) -> Iterator[tuple[int, int]]:
@@ -106,25 +108,25 @@ class _Objects:
 
     def _attributes(self, thing: int) -> Iterator[tuple[int, int]]:
         """The attributes of an instance, where this version stores them."""
-        kind = self._memory.word(thing + _TYPE)
+        kind = self._memory.word(thing + self._head - 8)
         if self._minor < 11:
-            offset = self._memory.word(kind + _TYPE_DICT_OFFSET)
+            offset = self._memory.word(kind + self._head + _TYPE_DICT_OFFSET)
             table = self._memory.word(thing + offset) if 0 < offset < 4096 else 0
             return self._entries(table) if table else iter(())
-        if not self._memory.word(kind + _TYPE_FLAGS) & _HAS_DICT:
+        if not self._memory.word(kind + self._head + _TYPE_FLAGS) & _HAS_DICT:
             return iter(())
-        values, table = self._memory.unpack("<QQ", thing - 32)
+        values, table = self._memory.unpack("<QQ", thing - _VALUES_BEFORE[self._head])
         if self._minor == 12:
             values, table = (table + 1, 0) if table & 1 else (0, table)
         elif self._minor >= 13:
-            values = 0 if table else thing + self._memory.word(kind + _TYPE_SIZE) + 8
+            values = 0 if table else thing + self._memory.word(kind + self._head + _TYPE_SIZE) + 8
         if values:
-            return self._pairs(self._memory.word(kind + _CACHED_KEYS[self._minor]), values)
+            return self._pairs(self._memory.word(kind + self._head + _CACHED_KEYS[self._minor]), values)
         return self._entries(table) if table else iter(())
 
     def _members(self, held: int) -> Iterator[int]:
         """The members of a set; a removed one leaves an entry with the hash -1."""
-        mask, table = self._memory.unpack("<QQ", held + _SET_MASK)
+        mask, table = self._memory.unpack("<QQ", held + self._head + _SET_MASK)
         if mask >= MOST_ENTRIES:
             raise Unreadable("more entries than a set has")
         entries = struct.iter_unpack("<Qq", self._memory.read(table, 16 * (mask + 1)))

@@ -137,7 +137,7 @@ def _python_in(pid: int, memory: Memory, name: str, mappings: list[Mapped], is_p
         if interpreter is None:
             return None
         bias = _load_bias(file.fileno(), memory, mappings)
-    folders = library_folders(name, interpreter.version, f"/proc/{pid}/root")
+    folders = library_folders(name, interpreter, f"/proc/{pid}/root")
     runtime = bias + interpreter.fields["runtime"] & _U64
     return Python(name, interpreter.version, interpreter.fields, runtime, tuple(folders))
 
@@ -292,7 +292,7 @@ class Reader:
     def text(self, text: int) -> str:
         """Read a str, in Python 2 a bytes object; of a long one the beginning."""
         length, state = self._memory.unpack("<Q8xI", text + self._at["head_bytes"])
-        kind = state >> 2  # the lowest two bits are for interning
+        kind = state >> self._at["text_kind"]
         width = kind & self._at["text_width_mask"] | self._at["text_width"]
         start = text + self._at["text_ascii" if kind >> 4 & 1 else "text_compact"]
         data = self._memory.read(start, min(length * width, MOST_TEXT))

@@ -232,7 +232,7 @@ def _examined(file: int, descriptor: int, name: str, root: str) -> Examined:
         return [file, "unsupported", name, "it is too large to be looked at"]
     if found is None:
         return [file, "other"]
-    return [file, "python", dict(found.fields), name, found.version, library_folders(name, found.version, root)]
+    return [file, "python", dict(found.fields), name, found.version, library_folders(name, found, root)]
 
 
 def _keys_of(secret: int, about: os.stat_result, pid: int) -> Iterator[int]:

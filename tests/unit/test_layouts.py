@@ -88,7 +88,8 @@ def debug_offsets(version: int, free_threaded: int = 0) -> bytes:
         names += [] if word.endswith(":") else [f"{of}.{word}"]
     head = 32 if free_threaded else 16
     fits = {"object.size": head, "bytes.ob_size": head, "bytes.ob_sval": head + 16, "unicode.length": head}
-    fits |= {"unicode.state": head + 16, "unicode.asciiobject_size": head + 24, "frame.tlbc_index": 72, "code.co_tlbc": 144}
+    copies = {"frame.tlbc_index": 72 * free_threaded, "code.co_tlbc": 144 * free_threaded}
+    fits |= {"unicode.state": head + 16, "unicode.asciiobject_size": head + 24} | copies
     fits |= (
         {name: 64 for name in names if name.startswith(("code.", "frame."))}
         | {"frame.owner": 70, "thread.thread_id": 152}
@@ -107,20 +108,18 @@ def test_an_interpreter_says_its_own_offsets(version: int) -> None:
     assert (fields["head_bytes"], fields["frame_of_object"], fields["code_copies"]) == (16, 24, 0)
 
 
-@pytest.mark.parametrize("version", [0x30E, 0x30F])
-def test_a_free_threaded_build(version: int) -> None:
-    """Its objects have a longer head, and each thread has a copy of the bytecode."""
+@pytest.mark.parametrize(("version", "text_kind", "copies"), [(0x30D, 2, (0, 0)), (0x30E, 8, (72, 144)), (0x30F, 8, (72, 144))])
+def test_a_free_threaded_build(version: int, text_kind: int, copies: tuple[int, int]) -> None:
+    """Its objects have a longer head; from 3.14 on each thread has a copy of the bytecode, and the state of a str another form."""
     fields = layouts._from_debug_offsets(debug_offsets(version, 1), (version >> 8, version & 0xFF))
     assert (fields["head_bytes"], fields["frame_of_object"], fields["bytes_data"], fields["text_compact"]) == (32, 40, 48, 72)
-    assert (fields["frame_copy"], fields["code_copies"]) == (72, 144)
+    assert (fields["text_kind"], (fields["frame_copy"], fields["code_copies"])) == (text_kind, copies)
 
 
 def test_an_unknown_order_is_refused() -> None:
-    """One whose _Py_DebugOffsets have another order, a free-threaded build of 3.13, and something else altogether."""
+    """One whose _Py_DebugOffsets have another order, and something else altogether."""
     with pytest.raises(Unsupported, match="order"):
         layouts._from_debug_offsets(debug_offsets(0x30D), (3, 15))
-    with pytest.raises(Unsupported, match="free-threaded"):
-        layouts._from_debug_offsets(debug_offsets(0x30D, 1), (3, 13))
     with pytest.raises(Unsupported, match="does not begin"):
         layouts._from_debug_offsets(bytes(1024), (3, 13))
 
@@ -172,5 +171,17 @@ def test_library_folders() -> None:
         Path(sys.executable),
     ]
     file = next(one.resolve() for one in files if one.is_file())
-    assert sysconfig.get_path("stdlib") in library_folders(str(file), sys.version.split()[0])
-    assert library_folders("/nowhere/bin/python3.11", "3.9.1") == []
+    python = described(file)
+    assert python is not None
+    assert sysconfig.get_path("stdlib") in library_folders(str(file), python)
+    assert library_folders("/nowhere/bin/python3.11", layouts.Interpreter("3.9.1", {"head_bytes": 16})) == []
+
+
+def test_library_folders_of_a_free_threaded_build(tmp_path: Path) -> None:
+    """It has a folder of its own, beside that of the ordinary build of the same version."""
+    for name in ("python3.13", "python3.13t"):
+        (tmp_path / "lib" / name).mkdir(parents=True)
+        (tmp_path / "lib" / name / "os.py").touch()
+    for head, name in ((16, "python3.13"), (32, "python3.13t")):
+        python = layouts.Interpreter("3.13.5", {"head_bytes": head})
+        assert library_folders(str(tmp_path / "bin" / "python3"), python) == [str(tmp_path / "lib" / name)]
