@@ -75,6 +75,11 @@ def python3s() -> dict[tuple[int, ...], str]:
     return dict(sorted((tuple(map(int, name.split("."))), path) for name, path in found))
 
 
+def free_threaded() -> dict[str, str]:
+    """The free-threaded interpreters by name: `3.13.5t`, `3.13t`."""
+    return {name: path for name, path in interpreters().items() if re.fullmatch(r"[\d.]+t", name)}
+
+
 def processes_with(mark: str) -> list[int]:
     """The numbers of the living processes that have `mark` in their environment."""
     found = []

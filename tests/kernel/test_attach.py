@@ -26,6 +26,7 @@ from recorded import (
     Recorded,
     footprint,
     forktrace_command,
+    free_threaded,
     python3s,
     wait_until,
 )
@@ -209,7 +210,7 @@ class Attached:
 
 def all_pythons() -> list[str]:
     """An interpreter of each kind that forktrace walks: of Debian, old and new, with and without a libpython."""
-    return list(dict.fromkeys(["/usr/bin/python3", *python3s().values()]))
+    return list(dict.fromkeys(["/usr/bin/python3", *python3s().values(), *free_threaded().values()]))
 
 
 def test_consumers_that_run(tmp_path: Path, environment: Mapping[str, str]) -> None:

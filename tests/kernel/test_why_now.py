@@ -22,6 +22,7 @@ from recorded import (
     ROOT_IS_A_MOUNT,
     WORKLOADS,
     forktrace_command,
+    free_threaded,
     processes_with,
     python3s,
     wait_until,
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.root
 
 IDLE = str(WORKLOADS / "idle.py")
 SERIES = ((3, 8), (3, 11), (3, 13))
-PYTHONS = {series: path for version, path in python3s().items() for series in SERIES if version[:2] == series}
+OF_SERIES = {series: path for version, path in python3s().items() for series in SERIES if version[:2] == series}
+PYTHONS = {".".join(map(str, series)): path for series, path in OF_SERIES.items()} | free_threaded()
 
 
 class Program:
@@ -81,7 +83,7 @@ def line_of(text: str) -> int:
     return next(number for number, line in enumerate(Path(IDLE).read_text().splitlines(), 1) if text in line)
 
 
-@pytest.mark.parametrize("python", PYTHONS.values(), ids=[".".join(map(str, series)) for series in PYTHONS])
+@pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS.keys())
 def test_an_idle_consumer(python: str) -> None:
     """It says, though nothing happens, how many zombies there are, what they wait for, and where the main thread is."""
     with idle("consumer", 12, python=python) as program:

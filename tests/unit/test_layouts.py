@@ -110,7 +110,7 @@ def test_an_interpreter_says_its_own_offsets(version: int) -> None:
 
 @pytest.mark.parametrize(("version", "text_kind", "copies"), [(0x30D, 2, (0, 0)), (0x30E, 8, (72, 144)), (0x30F, 8, (72, 144))])
 def test_a_free_threaded_build(version: int, text_kind: int, copies: tuple[int, int]) -> None:
-    """Its objects have a longer head; from 3.14 on each thread has a copy of the bytecode, and the state of a str another form."""
+    """Its objects have a longer head; from 3.14 on threads have copies of the bytecode, and the state of a str another form."""
     fields = layouts._from_debug_offsets(debug_offsets(version, 1), (version >> 8, version & 0xFF))
     assert (fields["head_bytes"], fields["frame_of_object"], fields["bytes_data"], fields["text_compact"]) == (32, 40, 48, 72)
     assert (fields["text_kind"], (fields["frame_copy"], fields["code_copies"])) == (text_kind, copies)

@@ -1,4 +1,4 @@
-"""Makes children from several interpreters of one process: its own after others came, and others on its own and further threads."""
+"""Makes children from several interpreters of one process: on its main thread by turns, and on threads at the same time."""
 
 import os
 import subprocess
