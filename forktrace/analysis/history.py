@@ -82,6 +82,20 @@ class History:
         known = (self.zombie_ns != NONE) & ~self.vanished
         return np.where(known, np.maximum(until_ns - self.zombie_ns, 0), NONE)
 
+    @cached_property
+    def own_lasted_ns(self) -> Ints:
+        """Of `lasted_ns` what processes of the recording are the cause of, as far as that was seen.
+
+        Of one whose reap was not seen, or that a process outside inherited and reaped: until it was last reparented; 0: it
+        never was.
+        """
+        known = self.parents
+        reparented_ns = np.zeros(self.log.count, np.int64)
+        reparented_ns[known.child_id] = known.step_ns  # of several the last: they are in time order
+        outside = known.orphaned & self.waited & (pick(self.log.by_id, self.release_row) == NONE)
+        until_ns = np.maximum(reparented_ns - self.zombie_ns, 0)
+        return np.where((outside | self.called("unseen")) & (self.lasted_ns != NONE), until_ns, self.lasted_ns)
+
     def called(self, *calls: str) -> Flags:
         """Return which processes were released by a row with one of these calls."""
         codes = self.log.at("call", self.release_row)

@@ -33,21 +33,21 @@ _FOUND: Final = f"""
 create temp table found as
 with processes as (
     select *, coalesce(
-        zombie_ms >= {NOTICEABLE_MS} and helper is null
-        and reap_cause is distinct from 'recorder' and reap_call is distinct from 'unseen'
-        and not (reap_cause = 'parent-exit' and reaper_id is null), false) as told
-    from files
+        own_ms >= {NOTICEABLE_MS} and helper is null and reap_cause is distinct from 'recorder', false) as told
+    from (select *, coalesce(own_zombie_ms, case  -- files of the first versions do not have it
+        when reap_call is distinct from 'unseen' and not coalesce(reap_cause = 'parent-exit' and reaper_id is null, false)
+        then zombie_ms end) as own_ms from files)
     where $hosts = [] or len(list_filter($hosts, lambda pattern: host glob pattern)) > 0)
 select
     told, host, date, case when told then start_site end as line,
     case when told then coalesce(reap_cause, 'unknown') end as cause,
     count(*) as processes, count(*) filter (not complete) as incomplete, count(*) filter (zombie_open) as still,
-    sum(zombie_ms) as zombie_ms, max(zombie_ms) as longest_ms, max(written_time) as written
+    sum(own_ms) as zombie_ms, max(own_ms) as longest_ms, max(written_time) as written
 from processes group by all
 """
 _COLUMNS: Final = (
     *("host", "date", "written_time", "start_site", "reap_cause", "reap_call", "reaper_id"),
-    *("zombie_ms", "zombie_open", "helper", "complete"),
+    *("zombie_ms", "own_zombie_ms", "zombie_open", "helper", "complete"),
 )
 _PART: Final = pa.schema([SCHEMA.field(name) for name in _COLUMNS])
 _FIGURES: Final = """

@@ -28,7 +28,10 @@ _Asked = tuple[int, int, int]  # number and start of who waits, number of the ch
 
 
 class _Zombie(NamedTuple):
-    """A zombie: how long it lasted, which process it is (number, start), who reaped it by which call. Empty call: nobody."""
+    """A zombie: how long it lasted, which process it is (number, start), who reaped it by which call.
+
+    Empty call: nobody; `left`: that does not matter, and it lasted until its parent ended.
+    """
 
     lasted_ns: int
     who: tuple[int, int]
@@ -48,6 +51,7 @@ class Closing:
         self._estimated = estimated
         self._recorder = recorder
         self._init = init
+        self._inherited_ns: dict[tuple[int, int], int] = {}  # when init inherited a zombie
         self._elsewhere_ns = 0  # the longest zombie that init reaped, or that was released unseen
         self._gone: set[tuple[int, int]] = set()
         self._worst: _Zombie | None = None
@@ -55,14 +59,20 @@ class Closing:
         self._taken: dict[_Asked, int] = {}  # -> the stack of the wait for any child that took it
         self._stolen: set[_Asked] = set()
 
+    def note_inherited(self, zombies: Records) -> None:
+        """Look at notifications (`struct zombie_record`): init is notified of a zombie that it has inherited."""
+        for one in zombies[(zombies["parent"]["pid"] == self._init) & (self._init != 0)]["head"]:
+            self._inherited_ns[identity(one["process"])] = int(one["time_ns"])
+
     def note(self, reaps: Records) -> None:
         """Look at reaps (`struct wait_record`)."""
         self._note_taken(reaps)
         by = reaps["head"]["by"]["pid"]
         by_init = (by == self._init) & (by != 0)
         zombies = (reaps["zombie_ns"] != 0) & ((by != self._recorder) | (by == 0))
-        late = reaps[zombies & by_init]
-        self._elsewhere_ns = max(self._elsewhere_ns, int((late["head"]["time_ns"] - late["zombie_ns"]).max(initial=0)))
+        for one in reaps[zombies & by_init]:
+            who, reaped_ns = identity(one["head"]["process"]), int(one["head"]["time_ns"])
+            self._note_left(who, int(one["zombie_ns"]), self._inherited_ns.pop(who, 0), reaped_ns)
         seen = reaps[zombies & ~by_init]
         if not len(seen):
             return
@@ -71,6 +81,14 @@ class Closing:
         head, call = seen[index]["head"], CALLS[seen[index]["call"]]
         found = _Zombie(int(lasted[index]), identity(head["process"]), int(head["by"]["pid"]), call)
         self._worst = max(filter(None, (self._worst, found)))
+
+    def _note_left(self, who: tuple[int, int], zombie_ns: int, inherited_ns: int, gone_ns: int) -> None:
+        """Look at a zombie that somebody else reaped later, or unseen: it is the program's until it was inherited."""
+        left = _Zombie(inherited_ns - zombie_ns, who, 0, "left")
+        if left.lasted_ns >= NOTICEABLE_MS * 1e6:
+            self._worst = max(filter(None, (self._worst, left)))
+        else:
+            self._elsewhere_ns = max(self._elsewhere_ns, gone_ns - zombie_ns)
 
     def _note_taken(self, reaps: Records) -> None:
         """Keep the children that waits for any child reaped, with the stack. A wait for that very child steals from nobody."""
@@ -97,7 +115,9 @@ class Closing:
         """Look at processes (`struct process`) that were released unseen: they are no zombies any more."""
         for one in gone:
             self._gone.add(identity(one))
-            self._elsewhere_ns = max(self._elsewhere_ns, until_ns - int(one["zombie_ns"]) if one["zombie_ns"] else 0)
+            if one["zombie_ns"]:
+                inherited_ns = int(max(one["notified_ns"], one["reparented_ns"]))
+                self._note_left(identity(one), int(one["zombie_ns"]), inherited_ns, until_ns)
 
     @property
     def has_zombies(self) -> bool:
@@ -175,6 +195,8 @@ def ending_of_zombie(by: int, call: str) -> str:
     """Return in words how a zombie was released by the call (`reap_call`) of the process `by`; no call: it was not."""
     if not call:
         return "and still is: nobody reaped it"
+    if call == "left":
+        return "until its parent ended without a wait"
     if call == "kernel":
         return "until the kernel released it: its PID namespace died"
     how = "; that was not seen and may have been earlier" if call == "unseen" else f" with {call}"

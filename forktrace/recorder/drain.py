@@ -208,6 +208,8 @@ class Drain:
 
     def _note(self, records: Mapping[str, Records]) -> None:
         """Note what the recording closes with."""
+        if "zombie" in records:
+            self.closing.note_inherited(records["zombie"])
         if "reap" in records:
             reaps = records["reap"]
             self._know_better(reaps["head"]["process"], reaps["zombie_ns"])

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pandas as pd
 
 from forktrace.analysis.tables.remarks import EXIT_AT_THE_LATEST, EXIT_ESTIMATED
-from forktrace.trace.words import duration
+from forktrace.trace.words import NOTICEABLE_MS, duration
 
 _SIGNS: Final = {"about": "~", "at most": "<", "at least": ">"}
 
@@ -22,7 +22,21 @@ def bound_of(row: Any) -> str:
 
 def zombie_time(row: Any) -> str:
     """Return how long the process of a row of lifecycles was a zombie, `~1.926 s` where that is no exact time."""
-    return _SIGNS.get(bound_of(row), "") + duration(row.zombie_ms)
+    bound, lasted_ms = bounded(row)
+    return _SIGNS.get(bound, "") + duration(lasted_ms)
+
+
+def zombie_words(row: Any) -> str:
+    """Return the same in words, `about 1.926 s`."""
+    bound, lasted_ms = bounded(row)
+    return f"{bound} {duration(lasted_ms)}".lstrip()
+
+
+def bounded(row: Any) -> tuple[str, float]:
+    """Return what to say of the time that a process was a zombie, and that time in ms: a lower bound, if it says anything."""
+    if row.reap_call == "unseen" and row.own_zombie_ms >= NOTICEABLE_MS:
+        return "at least", row.own_zombie_ms
+    return bound_of(row), row.zombie_ms
 
 
 def ends(row: Any, end_ns: int) -> tuple[int, int]:

@@ -37,6 +37,7 @@ def without_recorder(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         zombie_ns=table["zombie_ns"].mask(own),
         zombie_ms=table["zombie_ms"].mask(own),
+        own_zombie_ms=table["own_zombie_ms"].mask(own),
         zombie_open=table["zombie_open"] & ~own,
     )
 
@@ -59,13 +60,16 @@ def of_program(recording: Recording) -> pd.DataFrame:
 def lead(table: pd.DataFrame) -> pd.Series:
     """Return which rows of lifecycles were zombies for so long because of the program.
 
-    Not those whose time is only an upper bound, nor orphans that a process outside the recording reaped, such as the
-    machine's init, which does so when it likes; nor helpers of multiprocessing.
+    Time after a process outside the recording had inherited them does not count: such as the machine's init reaps when it
+    likes. Nor do helpers of multiprocessing.
     """
-    outside = table["reap_cause"].eq("parent-exit") & table["reaper_id"].isna()
-    aside: pd.Series = outside.fillna(False) | table["reap_call"].eq("unseen").fillna(False)
-    lasted: pd.Series = ~aside.astype(bool) & table["zombie_ms"].ge(NOTICEABLE_MS)
+    lasted: pd.Series = table["own_zombie_ms"].ge(NOTICEABLE_MS)
     return lasted & ~lasted.index.isin(helpers(table[lasted]).dropna().index)
+
+
+def left_by_parent(table: pd.DataFrame) -> pd.Series:
+    """Return which rows of lifecycles were zombies for long until their parent ended; then a process outside reaped them."""
+    return lead(table) & table["adopter_pid"].notna() & table["reaper_id"].isna() & ~table["zombie_open"]
 
 
 def is_noticed(table: pd.DataFrame) -> pd.Series:
@@ -78,7 +82,9 @@ def is_noticed(table: pd.DataFrame) -> pd.Series:
 def worst_first(table: pd.DataFrame) -> pd.DataFrame:
     """Return the zombies of lifecycles: those that `lead` first, of these the longest first."""
     zombies = table[table["zombie_ms"].notna()]
-    order = np.lexsort((zombies["id"], -zombies["zombie_ms"], ~lead(zombies)))
+    first = lead(zombies)
+    lasted_ms = zombies["own_zombie_ms"].where(first, zombies["zombie_ms"])
+    order = np.lexsort((zombies["id"], -lasted_ms, ~first))
     return zombies.iloc[order]
 
 

@@ -23,6 +23,7 @@ from forktrace.trace import events as ev
         (1, "unseen", "until 1 reaped it; that was not seen and may have been earlier"),
         (7, "kernel", "until the kernel released it: its PID namespace died"),
         (0, "", "and still is: nobody reaped it"),
+        (0, "left", "until its parent ended without a wait"),
     ],
 )
 def test_the_end_of_the_worst_zombie(by: int, call: str, words: str) -> None:
@@ -105,6 +106,21 @@ def test_a_healthy_program_is_told_so() -> None:
     closing.note(waits({"by": 100, "child": 502, "ms": 11}))
     assert closing.words() == ["502 was a zombie for 11 ms, until 100 reaped it with wait4"]
     assert closing.has_zombies
+
+
+def test_a_zombie_that_its_parent_left() -> None:
+    """It is the program's until its parent ended, though init reaped it much later, and though nobody saw that."""
+    left = ["500 was a zombie for 900 ms, until its parent ended without a wait"]
+    closing = Closing(init=1)
+    notified = np.zeros(2, layouts()["zombie_record"])
+    notified["head"]["process"]["pid"], notified["head"]["time_ns"], notified["parent"]["pid"] = 500, (MS, 901 * MS), (100, 1)
+    closing.note_inherited(notified)
+    closing.note(waits({"by": 1, "child": 500, "ms": 3000}))
+    assert (closing.words(), closing.has_zombies) == (left, True)
+    unseen, one = Closing(init=1), still((500, 30, 10 * MS, "default"))
+    one["notified_ns"] = 910 * MS
+    unseen.note_unseen(one, 3010 * MS)
+    assert (unseen.words(), unseen.has_zombies) == (left, True)
 
 
 def test_what_matters_most_is_said() -> None:

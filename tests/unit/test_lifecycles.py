@@ -445,6 +445,20 @@ def test_who_reaps_is_the_parent() -> None:
     says(row(500, *rows, ev.reap(30 * MS, 500, by=100, call="unseen")), adopter_pid=200, adopter_id=1)
 
 
+def test_the_own_part_of_a_zombie_time() -> None:
+    """What a process outside reaped was the program's until it inherited it; an unseen reap until the last reparenting."""
+    rows = [target(), ev.fork(5 * MS, 200, by=100), *dead(500, by=200)]
+    inherited = [ev.exit_(60 * MS, 200, adopter=1), ev.zombie(60 * MS, 200), ev.zombie(60 * MS, 500, parent=1)]
+    for call in ("wait4", "unseen"):
+        says(row(500, *rows, *inherited, ev.reap(90 * MS, 500, by=1, call=call)), zombie_ms=69.0, own_zombie_ms=39.0)
+    says(row(500, *rows, ev.reap(90 * MS, 500, by=200)), zombie_ms=69.0, own_zombie_ms=69.0)
+    says(row(500, *rows, ev.reap(90 * MS, 500, by=200, call="unseen")), zombie_ms=69.0, own_zombie_ms=0.0)
+    within = [ev.exit_(60 * MS, 200, adopter=100), ev.zombie(60 * MS, 200), ev.zombie(60 * MS, 500, parent=100)]
+    says(row(500, *rows, *within, ev.reap(90 * MS, 500, by=100)), own_zombie_ms=69.0)
+    says(row(500, *rows, *inherited, ev.end(99 * MS), closed=False), zombie_ms=78.0, own_zombie_ms=78.0, zombie_open=True)
+    says(row(500, *rows[:-1], ev.exit_(60 * MS, 500)), own_zombie_ms=None)
+
+
 def test_released_at_the_handing_over() -> None:
     """A zombie that its adopter dropped as it got it, just before the parent's own notification, was reparented."""
     rows = [

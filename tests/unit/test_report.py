@@ -358,16 +358,31 @@ def test_the_command_itself_is_accused_of_nothing() -> None:
 
 
 def test_upper_bounds_never_lead() -> None:
-    """Neither what was reaped unseen nor what the machine's init reaped when it liked comes before what is known."""
+    """What was reaped unseen does not come before what is known; what init inherited counts until then."""
     rows = [target(), *child(500, 10, 100), *child(501, 20, 60, by=500), ev.reap(150 * MS, 500, by=100)]
     rows += [*child(502, 30, 40), ev.reap(2000 * MS, 502, by=100, call="unseen")]
     rows += [ev.zombie(100 * MS, 501, parent=1), ev.reap(1900 * MS, 501, by=1), ev.exit_(2100 * MS, 100)]
     written = text(recording(*rows), 200)
-    assert "1 zombie lasted longer than 10 ms (longest 50 ms)" in written
-    assert "2 more zombies were reaped outside the recording or unseen, after at most 1.960 s." in written
-    assert [line.split(" was")[0].strip() for line in after("What happened", written).splitlines()] == ["500", "502", "501"]
-    assert [line.split()[0] for line in after("Longest zombies", written).splitlines()[2:]] == ["500", "502", "501"]
+    assert "2 zombies lasted longer than 10 ms (longest 50 ms)" in written
+    assert "1 more zombie was reaped outside the recording or unseen, after at most 1.960 s." in written
+    assert [line.split(" was")[0].strip() for line in after("What happened", written).splitlines()] == ["500", "501", "502"]
+    assert [line.split()[0] for line in after("Longest zombies", written).splitlines()[2:]] == ["500", "501", "502"]
+    assert "501 was a zombie for 40 ms, until its parent 500 child ended without a wait." in written
     assert "502 was a zombie for at most 1.960 s" in written
+
+
+@pytest.mark.parametrize("call", ["unseen", "wait4"])
+def test_zombies_that_their_parent_left(call: str) -> None:
+    """A consumer that never waits had them until it ended, whoever reaped them then, when, and seen or not."""
+    rows = [target(), *child(500, 5, 900)]
+    for pid, exit_ms in ((501, 20), (502, 30), (503, 899)):
+        rows += [*child(pid, 10, exit_ms, by=500), ev.zombie(900 * MS, pid, parent=1)]
+        rows.append(ev.reap(1900 * MS, pid, by=1, call=call))
+    rows += [ev.reap(900 * MS, 500, by=100), ev.exit_(2100 * MS, 100)]
+    written = " ".join(text(recording(*rows), 200).split())
+    assert "2 zombies lasted longer than 10 ms (longest 880 ms), at most 3 at once; 1 more zombie was reaped outside" in written
+    assert "501 and 502 were zombies for up to 880 ms, until their parent 500 child ended without a wait." in written
+    assert (">880 ms" in written) == (call == "unseen")
 
 
 def test_many_reapers_of_one_kind() -> None:

@@ -409,6 +409,13 @@ def test_an_orphan_that_its_adopter_reaps() -> None:
         "why its parent 300 ended without waiting for it; 1 inherited it and reaped it (parent-exit)",
         "fix let 300 wait for it before it ends (300 lives as long as its children)",
     ]
+    left = [*rows[:2], ev.exit_(150 * MS, 400), ev.zombie(150 * MS, 400, parent=300), *rows[2:4]]
+    left += [ev.zombie(200 * MS, 400, parent=1), ev.reap(900 * MS, 400, by=1, call="unseen")]
+    late = recording(target(), *left, END, closed=False)
+    known(late, reap_cause={2: "parent-exit"}, created_by={2: "os-fork"})
+    assert told(late, 2)[0] == "400 was a zombie for at least 50 ms"
+    assert "let 300 wait" not in "".join(fixes(late, 2))
+    assert "os.waitpid" in fixes(late, 2)[1]
     still = recording(target(), *rows, END, closed=False)
     known(still, reap_cause={2: "never"})
     assert line(still, "why", 2) == "300 ended without waiting for it; 1 inherited it and has not waited for it either (never)"

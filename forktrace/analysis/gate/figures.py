@@ -113,19 +113,19 @@ def missing(recording: Recording, kind: Kind) -> list[str]:
 def _zombies(recording: Recording) -> pd.DataFrame:
     table = recording.lifecycles()
     rows = table[(table["origin"] != "target") & table["zombie_ns"].notna()]
-    low, high = _bounds(recording, rows)
+    low, high = _bounds(rows)
     doubtful = bool(recording.whole.cut and recording.whole.lost())  # nothing says which of them the kernel still had
     sure = ~(rows["zombie_open"].to_numpy(bool) & doubtful) & ~np.isinf(high)
     return _items(rows, "reap_cause", np.where(sure, low, 0), high, sure)
 
 
-def _bounds(recording: Recording, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+def _bounds(rows: pd.DataFrame) -> tuple[Floats, Floats]:
     """How long each was a zombie, in ms, at least and at most; docs/ci.md says what of it is exact."""
     known = rows["zombie_ms"].to_numpy(np.float64)
     low, high = np.nan_to_num(known), np.where(np.isnan(known), np.inf, known)
     unseen = (rows["reap_call"] == "unseen").to_numpy(bool, na_value=False)
     if unseen.any():
-        low[unseen] = _before_reparenting_ms(recording, rows[unseen])
+        low[unseen] = rows.loc[unseen, "own_zombie_ms"].fillna(0)
     notes = rows["notes"].fillna("")
     found_dead = notes.str.contains(EXIT_ESTIMATED, regex=False) | notes.str.contains(EXIT_AT_THE_LATEST, regex=False)
     if found_dead.any():
@@ -133,14 +133,6 @@ def _bounds(recording: Recording, rows: pd.DataFrame) -> tuple[Floats, Floats]:
         age_ms = (end_ns - rows["fork_ns"].to_numpy(np.float64)) / 1e6
         high = np.where(found_dead.to_numpy(bool), np.maximum(high, age_ms), high)
     return low, high
-
-
-def _before_reparenting_ms(recording: Recording, rows: pd.DataFrame) -> Floats:
-    """How long each was a zombie of its earlier parents, in ms, before it was reparented; 0: it never was."""
-    handed_ns = recording.whole.orphans().groupby("id")["time_ns"].max()
-    lasted_ns = rows["id"].map(handed_ns).to_numpy(np.float64, na_value=0) - rows["zombie_ns"].to_numpy(np.float64)
-    lasted_ms: Floats = np.maximum(lasted_ns, 0) / 1e6
-    return lasted_ms
 
 
 def _unreaped(recording: Recording) -> pd.DataFrame:

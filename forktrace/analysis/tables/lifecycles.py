@@ -60,6 +60,7 @@ COLUMNS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "reap_ns": "Int64",
     "run_ms": "float64",
     "zombie_ms": "float64",
+    "own_zombie_ms": "float64",
     "zombie_open": "bool",
     "awaited": "boolean",
     "cleared_by_id": "Int64",
@@ -189,6 +190,7 @@ def _moments(history: History) -> dict[str, object]:
         "reap_ns": nullable(reap_ns),
         "run_ms": _ms(history.exit_ns - log.fork_ns, history.exit_ns != NONE),
         "zombie_ms": _ms(history.lasted_ns, history.lasted_ns != NONE),
+        "own_zombie_ms": _ms(history.own_lasted_ns, history.lasted_ns != NONE),
         "zombie_open": zombie & (history.gone_ns == NEVER),
         "awaited": _awaited(log),
     }

@@ -205,7 +205,7 @@ def _add_cells(packing: Packing, recording: Recording, table: pd.DataFrame) -> N
         Alike(table.assign(exited=table["exit_ns"].notna(), started=start_sites(table))),
     )
     release = ("state", "reap_call", "reaper_id", "reaper_pid", "reap_site", "reap_target", "reap_options")
-    bounds = ("zombie_ms", "reap_call", "notes")
+    bounds = ("zombie_ms", "own_zombie_ms", "reap_call", "notes")
     cells: Mapping[str, Each[str]] = {
         "comm": alike.each(("comm",), lambda row: name(row.comm)),
         "argv": alike.each(("argv",), lambda row: "" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_COMMAND)),

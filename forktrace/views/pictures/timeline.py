@@ -241,10 +241,10 @@ def _span(recording: Recording) -> tuple[float, float]:
 
 
 def _title(recording: Recording, table: pd.DataFrame, width_inches: float) -> str:
-    zombie_ms, first = table["zombie_ms"], lead(table)
+    zombie_ms, own_ms, first = table["zombie_ms"], table["own_zombie_ms"], lead(table)
     worst = f", no zombie longer than {NOTICEABLE_MS:.0f} ms" if zombie_ms.notna().any() else ", no zombies"
     if zombie_ms.ge(NOTICEABLE_MS).any():  # first what the program did; what init did is no exact time
-        longest = duration((zombie_ms[first] if first.any() else zombie_ms).max())
+        longest = duration((own_ms[first] if first.any() else zombie_ms).max())
         worst = f", longest zombie {'' if first.any() else 'at most '}{longest}"
     cut = " (trace cut off)" if recording.cut else " (events were lost)" if recording.lost() else ""
     about = f": {count(len(table), 'process')}{worst}{cut}"

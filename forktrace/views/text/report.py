@@ -16,18 +16,19 @@ from forktrace.analysis.tables.lifecycles import LIVING, what_ended
 from forktrace.analysis.tables.zombies import total_zombies
 from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import explanations, failed
-from forktrace.views.bounds import bound_of
+from forktrace.views.bounds import bound_of, zombie_words
 from forktrace.views.findings import Facts, Finding, of_processes, of_rows
 from forktrace.views.text.doubts import at, doubts, limits, mark_of, marked
 from forktrace.views.text.report_tables import call, cause_table, ended, reap_table, start_table, zombie_table
 from forktrace.views.text.screen import Grid, print_grid, print_text
 from forktrace.views.why import late, open_waits, orphans
 from forktrace.views.words import at_line, place, sender, some, title_of
-from forktrace.views.zombies import is_noticed, lead, of_program, rows, without_recorder, worst_first
+from forktrace.views.zombies import is_noticed, lead, left_by_parent, of_program, rows, without_recorder, worst_first
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
 _NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # of `created_by`: it has no name of its own
+_LEFT: Final = -(1 << 40)  # less a parent's number: below what stands for a process
 _OF_KILLS: Final = ["term_signal", "killer_kind", "killer_id", "killer_pid", "killer_site"]
 _OF_THEFTS: Final = ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
 
@@ -139,7 +140,7 @@ def headline(recording: Recording) -> Text:
 def figures(recording: Recording) -> Figures:
     """Return what the first lines count."""
     table = of_program(recording)
-    zombie_ms, first = table["zombie_ms"], lead(table)
+    zombie_ms, own_ms, first = table["zombie_ms"], table["own_zombie_ms"], lead(table)
     aside = zombie_ms[~first & zombie_ms.ge(NOTICEABLE_MS)]
     together = total_zombies(recording.zombie_count())["zombies"] if first.any() else pd.Series([0])
     return Figures(
@@ -148,7 +149,7 @@ def figures(recording: Recording) -> Figures:
         orphans=int(recording.orphans()["finding"].notna().sum()),
         failed_forks=len(recording.failed_forks()),
         zombies=int(first.sum()),
-        max_zombie_ms=(zombie_ms[first] if first.any() else zombie_ms.drop(aside.index)).max(),
+        max_zombie_ms=(own_ms[first] if first.any() else zombie_ms.drop(aside.index)).max(),
         max_zombies=int(together.max()),
         outside=len(aside),
         max_outside_ms=aside.max(),
@@ -219,7 +220,8 @@ def _never_reaped(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
 def _findings(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
     """One sentence for each group of zombies that were reaped together, those that `lead` first, then the longest."""
     gone = worst_first(table[is_noticed(table) & ~table["zombie_open"]])
-    fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself
+    fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself,
+    fate = fate.mask(left_by_parent(gone), _LEFT - gone["ppid"])  # and those that one parent left, for each other
     sizes = gone.groupby(fate, sort=False).size()
     alone, together = sizes.index[sizes == 1], sizes.index[sizes > 1]
     told = {*alone[:MOST_FINDINGS], *together[:MOST_FINDINGS]}
@@ -267,7 +269,9 @@ def _cleared(group: pd.DataFrame, names: Names) -> Finding:
 
 def _cleared_words(group: pd.DataFrame, names: Names) -> str:
     first = next(rows(group))
-    lasted = f"{bound_of(first)} {duration(first.zombie_ms)}".lstrip()
+    if left_by_parent(group.head(1)).item():
+        return _left_words(group, names)
+    lasted = zombie_words(first)
     if pd.isna(first.cleared_by_id):
         return f"{names.pid(first.id)} was a zombie for {lasted}, until {_release_words(first, names)}."
     start, where = names.pid(int(first.cleared_by_id)), "" if pd.isna(first.reap_site) else f" at {place(first.reap_site)}"
@@ -276,6 +280,16 @@ def _cleared_words(group: pd.DataFrame, names: Names) -> str:
     who = _some(group.sort_index(), names)
     reaper = names.of(first.reaper_id, first.reaper_pid)
     return f"{who} were zombies for up to {lasted} and were cleared together when {start} was started by {reaper}{where}."
+
+
+def _left_words(group: pd.DataFrame, names: Names) -> str:
+    first = next(rows(group))
+    who, lasted = f"{_some(group.sort_index(), names)}{_started(group)}", duration(first.own_zombie_ms)
+    who += "," if _started(group) else ""
+    ended = f"parent {names.of(first.parent_id, first.ppid, full=True)} ended without a wait"
+    if len(group) == 1:
+        return f"{who} was a zombie for {lasted}, until its {ended}."
+    return f"{who} were zombies for up to {lasted}, until their {ended}."
 
 
 def _some(group: pd.DataFrame, names: Names) -> str:

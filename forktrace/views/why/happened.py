@@ -25,7 +25,9 @@ _WAITID_TARGETS: Final = {"pid": "P_PID, {}", "any": "P_ALL", "pgid": "P_PGID", 
 _WAIT4_TARGETS: Final = {"pid": "{}", "any": "-1", "pgid": "-pgid", "pidfd": "pidfd"}
 
 HEAD: Final[Mapping[str, Sequence[str]]] = {
-    "headline": ("state", "was_zombie", "zombie_open", "begun", "reap_call", "reap_cause", "notes", "helper", "exited"),
+    "headline": (
+        *("state", "was_zombie", "zombie_open", "at_least", "begun", "reap_call", "reap_cause", "notes", "helper", "exited"),
+    ),
 }
 EVENTS: Final[Mapping[str, Sequence[str]]] = {
     "forked": (
@@ -64,7 +66,8 @@ class Happened(Section):
         elif row.reap_cause == "recorder":
             text = f"{name} is the command itself; forktrace, its parent, waited for it"
         elif row.was_zombie:
-            text = zombie_headline(name, blank("zombie"), still=row.zombie_open, bound=bound_of(row))
+            bound = "at least" if row.at_least else bound_of(row)
+            text = zombie_headline(name, blank("zombie"), still=row.zombie_open, bound=bound)
         elif row.reap_call == "autoreap" or (row.reap_call == "kernel" and row.exited):
             text = f"{name} was never a zombie: it was released as it ended"
         elif not row.begun and pd.isna(row.reap_call):

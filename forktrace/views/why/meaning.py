@@ -25,7 +25,7 @@ REMARKS: Final[Mapping[str, Sequence[str]]] = {
     "why": (
         *("state", "origin", "was_zombie", "noticed", "inferred", "stolen", "thefts", "orphan", "not_init", "created_by"),
         *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "reap_options", "reap_package"),
-        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "at_end", "delay", "status_lost"),
+        *("made_site", "made_own", "made_package", "helper", "inside", "handled", "held", "at_end", "delay", "status_lost"),
     ),
     "note": ("notes",),
 }
@@ -125,7 +125,7 @@ class Meaning(Section):
         """What would help, at the line to change; where that is an installed package's, that it is not the user's to mend."""
         row = self.row
         left, nohang = not pd.isna(row.not_init), "WNOHANG" in str(row.reap_options)
-        case = remedies.Case(self._made(), row.orphan, left, row.inside, nohang, row.handled)
+        case = remedies.Case(self._made(), row.orphan, left, row.inside, nohang, row.handled, row.held)
         names, at = remedies.chosen(cause, case)
         if at == "none":
             yield from fix_lines([explanations.remedy(each, **words) for each in names], pd.NA, unless)

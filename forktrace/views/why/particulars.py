@@ -15,7 +15,7 @@ from forktrace.analysis.causes.sites import named_own
 from forktrace.analysis.recording import Call, Recording
 from forktrace.analysis.requests import start_sites
 from forktrace.analysis.tables.lifecycles import LIVING
-from forktrace.trace.words import count, duration
+from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import failed
 from forktrace.views.why import delays, late, open_waits, orphans
 from forktrace.views.why.calls import Sources, calls_of, passes_a_package
@@ -184,10 +184,15 @@ def particulars(about: About, table: pd.DataFrame) -> Alike:
     orphan, by_parent = table["adopter_pid"].notna(), table["forker_pid"] == table["ppid"]
     steps = about.steps.reindex(table["id"]).set_index(table.index)
     delay = delays.delays(about.recording, table)
+    held = table["own_zombie_ms"].ge(NOTICEABLE_MS)
+    at_least = held & table["reap_call"].eq("unseen").fillna(False).astype(bool)
     columns = {
         "was_zombie": table["zombie_ms"].notna(),
         "begun": table["zombie_ns"].notna(),
         "noticed": is_noticed(table),
+        "held": held,
+        "at_least": at_least,
+        "told_ms": table["own_zombie_ms"].where(at_least, table["zombie_ms"]),
         "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"].isin(LIVING)),
         "by_parent": by_parent,
         "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
@@ -288,7 +293,7 @@ VALUES: Final[Mapping[str, Value]] = {
     "swept": (("swept",), lambda about, row: "" if pd.isna(row.swept) else row.swept),
     "children": (("children",), lambda about, row: "" if pd.isna(row.children) else f"{row.children:,}"),
     "run": _length("run_ms"),
-    "zombie": _length("zombie_ms"),
+    "zombie": _length("told_ms"),
     "age": _length("age_ms"),
     "argv": (("argv",), lambda about, row: "?" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_ARGV)),
     "sender": (

@@ -28,6 +28,7 @@ class Case(NamedTuple):
         inside: who reaped it, or has it now, is one of the recording
         nohang: it was reaped by a call with WNOHANG
         handles: its parent had a handler of SIGCHLD
+        held: it was a zombie for long while its parent, a process of the recording, was there
     """
 
     made: str
@@ -36,6 +37,7 @@ class Case(NamedTuple):
     inside: bool = True
     nohang: bool = False
     handles: bool = False
+    held: bool = False
 
 
 def chosen(cause: Cause, case: Case) -> tuple[Sequence[str], str]:
@@ -44,7 +46,7 @@ def chosen(cause: Cause, case: Case) -> tuple[Sequence[str], str]:
         return explanations.creator("orphan").fix, "fork"
     if case.orphan and case.inside and cause.fix_inside:
         return cause.fix_inside, "reap"
-    if case.orphan and cause.fix is None:
+    if case.orphan and cause.fix is None and (case.inside or not case.held):
         return (explanations.creator("orphan").fix if case.inside else ["parent-waits"]), "fork"
     names = cause.fix_of.get(case.made, explanations.creator(case.made).fix if cause.fix is None else cause.fix)
     names = cause.fix_nohang if case.nohang and cause.fix_nohang else names
