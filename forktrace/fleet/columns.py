@@ -13,7 +13,6 @@ from forktrace.analysis.tables.lifecycles import COLUMNS
 from forktrace.views.zombies import helpers
 
 FORMAT: Final = 1  # columns are only added: each reader takes files of each format
-DROPS: Final = ("argv", "none")
 
 _TYPES: Final[Mapping[str, pa.DataType]] = {
     "int64": pa.int64(),
