@@ -151,20 +151,36 @@ class Happened(Section):
         row = self.row
         if not row.exited:
             return
+        words, source = self._status(), self.about.source(row.killer_site)
+        if self._ended_at_own_line():
+            words, source = words + at_line(row.exit_site), source or self.about.source(row.exit_site)
+        yield self._at("exit", words + self._failed_exec(), source)
+
+    def _status(self) -> str:
+        """How it ended, after what time, and what that means."""
+        row, after = self.row, f"after {blank('run')}"
+        if pd.isna(row.term_signal):
+            path = self._exit_path(", ")
+            return f"exited  {'?' if pd.isna(row.exit_code) else row.exit_code} {after}{path}"
+        core = " (core dumped)" if row.core_dumped else ""
+        return f"killed  by {row.term_signal} {after}{core}, {blank('sender')}{self._exit_path('; ')}"
+
+    def _exit_path(self, before: str) -> str:
+        """The way out, in words, with `before` in front; "" where there are none."""
+        row = self.row
         failed = row.exit_path == "bootstrap" and not pd.isna(row.exit_code) and row.exit_code != 0
         name = "failed" if failed else row.exit_path
         path = "" if pd.isna(name) else explanations.texts()["exit-path"].get(name, "")
-        after, source = f"after {blank('run')}", self.about.source(row.killer_site)
-        if not pd.isna(row.term_signal):
-            core = " (core dumped)" if row.core_dumped else ""
-            words = f"killed  by {row.term_signal} {after}{core}, {blank('sender')}{f'; {path}' if path else ''}"
-            own = row.killer_kind == "kernel" or row.killer_itself
-        else:
-            words = f"exited  {'?' if pd.isna(row.exit_code) else row.exit_code} {after}{f', {path}' if path else ''}"
-            own = row.exit_path != "bootstrap"  # that line is the parent's, before the fork
-        if own and not (row.killer_itself and not pd.isna(row.killer_site)):  # where it stood then has been named
-            words, source = words + at_line(row.exit_site), source or self.about.source(row.exit_site)
-        yield self._at("exit", words + self._failed_exec(), source)
+        return f"{before}{path}" if path else ""
+
+    def _ended_at_own_line(self) -> bool:
+        """Whether `exit_site` is a line at which it ended, and has not been named as the line of the kill."""
+        row = self.row
+        if row.killer_itself and not pd.isna(row.killer_site):
+            return False
+        if pd.isna(row.term_signal):
+            return bool(row.exit_path != "bootstrap")  # that line is the parent's, before the fork
+        return bool(row.killer_kind == "kernel" or row.killer_itself)
 
     def _failed_exec(self) -> str:
         row = self.row

@@ -181,63 +181,91 @@ def _by_id(table: pd.DataFrame, key: str) -> dict[int, list[Any]]:
 
 def particulars(about: About, table: pd.DataFrame) -> Alike:
     """Return rows of lifecycles with the columns that sentences and values are made of."""
-    orphan, by_parent = table["adopter_pid"].notna(), table["forker_pid"] == table["ppid"]
+    parts = (_of_fork(about, table), _of_start(about, table), _of_end(about, table), _of_release(about, table))
+    columns = {name: column for part in parts for name, column in part.items()}
+    alike = Alike(table.assign(**columns, **_singular(about, table)))
+    alike.table["made_site"] = start_sites(alike.table)
+    alike.table["made_stack"] = alike.table["start_stack"].fillna(alike.table["fork_stack"])
+    _add_of_stacks(about, alike)
+    return alike
+
+
+def _of_fork(about: About, table: pd.DataFrame) -> dict[str, Any]:
+    by_parent = table["forker_pid"] == table["ppid"]
+    return {
+        "by_parent": by_parent,
+        "forker_id": table["parent_id"].where(by_parent),
+        "became": table["fork_comm"].notna() & by_parent & table["parent_id"].notna(),
+        "from_outside": table["ppid"] == 0,
+        "of_init": (table["origin"] == "attached").fillna(False) & (table["ppid"] == 1) & table["parent_id"].isna(),
+        "executed": table["exec_ns"].notna(),
+        "argv_known": table["argv"].notna(),
+        "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"].isin(LIVING)),
+        "helper": helpers(table),
+    }
+
+
+def _of_start(about: About, table: pd.DataFrame) -> dict[str, Any]:
+    """What asked for each process, what its start did, and whose start cleared it."""
     steps = about.steps.reindex(table["id"]).set_index(table.index)
-    delay = delays.delays(about.recording, table)
+    swept = about.swept.reindex(table["id"]).set_axis(table.index)
+    return {
+        "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
+        "stepped": steps["polled"].notna(),
+        "swept": swept,
+        "sweeps": swept.notna(),
+        **steps,
+        "inferred": table["cleared_by_id"].notna(),
+        "start_shift": table["cleared_by_id"] - table["id"],
+    }
+
+
+def _of_end(about: About, table: pd.DataFrame) -> dict[str, Any]:
+    """How each process ended, and who had it then."""
+    orphan = table["adopter_pid"].notna()
+    lost_ns = _lost_ns(about, table).where(orphan)
     held = table["own_zombie_ms"].ge(NOTICEABLE_MS)
     at_least = held & table["reap_call"].eq("unseen").fillna(False).astype(bool)
-    columns = {
+    return {
+        "exited": table["exit_ns"].notna(),
         "was_zombie": table["zombie_ms"].notna(),
         "begun": table["zombie_ns"].notna(),
         "noticed": is_noticed(table),
         "held": held,
         "at_least": at_least,
         "told_ms": table["own_zombie_ms"].where(at_least, table["zombie_ms"]),
-        "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"].isin(LIVING)),
-        "by_parent": by_parent,
-        "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
-        "became": table["fork_comm"].notna() & by_parent & table["parent_id"].notna(),
-        "from_outside": table["ppid"] == 0,
-        "of_init": (table["origin"] == "attached").fillna(False) & (table["ppid"] == 1) & table["parent_id"].isna(),
+        "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
         "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
-        "forker_id": table["parent_id"].where(by_parent),
-        "stepped": steps["polled"].notna(),
-        "swept": (swept := about.swept.reindex(table["id"]).set_axis(table.index)),
-        "sweeps": swept.notna(),
-        **steps,
-        "executed": table["exec_ns"].notna(),
-        "argv_known": table["argv"].notna(),
         "orphan": orphan,
-        "lost_ns": _lost_ns(about, table).where(orphan),
-        "exited": table["exit_ns"].notna(),
+        "lost_ns": lost_ns,
+        "lost_seen": lost_ns.notna(),
+        "handled": about.whole.sigchld().reindex(table["id"]).eq("handler").set_axis(table.index),
+    }
+
+
+def _of_release(about: About, table: pd.DataFrame) -> dict[str, Any]:
+    """When and by whom each process was reaped, and what came before."""
+    delay = delays.delays(about.recording, table)
+    return {
         "gone_ns": table["reap_ns"].fillna(about.recording.end_ns),
         "released": table["reap_ns"].notna(),
         "reaper_known": table["reap_call"].notna() | table["reaper_pid"].notna(),
         "by_recorder": (table["reaper_pid"] == about.recording.header["recorder_pid"]).fillna(False),
-        "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
+        "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),
         "asked": table["empty_waits"] > 0,
         "delay": delay,
         "parent_stopped": table["id"].where(delay == "stopped").astype("Int64"),
-        "inferred": table["cleared_by_id"].notna(),
-        "helper": helpers(table),
-        "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),
-        "handled": about.whole.sigchld().reindex(table["id"]).eq("handler").set_axis(table.index),
-        "start_shift": table["cleared_by_id"] - table["id"],
-        **_singular(about, table),
     }
-    alike = Alike(table.assign(**columns, lost_seen=columns["lost_ns"].notna()))
-    alike.table["made_site"] = start_sites(alike.table)
-    alike.table["made_stack"] = alike.table["start_stack"].fillna(alike.table["fork_stack"])
-    passes = alike.each(("fork_site", "fork_stack"), lambda row: _passes(about, *row))
-    alike.table["passes"] = np.array(passes.distinct, bool)[passes.codes]
-    deleted = alike.each(("reap_stack",), lambda row: about.deleted_at_end(*row))
-    alike.table["at_end"] = np.array(deleted.distinct, bool)[deleted.codes]
+
+
+def _add_of_stacks(about: About, alike: Alike) -> None:
+    """Add what the stacks of the fork, the start and the reap say."""
+    alike.add("passes", bool, ("fork_site", "fork_stack"), lambda row: _passes(about, *row))
+    alike.add("at_end", bool, ("reap_stack",), lambda row: about.deleted_at_end(*row))
     for end in ("made", "reap"):
-        own = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.own(*row))
-        alike.table[f"{end}_own"] = np.array(own.distinct, bool)[own.codes]
-        package = alike.each((f"{end}_site", f"{end}_stack"), lambda row: about.package(*row))
-        alike.table[f"{end}_package"] = np.array(package.distinct, object)[package.codes]
-    return alike
+        stack = (f"{end}_site", f"{end}_stack")
+        alike.add(f"{end}_own", bool, stack, lambda row: about.own(*row))
+        alike.add(f"{end}_package", object, stack, lambda row: about.package(*row))
 
 
 def _passes(about: About, site: Any, stack: Any) -> bool:
