@@ -102,7 +102,9 @@ def test_threads() -> None:
         "  main     consumer.py:29 poll (it runs; this is how far its stack held still)"
         in said(look(threads=(thread(status="changing"),)))[1]
     )
-    assert said(look(threads=(thread(status="denied", frames=()),), denied=True))[1].startswith("  threads  where they are")
+    assert said(look(threads=(thread(status="denied", frames=()),), denied=True))[1].startswith(
+        "  threads  only their own user and root may see"
+    )
 
 
 @pytest.mark.parametrize(
