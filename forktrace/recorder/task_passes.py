@@ -25,7 +25,11 @@ _, AT_THE_LATEST, ESTIMATED = range(len(MOMENTS))
 
 
 class TaskPasses:
-    """Follows existing processes, and finds out what the probes could not see of their past."""
+    """Follows existing processes, and finds out what the probes could not see of them.
+
+    Attributes:
+        ended_ns: (pid, start) of zombies from before the recording -> since when they are
+    """
 
     def __init__(self, probes: Probes, interpreters: Interpreters, proc: Proc | None = None) -> None:
         self._probes = probes
@@ -35,7 +39,7 @@ class TaskPasses:
         self._cgroup: str | None = None
         self._never: list[int] = []
         self._next_look = 0.0
-        self.ended_ns: dict[tuple[int, int], int] = {}  # (pid, start) of zombies from before the recording -> since when
+        self.ended_ns: dict[tuple[int, int], int] = {}
 
     def join(self, since_ns: Mapping[int, int], never: Iterable[int], cgroup: str | None = None) -> int:
         """Follow these processes (see `Probes.want`) and their descendants, except `never`.

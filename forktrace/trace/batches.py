@@ -139,8 +139,8 @@ ENUMERATIONS: Final = {what: strings(what) for what in COLUMNS.values() if isins
 ENUMERATIONS_OF: Final = {name: ENUMERATIONS[what] for name, what in COLUMNS.items() if isinstance(what, tuple)}
 
 
-def brought_up(batch: pa.RecordBatch, form: int) -> pa.RecordBatch | None:
-    """Return a batch of a file of format `form` with the enumerations of this one; None: it has not those of its format."""
+def upgraded(batch: pa.RecordBatch, form: int) -> pa.RecordBatch | None:
+    """Return a batch of a file of format `form` with today's enumerations; None: its own are not those of that format."""
     columns, shorter = dict(zip(COLUMNS, batch.columns, strict=True)), SHORTER.get(form, {})
     for name, words in ENUMERATIONS_OF.items():
         if not columns[name].dictionary.equals(words[: shorter.get(name, len(words))]):
@@ -187,7 +187,7 @@ def integers(column: pa.ChunkedArray) -> tuple[Values, Validity]:
 
 
 def validity(array: pa.Array) -> Validity:
-    """Return which values of an array there are."""
+    """Return which values of an array are valid (not null)."""
     if array.null_count == 0:
         return np.ones(len(array), np.bool_)
     bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
@@ -204,7 +204,7 @@ def by_time(batches: Iterable[pa.RecordBatch]) -> pa.Table:
 
 
 def carried_over(table: pa.Table) -> tuple[pa.Table, Validity]:
-    """Return `table` with the kinds of what happened, and which of its rows are repeated from earlier files of a rotation."""
+    """Return `table` with plain kinds, and which of its rows are repeated from earlier files of a rotation."""
     codes, valid = integers(table["kind"])
     carried = valid & (codes >= len(KINDS))
     if not carried.any():
@@ -228,7 +228,7 @@ def _with_kinds(rows: Any, codes: Values, valid: Validity | None) -> Any:
 
 
 def rows_of(table: pa.Table, rows: Values) -> pa.RecordBatch:
-    """Return these rows of a table in one chunk as a batch, with those words alone that they use."""
+    """Return these rows of a table in one chunk as a batch; its dictionaries have only the words that they use."""
     return _batch_of(_taken(table, rows).combine_chunks())
 
 

@@ -1,4 +1,4 @@
-"""What a trace may hold: the header's keys, and values that no recorder writes. A trace is untrusted input."""
+"""Checks a trace, which is untrusted input: the keys of its header, and values that no recorder writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HEADER: Final[Mapping[str, type | tuple[type, ...]]] = {
     "recorder_pid": int,
     "pid_ns": int,
 }
-# Which not every recording has.
+# Not every recording has these.
 _OPTIONAL: Final[Mapping[str, type]] = {"lacks": list, "traceparent": str, "rotation": int, "file": int}
 _ANY_NUMBER: Final = ("flags", "target_pid", "result")
 # Bytes of a text at most: what the kernel and the probes keep (events.h), four times and more for what is no UTF-8.

@@ -23,7 +23,7 @@ KINDS: Final = (
     "exec",  # a new program runs
     "exit",  # the last thread is gone
     "zombie",  # a parent was notified with the exit signal; again for each parent it is handed to
-    "wait",  # a wait call returned a child that it did not reap (stop, continue, WNOWAIT, tracee), or none that can be told
+    "wait",  # a wait call returned a child that it did not reap (stop, continue, WNOWAIT, tracee), or an unknown one
     "reap",  # the zombie was released by a wait, or (call kernel, unseen) without one that was seen
     "autoreap",  # released without a wait: the parent ignores SIGCHLD or set SA_NOCLDWAIT
     "signal",  # a signal that kills or stops reached a followed process
@@ -195,9 +195,9 @@ def reap(
 
 
 def wait(time_ns: int, pid: int | None, *, by: int, call: str | None = "wait4", target: str | None = "pid", **more: Any) -> Row:
-    """A wait of `by` returned without a reap that can be told: `result` is an errno, `status` a stop or a peeked-at exit.
+    """A wait of `by` returned without a known reap: `result` is an errno, `status` that of a stop, or of an exit with WNOWAIT.
 
-    With `detail` GOES_ON it had not returned when the recording ended; `count`: for how many ns it had slept in it.
+    With `detail` GOES_ON it had not returned when the recording ended; `count`: for how many ns its thread had slept.
 
     `pid` is the child it reports, null when the kernel did not say (waitid without an infop, EFAULT).
     """
@@ -223,7 +223,7 @@ def request(time_ns: int, pid: int, stack: str | None = None, *, tid: int | None
 
 
 def oom(time_ns: int, pid: int, **more: Any) -> Row:
-    """The OOM killer chose `pid`: the SIGKILL of the kernel just before it was its doing."""
+    """The OOM killer chose `pid`: it sent the kernel's SIGKILL just before."""
     return {"kind": "oom", "time_ns": time_ns, "pid": pid} | more
 
 

@@ -85,7 +85,7 @@ class Inquiry:
             None: not known
         awaited: the children that its threads wait for, by number; where one waits for any child, all
         holders: of each pipe that its threads wait for, who has the other end open
-        denied: it is not for this user to look into: neither where its threads are, nor what they wait for
+        denied: this user may not look into it: it is unknown where its threads are, and what they wait for
     """
 
     pid: int

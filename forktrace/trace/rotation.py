@@ -1,7 +1,7 @@
 """A rotation: the files of one recording in a directory, one after the other, each readable by itself.
 
-Each says in its header which recording it is of (`rotation`: when that began) and its number in the directory (`file`). At its
-beginning it repeats what is known of the processes that began before; so several are read as one by leaving that out.
+The header of each says which recording it is of (`rotation`: when that began) and its number in the directory (`file`). Each
+begins by repeating what is known of the processes that began before. To read several files as one, that is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FILE_MISSING: Final = "file of the rotation"  # `detail` of what was lost with o
 
 MAX_COUNT: Final = 1 << 62  # of totals that are believed
 
-_TELLING: Final = ("kind", "time_ns", "pid", "start_ns", "by_pid", "by_start_ns", "line")
+_IDENTIFYING: Final = ("kind", "time_ns", "pid", "start_ns", "by_pid", "by_start_ns", "line")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Rotation:
     remarks: tuple[str, ...] = ()
 
     def all_remarks(self) -> list[str]:
-        """Return what somebody who reads this is to be told, in words."""
+        """Return what to tell the reader of this recording, in words."""
         others = f"{count(self.earlier, 'file')} of earlier recordings in {self.folder} not read (name one to read it)"
         return [*self.remarks, *([others] if self.earlier else [])]
 
@@ -176,7 +176,7 @@ class _Joined:
         self._last: Trace | None = None
 
     def add(self, file: File, trace: Trace) -> None:
-        """Add the next file. Where the one before is missing or cut off, what this one repeats of it is needed."""
+        """Add the next file. What it repeats is needed where the file before is missing or cut off."""
         new = np.ones(len(trace.table), np.bool_)
         if self._last is None:
             self._header = file.header
@@ -193,7 +193,7 @@ class _Joined:
         self._last, self._number = trace, file.number
 
     def _add_gap(self, file: File, trace: Trace) -> None:
-        """Say what is missing, and that who is not there any more has gone meanwhile."""
+        """Say what is missing, and that the processes that this file does not repeat were released meanwhile."""
         missing = file.number - self._number - 1
         if missing > 0:
             self.problems.append(f"{count(missing, 'file')} before {file.path} missing")
@@ -206,7 +206,7 @@ class _Joined:
         self._parts.append(batch_of(rows))
 
     def _known(self, trace: Trace) -> Validity:
-        """Which of the rows that a file repeats were there already."""
+        """Which of the rows that a file repeats were read before."""
         known = set().union(*map(_keys, self._parts))
         repeated = np.flatnonzero(trace.carried)
         found = np.zeros(len(trace.table), np.bool_)
@@ -240,10 +240,10 @@ def _column(batch: pa.RecordBatch, name: str) -> list[int | None]:
 
 
 def _keys(batch: pa.RecordBatch) -> list[tuple[int | None, ...]]:
-    """What tells the rows of a batch apart."""
+    """What identifies each row of a batch."""
     plain, _ = carried_over(pa.Table.from_batches([batch]))
     (rows,) = plain.to_batches() or [batch]
-    return list(zip(*(_column(rows, name) for name in _TELLING), strict=True))
+    return list(zip(*(_column(rows, name) for name in _IDENTIFYING), strict=True))
 
 
 def _processes(parts: Iterable[pa.RecordBatch], *kinds: str) -> set[tuple[int, int]]:
@@ -264,7 +264,7 @@ def _last_ns(table: pa.Table) -> int:
 
 
 def _summed(totals: list[dict[str, Any]]) -> dict[str, Any]:
-    """The totals of several files: those of the last, and of all what there was."""
+    """The totals of several files: those of the last one, with the sums over all for events, losses and processes."""
     events_of, lost = Counter[str](), Counter[str]()
     for one in totals:
         events_of.update(_numbers(one.get("events")))

@@ -23,7 +23,7 @@ class Zombie:
         age_s: since its end; None when `age_is` is `unknown`
         age_is: `seen`, `estimated` or `unknown`
         age_least_s, age_most_s: bounds of the age that hold in any case
-        exit_code, term_signal, core_dumped: how it ended; None: neither its user nor root is asking
+        exit_code, term_signal, core_dumped: how it ended; None: only its user and root may know
     """
 
     pid: int

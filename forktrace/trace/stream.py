@@ -27,12 +27,12 @@ from forktrace.trace.batches import (
     Validity,
     batch,
     batch_of,
-    brought_up,
     by_time,
     carried_over,
     checksum,
     integers,
     merged,
+    upgraded,
 )
 from forktrace.trace.checks import FORMAT, fault_of, header_of
 from forktrace.trace.events import KINDS
@@ -92,7 +92,7 @@ class Writer:
         self._empty = batch({}, 0)  # the dictionaries of the last batch
         self._packing = self._last = self._stream(schema, pa.Codec("zstd", compression_level=level))
         self._packing.write_batch(self._empty)
-        self._take()  # the reader's schema and first batch are those of the other stream
+        self._take()  # dropped: the reader gets schema and first batch from the other stream
         self._plain = self._last = self._stream(schema, None)
         self.write(self._empty)
 
@@ -103,9 +103,9 @@ class Writer:
     def write(self, batch: pa.RecordBatch) -> None:
         """Write one batch made by `batch` or `batch_of`."""
         self._declared += batch.get_total_buffer_size()
-        grows = self._declared > (FREE_BYTES + MAX_RATIO * self.bytes_written) // 2  # a reader would not take it
+        grows = self._declared > (FREE_BYTES + MAX_RATIO * self.bytes_written) // 2  # else the reader would refuse so much
         stream = self._plain if batch.num_rows < _FEW_ROWS or grows else self._packing
-        if stream is not self._last:  # tell it which dictionaries the reader has by now
+        if stream is not self._last:  # so that it knows which dictionaries the reader has by now
             stream.write_batch(self._empty)
             self._take()
         self._last = stream
@@ -184,7 +184,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read_bytes(path: str) -> bytes:
     with _opened(path) as file:
-        start = file.read(8)  # of /dev/zero no more is wanted
+        start = file.read(8)  # /dev/zero never ends
         return start + file.read() if start.startswith(b"\xff\xff\xff\xff") else start
 
 
@@ -206,7 +206,7 @@ def open_file(path: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Say what goes wrong with the name of the trace."""
+    """Turn an OSError into an error that names the trace."""
     try:
         yield
     except PermissionError as error:
@@ -237,7 +237,7 @@ def open_stream(source: Any, path: str) -> tuple[dict[str, Any], Any]:
 
 
 def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None:
-    """Return all rows in file order, small batches joined, checked as `checked` does; None: not worth while, or not sure."""
+    """Return all rows in file order, small batches joined, checked as `checked` does; None: few batches, or an unusual one."""
     spans = small_batches.spans(layout.messages)
     if not spans:
         return None
@@ -267,7 +267,7 @@ def checked(stream: Any, layout: Layout, path: str, form: int) -> Iterator[pa.Re
         try:
             batch, metadata = stream.read_next_batch_with_custom_metadata()
             batch.validate(full=True)
-            whole = brought_up(batch, form) if (metadata or {}).get(_CHECKSUM) == b"%08x" % checksum(batch) else None
+            whole = upgraded(batch, form) if (metadata or {}).get(_CHECKSUM) == b"%08x" % checksum(batch) else None
         except ARROW_ERRORS as error:
             raise TraceError(f"{path}: damaged in batch {number} at byte {offset}: {_one_line(error)}") from None
         if whole is None:
@@ -301,9 +301,9 @@ def _not_closed(table: pa.Table) -> str | None:
 def merge(path: str | os.PathLike[str], fewest: int = MANY_BATCHES) -> bool:
     """Rewrite the closed trace `path` with large batches, and return whether it was.
 
-    One that opens fast, having less than `fewest` batches or large ones, stays as it is.
+    A file with fewer batches than `fewest`, or with large ones, opens fast and stays as it is.
 
-    The new file replaces the old one only when it is complete, with the same mode and owner; whatever fails leaves the old.
+    The new file replaces the old one when it is complete, with the same mode and owner. An error leaves the old one.
     Memory does not grow with the trace.
     """
     name = os.path.realpath(path)

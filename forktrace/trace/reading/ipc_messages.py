@@ -1,4 +1,4 @@
-"""The outer shape of a trace file: where its Arrow messages lie, and that none of them can hurt the reader.
+"""Finds the Arrow messages of a trace file, and makes sure that none of them can harm the reader.
 
 A trace is untrusted input. Arrow believes the sizes that a file declares: it allocates what a compressed buffer says it will
 become. So each message is looked at here, in plain Python, before Arrow sees it: its size against the file, its rows, the
@@ -16,8 +16,9 @@ from forktrace.errors import TraceError
 
 MAX_ROWS: Final = 1 << 20  # of one batch
 MAX_BATCH_BYTES: Final = 1 << 28  # of one batch or dictionary, uncompressed
-# A whole file may hold so much, and more in proportion to its size: a row for each byte (in truth rows take three and more, for
-# no two moments have the same nanoseconds), and bytes as many times as below: 4 KiB command lines that repeat reach 400.
+# A whole file may hold so much, and more in proportion to its size:
+#     rows    one for each byte of the file; real ones take three bytes and more, since their times differ
+#     bytes   MAX_RATIO for each byte of the file; real ones reach 400, by command lines of 4 KiB that repeat
 FREE_ROWS: Final = 1 << 17
 FREE_BYTES: Final = 1 << 26
 MAX_RATIO: Final = 500
@@ -75,7 +76,7 @@ class Cut(Exception):
 
 
 class Damage(Exception):
-    """A message that no writer wrote."""
+    """A message that is damaged."""
 
 
 def scan(file: BinaryIO, size: int, path: str) -> Layout:

@@ -1,9 +1,9 @@
 """Reads many small batches at once, for long recordings that were killed and so never merged.
 
 Arrow takes some 30 us for a batch of four rows, and a checksum over its columns takes 90 us. Here numpy joins the buffers of
-thousands of batches into one batch. What is accepted has passed what stream.py asks of every batch: its
-bounds (by ipc_messages.py), its checksum, its dictionaries, and Arrow's full validation, here of the joined columns. Anything
-unusual raises `Odd` and is left to the careful reader there, which accepts it or says what is wrong and where.
+thousands of batches into one batch. Each batch passes the checks that stream.py makes of every batch: its bounds (by
+ipc_messages.py), its checksum, its dictionaries, and Arrow's full validation, here of the joined columns. Anything unusual
+raises `Odd`, and stream.py reads the file batch by batch: it accepts that, or says what is wrong and where.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def _strings_of(block: _Block, offsets: int, valid: Validity) -> pa.Array:
 
 
 def _texts_of(block: _Block, number: int, codes: Any, valid: Validity) -> pa.Array:
-    """The codes of each batch are those of its own dictionary: make them those of one that has all words."""
+    """The codes of each batch index its own dictionary: make them index one dictionary of all words."""
     known = {id(batch.words[number]): batch.words[number] for batch in block.batches}
     place: dict[str, int] = {}
     common = {key: [place.setdefault(word, len(place)) for word in one.words] for key, one in known.items()}
