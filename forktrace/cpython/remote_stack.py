@@ -168,7 +168,7 @@ def _load_bias(descriptor: int, memory: Memory, mappings: list[Mapped]) -> int:
 
 
 class _Seen(NamedTuple):
-    """A frame of one reading. `text` None: it stands for a call from C, or is no line of anybody."""
+    """A frame of one reading. `text` None: it stands for a call from C, or has no line."""
 
     address: int
     code: int

@@ -44,7 +44,7 @@ SIZES: Final = ("upid", "k_sigaction", "pt_regs")
 CALLS: Final = ("CLONE", "FORK", "VFORK", "CLONE3", "WAIT4", "WAITID", "MMAP", "EXIT_GROUP", "CONNECT")
 BIT_FIELDS: Final = ("is_child_subreaper", "has_child_subreaper")
 
-# raw tracepoint -> the arguments that the probes rely on; a kernel may hand over more. Of numbers the size counts.
+# raw tracepoint -> the arguments that the probes rely on, numbers by their size; a kernel may hand over more.
 TRACEPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "task_newtask": ("struct task_struct *", "u64"),
     "sched_process_exec": ("struct task_struct *", "s32", "struct linux_binprm *"),
@@ -55,13 +55,13 @@ TRACEPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
 # Facts of the recording, not of the kernel: whether stacks are wanted, what makes its keys of files.
 STACKS: Final = "STACKS"
 FILE_SECRET: Final = "FILE_SECRET"
-# Whether a program at a raw tracepoint may be preempted, and is not run for other tasks meanwhile (since Linux 7.0).
+# Whether a program at a raw tracepoint may be preempted (since Linux 7.0). It is skipped for other tasks meanwhile.
 RAW_IS_PREEMPTED: Final = "RAW_IS_PREEMPTED"
 # How many copies of a program run at a system call, where it may be preempted (work.bpf.h); and which of them this is, from 0.
 COPY: Final = "COPY"
 COPIES: Final = "COPIES"
 _COPIES_IF_PREEMPTED: Final = 3
-# The same of io_uring_complete: the later kernels hand over the whole completion, those before its result among others.
+# Likewise of io_uring_complete. Later kernels hand over the whole completion, earlier ones its result.
 IO_URING: Final = ("struct io_ring_ctx *", "void *", "struct io_uring_cqe *")
 IO_URING_RESULT: Final = ("void *", "void *", "u64", "s32")
 
@@ -143,7 +143,7 @@ class Facts:
     """The values of the facts by their names in the probes, and what is missing.
 
     Attributes:
-        values: of every fact that this kernel has; 0 for those of an ability that it lacks
+        values: of every fact that this kernel has; 0 for the facts of an ability that it lacks
         missing: fact -> why it has no value
         tracepoints: raw tracepoint -> why no probe can be attached to it
         lacks: what a recording on this kernel will not have, in words
@@ -268,7 +268,7 @@ def _tracepoints(btf: Btf) -> dict[str, str]:
 
 
 def alike(found: tuple[str, ...] | None, wanted: tuple[str, ...]) -> bool:
-    """Whether a tracepoint hands over what is wanted, and perhaps more; of numbers the size counts."""
+    """Whether a tracepoint hands over the wanted arguments, numbers by their size, and perhaps more."""
     if found is None or len(found) < len(wanted):
         return False
     return all(one == other or (one[:1] in "us" and one[1:] == other[1:]) for one, other in zip(found, wanted, strict=False))

@@ -121,9 +121,9 @@ class Probes:
     def attached(self) -> None:
         """End the attaching, and remove the settings of the passes."""
         self._attaching.set(0, (0, 0, 0, 0))
-        for told in (self._wanted, self._mapped):
-            for pid in told.items()[0].tolist():
-                told.delete(pid)
+        for settings in (self._wanted, self._mapped):
+            for pid in settings.items()[0].tolist():
+                settings.delete(pid)
 
     def read(self) -> bytes:
         """Return the records since the last call, as they are in the ring."""
@@ -132,7 +132,7 @@ class Probes:
     def losses(self) -> dict[str, int]:
         """Return how much of each kind was lost so far."""
         not_run = sum(map(bpf.times_not_run, self._programs))
-        (by_a_copy,) = self._taken_over.read()  # after the other, for nothing to seem lost that a copy is about to do
+        (by_a_copy,) = self._taken_over.read()  # read second: else an event that a copy has just reported would count as lost
         self._not_run = max(self._not_run, not_run - by_a_copy)
         return dict(zip(LOSSES, self._losses.read(), strict=True)) | {NOT_RUN: self._not_run}
 

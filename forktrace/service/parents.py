@@ -1,4 +1,4 @@
-"""The rows of `forktrace top`: each parent with its zombies of now, how fast they come and go, and where it stands."""
+"""The rows of `forktrace top`: each parent with its zombies of now, how fast they come and go, and the line of its main thread."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from forktrace.now.standing import Stand, Standing
+from forktrace.now.main_threads import MainThread, MainThreads
 from forktrace.now.zombies import Watcher
 from forktrace.system.procfs import TICK_NS, Key
 from forktrace.trace.snapshot import Parent, Snapshot, Zombie
 
 MINUTE_NS: Final = 60 * 10**9
-MOST_STANDS: Final = 20  # parents whose line is looked for, those with most zombies
-NOT_LOOKED: Final = Stand(status="not looked for")
+MOST_MAIN_THREADS: Final = 20  # parents whose line is looked for, those with most zombies
+NOT_LOOKED: Final = MainThread(status="not looked for")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Row:
         came, went: zombies of the last minute; without a recording those that looks have seen; None: there was one look only
         forks_s: forks a second over the last minute; None: there is no recording of it
         cause: why its last child was released; "": not known
-        stand: where its main thread is
+        main_thread: where its main thread is
     """
 
     parent: Parent
@@ -34,7 +34,7 @@ class Row:
     went: int | None
     forks_s: float | None
     cause: str
-    stand: Stand
+    main_thread: MainThread
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Parents:
     def __init__(
         self,
         watcher: Watcher | None = None,
-        standing: Standing | None = None,
+        main_threads: MainThreads | None = None,
         recorded: Callable[[], Mapping[int, Recorded]] | None = None,
         wanted: Callable[[Sequence[int]], Container[int]] | None = None,
     ) -> None:
-        self._watcher, self._standing = watcher or Watcher(), standing or Standing()
+        self._watcher, self._main_threads = watcher or Watcher(), main_threads or MainThreads()
         self._recorded, self._wanted = recorded, wanted
         self._zombies: dict[int, set[Key]] | None = None  # of the look before, by the number of their parent
         self._changes: deque[tuple[int, Counter[int], Counter[int]]] = deque()
@@ -71,17 +71,18 @@ class Parents:
             meant = self._wanted([one.pid for one in seen.parents])
             seen = replace(seen, parents=tuple(one for one in seen.parents if one.pid in meant))
         keys = {one.pid: _key(one, seen) for one in seen.parents}
-        stands = {one.pid: self._standing.of(keys[one.pid]) for one in seen.parents[:MOST_STANDS] if one.comm is not None}
-        self._standing.forget(set(keys.values()))
+        looked_at = [one.pid for one in seen.parents[:MOST_MAIN_THREADS] if one.comm is not None]
+        found = {pid: self._main_threads.of(keys[pid]) for pid in looked_at}
+        self._main_threads.forget(set(keys.values()))
         rows = []
         for one in seen.parents:
-            stand = stands.get(one.pid, NOT_LOOKED)
+            main_thread = found.get(one.pid, NOT_LOOKED)
             if told := recorded.get(one.pid):
-                rows.append(Row(one, told.came, told.went, told.forks_s, told.cause, stand))
+                rows.append(Row(one, told.came, told.went, told.forks_s, told.cause, main_thread))
             elif self._changes:
-                rows.append(Row(one, came[one.pid], went[one.pid], None, "", stand))
+                rows.append(Row(one, came[one.pid], went[one.pid], None, "", main_thread))
             else:
-                rows.append(Row(one, None, None, None, "", stand))
+                rows.append(Row(one, None, None, None, "", main_thread))
         return seen, rows
 
     def _flow(self, seen: Snapshot) -> tuple[Counter[int], Counter[int]]:

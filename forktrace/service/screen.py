@@ -276,9 +276,10 @@ def about_row(row: Row) -> Text:
 
 def site_of(row: Row) -> str:
     """Return the line of the program's own on which the main thread of a parent stands; or why there is none."""
-    if not row.stand.frames:
-        return _NO_LINE.get(row.stand.status, f"? ({row.stand.status})")
-    return place_of(row.stand.frames, dict.fromkeys(row.stand.libraries, row.stand.version), row.parent.argv or ())
+    thread = row.main_thread
+    if not thread.frames:
+        return _NO_LINE.get(thread.status, f"? ({thread.status})")
+    return place_of(thread.frames, dict.fromkeys(thread.libraries, thread.version), row.parent.argv or ())
 
 
 class Why(ModalScreen[None]):

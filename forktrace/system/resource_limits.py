@@ -1,4 +1,4 @@
-"""The resource limits of a process (getrlimit(2)): those of whoever starts a recorder may be too small for it."""
+"""The resource limits of a process (getrlimit(2)): the recorder inherits those of its user, which may be too small for it."""
 
 from __future__ import annotations
 

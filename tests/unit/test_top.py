@@ -18,17 +18,19 @@ from test_ps_view import PARENT, SEEN, ZOMBIE
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
-from forktrace.now.standing import Stand, Standing
+from forktrace.now.main_threads import MainThread, MainThreads
 from forktrace.service.parents import Parents, Recorded, Row
 from forktrace.service.screen import Top, Why, site_of
 from forktrace.trace.snapshot import Parent, Snapshot
 from forktrace.trace.stacks import Frame
 
-STAND = Stand((Frame("/srv/consumer.py", 33, "consume"), Frame("/usr/lib/python3.11/threading.py", 9, "wait")), "3.11.7")
+MAIN_THREAD = MainThread(
+    (Frame("/srv/consumer.py", 33, "consume"), Frame("/usr/lib/python3.11/threading.py", 9, "wait")), "3.11.7"
+)
 
 
 class Script:
-    """Looks that were made before; the last one stays. It stands in for a Watcher and for Standing."""
+    """Looks that were made before; the last one stays. It stands in for a Watcher and for MainThreads."""
 
     def __init__(self, *looks: Snapshot) -> None:
         self.looks = list(looks)
@@ -37,9 +39,9 @@ class Script:
         """Return the next look."""
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
-    def of(self, process: tuple[int, int]) -> Stand:
-        """Return where it stands."""
-        return STAND
+    def of(self, process: tuple[int, int]) -> MainThread:
+        """Return the same for all."""
+        return MAIN_THREAD
 
     def forget(self, others_than: set[tuple[int, int]]) -> None:
         """Nothing is kept."""
@@ -84,9 +86,12 @@ def test_what_a_recording_says_is_believed() -> None:
 
 def test_where_it_stands() -> None:
     """The innermost line of its own code, or why there is none."""
-    row = Row(PARENT, None, None, None, "", STAND)
+    row = Row(PARENT, None, None, None, "", MAIN_THREAD)
     assert site_of(row) == "consumer.py:33 consume"
-    assert site_of(dataclasses.replace(row, stand=Stand(status="denied"))) == "a line that only its own user and root may see"
+    assert (
+        site_of(dataclasses.replace(row, main_thread=MainThread(status="denied")))
+        == "a line that only its own user and root may see"
+    )
 
 
 def test_a_process_that_may_be_looked_into() -> None:
@@ -97,12 +102,12 @@ def test_a_process_that_may_be_looked_into() -> None:
     ) as one:
         assert one.stdout
         one.stdout.readline()
-        standing = Standing()
+        main_threads = MainThreads()
         start = int(Path(f"/proc/{one.pid}/stat").read_text().rpartition(")")[2].split()[19])
-        found = standing.of((one.pid, start))
+        found = main_threads.of((one.pid, start))
         one.kill()
     assert [frame.name for frame in found.frames] == ["<module>", "rest"]
-    assert standing.of((1 << 22, 1)).status == "gone"
+    assert main_threads.of((1 << 22, 1)).status == "gone"
 
 
 def screen(test: Callable[[Counting, Pilot[None]], Awaitable[None]], parents: Parents, **more: Any) -> None:

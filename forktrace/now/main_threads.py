@@ -1,4 +1,4 @@
-"""Where the main threads of running processes are in Python, again and again: what is known of a process is kept."""
+"""Reads the Python stacks of the main threads of running processes, again and again: what is known of a process is kept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from forktrace.system.procfs import Key
 from forktrace.trace.stacks import Frame
 
 
-class Stand(NamedTuple):
-    """A main thread: its frames, the outermost first, and its interpreter's version and libraries; or why there are none."""
+class MainThread(NamedTuple):
+    """A main thread: its frames, the outermost first, its interpreter's version and libraries; or why there are none."""
 
     frames: tuple[Frame, ...] = ()
     version: str = ""
@@ -19,31 +19,35 @@ class Stand(NamedTuple):
     status: str = "ok"
 
 
-class Standing:
-    """Looks at processes. An interpreter is looked for once in each program."""
+class MainThreads:
+    """Looks at processes. The interpreter is looked for once in each program."""
 
     def __init__(self) -> None:
         self._pythons: dict[Key, Python | NoPython] = {}
 
-    def of(self, process: Key) -> Stand:
-        """Return where the main thread of a process is; a status of `denied` is that it is not for this user to see."""
+    def of(self, process: Key) -> MainThread:
+        """Return the main thread of a process; with status `denied` this user may not see where it is."""
         pid = process[0]
         try:
             memory = Memory(pid)
         except PermissionError:
-            return Stand(status="denied")
+            return MainThread(status="denied")
         except OSError:
-            return Stand(status="gone")
+            return MainThread(status="gone")
         try:
             python = self._python(process, memory)
             found = next((one for one in Reader(memory, python).stacks([pid]) if one.tid == pid), None)
         except NoPython as error:
-            return Stand(status=error.status)
+            return MainThread(status=error.status)
         finally:
             memory.close()
         if found is None or not found.frames:
             self._pythons.pop(process)  # it may run another program by now
-        return Stand(found.frames, python.version, python.libraries, found.status) if found else Stand(status="no-thread-state")
+        return (
+            MainThread(found.frames, python.version, python.libraries, found.status)
+            if found
+            else MainThread(status="no-thread-state")
+        )
 
     def forget(self, others_than: set[Key]) -> None:
         """Forget all other processes."""
