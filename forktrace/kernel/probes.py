@@ -132,7 +132,7 @@ class Probes:
     def losses(self) -> dict[str, int]:
         """Return how much of each kind was lost so far."""
         not_run = sum(map(bpf.times_not_run, self._programs))
-        (by_a_copy,) = self._taken_over.read()  # read second: else an event that a copy has just reported would count as lost
+        (by_a_copy,) = self._taken_over.read()  # read second: else an event that a copy is about to report would count as lost
         self._not_run = max(self._not_run, not_run - by_a_copy)
         return dict(zip(LOSSES, self._losses.read(), strict=True)) | {NOT_RUN: self._not_run}
 

@@ -43,11 +43,9 @@ class MainThreads:
             memory.close()
         if found is None or not found.frames:
             self._pythons.pop(process)  # it may run another program by now
-        return (
-            MainThread(found.frames, python.version, python.libraries, found.status)
-            if found
-            else MainThread(status="no-thread-state")
-        )
+        if found is None:
+            return MainThread(status="no-thread-state")
+        return MainThread(found.frames, python.version, python.libraries, found.status)
 
     def forget(self, others_than: set[Key]) -> None:
         """Forget all other processes."""

@@ -1,4 +1,4 @@
-"""The rows of `forktrace top`: each parent with its zombies of now, how fast they come and go, and the line of its main thread."""
+"""The rows of `forktrace top`: each parent with its zombies, how fast they come and go, and the line of its main thread."""
 
 from __future__ import annotations
 
