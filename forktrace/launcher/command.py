@@ -26,7 +26,7 @@ from forktrace.launcher.session import (
     begin,
     check_output,
     default_name,
-    merged,
+    finish,
     open_first,
     wait_for_news,
 )
@@ -75,11 +75,7 @@ def record(
             recording.callback(duties.close)
             held.release()
         status = watch.until_done(duties)
-    if not options.to_stdout:
-        if not files:
-            merged(path, who)
-        if written:
-            written(name)
+    finish(options, name, files, who, written)
     return status
 
 

@@ -24,7 +24,7 @@ from forktrace.launcher.session import (
     begin,
     check_output,
     default_name,
-    merged,
+    finish,
     open_first,
     wait_for_news,
 )
@@ -68,7 +68,7 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
     with contextlib.ExitStack() as recording:
         with contextlib.ExitStack() as beginning:  # before the recorder, which waits for no reader of a pipe
             path, trace, files = open_first(name, command, who, options, beginning, recording)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would keep from us how the recorder ends
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide from us how the recorder ends
             recorder = RecorderProcess(target_user, quiet=options.quiet)
             recording.callback(recorder.close)
             recorder.arm(stacks=options.stacks, path=search_path(main) if options.stacks else "", attach=True)
@@ -79,11 +79,7 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
             recording.callback(duties.close)
         companion = recording.enter_context(Companion(options.beside, path, who))
         _until_done(recorder, duties, companion)
-    if not options.to_stdout:
-        if not files:
-            merged(path, who)
-        if written:
-            written(name)
+    finish(options, name, files, who, written)
 
 
 def choose(words: Iterable[str], proc: Proc | None = None) -> Chosen:

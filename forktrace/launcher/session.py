@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -161,9 +161,14 @@ def wait_for_news(recorder: RecorderProcess, duties: Duties, companion: Companio
     return readable
 
 
-def merged(path: str, who: User) -> None:
-    """Join the many small batches of a long recording, with the user's rights."""
-    as_user(who, _merge, path)
+def finish(options: RecordOptions, name: str, files: Files | None, who: User, written: Callable[[str], object] | None) -> None:
+    """The recording is over: merge the batches of a single file, with the rights of the user; tell `written` the name."""
+    if options.to_stdout:
+        return
+    if not files:
+        as_user(who, _merge, name)
+    if written:
+        written(name)
 
 
 def _merge(path: str) -> None:
