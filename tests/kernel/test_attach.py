@@ -214,7 +214,7 @@ def all_pythons() -> list[str]:
 
 
 def test_consumers_that_run(tmp_path: Path, environment: Mapping[str, str]) -> None:
-    """Zombies that are there are rows with what can be known; what comes after has lines and causes; nobody notices."""
+    """Zombies from before are rows with what can be known; later children have lines and causes; no process notices."""
     before = footprint()
     with consumers(*all_pythons()) as running:
         old = [(one, one.tell("start")) for one in running]
@@ -331,6 +331,6 @@ print(json.dumps({"followed": followed, "wanted": keys.tolist()}))
 
 
 def test_a_number_is_not_enough(environment: Mapping[str, str]) -> None:
-    """A process is followed that has the number and the start; then the number is wanted no more, whoever gets it."""
+    """The process with this number and start is followed; a later process that gets the number is not."""
     done = subprocess.run([sys.executable, "-c", NUMBERS], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"followed": [False, False, True], "wanted": []}

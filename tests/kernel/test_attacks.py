@@ -1,4 +1,4 @@
-"""What somebody who may run the recorder as root, and nothing else, could try: it makes root read and write nothing more."""
+"""What a user could try who may run only the recorder as root: it makes root read and write nothing more."""
 
 from __future__ import annotations
 
@@ -519,7 +519,7 @@ STARTS = "sudo_entry.STARTING_S, sudo_entry.main = 1, None; sudo_entry.run()"
 
 @pytest.mark.parametrize("what", [COMPLAINS, STARTS], ids=["complaint", "defect"])
 def test_who_fills_what_is_wrong_meanwhile(what: str, full: int) -> None:
-    """After it was looked whether somebody reads, or where a defect has its say: neither, whatever was done with the signal."""
+    """Stderr is filled just before the recorder complains, or prints a traceback: it ends in time, SIGALRM ignored or not."""
     line = [sys.executable, "-c", FULL_MEANWHILE.format(what=what)]
     done = subprocess.run(line, stderr=full, timeout=PATIENCE_S / 4, check=False)
     assert done.returncode == -signal.SIGALRM
@@ -536,7 +536,7 @@ def test_sudo_allows_the_recorder_alone(person: Person, in_venv: str) -> None:
 
 
 def test_code_of_others(person: Person, in_venv: str) -> None:
-    """What somebody else could change is not handed to root, and the place is named."""
+    """Root does not run code that another user could change, and the file is named."""
     place = Path(in_venv).parents[2]
     place.chmod(0o777)
     try:

@@ -229,7 +229,7 @@ def test_a_recorder_that_is_signalled(warm: Warm, new_round: Callable[[], Round]
 
 
 def test_a_recorder_that_is_stopped(warm: Warm, new_round: Callable[[], Round]) -> None:
-    """For 3 s of a storm: what the ring does not hold is counted as lost, and nothing is made up."""
+    """For 3 s of a storm: what does not fit into the ring is counted as lost, and no event is invented."""
     one = new_round()
     warm.record(one, 4.5)
     recorder = warm.recorder()

@@ -1,4 +1,4 @@
-"""Many threads at once: what the probes work with is each one's own, and of threads that end together one reports the end."""
+"""Many threads at once: each has working memory of its own, and of threads that end together one reports the end."""
 
 from __future__ import annotations
 

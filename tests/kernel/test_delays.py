@@ -1,4 +1,4 @@
-"""Whether somebody waited already when a zombie began, and what held up who did not."""
+"""Whether a thread already waited when a zombie began, and what delayed a parent that did not."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_whether_it_was_awaited(delays: Recorded, case: str) -> None:
 
 
 def test_a_parent_that_was_stopped(delays: Recorded) -> None:
-    """It is noted where it was so as the zombie began; where it was so later, the signal is named. No wait is called late."""
+    """Stopped when the zombie began: a note says so. Stopped later: the signal is named. No wait is called late."""
     before, after = (row_of(delays, f"stopped {when}") for when in ("before", "after"))
     assert (before["notes"], pd.isna(after["notes"])) == (PARENT_STOPPED, True)
     for case in ("stopped before", "stopped after"):

@@ -70,7 +70,7 @@ def test_ignored_amid_exit(suite: Recorded, case: str) -> None:
 
 
 def test_ignored_no_more(suite: Recorded) -> None:
-    """What an heir does with SIGCHLD when it inherits a zombie decides, not what it did a moment before."""
+    """The adopter's disposition of SIGCHLD when it inherits a zombie decides, not the one a moment before."""
     (line,) = suite.of("ignored-no-more", "endings")
     row = suite.row(line["pid"])
     assert (row["ppid"], row["exit_code"]) == (line["ppid"], 42)

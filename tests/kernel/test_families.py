@@ -23,7 +23,7 @@ def test_adopted_by_a_subreaper(suite: Recorded, case: str, count: int) -> None:
 
 
 def test_adopted_by_an_outsider(suite: Recorded) -> None:
-    """Whom pid 1 reaps is inferred: the reap is no earlier than the exit, and soon after /proc forgot it."""
+    """A reap by PID 1 is inferred: it is no earlier than the exit, and comes soon after the process left /proc."""
     lines = suite.of("orphans", "families")
     assert len(lines) == 2
     suite.assert_agrees(lines)

@@ -253,7 +253,7 @@ def test_nobody_becomes_somebody_else(person: Person, in_venv: str) -> None:
 
 
 def test_attach_without_root(person: Person, in_venv: str) -> None:
-    """`record -p` takes the same road, to processes of one's own; somebody else's are refused, and leave no file."""
+    """`record -p` too goes through sudo for processes of the user; those of others are refused, and leave no file."""
     own, others = person.home / "own.arrows", person.home / "others.arrows"
     script = f"""
         (while :; do /bin/true; sleep 0.05; done) & loop=$!

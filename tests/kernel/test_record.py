@@ -120,7 +120,7 @@ def bpf_programs() -> set[int]:
 def test_no_program_stays_in_the_kernel(
     has_io_uring: bool, open_folder: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel is left to detach the probes behind the recorder's back, where it can, and does."""
+    """The kernel detaches the probes after the recorder has ended, where it can."""
     before, line = bpf_programs(), ["record", "-q", "-o", str(open_folder / f"{uuid.uuid4()}.arrows"), "--", "/bin/true"]
     without = "from forktrace.kernel import bpf; bpf._IO_URING_SETUP = -1; from forktrace.cli import main; main()"
     command = forktrace_command(*line) if has_io_uring else [sys.executable, "-c", without, *line]
@@ -129,7 +129,7 @@ def test_no_program_stays_in_the_kernel(
 
 
 def test_a_pipe(open_folder: Path, environment: Mapping[str, str]) -> None:
-    """A trace goes through a named pipe to whoever reads it, whole."""
+    """A trace goes whole through a named pipe to its reader."""
     pipe, path = open_folder / str(uuid.uuid4()), open_folder / f"{uuid.uuid4()}.arrows"
     os.mkfifo(pipe)
     line = forktrace_command("record", "-q", "-o", str(pipe), "--", "/bin/true")
@@ -328,7 +328,7 @@ def test_surroundings(workload: Workload, open_folder: Path, environment: Mappin
 
 
 def test_whoever_ignores_their_children(record: Callable[..., Recorded]) -> None:
-    """Started by somebody who ignores SIGCHLD: how the command ended is known all the same, and it ignores that too."""
+    """Started by a process that ignores SIGCHLD: how the command ended is still known, and it ignores SIGCHLD too."""
     command = [
         sys.executable,
         "-c",

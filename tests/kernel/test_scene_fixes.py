@@ -194,7 +194,7 @@ def test_what_else_it_costs(said: dict[str, str], recorded: Recorded, branches: 
 def test_orphans_belong_to_who_inherits_them(
     recorded: Recorded, children: dict[str, pd.DataFrame], branches: pd.DataFrame
 ) -> None:
-    """A double fork does not reap: whoever inherits the orphans does, an init, or the consumer that says it wants them."""
+    """A double fork does not reap: the adopter of the orphans does, an init, or the consumer as a subreaper."""
     ids = branches["id"]
     for way in ORPHANING:
         assert children[way]["adopter_pid"].notna().all()

@@ -41,7 +41,7 @@ def main_id(methods: Recorded) -> int:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_own_children(methods: Recorded, method: str) -> None:
-    """Fork and spawn: children of the program, zombies until it joins them; only spawn runs Python anew."""
+    """Fork and spawn: children of the program, zombies until it joins them; only spawn starts a new Python."""
     rows = children(methods, method)
     assert rows["ppid"].tolist() == rows["told_ppid"].tolist()
     assert rows["parent_id"].tolist() == rows["reaper_id"].tolist() == [main_id(methods)] * 2

@@ -216,7 +216,7 @@ def test_a_process_whose_main_thread_has_ended() -> None:
 
 
 def test_without_root() -> None:
-    """Of somebody else's process /proc alone is told; one line says what is missing, and how to get it."""
+    """For a process of another user it shows what /proc has; one line says what is missing, and how to get it."""
     with idle("consumer") as program:
         said = as_nobody("why", "-p", str(program.pid), "-d", "1")
         assert "3 zombies" in said
