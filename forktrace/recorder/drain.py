@@ -28,9 +28,11 @@ CLOSING_ROUNDS: Final = 10
 COUNTS_EVERY_NS: Final = 1_000_000_000  # that the kernel's own counts are looked at while nothing happens
 BUSY_NS: Final = 200_000_000  # so long after an event more of them are expected
 STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
-SOURCES_S: Final = 15.0  # how long the text of source lines is waited for at the end, if it does not come
-WAITING_MOST: Final = 32 << 20  # bytes read from the ring and not yet written; then it may fill up, and loses what does not fit
-MANY_PLACES: Final = 1000  # that wait in vain: from here on those of processes that are gone are forgotten
+SOURCES_S: Final = 15.0  # at most, that the text of source lines is waited for at the end
+WAITING_MOST: Final = (
+    32 << 20
+)  # bytes read from the ring and not yet written; beyond that the ring may fill up, and lose events
+MANY_PLACES: Final = 1000  # with empty waits; beyond that, those of processes that are gone are forgotten
 
 
 class Intake:
@@ -212,7 +214,7 @@ class Drain:
             self.closing.note_inherited(records["zombie"])
         if "reap" in records:
             reaps = records["reap"]
-            self._know_better(reaps["head"]["process"], reaps["zombie_ns"])
+            self._correct_zombie_ns(reaps["head"]["process"], reaps["zombie_ns"])
             self.closing.note(reaps)
         if "wait" in records:
             self.closing.note_waits(records["wait"])
@@ -234,8 +236,8 @@ class Drain:
         if self._sources:
             self.output.write(events.source(self.output.until_ns, *each) for each in self._sources.take(patience_s))
 
-    def _know_better(self, who: Any, zombie_ns: Any) -> None:
-        """Set since when those were zombies that were so before they were followed."""
+    def _correct_zombie_ns(self, who: Any, zombie_ns: Any) -> None:
+        """Correct since when processes are zombies that were so before they were followed."""
         if self._passes and self._passes.ended_ns:
             for index, one in enumerate(who):
                 zombie_ns[index] = self._passes.ended_ns.get(identity(one), zombie_ns[index])
@@ -269,7 +271,7 @@ class Drain:
 
     def write_rest(self) -> None:
         """Write what is still to come, and the totals of waits that are counted as long as a process lives."""
-        # Whoever began before and is not there any more has ended, and the ring says so, or it is lost.
+        # A process that began before and is not followed any more has ended: the ring says so, or that is lost.
         self._still_at = kernel_boottime_ns(), self._probes.following()
         gone = vanished(self._still_at[1], self._proc)
         self._intake.drain()
@@ -311,7 +313,7 @@ class Drain:
     def write_end(self, full: int | None) -> None:
         """Close the trace at the moment up to which it is whole, and detach the probes. `full`: the size that it reached."""
         still = self._probes.following()
-        self._know_better(still, still["zombie_ns"])
+        self._correct_zombie_ns(still, still["zombie_ns"])
         self.closing.note_open(still, self.output.until_ns)
         self.output.close(self._totals() | ({"full": full} if full else self._still()))
         self.output.check()

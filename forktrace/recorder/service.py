@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
 IDLE_EVERY_S: Final = 0.08  # while nothing happens
-WRITE_EVERY_S: Final = 0.15  # with the wait before and the time it takes, no 200 ms are lost with a recorder that is killed
-TOGETHER_S: Final = 0.08  # what comes so soon after an event is written with it
-ORDER_S: Final = 10.0  # how long an order is waited for: until there is one, rights are held for nothing
-PARTING_S: Final = 5.0  # how long a launcher is waited for that does not listen, at the end
+WRITE_EVERY_S: Final = 0.15  # with the wait before and the time of the write: a recorder that is killed loses no 200 ms
+TOGETHER_S: Final = 0.08  # events that come so soon after another are written with it
+ORDER_S: Final = 10.0  # how long an order is waited for, with rights that nobody uses
+PARTING_S: Final = 5.0  # how long a launcher that does not read is waited for at the end
 MESSAGE_MOST: Final = 200  # characters of an error that nobody expected
-LAST_ZOMBIES_S: Final = 3.0  # how long a zombie whose parent is not followed is waited for at the end
-# Of the terminal, where sudo passes on what it gets there; and a session's end, which the target may survive.
+LAST_ZOMBIES_S: Final = 3.0  # how long the end of a zombie whose parent is not followed is waited for
+# Signals of the terminal, which sudo passes on, and of the end of a session, which the target may survive.
 NOT_FOR_US: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
 
 
@@ -73,17 +73,17 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> int:
 
 
 def _failure(error: Exception) -> ForktraceError:
-    """Return what ended the recorder as the user is to read it."""
+    """Return the error that ended the recorder, in words for the user."""
     if isinstance(error, ForktraceError):
         return error
     if isinstance(error, OSError):
         return ForktraceError(f"the recorder cannot go on: {in_words(error)}", resource_limits.hint(error))
     if isinstance(error, MemoryError):
         return ForktraceError("the recorder has no memory to go on", resource_limits.hint(error))
-    frame = traceback.extract_tb(error.__traceback__)[-1]  # a defect: where it is found, for who is to mend it
+    frame = traceback.extract_tb(error.__traceback__)[-1]  # a defect: say where it is
     said = " ".join(str(error).split())[:MESSAGE_MOST]  # numpy says a page when there is no memory to import it
     where = f"{type(error).__name__}: {said} ({os.path.basename(frame.filename)}:{frame.lineno})"
-    # Some libraries say it otherwise that they have no memory.
+    # Some libraries raise other errors where there is no memory.
     return ForktraceError(f"the recorder failed: {where}", resource_limits.hint(MemoryError()) or "please report this")
 
 
@@ -232,7 +232,7 @@ class Recorder:
         """Follow whom the order names."""
         asked = order.attach
         if asked is None or self._passes is None:
-            self._aim(order.pid)
+            self._await_exec(order.pid)
             return
         for remark in asked.remarks:
             self._remarks.say(remark)
@@ -269,10 +269,10 @@ class Recorder:
             return "the process ended before forktrace could attach", "forktrace ps shows who has zombies now"
         return f"the kernel shows process {here[0]} to no probe, so it cannot be recorded", "record the process that it started"
 
-    def _aim(self, pid: int) -> None:
-        """Follow the process from its next exec on: that very one, which the probes are told by its start too.
+    def _await_exec(self, pid: int) -> None:
+        """Follow the process from its next exec on. The probes know it by its number and its start.
 
-        They forget it as soon as it has ended, so whoever gets its number later is not taken for it.
+        They forget it when it ends, so a later process with its number is not taken for it.
 
         Raises:
             PermissionMissing: it is not the user's, or gone.
@@ -283,13 +283,13 @@ class Recorder:
             raise PermissionMissing(f"process {pid} is gone", "record once more") from None
         self._ownership.require([pid])
         self._probes.follow(pid, self._drain.pid_ns, self._ownership.start_of(pid))
-        if select.select([self._target], [], [], 0)[0]:  # it ended before the probes were told, and they did not see it
+        if select.select([self._target], [], [], 0)[0]:  # it ended before the probes knew it, unseen
             self._probes.follow(0, self._drain.pid_ns, 0)
             raise PermissionMissing(f"process {pid} is gone", "record once more")
         self._poll.register(self._target, select.EPOLLIN)
 
-    def _take_aim_back(self) -> None:
-        """The target is gone; if it never came to its exec, the next process with its number is not to be followed."""
+    def _forget_target(self) -> None:
+        """The target has ended. If it came to no exec, make sure that no later process with its number is followed."""
         self._poll.unregister(self._target)
         self._intake.drain()
         self._drain.write()
@@ -297,7 +297,7 @@ class Recorder:
             self._probes.follow(0, self._drain.pid_ns, 0)
 
     def _join(self, pending: int) -> None:
-        """Write who is followed since, with their stacks known from now on."""
+        """Write the processes that are followed from now on. `pending`: how many could not be classified."""
         self._ownership.check(self._probes.following())
         self._armed.interpreters.settle()
         self._intake.drain()
@@ -307,7 +307,7 @@ class Recorder:
             self._drain.write_losses()
 
     def _follow(self) -> None:
-        """Write what happens until nobody is followed any more, or there is an order to stop."""
+        """Write what happens, until no followed process is left or there is an order to stop."""
         next_write = time.monotonic() + WRITE_EVERY_S
         alone_since: float | None = None
         while True:
@@ -343,7 +343,7 @@ class Recorder:
             self._join(self._passes.more(self._ownership.since_ns()))
 
     def _may_end(self) -> bool:
-        """Whether nobody runs who is followed, and nobody will."""
+        """Whether no followed process runs, and none will come."""
         over = not self._passes.goes_on() if self._passes else self._launcher.ended_at is not None
         return over and self._drain.running() <= 0
 
@@ -352,7 +352,7 @@ class Recorder:
         self._launcher.channel.flush()
         ready = [descriptor for descriptor, _ in self._poll.poll(READ_EVERY_S if self._intake.is_busy() else IDLE_EVERY_S)]
         if self._target in ready:
-            self._take_aim_back()
+            self._forget_target()
         if self._launcher.channel.fileno() in ready:
             self._launcher.hear()
 
