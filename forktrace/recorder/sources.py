@@ -15,7 +15,7 @@ from forktrace.trace.stacks import Frame
 
 TEXT_MOST: Final = 200  # characters
 LINES_MOST: Final = 20_000  # of a recording
-_OF_WHO_LOOKS: Final = ("proc/", "dev/fd/", "dev/std")  # in the root: names that mean another file in every process
+_PER_PROCESS: Final = ("proc/", "dev/fd/", "dev/std")  # below the root: names that mean another file in each process
 
 
 class Elsewhere(NamedTuple):
@@ -105,7 +105,7 @@ def lines_of(
 ) -> list[tuple[int, str]]:
     """Return these lines of a file with their text, as far as it can be read and has them."""
     path = os.path.join(folder, file)
-    if os.path.normpath(path).lstrip("/").startswith(_OF_WHO_LOOKS):
+    if os.path.normpath(path).lstrip("/").startswith(_PER_PROCESS):
         return []
     try:
         there = _read_by(as_user, path, files).split(b"\n")
