@@ -21,7 +21,7 @@ from forktrace.system.users import User, become
 Run = Callable[[str, int], None]  # the path of the trace, and the descriptor that is at its end when the recording is
 Load = Callable[[], Run]  # imports all that it takes: without rights the files may not be readable
 
-ENDING_S: Final = 10.0  # which it has for its last words
+ENDING_S: Final = 10.0  # that it may take to end
 _FOR_OTHERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -29,12 +29,12 @@ class Companion:
     """The process, as its launcher sees it, if there is something to `load` and run; as a context it ends with the recording.
 
     Attributes:
-        running: what `select` is to wait for: a descriptor that is readable when it has ended too early; [] once that is told
+        running: a descriptor for `select`, readable when the process has ended too early; [] once that was said
     """
 
     def __init__(self, load: Load | None, path: str, who: User) -> None:
         self.running: list[int] = []
-        self._until = -1
+        self._until = self._pid = -1
         try:
             if load:
                 self._start(load, path, who)
@@ -46,13 +46,13 @@ class Companion:
         try:
             self._pid = os.fork()
             if self._pid == 0:
-                _be(load, path, until, who)
+                _run_forked(load, path, until, who)
         finally:
             os.close(until)
         self.running = [os.pidfd_open(self._pid)]
 
     def noticed(self, readable: Collection[object]) -> bool:
-        """Say that it has ended, if that is so, and return whether it is."""
+        """Whether it has ended, by what is readable; that is said once."""
         if not self.running or self.running[0] not in readable:
             return False
         self._reap()
@@ -78,8 +78,8 @@ class Companion:
         os.close(self.running.pop())
 
 
-def _be(load: Load, path: str, until: int, who: User) -> None:
-    """Be the companion, which is forked by now: it holds nothing of the recording's but stderr, for its words."""
+def _run_forked(load: Load, path: str, until: int, who: User) -> None:
+    """Run as the companion, in the forked process. Of the descriptors of the recording it keeps stderr alone."""
     try:
         os.setsid()
         for number in _FOR_OTHERS:

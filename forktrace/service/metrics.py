@@ -60,7 +60,7 @@ def follow(options: Options, tally: Tally, path: str, until: int) -> None:
 
 def _is_over(until: int, seconds: float) -> bool:
     """Wait at most so long, and return whether the recording is over."""
-    return bool(select.select([until], [], [], max(seconds, 0.0))[0])
+    return bool(select.select([until], [], [], seconds)[0])
 
 
 class _Follower:
@@ -87,7 +87,7 @@ class _Follower:
             if is_over:
                 return
             next_s = max(next_s + EVERY_S, time.monotonic())
-            is_over = _is_over(until, next_s - time.monotonic())
+            is_over = _is_over(until, max(0.0, next_s - time.monotonic()))
 
     def _attempt(self, do: Callable[[Any], None], what: object) -> None:
         """Try it; say why it failed, each reason once."""
