@@ -1,9 +1,9 @@
 """The kernels, processors and Pythons of other machines: each is booted in QEMU, and tests of tests/kernel are run there.
 
 A case is one test function on one kernel: it holds if all that it is parametrized with held there. Each machine boots once, two
-at a time; what it printed is in .cache/kernels/log. With --kernels the tests of CHOSEN are run on each of KERNELS, and those of
-SMOKE on each of FLAVOURS; with --kernels=smoke those of SMOKE on BOOTED_FOR_SMOKE. KERNELS in the environment names some of
-them.
+at a time; what it printed is in .cache/kernels/log. With --kernels the tests of CHOSEN are run on each of KERNELS, but those of
+SMOKE on each of FLAVOURS and on BETWEEN; with --kernels=smoke those of SMOKE on BOOTED_FOR_SMOKE. KERNELS in the environment
+names some of them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ KERNELS = (
     *(Kernel(series, "arm64") for series in ("6.1", "6.12", "newest")),
 )
 FLAVOURS = (Kernel("6.12", flavour="rt"), Kernel("6.1", flavour="generic"))
+BETWEEN = KERNELS[5]  # on the other processor it has all tests, and on this one an older and a newer kernel have
 BOOTED_FOR_SMOKE = (*KERNELS[:4], KERNELS[5])
 EVERY_PYTHON = KERNELS[2]  # on the others programs run under Debian's and one more
 PYTHONS = "debian 3.15"
@@ -60,7 +61,7 @@ CHOSEN = (
 
 def chosen_for(kernel: Kernel, *, smoke: bool) -> Sequence[str]:
     """Return what is run on a kernel."""
-    return SMOKE if smoke or kernel in FLAVOURS else CHOSEN
+    return SMOKE if smoke or kernel in (*FLAVOURS, BETWEEN) else CHOSEN
 
 
 def functions(chosen: Sequence[str]) -> Iterator[str]:
