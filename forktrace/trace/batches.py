@@ -180,27 +180,90 @@ def _crc(array: pa.Array, crc: int) -> int:
 def integers(column: pa.ChunkedArray) -> tuple[Values, Validity]:
     """Return the values of an integer column, or the indexes of an enumeration (anything where null), and which are valid."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return values_of(array), validity(array)
+
+
+def values_of(array: pa.Array) -> Values:
+    """Return the integers of an array, or the indexes of an enumeration; anything where it is null."""
     kind = array.type.index_type if isinstance(array.type, pa.DictionaryType) else array.type
     values = np.frombuffer(array.buffers()[1] or b"", np.dtype(str(kind)))
-    rows = slice(array.offset, array.offset + len(array))
-    return values[rows], validity(array)
+    return values[array.offset : array.offset + len(array)]
 
 
 def validity(array: pa.Array) -> Validity:
     """Return which values of an array are valid (not null)."""
-    if array.null_count == 0:
-        return np.ones(len(array), np.bool_)
+    if array.null_count in (0, len(array)):
+        return np.full(len(array), array.null_count == 0)
     bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
     return bits[array.offset : array.offset + len(array)].astype(np.bool_)
 
 
-def by_time(batches: Iterable[pa.RecordBatch]) -> pa.Table:
-    """Return one contiguous table of `batches`, sorted by `time_ns`; equal times keep their order."""
-    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
+def by_time(batches: Iterable[pa.RecordBatch], rows: int | None = None) -> pa.Table:
+    """Return one contiguous table of `batches`, sorted by `time_ns`; equal times keep their order.
+
+    Batches that come one by one are let go one by one, if it is said how many `rows` they have together.
+    """
+    if rows is None:
+        batches = list(batches)
+        rows = sum(batch.num_rows for batch in batches)
+    columns = [_Texts(name) if what in ("text", "string") else _Numbers(what, rows) for name, what in COLUMNS.items()]
+    for batch in batches:
+        for column, array in zip(columns, batch.columns, strict=True):
+            column.add(array)
+    table = pa.Table.from_arrays([column.joined() for column in columns], schema=SCHEMA)
     times, _ = integers(table["time_ns"])
     if np.all(times[:-1] <= times[1:]):
         return table
     return _taken(table, np.argsort(times, kind="stable"))
+
+
+class _Texts:
+    """A column of strings of many batches."""
+
+    def __init__(self, name: str) -> None:
+        self._field = SCHEMA.field(name)
+        self._parts: list[pa.Array] = []
+
+    def add(self, array: pa.Array) -> None:
+        self._parts.append(array)
+
+    def joined(self) -> pa.ChunkedArray:
+        column = pa.chunked_array(self._parts, self._field.type)
+        self._parts.clear()
+        return pa.Table.from_arrays([column], schema=pa.schema([self._field])).combine_chunks().column(0)
+
+
+class _Numbers:
+    """A column of integers or of an enumeration, of many batches. What is null throughout takes no memory."""
+
+    def __init__(self, what: str | tuple[str, ...], rows: int) -> None:
+        self._what = what
+        self._values = np.zeros(rows, INTEGERS.get(what, np.dtype(np.int8)))
+        self._rows = self._nulls = 0
+        self._bits: list[pa.Array] = []
+
+    def add(self, array: pa.Array) -> None:
+        end = self._rows + len(array)
+        if array.null_count < len(array):
+            self._values[self._rows : end] = values_of(array)
+        self._bits.append(_bits(array))
+        self._rows, self._nulls = end, self._nulls + array.null_count
+
+    def joined(self) -> pa.Array:
+        bits = pa.concat_arrays(self._bits).buffers()[1] if self._nulls else None
+        data = pa.py_buffer(self._values)
+        if isinstance(self._what, tuple):
+            words = ENUMERATIONS[self._what]
+            return pa.DictionaryArray.from_buffers(_arrow_type(self._what), self._rows, [bits, data], words, self._nulls)
+        return pa.Array.from_buffers(_arrow_type(self._what), self._rows, [bits, data], self._nulls)
+
+
+def _bits(array: pa.Array) -> pa.Array:
+    """Which values of an array there are, as Arrow's booleans."""
+    bits = array.buffers()[0] if array.null_count else None
+    offset = array.offset if bits else 0
+    ones = pa.py_buffer(b"\xff" * (len(array) // 8 + 1))
+    return pa.Array.from_buffers(pa.bool_(), len(array), [None, bits or ones], 0, offset)
 
 
 def carried_over(table: pa.Table) -> tuple[pa.Table, Validity]:

@@ -96,6 +96,8 @@ def fault_of(table: pa.Table) -> str | None:
 
 
 def _impossible(column: pa.ChunkedArray, name: str) -> int | None:
+    if column.null_count == len(column):
+        return None
     values, valid = integers(column)
     bad = (values < 0) | (values >= _MAX_TIME_NS) if name.endswith("_ns") else values < 0
     found = values[bad & valid]

@@ -163,7 +163,7 @@ def read(path: str | os.PathLike[str]) -> Trace:
     layout = scan(io.BytesIO(data), len(data), name)
     header, stream = open_stream(pa.BufferReader(data), name)
     form = header["format"]
-    table, carried = carried_over(by_time(_fast(data, layout, name) or checked(stream, layout, name, form)))
+    table, carried = carried_over(by_time(_fast(data, layout, name) or checked(stream, layout, name, form), layout.rows))
     if fault_of(table):
         _raise_at_fault(data, layout, name)
     pa.default_memory_pool().release_unused()  # the batches, half of what is held by now
