@@ -69,7 +69,7 @@ class Log:
     """The rows of `trace` in time order with every process in them resolved to its id.
 
     Attributes:
-        time_ns, kind: of each row; `kind` is an index into `events.KINDS`
+        time_ns, kind: of each row; `kind` is an index into `events.KINDS`, of one byte
         id, by_id, parent_id, adopter_id: the processes of each row
         pid, fork_ns, fork_row: of each process; `fork_row` is NONE when its fork was lost
         exit_row, zombie_row, release_row: of each process, its exit, first zombie row, and the reap or autoreap to believe
@@ -84,7 +84,7 @@ class Log:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self._columns: dict[str, tuple[Values, Flags]] = {}
-        self.time_ns, self.kind, self.carried = self.numbers("time_ns"), self.numbers("kind"), trace.carried
+        self.time_ns, self.kind, self.carried = self.numbers("time_ns"), self._column("kind")[0], trace.carried
         self.end_ns = int(self.time_ns[-1]) if len(self.time_ns) else trace.header["start_ns"]
         lost = self.rows("lost")
         self.lossy = trace.cut is not None or bool((self.at("count", lost) != 0).any())
@@ -103,7 +103,7 @@ class Log:
         The dictionary of an enumeration is the whole of it, as `events.COLUMNS[name]` has it. `at` takes less of a column.
         """
         values, valid = self._column(name)
-        return np.where(valid, values, NONE).astype(np.int64, copy=False)
+        return (values if valid.all() else np.where(valid, values, NONE)).astype(np.int64, copy=False)
 
     def _column(self, name: str) -> tuple[Values, Flags]:
         """The values of an integer column, or the indexes of any other, as they lie in the trace, and where there are any."""
@@ -135,9 +135,9 @@ class Log:
 
     def is_kind(self, *kinds: str) -> Flags:
         """Return which rows are of one of these kinds."""
-        wanted = np.zeros(len(events.KINDS) + 1, bool)  # the last is that of NONE
+        wanted = np.zeros(len(events.KINDS), bool)
         wanted[[events.KINDS.index(kind) for kind in kinds]] = True
-        return wanted[np.minimum(self.kind, len(events.KINDS))]
+        return wanted[self.kind]
 
     def rows(self, *kinds: str) -> Ints:
         """Return the positions of the rows of these kinds, in time order."""
@@ -249,8 +249,10 @@ class Log:
         return found
 
     def _exact(self, pid: Ints, start_ns: Ints) -> Ints:
-        found = self._started.until(pid, start_ns)
-        return np.where(pick(self.fork_ns, found) == start_ns, found, NONE)
+        found = np.searchsorted(self.fork_ns, start_ns)  # the first that started then, and hardly ever there is another
+        again = np.flatnonzero(pick(self.pid, np.minimum(found, self.count - 1)) != pid)
+        found[again] = self._started.until(pid[again], start_ns[again])
+        return np.where(pick(self.fork_ns, np.minimum(found, self.count - 1)) == start_ns, found, NONE)
 
     def _check_parents(self) -> None:
         """Who makes a process, and its parents, are older than it is; so nobody descends from himself."""

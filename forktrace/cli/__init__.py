@@ -5,8 +5,9 @@ What a command needs is imported in its body, so that `forktrace --help` stays f
 
 from __future__ import annotations
 
+import gc
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -20,6 +21,8 @@ from forktrace.cli.process import Group, ReaderLeft, complain_of, complain_of_us
 from forktrace.cli.read import events, export, page, report, timeline, why
 from forktrace.cli.record import record
 from forktrace.errors import ForktraceError
+
+_GARBAGE: Final = 50_000  # objects, after which Python looks for garbage: every 700 it costs an eighth of a small report
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -47,6 +50,7 @@ for _command in (record, report, why, page, timeline, ps, top, events, export, c
 def main() -> NoReturn:
     """Run the command line and end with the status of DESIGN.md, section 6. Errors of users are one line, no traceback."""
     open_standard_streams()
+    gc.set_threshold(_GARBAGE)
     try:
         status = cli.main(prog_name="forktrace", standalone_mode=False)
         sys.stdout.flush()

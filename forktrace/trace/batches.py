@@ -191,9 +191,9 @@ def values_of(array: pa.Array) -> Values:
 
 
 def validity(array: pa.Array) -> Validity:
-    """Return which values of an array are valid (not null)."""
+    """Return which values of an array are valid (not null); not to be written to."""
     if array.null_count in (0, len(array)):
-        return np.full(len(array), array.null_count == 0)
+        return np.broadcast_to(np.bool_(array.null_count == 0), len(array))  # one byte for all
     bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
     return bits[array.offset : array.offset + len(array)].astype(np.bool_)
 

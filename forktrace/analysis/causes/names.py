@@ -26,12 +26,12 @@ class Names:
     """
 
     def __init__(self, lifecycles: pd.DataFrame, recorder_pid: int | None = None, *, marks: bool = True) -> None:
-        self._pids: list[int] = lifecycles["pid"].tolist()
+        self._pids = lifecycles["pid"].to_numpy()
         self._comms = lifecycles["comm"].array
         self._recorder_pid = recorder_pid
         doubtful = lifecycles["notes"].str.contains(LOST, regex=False).fillna(False) & marks
-        self._doubtful: list[bool] = doubtful.tolist()
-        self._shared: list[bool] = lifecycles["pid"].duplicated(keep=False).tolist()
+        self._doubtful = doubtful.to_numpy()
+        self._shared = lifecycles["pid"].duplicated(keep=False).to_numpy()
 
     def form(self, process: int) -> str:
         """Return how a process is named: `{pid}`, or `{pid}#{id}` where the number alone could mean another; `*` may follow."""

@@ -114,7 +114,7 @@ def lifecycles(history: History) -> pd.DataFrame:
     columns: dict[str, object] = {}
     for part in (_identity, _start, _moments, _stacks, _ending, _killer, _release, _account, remarks):
         columns |= part(history)
-    return pd.DataFrame({name: columns[name] for name in COLUMNS})
+    return pd.DataFrame({name: columns[name] for name in COLUMNS}, copy=False)
 
 
 def what_ended(row: Any) -> str:
@@ -129,7 +129,7 @@ def _identity(history: History) -> dict[str, object]:
     return {
         "id": np.arange(log.count),
         "parent_id": nullable(np.where(adopted, NONE, known.id)),
-        "pid": log.pid,
+        "pid": log.pid.copy(),
         "ns_pid": nullable(np.where(ns_pid == NONE, log.pid, ns_pid)),
         "ppid": _or_zero(np.where(adopted, NONE, known.pid)),
         "forker_pid": _or_zero(log.at("by_pid", log.fork_row)),
@@ -144,13 +144,23 @@ def _identity(history: History) -> dict[str, object]:
 
 
 def _start(history: History) -> dict[str, object]:
-    """Which line asked for each process, and whose start cleared it."""
-    row = start_rows(history)
+    """Which line forked each process, which one asked for it (the same one without fork servers), and whose start cleared it."""
+    row, fork_row = start_rows(history), history.log.fork_row
+    fork_site, fork_stack = _places(history, fork_row)
+    same = np.array_equal(row, fork_row)
+    start_site, start_stack = (fork_site.copy(), fork_stack.copy()) if same else _places(history, row)
     return {
-        "start_site": history.sites.sites(row, pick(history.log.by_id, row)),
-        "start_stack": history.sites.stack_texts(row),
+        "fork_site": fork_site,
+        "fork_stack": fork_stack,
+        "start_site": start_site,
+        "start_stack": start_stack,
         "cleared_by_id": nullable(cleared_by(history)[0]),
     }
+
+
+def _places(history: History, row: Ints) -> tuple[pd.Series, pd.Series]:
+    """The sites and the stacks of the threads that acted in these rows."""
+    return history.sites.sites(row, pick(history.log.by_id, row)), history.sites.stack_texts(row)
 
 
 def _or_zero(pid: Ints) -> Ints:
@@ -216,8 +226,6 @@ def _stacks(history: History) -> dict[str, object]:
     ended = np.where(by_itself, killer, log.exit_row)  # who kills himself stands at the kill, and his other threads anywhere
     ended = np.where(_from_outside(history, killer), NONE, ended)
     return {
-        "fork_site": sites.sites(log.fork_row, pick(log.by_id, log.fork_row)),
-        "fork_stack": sites.stack_texts(log.fork_row),
         "fork_stack_status": sites.statuses(log.fork_row),
         "fork_library": sites.packages(log.fork_row, pick(log.by_id, log.fork_row)),
         "created_by": category(creators(history), readings.names("created_by")),
@@ -246,7 +254,7 @@ def _ending(history: History) -> dict[str, object]:
     return {
         "exit_code": nullable(code),
         "term_signal": category(np.where(number == NONE, NONE, number - 1), SIGNALS),
-        "core_dumped": core,
+        "core_dumped": core.copy(),
     }
 
 

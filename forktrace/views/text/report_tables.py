@@ -104,7 +104,7 @@ def _zombie_cells(row: Any, names: Names) -> dict[str, str]:
 def cause_table(table: pd.DataFrame) -> Grid:
     """Return how many were reaped for which cause, and how long they were zombies."""
     columns = (("processes", "right"), ("why", "left"), ("in words", "left"), ("longest", "right"), ("all zombies", "right"))
-    zombies = table[table["reap_cause"].notna() & table["reap_cause"].ne("recorder")]
+    zombies = table.loc[table["reap_cause"].notna() & table["reap_cause"].ne("recorder"), ["reap_cause", "zombie_ms"]]
     groups = zombies.groupby("reap_cause", observed=True)["zombie_ms"].agg(["size", "max", "sum"])
     groups = groups.sort_values(["sum", "size"], ascending=False, kind="stable")
     facts = [
@@ -150,10 +150,12 @@ def _reapers_facts(group: pd.DataFrame, names: Names) -> Facts:
 def _ways(ended: pd.DataFrame, names: Names) -> npt.NDArray[np.int64]:
     """In which way each process was reaped, as a number: 0 is the most frequent way."""
     line = ended["reap_site"]
-    reapers = zip(line.notna(), ended["reaper_id"], ended["reaper_pid"], strict=True)
-    program = pd.Series(["" if known else names.program(ident, pid) for known, ident, pid in reapers], ended.index)
-    calls = {name: ended[name].astype("string").mask(line.notna(), "") for name in ("reap_call", "reap_target", "reap_options")}
-    keys = [ended["state"], line, program, *calls.values()]
+    without = ended.loc[line.isna(), ["reaper_id", "reaper_pid"]]
+    reaper = without.groupby(["reaper_id", "reaper_pid"], dropna=False, sort=False).ngroup()
+    called = [names.program(one.reaper_id, one.reaper_pid) for one in rows(without.drop_duplicates())]
+    program = reaper.map(dict(enumerate(called))).reindex(ended.index, fill_value="")
+    calls = [ended[name].mask(line.notna()) for name in ("reap_call", "reap_target", "reap_options")]
+    keys = [ended["state"], line, program, *calls]
     number = ended.groupby(keys, dropna=False, observed=True, sort=False).ngroup().to_numpy(np.int64)
     rank = np.argsort(np.argsort(-np.bincount(number), kind="stable")).astype(np.int64)
     return rank[number]
@@ -172,7 +174,7 @@ def _reapers_words(group: pd.DataFrame, names: Names) -> str:
 def start_table(table: pd.DataFrame) -> Grid:
     """Return how many processes which line started."""
     columns = (("processes", "right"), ("line", "left"), ("made by", "left"), ("longest zombie", "right"))
-    started = table.assign(site=start_sites(table)).dropna(subset=["site"])
+    started = table[["created_by", "zombie_ms"]].assign(site=start_sites(table)).dropna(subset=["site"])
     groups = started.groupby(["site", "created_by"], dropna=False, observed=True, sort=False)["zombie_ms"]
     sizes = groups.agg(["size", "max"]).sort_values("size", ascending=False, kind="stable")
     facts: list[Facts] = [
