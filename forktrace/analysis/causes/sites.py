@@ -207,10 +207,9 @@ class Sites:
         codes = np.array([names[text] if text else NONE for text in texts], np.int64)
         return codes[which], list(names)
 
-    def innermost(self, rows: Ints) -> pd.Series:
-        """Return the innermost frame of the stack of each row; `<NA>` where there is none."""
-        texts = [self.frame_text(frames[-1]) if frames else pd.NA for frames in self.frames]
-        return chosen(pick(self.code, rows), texts)
+    def innermost_codes(self, rows: Ints) -> tuple[Ints, list[object]]:
+        """Return the innermost frames of the stacks of `rows` as indexes into a list, which comes second; NONE: no stack."""
+        return pick(self.code, rows), [self.frame_text(frames[-1]) if frames else pd.NA for frames in self.frames]
 
     def inner(self, stack: int) -> Stack:
         """Return the frames of a distinct stack that are this process's and thread's own, the innermost first."""

@@ -13,6 +13,7 @@ from forktrace.analysis.causes.endings import decoded, exit_paths, killing_rows,
 from forktrace.analysis.causes.programs import Programs, comm_rows, command_lines, comms_at
 from forktrace.analysis.causes.reasons import causes, creators
 from forktrace.analysis.causes.rules import CAUSES, CREATORS, EXIT_PATHS
+from forktrace.analysis.causes.sites import Sites
 from forktrace.analysis.history import History
 from forktrace.analysis.log import (
     NEVER,
@@ -22,6 +23,7 @@ from forktrace.analysis.log import (
     Ints,
     Log,
     category,
+    chosen,
     last_rows,
     nullable,
     pick,
@@ -144,7 +146,7 @@ def _identity(history: History) -> dict[str, object]:
 
 
 def _start(history: History) -> dict[str, object]:
-    """Which line forked each process, which one asked for it (the same one without fork servers), and whose start cleared it."""
+    """Which line forked each process, which asked for it (the same without fork servers), and whose start cleared it."""
     row, fork_row = start_rows(history), history.log.fork_row
     fork_site, fork_stack = _places(history, fork_row)
     same = np.array_equal(row, fork_row)
@@ -221,7 +223,6 @@ def _stacks(history: History) -> dict[str, object]:
     log, sites, readings = history.log, history.sites, history.readings
     killer, reap = killing_rows(history), np.where(history.waited, history.release_row, NONE)
     path = exit_paths(history)
-    inherited = path == EXIT_PATHS.index("bootstrap")  # what is on its stack by then was there before the fork
     by_itself = (pick(log.by_id, killer) == np.arange(log.count)) & (pick(sites.code, killer) != NONE)
     ended = np.where(by_itself, killer, log.exit_row)  # who kills himself stands at the kill, and his other threads anywhere
     ended = np.where(_from_outside(history, killer), NONE, ended)
@@ -230,7 +231,7 @@ def _stacks(history: History) -> dict[str, object]:
         "fork_library": sites.packages(log.fork_row, pick(log.by_id, log.fork_row)),
         "created_by": category(creators(history), readings.names("created_by")),
         "exit_path": category(path, readings.names("exit_path")),
-        "exit_site": sites.sites(ended, np.arange(log.count)).where(~inherited, sites.innermost(ended)),
+        "exit_site": _exit_sites(sites, ended, path == EXIT_PATHS.index("bootstrap")),
         "killer_site": sites.sites(killer, pick(log.by_id, killer)),
         "reap_site": sites.sites(reap, pick(log.by_id, reap)),
         "reap_stack": sites.stack_texts(reap),
@@ -238,6 +239,14 @@ def _stacks(history: History) -> dict[str, object]:
         "reap_library": sites.packages(reap, pick(log.by_id, reap)),
         "reap_cause": category(causes(history), readings.names("cause")),
     }
+
+
+def _exit_sites(sites: Sites, ended: Ints, inherited: Flags) -> pd.Series:
+    """Where each process ended; the innermost frame where what is on its stack by then was there before the fork."""
+    own, texts = sites.site_codes(ended, np.arange(len(ended)))
+    last, others = sites.innermost_codes(ended)
+    last = np.where(last == NONE, NONE, last + len(texts))
+    return chosen(np.where(inherited, last, own), [*texts, *others])
 
 
 def _from_outside(history: History, killer: Ints) -> Flags:

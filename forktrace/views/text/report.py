@@ -23,7 +23,7 @@ from forktrace.views.text.report_tables import call, cause_table, ended, reap_ta
 from forktrace.views.text.screen import Grid, print_grid, print_text
 from forktrace.views.why import late, open_waits, orphans
 from forktrace.views.words import at_line, place, sender, some, title_of
-from forktrace.views.zombies import is_noticed, lead, left_by_parent, of_program, rows, without_recorder, worst_first
+from forktrace.views.zombies import first_row, is_noticed, lead, left_by_parent, of_program, without_recorder, worst_first
 
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
@@ -192,7 +192,7 @@ def _how_it_went(recording: Recording) -> str:
     end_ms = (recording.end_ns - recording.start_ns) / 1e6
     if target.empty:
         return f"{command}: recorded for {duration(end_ms)}"
-    row = next(rows(target))
+    row = first_row(target)
     if pd.isna(row.exit_ns) and row.state not in LIVING:
         return f"{command} ended; when and how is not known"
     if pd.isna(row.exit_ns):
@@ -240,7 +240,7 @@ def _findings(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
 
 def _family(group: pd.DataFrame, names: Names) -> Finding:
     group = group.sort_values("zombie_ms", ascending=False, kind="stable")
-    first = next(rows(group))
+    first = first_row(group)
     parent = names.of(
         *((first.parent_id, first.ppid) if pd.isna(first.adopter_pid) else (first.adopter_id, first.adopter_pid)), full=True
     )
@@ -262,13 +262,13 @@ def _started(group: pd.DataFrame) -> str:
 
 
 def _cleared(group: pd.DataFrame, names: Names) -> Finding:
-    first = next(rows(group))
+    first = first_row(group)
     facts = _facts(first, "reap_site", "reaper_id", "reaper_pid", "reap_call", "cleared_by_id", "adopter_id")
     return Finding(Text(_cleared_words(group, names)), of_rows(group, bound=bound_of(first), **facts))
 
 
 def _cleared_words(group: pd.DataFrame, names: Names) -> str:
-    first = next(rows(group))
+    first = first_row(group)
     if left_by_parent(group.head(1)).item():
         return _left_words(group, names)
     lasted = zombie_words(first)
@@ -283,7 +283,7 @@ def _cleared_words(group: pd.DataFrame, names: Names) -> str:
 
 
 def _left_words(group: pd.DataFrame, names: Names) -> str:
-    first = next(rows(group))
+    first = first_row(group)
     who, lasted = f"{_some(group.sort_index(), names)}{_started(group)}", duration(first.own_zombie_ms)
     who += "," if _started(group) else ""
     ended = f"parent {names.of(first.parent_id, first.ppid, full=True)} ended without a wait"
@@ -320,7 +320,7 @@ def _killed(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
     for (signal, kind, killer_id, killer_pid, site), group in groups[:MOST_FINDINGS]:
         who = _some(group, names)
         by = sender(None if pd.isna(kind) else kind, names.of(killer_id, killer_pid, full=True))
-        yield Finding(Text(f"{who} by {signal}, {by}{at_line(site)}."), of_rows(group, **_facts(next(rows(group)), *_OF_KILLS)))
+        yield Finding(Text(f"{who} by {signal}, {by}{at_line(site)}."), of_rows(group, **_facts(first_row(group), *_OF_KILLS)))
     if others := groups[MOST_FINDINGS:]:
         text = Text(f"{count(len(others), 'further group')} in the table of `forktrace export`.")
         yield Finding(text, of_rows(pd.concat([group for _, group in others])))
@@ -335,5 +335,5 @@ def _thefts(recording: Recording, names: Names) -> Iterator[Finding]:
         got = "" if pd.isna(seen) else f", which got {explanations.texts()['seen'].get(seen, printable(seen))}"
         by = f"{names.of(thief, pd.NA, full=True)}{at_line(thief_site)}"
         words = f"{who}: {by} took what {owner} waits for{at_line(owner_site)}{got}."
-        facts = of_processes(group["id"].tolist(), cause="stolen", **_facts(next(rows(group)), *_OF_THEFTS))
+        facts = of_processes(group["id"].tolist(), cause="stolen", **_facts(first_row(group), *_OF_THEFTS))
         yield Finding(Text(words, "red"), facts)

@@ -17,7 +17,7 @@ from forktrace.views.bounds import bound_of, zombie_time
 from forktrace.views.findings import Facts, common
 from forktrace.views.text.screen import Grid
 from forktrace.views.words import place, short_site, shorten, without_folders
-from forktrace.views.zombies import is_noticed, rows, worst_first
+from forktrace.views.zombies import first_row, is_noticed, rows, worst_first
 
 MOST_ROWS: Final = 10
 MOST_SITE: Final = 40  # characters of a source line
@@ -163,7 +163,7 @@ def _ways(ended: pd.DataFrame, names: Names) -> npt.NDArray[np.int64]:
 
 def _reapers_words(group: pd.DataFrame, names: Names) -> str:
     """`4700 python consumer.py:33 drain`; of more than one process `consumer.py:33 drain of 54 processes`."""
-    first, reapers = next(rows(group)), len(group[["reaper_pid", "reaper_id"]].drop_duplicates())
+    first, reapers = first_row(group), len(group[["reaper_pid", "reaper_id"]].drop_duplicates())
     if reapers == 1 or pd.isna(first.reap_call) or first.reap_call in ("autoreap", "kernel", "unseen"):
         return reaped_by(first, names, full=True)
     by_call = f"{names.program(first.reaper_id, first.reaper_pid)} {call(first)}"

@@ -27,7 +27,7 @@ def asked(recording: Recording) -> pd.DataFrame:
     table = recording.late_waits()
     table = table[(table["seen"] != _UNASKED) & ~table["child_id"].isin(recording.stolen()["id"])]
     ends = recording.whole.lifecycles()[["exit_code", "term_signal", "reap_call", "reap_cause", "reap_site"]]
-    found = table.join(ends.astype({"reap_call": "string", "reap_cause": "string"}), on="child_id")
+    found = table.join(ends, on="child_id").astype({"reap_call": "string", "reap_cause": "string"})
     return found.assign(lost=(found["reap_call"] == "autoreap").fillna(False), failed=_failed(found))
 
 
