@@ -62,7 +62,6 @@ def report(
         forktrace report run.arrows 4711
         forktrace report --json | jq .figures
     """
-    from forktrace.views.formats import told_json
     from forktrace.views.text.report import report
 
     trace, process = trace_and_process(trace, process)
@@ -71,6 +70,8 @@ def report(
     pid = pid or process
     recording = read(trace, pid, since, until, causes, says_cut=True)
     if as_json:
+        from forktrace.views.formats import told_json
+
         click.echo(told_json.report(recording))
     else:
         report(recording, screen())
@@ -114,13 +115,14 @@ def why(
     if duration is not None:
         raise UsageError("-d is for -p PID", "leave it out")
 
-    from forktrace.views.formats import told_json
     from forktrace.views.text.why import why
 
     trace, pid = trace_and_process(trace, pid)
     recording = read(trace, None, None, None, causes)
     process = recording.find_process(pid) if pid else None
     if as_json:
+        from forktrace.views.formats import told_json
+
         click.echo(told_json.why(recording, process))
     else:
         why(recording, process, screen())
