@@ -96,6 +96,18 @@ def test_help_is_fast_and_imports_little() -> None:
     assert cpu_seconds("-m", "forktrace", "--help") <= max(0.15, 8 * cpu_seconds("-c", ""))
 
 
+def test_a_report_imports_only_what_it_prints_with(trace: Path) -> None:
+    """What writes JSON, Parquet and pictures is loaded by the commands that do."""
+    program = (
+        "import sys\n"
+        "from forktrace.cli import cli\n"
+        f"cli.main(['report', {str(trace)!r}], standalone_mode=False)\n"
+        "heavy = {'pyarrow.parquet', 'pyarrow.dataset', 'matplotlib', 'forktrace.views.formats.told_json'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+
+
 def test_version() -> None:
     """`--version` names the version on stdout."""
     assert run("--version").stdout == "forktrace 0.1.0\n"
