@@ -18,12 +18,14 @@ BATCHES = [
 
 
 def of_arrow(batches: list[pa.RecordBatch]) -> pa.Table:
+    """The table that Arrow makes."""
     table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
     return table.take(pa.array(np.argsort(integers(table["time_ns"])[0], kind="stable")))
 
 
 @pytest.mark.parametrize("batches", [BATCHES, BATCHES[:1], BATCHES[1:2], [], [batch.slice(1) for batch in BATCHES]])
 def test_a_table_is_that_of_arrow(batches: list[pa.RecordBatch]) -> None:
+    """In time order, whatever lies where in a batch: slices, nulls throughout or nowhere, no rows at all."""
     table = by_time(iter(batches), sum(batch.num_rows for batch in batches))
     table.validate(full=True)
     assert table.to_pylist() == of_arrow(batches).to_pylist() == by_time(batches).to_pylist()
@@ -31,6 +33,7 @@ def test_a_table_is_that_of_arrow(batches: list[pa.RecordBatch]) -> None:
 
 
 def test_what_says_nothing_is_null() -> None:
+    """A column that is null in every batch has its length, and no values."""
     table = by_time(BATCHES)
     assert table["utime_ns"].null_count == len(table)
     values, valid = integers(table["utime_ns"])

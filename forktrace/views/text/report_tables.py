@@ -153,7 +153,8 @@ def _ways(ended: pd.DataFrame, names: Names) -> npt.NDArray[np.int64]:
     without = ended.loc[line.isna(), ["reaper_id", "reaper_pid"]]
     reaper = without.groupby(["reaper_id", "reaper_pid"], dropna=False, sort=False).ngroup()
     called = [names.program(one.reaper_id, one.reaper_pid) for one in rows(without.drop_duplicates())]
-    program = reaper.map(dict(enumerate(called))).reindex(ended.index, fill_value="")
+    program = np.full(len(ended), "", object)
+    program[line.isna()] = np.array(called, object)[reaper]
     calls = [ended[name].mask(line.notna()) for name in ("reap_call", "reap_target", "reap_options")]
     keys = [ended["state"], line, program, *calls]
     number = ended.groupby(keys, dropna=False, observed=True, sort=False).ngroup().to_numpy(np.int64)
