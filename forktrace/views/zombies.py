@@ -31,7 +31,7 @@ def rows(table: pd.DataFrame, *, index: bool = True) -> Iterator[Any]:
 
 @cache
 def _row_of(columns: tuple[str, ...]) -> Any:
-    return namedtuple("row", columns)  # type: ignore[misc]
+    return namedtuple("row", columns)
 
 
 def first_row(table: pd.DataFrame) -> Any:
