@@ -20,11 +20,12 @@ from forktrace.errors import CommandError, ForktraceError, UsageError, in_words
 
 if TYPE_CHECKING:
     from forktrace.analysis.gate.policy import Policy
-    from forktrace.launcher.companion import Load, Run
+    from forktrace.launcher.companion import Beside, Run
     from forktrace.launcher.rotation import Plan
     from forktrace.system.users import User
 
 _LEAST_SIZE: Final = 64 << 10  # of a trace
+_LAST_EXPORT_S: Final = 60.0  # for a file of many processes
 _ROTATE: Final = "as in --rotate 1h, --rotate 30m or --rotate 100M"
 
 
@@ -54,6 +55,7 @@ _ROTATE: Final = "as in --rotate 1h, --rotate 30m or --rotate 100M"
 @click.option("--cgroup", metavar="PATH", help="Record the processes of this control group, those that come to it included.")
 @click.option("--metrics", metavar="FILE.prom", help="Write metrics every 15 s, for node_exporter's textfile collector.")
 @click.option("--metrics-port", metavar="[HOST:]PORT", type=Address(), help="Let Prometheus scrape metrics [127.0.0.1].")
+@click.option("--hive", metavar="DIR|URL", help="With --rotate: add each file to the dataset there, as export --hive does.")
 @click.option("--check", is_flag=True, help="Then hold it against the limits below, or those of a file: forktrace check.")
 @limit_options
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
@@ -73,6 +75,7 @@ def record(
     cgroup: str | None,
     metrics: str | None,
     metrics_port: tuple[str, int] | None,
+    hive: str | None,
     check: bool,
     allow: tuple[str, ...],
     baseline: str | None,
@@ -101,7 +104,8 @@ def record(
 
     with _own_failures():
         _require_one(command, pids, cgroup, user)
-        beside = _metrics(metrics, metrics_port, output, cgroup) if metrics or metrics_port else None
+        beside = _metrics(metrics, metrics_port, output, cgroup) if metrics or metrics_port else ()
+        beside += _exports(hive, rotate) if hive is not None else ()
         options = RecordOptions(output, force, duration, quiet, not no_stacks, not no_source, own, max_size, beside=beside)
         if rotate or keep is not None:
             options = replace(options, rotation=_plan(rotate, keep, max_size, output))
@@ -136,12 +140,13 @@ def _require_one(command: tuple[str, ...], pids: tuple[str, ...], cgroup: str | 
         raise UsageError("--user is for a command: what runs already has its user", "leave it out")
 
 
-def _metrics(file: str | None, address: tuple[str, int] | None, output: str | None, cgroup: str | None) -> Load:
+def _metrics(file: str | None, address: tuple[str, int] | None, output: str | None, cgroup: str | None) -> tuple[Beside, ...]:
     """Return what makes metrics beside the recording.
 
     Raises:
         UsageError: prometheus-client is missing, or the trace cannot be read again.
     """
+    from forktrace.launcher.companion import Beside
     from forktrace.launcher.session import is_stream
 
     if importlib.util.find_spec("prometheus_client") is None:
@@ -158,7 +163,30 @@ def _metrics(file: str | None, address: tuple[str, int] | None, output: str | No
 
         return functools.partial(follow, Options(file, address, cgroup), Tally())
 
-    return load
+    return (Beside("metrics", load),)
+
+
+def _exports(url: str, rotate: tuple[str, ...]) -> tuple[Beside, ...]:
+    """Return what adds the files of a rotation to the dataset at `url`.
+
+    Raises:
+        UsageError: there is no rotation, or `url` is neither a directory nor a URL.
+    """
+    from forktrace.fleet.urls import shown_name
+    from forktrace.launcher.companion import Beside
+
+    if not rotate:
+        raise UsageError("--hive adds each file of a rotation", "add --rotate 1h, or use forktrace export --hive afterwards")
+    shown_name(url)
+
+    def load() -> Run:
+        from forktrace.analysis.causes import rules
+        from forktrace.service.exports import follow
+
+        rules.load()
+        return functools.partial(follow, url)
+
+    return (Beside("dataset", load, _LAST_EXPORT_S),)
 
 
 def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, output: str | None) -> Plan:

@@ -61,6 +61,17 @@ def write(recording: Recording, url: str | os.PathLike[str], drop: str = "argv")
     return store.show(store.path(name))
 
 
+def has(url: str | os.PathLike[str], header: Mapping[str, Any]) -> bool:
+    """Return whether the file of the recording with this header is in the dataset at `url`.
+
+    Raises:
+        UsageError, PermissionMissing, ForktraceError: as `write`.
+    """
+    store, name = store_at(url), file_name(header)
+    with explained(store, store.show(store.path(name))):
+        return bool(store.files.get_file_info(store.path(name)).is_file)
+
+
 def file_name(header: Mapping[str, Any]) -> str:
     """Return the place of a recording's file in a dataset; characters that could leave the folder are encoded.
 

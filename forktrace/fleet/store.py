@@ -12,10 +12,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from forktrace.errors import ForktraceError, PermissionMissing, UsageError
+from forktrace.fleet.urls import is_url, shown_name
 from forktrace.trace.words import printable
 
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_PASSWORD: Final = re.compile(r"(?<=://)[^/@]*@")
 _MOST_WORDS: Final = 200  # characters of what a library says of a failure
 # What the SDK of S3 says, and what it means; of a HEAD request it knows only the status number.
 _NO_BUCKET: Final = re.compile(r"NO_SUCH_BUCKET|HTTP status 404")
@@ -51,11 +50,9 @@ def store_at(url: str | os.PathLike[str]) -> Store:
         UsageError: it is no such URL.
     """
     name = os.fspath(url)
-    if not _SCHEME.match(name):
-        return Store(fs.LocalFileSystem(), os.path.abspath(name), name.rstrip("/") or name)
-    shown = _PASSWORD.sub("", name).partition("?")[0].rstrip("/")
-    if _SCHEME.match(name)[1] not in ("s3", "file"):  # type: ignore[index]
-        raise UsageError(f"{shown}: not a directory or an s3:// URL")
+    shown = shown_name(name)
+    if not is_url(name):
+        return Store(fs.LocalFileSystem(), os.path.abspath(name), shown)
     try:
         files, folder = fs.FileSystem.from_uri(name)
     except (OSError, ValueError, pa.ArrowException) as error:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, NoReturn
 
 from forktrace.errors import CommandError, ForktraceError
-from forktrace.launcher.companion import Companion
+from forktrace.launcher.companion import Companions
 from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
 from forktrace.launcher.rotation import Files
@@ -69,8 +69,8 @@ def record(
             name = output or default_name(command, held.pid)
             path, trace, files = first or open_first(name, command, who, options, beginning, recording)
             begin(recorder, _order(held, path, command, who, options, files), trace)
-            companion = recording.enter_context(Companion(options.beside, path, who))
-            watch = Watch(recorder, held.pid, companion)  # from the target's first moment on, Ctrl-C is its own
+            companions = recording.enter_context(Companions(options.beside, path, who))
+            watch = Watch(recorder, held.pid, companions)  # from the target's first moment on, Ctrl-C is its own
             duties = Duties(recorder, options.duration_s, files)
             recording.callback(duties.close)
             held.release()
@@ -198,8 +198,8 @@ def _order(held: Held, path: str, command: Sequence[str], who: User, options: Re
 class Watch:
     """Waits for the target and the recorder. Signals are meant for the target from now on: SIGTERM and SIGHUP are passed on."""
 
-    def __init__(self, recorder: RecorderProcess, pid: int, companion: Companion) -> None:
-        self._recorder, self._companion = recorder, companion
+    def __init__(self, recorder: RecorderProcess, pid: int, companions: Companions) -> None:
+        self._recorder, self._companions = recorder, companions
         self._pid = pid
         self._target = os.pidfd_open(pid)
         self._status: int | None = None
@@ -249,7 +249,7 @@ class Watch:
     def _is_done(self, duties: Duties) -> bool:
         """Wait for what happens next, and return whether it is that the recorder is done."""
         target = [self._target] if self._status is None else []
-        readable = wait_for_news(self._recorder, duties, self._companion, *target)
+        readable = wait_for_news(self._recorder, duties, self._companions, *target)
         if self._target in readable:
             self._reap_target()
             return False

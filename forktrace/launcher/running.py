@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from forktrace.errors import UsageError
-from forktrace.launcher.companion import Companion
+from forktrace.launcher.companion import Companions
 from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files
@@ -77,8 +77,8 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
             begin(recorder, order, trace)
             duties = Duties(recorder, options.duration_s, files)
             recording.callback(duties.close)
-        companion = recording.enter_context(Companion(options.beside, path, who))
-        _until_done(recorder, duties, companion)
+        companions = recording.enter_context(Companions(options.beside, path, who))
+        _until_done(recorder, duties, companions)
     finish(options, name, files, who, written)
 
 
@@ -205,6 +205,6 @@ def _stop_on_signals(recorder: RecorderProcess) -> None:
             signal.signal(number, stop)
 
 
-def _until_done(recorder: RecorderProcess, duties: Duties, companion: Companion) -> None:
-    while recorder not in wait_for_news(recorder, duties, companion) or not recorder.heard("done"):
+def _until_done(recorder: RecorderProcess, duties: Duties, companions: Companions) -> None:
+    while recorder not in wait_for_news(recorder, duties, companions) or not recorder.heard("done"):
         pass

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.launcher.companion import Companion, Load
+from forktrace.launcher.companion import Beside, Companions
 from forktrace.launcher.duties import Duties
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files, Plan
@@ -34,7 +34,7 @@ class RecordOptions:
         own: prefixes of files that count as the user's code too
         max_size: of the trace in bytes, of a rotation of all its files; None: any
         rotation: when the next file begins, in the directory `output`; None: there is one file
-        beside: what is to run beside the recording, without its rights; None: nothing
+        beside: what is to run beside the recording, without its rights
     """
 
     output: str | None = None
@@ -46,7 +46,7 @@ class RecordOptions:
     own: tuple[str, ...] = ()
     max_size: int | None = None
     rotation: Plan | None = None
-    beside: Load | None = None
+    beside: tuple[Beside, ...] = ()
 
     @property
     def to_stdout(self) -> bool:
@@ -152,12 +152,12 @@ def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
     recorder.wait_for("ready")
 
 
-def wait_for_news(recorder: RecorderProcess, duties: Duties, companion: Companion, *others: int) -> Sequence[object]:
+def wait_for_news(recorder: RecorderProcess, duties: Duties, companions: Companions, *others: int) -> Sequence[object]:
     """Wait until something happens or is due, and do what is due. Return which of these, and of `others`, are readable."""
-    watched: list[RecorderProcess | Duties | int] = [recorder, duties, *companion.running, *others]
+    watched: list[RecorderProcess | Duties | int] = [recorder, duties, *companions.running, *others]
     readable = select.select(watched, [], [], duties.left_s())[0]
     duties.do()
-    companion.noticed(readable)
+    companions.noticed(readable)
     return readable
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from forktrace.analysis.log import NEVER
 from forktrace.errors import ForktraceError
-from forktrace.launcher.companion import say
+from forktrace.launcher.companion import explained, say
 from forktrace.launcher.session import program_name
 from forktrace.now.limits import limits_of
 from forktrace.service.exposition import Exposition, State, TextFile
@@ -95,7 +95,7 @@ class _Follower:
             do(what)
         except ForktraceError as error:
             if self._complaints.get(do.__name__) != str(error):
-                say(_explained(error))
+                say(explained(error))
             self._complaints[do.__name__] = str(error)
         else:
             self._complaints.pop(do.__name__, None)
@@ -131,8 +131,3 @@ class _Follower:
 
 def _end_ns(batches: list[Any]) -> int:
     return max((int(pc.max(batch["time_ns"]).as_py()) for batch in batches if batch.num_rows), default=0)
-
-
-def _explained(error: ForktraceError) -> str:
-    """What failed, and what to do."""
-    return printable(f"{error}" + (f"; {error.hint}" if error.hint else ""))

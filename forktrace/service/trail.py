@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from forktrace.errors import NoFile
 from forktrace.service.growing import Growing
 from forktrace.trace.batches import SCHEMA, carried_over, integers
 from forktrace.trace.events import KINDS
-from forktrace.trace.files import numbered, paths
+from forktrace.trace.files import named_alike
 
 
 class Trail:
@@ -89,16 +88,8 @@ def _continues(totals: str) -> bool:
 
 def _opened_after(path: str) -> tuple[int, Growing] | None:
     """The next file of a rotation that is there, and how much later it is; None: there is none yet."""
-    for ahead, other in _later_files(path):
-        with contextlib.suppress(NoFile):  # it was removed meanwhile
-            return ahead, Growing(other)
+    for ahead, other in named_alike(path):
+        if ahead > 0:
+            with contextlib.suppress(NoFile):  # it was removed meanwhile
+                return ahead, Growing(other)
     return None
-
-
-def _later_files(path: str) -> list[tuple[int, str]]:
-    """The files of a rotation that come after one, each with how much later it is, in order."""
-    own = numbered(path)
-    if own is None:
-        return []
-    found = [(one, other) for other in paths(os.path.dirname(path) or ".") if (one := numbered(other))]
-    return sorted((one.number - own.number, other) for one, other in found if one.name == own.name and one.number > own.number)

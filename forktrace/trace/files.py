@@ -43,6 +43,17 @@ def paths(folder: str) -> list[str]:
         return sorted(one.path for one in entries if one.name.endswith(SUFFIX) and one.is_file() and one.name[0] != ".")
 
 
+def named_alike(path: str) -> list[tuple[int, str]]:
+    """Return the files beside a file of a rotation that differ in their number alone, in order, each with how much later it is.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    own = numbered(path)
+    found = [(numbered(other), other) for other in paths(os.path.dirname(path) or ".")]
+    return sorted((one.number - own.number, other) for one, other in found if own and one and one.name == own.name)
+
+
 @contextlib.contextmanager
 def replaced(path: str, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Give a new file beside `path` to write to, which takes its place at the end. An error leaves the old file as it is."""

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from recorded import WORKLOADS, Recorded, forktrace_command, wait_until
+from people import somebody
+from recorded import DEBIAN, WORKLOADS, Recorded, forktrace_command, wait_until
 
 import forktrace
 from forktrace.analysis.tables.lifecycles import LIVING
@@ -120,6 +122,33 @@ def test_only_so_many_files(folder: Path) -> None:
     numbers = [file.number for file in rotation.find(folder).files]
     assert numbers[1] == numbers[0] + 1 > 44  # the first had a number that there was not
     assert forktrace.read(folder).lifecycles()["carried"].any()
+
+
+def test_into_a_dataset(folder: Path, open_folder: Path) -> None:
+    """Each file is added when it is finished, the last one at the end, by a process of the user's: each process once."""
+    with somebody(open_folder) as person, tempfile.TemporaryDirectory(dir=person.home) as home:
+        person.owns(Path(home))
+        person.owns(folder)
+        hive, command = Path(home, "hive"), [DEBIAN, "-c", WAITS.format(40, 2)]
+        more = ("--rotate", "1h", "--hive", str(hive), "--user", person.name)
+        with started(folder, *more, "--", *command) as launcher:
+            for turns in (1, 2):
+                wait_until(lambda turns=turns: len(files(folder)) == turns, "the next file")
+                time.sleep(0.3)  # for processes in it
+                launcher.send_signal(signal.SIGHUP)
+            wait_until(lambda: len(list(hive.rglob("*.parquet"))) == 2, "the files that are finished")
+            assert launcher.poll() is None
+            _, words = launcher.communicate()
+        assert launcher.returncode == 0, words
+        added = list(hive.rglob("*.parquet"))
+        assert (len(added), {path.stat().st_uid for path in added}) == (3, {person.uid})
+        found = forktrace.dataset(hive).to_table().to_pandas()
+        expected = forktrace.read(folder).lifecycles()
+        assert len(expected) == 41
+        assert sorted(zip(found["pid"], found["fork_ns"], strict=True)) == sorted(
+            zip(expected["pid"], expected["fork_ns"], strict=True)
+        )
+        assert found["carried"].any()
 
 
 def test_the_launcher_is_killed(folder: Path) -> None:

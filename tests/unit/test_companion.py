@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forktrace.launcher import companion
-from forktrace.launcher.companion import Companion
+from forktrace.launcher.companion import Beside, Companions
 from forktrace.system.users import User
 
 ME = User("me", os.getuid(), os.getgid(), tuple(os.getgroups()), {})
@@ -38,7 +37,7 @@ def test_it_ends_with_the_recording(tmp_path: Path) -> None:
         wait_for_end(until)
         about.write_text(about.read_text() + "end")
 
-    with Companion(lambda: run, "run.arrows", ME) as one:
+    with Companions([Beside("metrics", lambda: run)], "run.arrows", ME) as one:
         while not about.exists() or not about.read_text():
             time.sleep(0.01)
         path, only_its_own, rights, ignored, session = json.loads(about.read_text())
@@ -52,7 +51,7 @@ def test_it_ends_with_the_recording(tmp_path: Path) -> None:
 
 def test_its_death_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     """Once, as soon as somebody looks; the recording goes on."""
-    with Companion(lambda: lambda path, until: wait_for_end(until), "run.arrows", ME) as one:
+    with Companions([Beside("metrics", lambda: lambda path, until: wait_for_end(until))], "run.arrows", ME) as one:
         signal.pidfd_send_signal(one.running[0], signal.SIGKILL)
         readable = select.select(one.running, [], [], 30)[0]
         assert one.noticed(readable)
@@ -61,29 +60,39 @@ def test_its_death_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == "forktrace: the metrics process has ended; the recording goes on\n"
 
 
-def test_who_does_not_end_is_killed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_end_is_killed(capfd: pytest.CaptureFixture[str]) -> None:
     """After a while, so that nobody waits for it for ever."""
-    monkeypatch.setattr(companion, "ENDING_S", 0.1)
-    with Companion(lambda: lambda path, until: time.sleep(1000), "run.arrows", ME) as one:
+    with Companions([Beside("metrics", lambda: lambda path, until: time.sleep(1000), 0.1)], "run.arrows", ME) as one:
         pass
     assert one.running == []
     assert capfd.readouterr().err == "forktrace: the metrics process did not end in time, and was killed\n"
 
 
 def test_without_room_for_another_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are no metrics, in a line, and the recording goes on."""
+    """That is said in a line, and the recording goes on."""
 
     def full() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", full)
-    with Companion(lambda: lambda path, until: None, "run.arrows", ME) as one:
+    with Companions([Beside("metrics", lambda: lambda path, until: None)], "run.arrows", ME) as one:
         assert one.running == []
     said = capfd.readouterr().err
-    assert said == "forktrace: there are no metrics: Resource temporarily unavailable; the recording goes on\n"
+    assert said == "forktrace: the metrics process cannot be started: Resource temporarily unavailable; the recording goes on\n"
 
 
 def test_with_nothing_to_run() -> None:
     """Nothing is started."""
-    with Companion(None, "run.arrows", ME) as one:
+    with Companions([], "run.arrows", ME) as one:
         assert one.running == []
+
+
+def test_each_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+    """Of two that run, the one that is gone is named, the other is still told of the end, and none waits for the other."""
+    wanted = [Beside(name, lambda: lambda path, until: wait_for_end(until)) for name in ("metrics", "dataset")]
+    with Companions(wanted, "run.arrows", ME) as both:
+        first, second = both.running
+        signal.pidfd_send_signal(second, signal.SIGKILL)
+        assert both.noticed(select.select([second], [], [], 30)[0])
+        assert both.running == [first]
+    assert capfd.readouterr().err == "forktrace: the dataset process has ended; the recording goes on\n"

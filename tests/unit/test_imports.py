@@ -24,7 +24,7 @@ ALLOWED = {
     "fleet": {"errors", "trace", "analysis", "views"},
     "scenes": set(),
     "forktrace": {"errors", "trace", "analysis", "views", "fleet"},  # __init__.py: the public names
-    "service": {*RECORDING, "analysis", "views"},
+    "service": {*RECORDING, "analysis", "views", "fleet"},
     "cli": {*RECORDING, "analysis", "views", "fleet", "service", "scenes", "forktrace"},
     "pytest_plugin": {*RECORDING, "analysis", "views", "forktrace"},
     "__main__": {"cli"},

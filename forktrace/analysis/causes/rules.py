@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -180,9 +181,16 @@ def load(path: str | os.PathLike[str] | None = None) -> Rules:
         UsageError: the file cannot be read, is no TOML, or a rule in it is not one.
     """
     rules = Rules()
-    for file in ([] if path is None else [Path(path)]) + [BUILT_IN]:
-        _add(rules, _parsed(file), str(file))
+    if path is not None:
+        _add(rules, _parsed(Path(path)), str(path))
+    _add(rules, _built_in(), str(BUILT_IN))
     return rules
+
+
+@cache
+def _built_in() -> dict[str, Any]:
+    """Read once: a process that has given up its rights may not be able to any more."""
+    return _parsed(BUILT_IN)
 
 
 def _parsed(file: Path) -> dict[str, Any]:
