@@ -27,6 +27,7 @@ _LOG_WHOLE, _LOG_STATISTICS = 1, 4
 _LOG_BYTES: Final = 16 << 20
 _NAME_BYTES: Final = 15
 _ATTRIBUTE_BYTES: Final = 120  # the size of union bpf_attr in the oldest kernel
+_FDINFO_BYTES: Final = 4096  # more than it ever has
 _PERF_TYPE_TRACEPOINT, _PERF_ATTRIBUTE_BYTES, _PERF_FLAG_FD_CLOEXEC = 2, 112, 8
 _PERF_SET_BPF, _PERF_ENABLE = 0x40042408, 0x2400
 _IO_URING_SETUP, _IO_URING_REGISTER, _REGISTER_FILES, _URING_PARAMETERS_BYTES = 425, 427, 2, 120  # on every processor
@@ -164,8 +165,12 @@ def times_not_run(program: int) -> int:
 
     That happens where tracepoints are preemptible (since about Linux 7.0). It is `recursion_misses`, since 5.12.
     """
-    with open(f"/proc/self/fdinfo/{program}") as lines:
-        return next((int(line.split()[1]) for line in lines if line.startswith("recursion_misses:")), 0)
+    descriptor = os.open(f"/proc/self/fdinfo/{program}", os.O_RDONLY)
+    try:
+        _, found, rest = os.read(descriptor, _FDINFO_BYTES).partition(b"recursion_misses:")
+    finally:
+        os.close(descriptor)
+    return int(rest.split(None, 1)[0]) if found else 0
 
 
 def close_after_end(descriptors: Sequence[int]) -> None:

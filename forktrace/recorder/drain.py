@@ -25,8 +25,8 @@ from forktrace.trace.carried import Carried
 
 DRAIN_EVERY: Final = 200  # new stacks, some 10 ms of work
 CLOSING_ROUNDS: Final = 10
-COUNTS_EVERY_NS: Final = 1_000_000_000  # that the kernel's own counts are looked at while nothing happens
-BUSY_NS: Final = 200_000_000  # so long after an event more of them are expected
+COUNTS_EVERY_NS: Final = 5_000_000_000  # that the kernel's own counts are looked at while nothing happens
+BUSY_NS: Final = 100_000_000  # so long after an event more of them are expected
 STILL_MOST: Final = 150  # processes that the end of a trace names where events were lost; they fit into stream.END_BYTES
 SOURCES_S: Final = 15.0  # at most, that the text of source lines is waited for at the end
 WAITING_MOST: Final = (
@@ -156,7 +156,7 @@ class Drain:
     def write(self, *, everything: bool = True) -> None:
         """Write what has come since the last time, if anything has.
 
-        Without `everything` what the kernel counts is only looked at when something has come, and once a second.
+        Without `everything` what the kernel counts is only looked at when something has come, and every 5 s.
         """
         until_ns = self._intake.until_ns
         counts = everything or self._intake.is_waiting() or until_ns - self._counted_ns >= COUNTS_EVERY_NS

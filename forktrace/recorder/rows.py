@@ -58,7 +58,7 @@ def pieces(chunk: bytes, most: int = PIECE_BYTES) -> Iterator[bytes]:
 def split(chunk: bytes) -> tuple[dict[str, Records], dict[str, list[bytes]]]:
     """Return the events in `chunk` by kind, in ring order, and the other records; of `argv` only what was sent is valid."""
     found = _by_kind(chunk)
-    padded = np.frombuffer(chunk + bytes(layout()["exec"].itemsize), np.uint8)
+    padded = chunk + bytes(layout()["exec"].itemsize)
     events = {kind: _gather(padded, [start for start, _ in found[kind]], layout()[kind]) for kind in EVENTS if found[kind]}
     return events, {kind: [chunk[start:end] for start, end in found[kind]] for kind in RING_KINDS[len(EVENTS) :]}
 
@@ -77,9 +77,10 @@ def _by_kind(chunk: bytes) -> dict[str, list[tuple[int, int]]]:
     return dict(zip(RING_KINDS, found, strict=True))
 
 
-def _gather(data: npt.NDArray[np.uint8], starts: list[int], kind: np.dtype[Any]) -> Records:
-    rows = np.lib.stride_tricks.sliding_window_view(data, kind.itemsize)[starts]
-    return np.ascontiguousarray(rows).view(kind)[:, 0]
+def _gather(data: bytes, starts: list[int], kind: np.dtype[Any]) -> Records:
+    from_each_byte = np.ndarray((len(data) - kind.itemsize + 1, kind.itemsize), np.uint8, data, strides=(1, 1))
+    rows: Records = from_each_byte[starts].view(kind)[:, 0]
+    return rows
 
 
 class Columns:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from forktrace.recorder.sources import Sources
 
 READ_EVERY_S: Final = 0.02  # the ring holds seconds of the fastest fork storm
-IDLE_EVERY_S: Final = 0.08  # while nothing happens
+IDLE_EVERY_S: Final = 0.1  # while nothing happens
 WRITE_EVERY_S: Final = 0.15  # with the wait before and the time of the write: a recorder that is killed loses no 200 ms
-TOGETHER_S: Final = 0.08  # events that come so soon after another are written with it
+TOGETHER_S: Final = 0.06  # events that come so soon after another are written with it
 ORDER_S: Final = 10.0  # how long an order is waited for, with rights that nobody uses
 PARTING_S: Final = 5.0  # how long a launcher that does not read is waited for at the end
 MESSAGE_MOST: Final = 200  # characters of an error that nobody expected

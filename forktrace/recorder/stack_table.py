@@ -107,9 +107,9 @@ class StackTable:
 
         Id 0 is no stack. With `no-runtime` the id is a file that was not known at that moment.
         """
-        distinct, which = np.unique(np.stack([identities, statuses.astype(np.uint64)]), axis=1, return_inverse=True)
-        found = [self._text(*each) for each in distinct.T.tolist()]
-        return [found[place][0] for place in which.tolist()], np.array([status for _, status in found], np.int64)[which]
+        asked = list(zip(identities.tolist(), statuses.tolist(), strict=True))
+        found = {each: self._text(*each) for each in dict.fromkeys(asked)}
+        return [found[each][0] for each in asked], np.array([found[each][1] for each in asked], np.int64)
 
     def _text(self, identity: int, status: int) -> tuple[str | None, int]:
         if status == NO_RUNTIME:

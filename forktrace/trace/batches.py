@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,8 @@ Values = npt.NDArray[Any]
 Validity = npt.NDArray[np.bool_]
 # Values with their validity (None: all are valid), or strings where None is null. Enumerations: indexes into their tuple.
 Column = tuple[Values, Validity | None] | Sequence[str | None]
+
+_FEW_ROWS: Final = 64  # in a batch, whose empty columns are kept
 
 # What pyarrow raises for data that is not what it claims to be.
 ARROW_ERRORS: Final = (pa.ArrowException, OSError, ValueError, MemoryError, SystemError, TypeError, LookupError, StopIteration)
@@ -79,15 +82,26 @@ def _part(column: Any, rows: slice) -> Column:
 
 def _array(name: str, column: Any, rows: int) -> pa.Array:
     what = COLUMNS[name]
+    if column is None:
+        return (_few_empty if rows <= _FEW_ROWS else _empty)(what, rows)
     if what == "text" or what == "string":
-        column = [None] * rows if column is None else column
         array = _texts(column) if what == "text" else strings(column)
     else:
-        values, valid = (np.zeros(rows, np.int8), np.zeros(rows, np.bool_)) if column is None else column
+        values, valid = column
         array = numbers(what, values if valid is None else np.where(valid, values, 0), valid)
     if len(array) != rows:
         raise ValueError(f"{name} has {len(array)} values in a batch of {rows} rows")
     return array
+
+
+def _empty(what: str | tuple[str, ...], rows: int) -> pa.Array:
+    """Return a column that is all null."""
+    if what == "text" or what == "string":
+        return _texts([None] * rows) if what == "text" else strings([None] * rows)
+    return numbers(what, np.zeros(rows, np.int8), np.zeros(rows, np.bool_))
+
+
+_few_empty = lru_cache(maxsize=1024)(_empty)  # most columns are, and a quiet recording has a few rows in each batch
 
 
 def numbers(what: str | tuple[str, ...], values: Values, valid: Validity | None) -> pa.Array:
