@@ -17,7 +17,7 @@ SEED := 1
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-page test-fleet test-kafka test-otel test-prometheus test-kernels test-libraries test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-page test-fleet test-kafka test-otel test-prometheus test-systemd test-kernels test-libraries test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -79,6 +79,10 @@ test-libraries: setup ## other people's libraries from PyPI (rq, celery, joblib,
 test-kernels: setup ## tests on other kernels and processors, booted in QEMU: 90 minutes; make test-kernels SET=smoke: ten
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'
 	$(BIN)/python -m pytest tests/kernels --kernels=$(or $(SET),all)
+
+test-systemd: setup ## the unit of docs/service.md under a running systemd, in a machine that QEMU boots
+	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'
+	$(BIN)/python -m pytest tests/kernels/test_systemd.py --systemd
 
 test-distributions: ## README's commands on fresh Debian systems, under sudo and sudo-rs; needs root
 	@$(MAKE) --no-print-directory system PACKAGES='debootstrap git python3'

@@ -59,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--libraries", action="store_true", help="fetch other people's libraries from PyPI and record them")
     how = "boot other kernels: all tests on all of them, or with `smoke` what CI does"
     parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
+    parser.addoption("--systemd", action="store_true", help="boot a machine with systemd and try the unit of docs/service.md")
     parser.addoption("--pages", action="store_true", help="open pages of all traces and of large ones")
     parser.addoption("--fleet", action="store_true", help="ask many hosts: a server of S3, several workers")
     parser.addoption("--prometheus", action="store_true", help="fetch Debian's Prometheus and have it read metrics")
@@ -83,6 +84,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("Debian's Prometheus is not asked for: make test-prometheus")
     if item.get_closest_marker("kernels") and not item.config.getoption("--kernels"):
         pytest.skip("other kernels are not asked for: make test-kernels")
+    if item.get_closest_marker("systemd") and not item.config.getoption("--systemd"):
+        pytest.skip("a machine with systemd is not asked for: make test-systemd")
     if item.get_closest_marker("browser") and browser.program() is None and not os.environ.get("CI"):
         pytest.skip("opens pages: needs Chromium (make setup)")
     if item.get_closest_marker("root") and os.geteuid() != 0 and not os.environ.get("CI"):

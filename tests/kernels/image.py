@@ -33,7 +33,7 @@ MANYLINUX = ("2_28", "2_27", "2_26", "2_24", "2_17")  # glibc of the wheels; pip
 PACKAGES = (
     *("python3", "libpython3.13", "busybox-static", "bash", "coreutils", "util-linux", "mount", "procps", "iproute2", "strace"),
     *("sudo", "passwd", "login", "findutils", "grep", "sed", "gawk", "ca-certificates", "dash", "tar", "hostname", "libc-bin"),
-    *("libstdc++6", "libffi8", "libssl3t64", "libpam-modules", "libpam-runtime", "util-linux-extra", "runc"),
+    *("libstdc++6", "libffi8", "libssl3t64", "libpam-modules", "libpam-runtime", "util-linux-extra", "runc", "systemd"),
 )
 MODULES = (
     *("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_mmio", "virtio_blk"),
@@ -47,6 +47,11 @@ CONFIGURATION = {
     "group": "root:x:0:\nshadow:x:42:\nsudo:x:27:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost guest\n",
     "hostname": "guest\n",
+    "machine-id": "7a1c0b5d9e3f42f08d6b1e2c3a4f5b6d\n",
+    "systemd/system/work.service": (
+        "[Unit]\nDescription=What the host wants done\n"
+        "[Service]\nType=oneshot\nExecStart=/sbin/guest_init work\nStandardOutput=file:/dev/console\n"
+    ),
     "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
     **{f"pam.d/common-{kind}": f"{kind} required pam_unix.so\n" for kind in ("auth", "account", "session")},
     "pam.d/common-password": "password required pam_unix.so yescrypt\n",
@@ -173,7 +178,7 @@ def _python_parts(version: str) -> tuple[str, ...]:
 
 def _requirements() -> list[str]:
     about = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    return [*about["dependencies"], *about["optional-dependencies"]["kafka"], "pytest>=8", "hypothesis>=6"]
+    return [*about["dependencies"], *about["optional-dependencies"]["kafka"], "pytest>=8", "hypothesis>=6", "pip"]
 
 
 def _make_root(image: Path, architecture: str, packages: Iterable[Path], requirements: Iterable[str]) -> None:
@@ -191,6 +196,9 @@ def _make_root(image: Path, architecture: str, packages: Iterable[Path], require
         for name, text in CONFIGURATION.items():
             (root / "etc" / name).parent.mkdir(parents=True, exist_ok=True)
             (root / "etc" / name).write_text(text)
+        wanted = root / "etc/systemd/system/multi-user.target.wants"
+        wanted.mkdir(parents=True)
+        (wanted / "work.service").symlink_to("../work.service")
         local = root / f"usr/local/lib/{PYTHON}/dist-packages"
         local.mkdir(parents=True)
         (local / "site.pth").write_text("/opt/site\n")

@@ -55,19 +55,21 @@ class Done:
     out: Mapping[str, bytes]
 
 
-def run(kernel: Kernel, script: str, *, seconds: float, programs: Mapping[str, Path] | None = None) -> Done:
+def run(kernel: Kernel, script: str, *, seconds: float, programs: Mapping[str, Path] | None = None, first: str = "") -> Done:
     """Boot a kernel and run a shell script as root; `programs`: further files for /host/programs.
+
+    `first`: the first process, `systemd`; "": a script, and nothing else runs there.
 
     An emulated kernel that dies of the emulator is booted again.
     """
     for _ in range(TRIES):
-        done = _run(kernel, script, seconds, programs or {})
+        done = _run(kernel, script, seconds, programs or {}, first)
         if done.status is not None or EMULATOR_FAULT not in done.console:
             break
     return done
 
 
-def _run(kernel: Kernel, script: str, seconds: float, programs: Mapping[str, Path]) -> Done:
+def _run(kernel: Kernel, script: str, seconds: float, programs: Mapping[str, Path], first: str) -> Done:
     boot, root = boot_files(kernel), root_image(kernel.architecture)
     with tempfile.TemporaryDirectory(prefix="machine-", dir=CACHE) as place:
         work, output = Path(place) / "work", Path(place) / "output"
@@ -75,7 +77,7 @@ def _run(kernel: Kernel, script: str, seconds: float, programs: Mapping[str, Pat
         with output.open("wb") as file:
             file.truncate(OUTPUT_BYTES)
         began = time.monotonic()
-        console = _qemu(kernel, boot, [root, work, output], seconds)
+        console = _qemu(kernel, boot, [root, work, output], seconds, first)
         took = time.monotonic() - began
         out = _read_output(output)
     status = out.pop("status", None)
@@ -103,14 +105,14 @@ def _as_roots(about: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if "__pycache__" in about.name else about
 
 
-def _qemu(kernel: Kernel, boot: Boot, disks: list[Path], seconds: float) -> str:
+def _qemu(kernel: Kernel, boot: Boot, disks: list[Path], seconds: float, first: str) -> str:
     program, machine, console = QEMU[kernel.architecture]
     is_own = COMPILERS.get(platform.machine()) == kernel.architecture
     accelerated = is_own and _kvm_works(program, machine)
     line = [program, "-machine", f"{machine},accel={'kvm' if accelerated else 'tcg'}", "-cpu", _processor(kernel, accelerated)]
     line += ["-smp", "2", "-m", str(MEMORY_MIB), "-nographic", "-no-reboot", "-nic", "none"]
     line += ["-kernel", str(boot.kernel), "-initrd", str(boot.initial)]
-    line += ["-append", f"console={console} quiet loglevel=3 panic=-1 mitigations=off"]
+    line += ["-append", f"console={console} quiet loglevel=3 panic=-1 mitigations=off FIRST={first} systemd.getty_auto=no"]
     for disk in disks:
         kept = "" if disk == disks[-1] else ",snapshot=on"
         line += ["-drive", f"file={disk},if=virtio,format=raw,cache=unsafe{kept}"]
