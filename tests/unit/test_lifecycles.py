@@ -64,6 +64,7 @@ def test_whole_row() -> None:
         "reap_ns": 90 * MS,
         "run_ms": 10.0,
         "zombie_ms": 69.0,
+        "own_zombie_ms": 69.0,
         "zombie_open": False,
         "fork_call": "clone3",
         "created_by": "unknown",
@@ -447,7 +448,8 @@ def test_who_reaps_is_the_parent() -> None:
 
 def test_the_own_part_of_a_zombie_time() -> None:
     """What a process outside reaped was the program's until it inherited it; an unseen reap until the last reparenting."""
-    rows = [target(), ev.fork(5 * MS, 200, by=100), *dead(500, by=200)]
+    rows = [target(), ev.fork(5 * MS, 200, by=100), ev.fork(10 * MS, 500, by=200), ev.exit_(20 * MS, 500, parent=200)]
+    rows.append(ev.zombie(21 * MS, 500, parent=200))
     inherited = [ev.exit_(60 * MS, 200, adopter=1), ev.zombie(60 * MS, 200), ev.zombie(60 * MS, 500, parent=1)]
     for call in ("wait4", "unseen"):
         says(row(500, *rows, *inherited, ev.reap(90 * MS, 500, by=1, call=call)), zombie_ms=69.0, own_zombie_ms=39.0)
@@ -456,7 +458,7 @@ def test_the_own_part_of_a_zombie_time() -> None:
     within = [ev.exit_(60 * MS, 200, adopter=100), ev.zombie(60 * MS, 200), ev.zombie(60 * MS, 500, parent=100)]
     says(row(500, *rows, *within, ev.reap(90 * MS, 500, by=100)), own_zombie_ms=69.0)
     says(row(500, *rows, *inherited, ev.end(99 * MS), closed=False), zombie_ms=78.0, own_zombie_ms=78.0, zombie_open=True)
-    says(row(500, *rows[:-1], ev.exit_(60 * MS, 500)), own_zombie_ms=None)
+    says(row(500, *rows[:3], ev.end(99 * MS), closed=False), own_zombie_ms=None)
 
 
 def test_released_at_the_handing_over() -> None:

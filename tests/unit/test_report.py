@@ -357,9 +357,15 @@ def test_the_command_itself_is_accused_of_nothing() -> None:
     assert "never reaped" not in open_
 
 
+def orphaning(pid: int, fork_ms: int, exit_ms: int) -> list[ev.Row]:
+    """Return a child whose own children init inherits when it exits."""
+    made, exit_, zombie = child(pid, fork_ms, exit_ms)
+    return [made, exit_ | {"adopter_pid": 1}, zombie]
+
+
 def test_upper_bounds_never_lead() -> None:
     """What was reaped unseen does not come before what is known; what init inherited counts until then."""
-    rows = [target(), *child(500, 10, 100), *child(501, 20, 60, by=500), ev.reap(150 * MS, 500, by=100)]
+    rows = [target(), *orphaning(500, 10, 100), *child(501, 20, 60, by=500), ev.reap(150 * MS, 500, by=100)]
     rows += [*child(502, 30, 40), ev.reap(2000 * MS, 502, by=100, call="unseen")]
     rows += [ev.zombie(100 * MS, 501, parent=1), ev.reap(1900 * MS, 501, by=1), ev.exit_(2100 * MS, 100)]
     written = text(recording(*rows), 200)
@@ -374,7 +380,7 @@ def test_upper_bounds_never_lead() -> None:
 @pytest.mark.parametrize("call", ["unseen", "wait4"])
 def test_zombies_that_their_parent_left(call: str) -> None:
     """A consumer that never waits had them until it ended, whoever reaped them then, when, and seen or not."""
-    rows = [target(), *child(500, 5, 900)]
+    rows = [target(), *orphaning(500, 5, 900)]
     for pid, exit_ms in ((501, 20), (502, 30), (503, 899)):
         rows += [*child(pid, 10, exit_ms, by=500), ev.zombie(900 * MS, pid, parent=1)]
         rows.append(ev.reap(1900 * MS, pid, by=1, call=call))

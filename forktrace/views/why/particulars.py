@@ -224,7 +224,7 @@ def _of_end(about: About, table: pd.DataFrame) -> dict[str, Any]:
     """How each process ended, and who had it then."""
     orphan = table["adopter_pid"].notna()
     lost_ns = _lost_ns(about, table).where(orphan)
-    held = table["own_zombie_ms"].ge(NOTICEABLE_MS)
+    held = table["own_zombie_ms"].ge(NOTICEABLE_MS) & table["reap_ns"].notna()
     at_least = held & table["reap_call"].eq("unseen").fillna(False).astype(bool)
     return {
         "exited": table["exit_ns"].notna(),
