@@ -157,3 +157,33 @@ def test_every_advice_is_tried() -> None:
 
 def _none(value: object) -> object:
     return None if value is pd.NA else value
+
+
+FROZEN = PROGRAMS / "use_pyinstaller.py"
+FROZEN_LINES = {
+    f"{FROZEN.name}:{number} ": match.groups()
+    for number, line in enumerate(FROZEN.read_text().splitlines(), 1)
+    if (match := re.search(r"# (\S+) (\S+)$", line))
+}
+
+
+@pytest.mark.parametrize("kind", ["onedir", "onefile"])
+def test_frozen_programs(kind: str, record: Callable[..., Recorded], open_folder: Path) -> None:
+    """One that PyInstaller froze has its lines and causes, also where it unpacks itself first and runs in a child."""
+    freeze = [
+        environment_of("pyinstaller") / "bin" / "pyinstaller",
+        f"--{kind}",
+        "--distpath",
+        kind,
+        "--log-level",
+        "ERROR",
+        FROZEN,
+    ]
+    subprocess.run(freeze, cwd=open_folder, check=True, timeout=INSTALL_S)
+    program = open_folder / kind / FROZEN.stem
+    recorded = record([str(program / FROZEN.stem if kind == "onedir" else program)])
+    assert recorded.returncode == 0, recorded.stderr
+    table = recorded.recording.lifecycles()
+    for site, right in FROZEN_LINES.items():
+        rows = made_at(table, site)
+        assert set(zip(rows["created_by"], rows["reap_cause"], strict=True)) == {right}, site
