@@ -8,6 +8,7 @@ CHROMIUM := $(shell grep -qx ID=ubuntu /etc/os-release 2>/dev/null || echo chrom
 NODE := $(shell command -v node >/dev/null || echo nodejs)
 PACKAGES := $(DEMO_PACKAGES) python3-bpfcc linux-libc-dev gcc libc6-dev strace $(CHROMIUM) $(NODE)
 JAVA_PACKAGES := maven default-jre-headless
+BUILD_PACKAGES := gcc libc6-dev libffi-dev libssl-dev zlib1g-dev xz-utils debian-archive-keyring
 KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm seabios zstd e2fsprogs debian-archive-keyring gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
@@ -17,7 +18,7 @@ SEED := 1
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
-.PHONY: help setup object system demo test test-page test-fleet test-kafka test-otel test-prometheus test-systemd test-kernels test-libraries test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
+.PHONY: help setup object system demo test test-page test-fleet test-kafka test-otel test-prometheus test-systemd test-kernels test-libraries test-free-threaded test-distributions kernel test-witness test-crashes soak fuzz lint bench golden
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -75,6 +76,14 @@ test-prometheus: setup ## metrics, alerts and dashboard with Debian's Prometheus
 
 test-libraries: setup ## other people's libraries from PyPI (rq, celery, joblib, gevent, ...), recorded: what made and reaped; needs root
 	$(BIN)/python -m pytest tests/libraries --libraries
+
+test-free-threaded: setup ## Python 3.13 without its global lock, built from Debian's source (minutes, the first time); needs root
+	@$(MAKE) --no-print-directory system PACKAGES='$(BUILD_PACKAGES)'
+	PYTHONPATH=tests/kernels $(BIN)/python tests/free_threaded.py
+	FORKTRACE_TEST_PYTHONS=3.13t $(BIN)/python -m pytest -k '3.13t or every_stack or running or consumers_that_run' \
+	    tests/kernel/test_python_stacks.py tests/kernel/test_several_interpreters.py tests/kernel/test_crowds.py \
+	    tests/kernel/test_fork_servers.py tests/kernel/test_libraries.py tests/kernel/test_attach.py tests/kernel/test_why_now.py \
+	    tests/unit/test_mp_children.py tests/unit/test_remote_stack.py tests/unit/test_layouts.py
 
 test-kernels: setup ## tests on other kernels and processors, booted in QEMU: 90 minutes; make test-kernels SET=smoke: ten
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'

@@ -26,6 +26,7 @@ BY_WAIT = ("wait4", "waitid", "io_uring", "kernel", "unseen")
 
 WORKLOADS = Path(__file__).parent / "workloads"
 DEBIAN = "/usr/bin/python3"
+BUILT_PYTHONS = Path(__file__).parents[1] / ".cache" / "pythons"  # by tests/free_threaded.py
 BUILT = "FORKTRACE_TEST_PROGRAMS"  # names where the workloads are compiled already: on a machine without a compiler
 TESTED_PYTHONS = "FORKTRACE_TEST_PYTHONS"  # names those of `interpreters` that are tested, on a slow machine; nothing: all
 MORE_OPTIONS = {"first": ("-nostdlib", "-static"), "away": ("-shared", "-fPIC", "-pthread")}  # of the workloads in C
@@ -58,10 +59,9 @@ def pyenv_versions() -> Path:
 
 
 def interpreters() -> dict[str, str]:
-    """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`, `3.9` of another one that Debian has."""
-    pyenv = pyenv_versions()
-    of_pyenv = sorted(pyenv.glob("*/bin/python")) if os.access(pyenv, os.R_OK | os.X_OK) else []
-    found = {path.parts[-3]: str(path) for path in of_pyenv}
+    """The interpreters of this machine by name: `3.11.7` of pyenv, `debian`, `3.9` of others that Debian has, `3.13t` built."""
+    folders = [folder for folder in (pyenv_versions(), BUILT_PYTHONS) if os.access(folder, os.R_OK | os.X_OK)]
+    found = {path.parts[-3]: str(path) for folder in folders for path in sorted(folder.glob("*/bin/python"))}
     others = [path for path in sorted(Path("/usr/bin").glob("python3.?*")) if re.fullmatch(r"python3\.\d+", path.name)]
     found |= {one.name.removeprefix("python"): str(one) for one in others if one.name != os.path.realpath(DEBIAN)[9:]}
     found |= {"debian": DEBIAN} if Path(DEBIAN).exists() else {}

@@ -100,6 +100,11 @@ def object_of(source: str | None, otherwise: str) -> str:
     return otherwise if found is None else printable(found)
 
 
+def not_walked(file: str, why: str) -> str:
+    """Say of which interpreter there are no stacks, and why."""
+    return f"stacks of {printable(file)} are not walked: {printable(why)}"
+
+
 def no_stack(status: Any) -> str:
     """Return why there is no line, by the status of the stack; `<NA>`: stacks were not recorded."""
     return "recorded without stacks" if pd.isna(status) else str(texts()["stack-status"].get(status, "no line"))

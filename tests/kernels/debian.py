@@ -18,9 +18,9 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 class Archive:
-    """The packages of one processor architecture (`amd64`, `arm64`), kept in a directory."""
+    """The packages of one processor architecture (`amd64`, `arm64`), and if wanted their sources, kept in a directory."""
 
-    def __init__(self, architecture: str, folder: Path) -> None:
+    def __init__(self, architecture: str, folder: Path, with_sources: bool = False) -> None:
         self.architecture = architecture
         self._packages = folder / "packages"
         self._state = folder / f"apt-{architecture}"
@@ -28,7 +28,8 @@ class Archive:
             (self._state / place).mkdir(parents=True, exist_ok=True)
         self._packages.mkdir(parents=True, exist_ok=True)
         (self._state / "status").touch()
-        sources = [f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n" for suite in SUITES]
+        kinds = ("deb", "deb-src") if with_sources else ("deb",)
+        sources = [f"{kind} [signed-by={KEYRING}] {MIRROR} {suite} main\n" for kind in kinds for suite in SUITES]
         (self._state / "sources.list").write_text("".join(sources))
         (self._state / "preferences").write_text("Package: *\nPin: release n=trixie\nPin-Priority: 990\n")
 
@@ -71,6 +72,12 @@ class Archive:
             self._apt("apt-get", "download", *missing, folder=self._packages)
             return found + self.fetch(missing)
         return found
+
+    def source(self, name: str, suite: str) -> Path:
+        """Return what its makers released as the source of a package."""
+        self._update()
+        self._apt("apt-get", "source", "--download-only", f"{name}/{suite}", folder=self._packages)
+        return max(self._packages.glob(f"{name}_*.orig.tar.*z"))
 
     def _kept(self, name: str, version: str) -> Path | None:
         spelled = version.replace(":", "%3a")

@@ -107,6 +107,15 @@ def test_threads() -> None:
     )
 
 
+def test_an_interpreter_that_is_not_walked() -> None:
+    """It is named, with the reason."""
+    unknown = thread(frames=(), status="no-runtime", call=None)
+    assert (
+        said(look(threads=(unknown,), no_python="/opt/pypy3.11: it is PyPy"))[1]
+        == "  main     no line: /opt/pypy3.11: it is PyPy"
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "state", "words"),
     [

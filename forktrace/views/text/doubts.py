@@ -68,7 +68,7 @@ def doubts(recording: Recording, table: pd.DataFrame) -> Iterator[Text]:
         yield Text(f"{count(number, 'process')}: {note}.")
     yield from _missing_stacks(table)
     for file, why in recording.not_walked:
-        yield Text(f"The stacks of {printable(file)} are not walked: {printable(why)}.")
+        yield Text(f"The {explanations.not_walked(file, why)}.")
     inferred = int(table["notes"].str.contains("clearing start inferred", regex=False, na=False).sum())
     if inferred:
         yield Text(f"{count(inferred, 'process')}: which start cleared it is inferred from the order of calls of one thread.")

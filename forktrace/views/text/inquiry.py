@@ -95,6 +95,7 @@ class Places:
     """Says of each thread of a process where it is."""
 
     def __init__(self, seen: Inquiry) -> None:
+        self._not_walked = seen.no_python
         self._program = _Program(
             dict.fromkeys(seen.libraries, seen.python or ""),
             seen.argv,
@@ -104,16 +105,17 @@ class Places:
     def of(self, thread: Thread) -> Place:
         """Return the innermost line of the program's own, or of all where none is."""
         if not thread.frames:
-            return Place(_no_stack(thread), (), None)
+            return Place(self._no_stack(thread), (), None)
         inner, frame, site = self._program.stands(thread.frames)
         rules = self._program.rules
         calls = [Frames(one, rules.name_of(one, place), *place[:2]) for one, place in reversed(inner)]
         own, words = calls_of(site, calls)
         return Place(printable(site), words, frame, own)
 
-
-def _no_stack(thread: Thread) -> str:
-    return str(explanations.texts()["stack-status"][thread.status])
+    def _no_stack(self, thread: Thread) -> str:
+        if thread.status == "no-runtime" and self._not_walked:
+            return f"no line: {printable(self._not_walked)}"
+        return str(explanations.texts()["stack-status"][thread.status])
 
 
 def show(console: Console, seen: Inquiry) -> None:
