@@ -80,10 +80,10 @@ test-libraries: setup ## other people's libraries from PyPI (rq, celery, joblib,
 test-free-threaded: setup ## Python 3.13 without its global lock, built from Debian's source (minutes, the first time); needs root
 	@$(MAKE) --no-print-directory system PACKAGES='$(BUILD_PACKAGES)'
 	PYTHONPATH=tests/kernels $(BIN)/python tests/free_threaded.py
-	FORKTRACE_TEST_PYTHONS=3.13t $(BIN)/python -m pytest -k '3.13t or every_stack or running or consumers_that_run' \
+	FORKTRACE_TEST_PYTHONS=3.13t $(BIN)/python -m pytest -k '3.13t or every_stack or runtimes or consumers_that_run' \
 	    tests/kernel/test_python_stacks.py tests/kernel/test_several_interpreters.py tests/kernel/test_crowds.py \
 	    tests/kernel/test_fork_servers.py tests/kernel/test_libraries.py tests/kernel/test_attach.py tests/kernel/test_why_now.py \
-	    tests/unit/test_mp_children.py tests/unit/test_remote_stack.py tests/unit/test_layouts.py
+	    tests/unit/test_mp_children.py tests/unit/test_remote_stack.py
 
 test-kernels: setup ## tests on other kernels and processors, booted in QEMU: 90 minutes; make test-kernels SET=smoke: ten
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'

@@ -17,7 +17,8 @@ def build(source: Path, into: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         subprocess.run(["tar", "-x", "--strip-components=1", "-f", source, "-C", place], check=True)
         subprocess.run([f"{place}/configure", *OPTIONS, f"--prefix={into}"], cwd=place, check=True)
-        subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "altinstall"], cwd=place, check=True)
+        for target in ("all", "altinstall"):
+            subprocess.run(["make", "-s", f"-j{os.cpu_count()}", target], cwd=place, check=True)
     (into / "bin" / "python").symlink_to(f"python{NAME}")
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from recorded import WORKLOADS, Line, Recorded, interpreters
+from recorded import WORKLOADS, Line, Recorded, free_threaded, interpreters
 
 pytestmark = pytest.mark.root
 
@@ -24,11 +24,11 @@ EARLY = ("os", "subprocess", "multiprocessing fork")
 
 
 def chosen() -> dict[str, str]:
-    """Of each of these versions one interpreter: `3.11.7` of pyenv, and Debian's."""
+    """Of each of these versions one interpreter: `3.11.7` of pyenv, and Debian's; and the free-threaded ones."""
     found = interpreters()
     wanted = ("2.7.", "3.6.", "3.8.", "3.11.", "3.13.", "debian")
     names = [next((name for name in found if name.startswith(start)), None) for start in wanted]
-    return {name: found[name] for name in names if name}
+    return {name: found[name] for name in names if name} | free_threaded()
 
 
 PYTHONS = chosen()

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -219,6 +220,29 @@ class Nonsense(Memory):
         }
         few = b"".join(words[self._kind]().to_bytes(8, "little") for _ in range(25))
         return (few * (size // len(few) + 1))[:size]
+
+
+class Held(Memory):
+    """Memory that holds these bytes from address 4096 on."""
+
+    def __init__(self, held: bytes) -> None:
+        self._held = held
+
+    def read(self, address: int, size: int) -> bytes:
+        """Some of them."""
+        return self._held[address - 4096 : address - 4096 + size]
+
+
+@pytest.mark.parametrize(("head", "text_kind"), [(16, 2), (32, 2), (32, 8)], ids=["usual", "free 3.13", "free 3.14"])
+@pytest.mark.parametrize(("name", "encoding"), [("work", "ascii"), ("работа", "utf-16-le")])
+def test_texts(head: int, text_kind: int, name: str, encoding: str) -> None:
+    """A str of each build, ASCII and not: its kind stands behind how it is interned, which takes two bits or a byte."""
+    is_ascii = encoding == "ascii"
+    state = 3 | ((1 if is_ascii else 2) | 1 << 3 | is_ascii << 4) << text_kind  # interned; the kind, compact, ASCII
+    data = bytes(head) + struct.pack("<QqQ", len(name), -1, state) + bytes(0 if is_ascii else 16) + name.encode(encoding)
+    fields = {"head_bytes": head, "text_kind": text_kind, "text_width_mask": 7, "version": 0x30E}
+    fields |= {"text_ascii": head + 24, "text_compact": head + 40}
+    assert Reader(Held(data), Python("python", "3.14.10", fields, 0, ())).text(4096) == name
 
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10), (3, 11), (3, 12)])
