@@ -80,7 +80,7 @@ class Meaning(Section):
         if not pd.isna(self.row.notes):
             yield "", Line("note", printable(self.row.notes))
         if "no-runtime" in (self.row.fork_stack_status, self.row.reap_stack_status):
-            yield from (("", Line("note", f"the {explanations.not_walked(*one)}")) for one in self.recording.not_walked)
+            yield from (("", Line("note", f"the {explanations.not_walked(*one)}")) for one in self.about.not_walked)
 
     def _why(self) -> Iterator[Line]:
         row, name = self.row, self._cause()

@@ -42,6 +42,7 @@ class About:
         self.recording = recording
         self.whole = recording.whole
         self.table = self.whole.lifecycles()
+        self.not_walked = recording.not_walked
         self.names = Names(self.table, recording.header["recorder_pid"])
         self.adopters = list(orphans.adopters(self.whole, self.names))
         self._sources = Sources(recording)
