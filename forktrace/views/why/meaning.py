@@ -27,7 +27,7 @@ REMARKS: Final[Mapping[str, Sequence[str]]] = {
         *("reap_cause", "reap_site", "reap_own", "reap_stack_status", "reap_options", "reap_package"),
         *("made_site", "made_own", "made_package", "helper", "inside", "handled", "held", "at_end", "delay", "status_lost"),
     ),
-    "note": ("notes", "fork_stack_status", "reap_stack_status"),
+    "note": ("notes",),
 }
 
 
@@ -76,11 +76,9 @@ class Meaning(Section):
         yield from (("", line) for line in self._why())
 
     def note(self) -> Iterator[Event]:
-        """The notes of its row, and which interpreters are not walked where it has no line for that reason."""
+        """The notes of its row."""
         if not pd.isna(self.row.notes):
             yield "", Line("note", printable(self.row.notes))
-        if "no-runtime" in (self.row.fork_stack_status, self.row.reap_stack_status):
-            yield from (("", Line("note", f"the {explanations.not_walked(*one)}")) for one in self.about.not_walked)
 
     def _why(self) -> Iterator[Line]:
         row, name = self.row, self._cause()
@@ -88,6 +86,8 @@ class Meaning(Section):
             return
         if name == "unknown" and pd.isna(row.reap_site):
             yield Line("why", f"not known ({explanations.no_stack(row.reap_stack_status)})")
+            if row.reap_stack_status == "no-runtime":
+                yield from (Line("", f"the {explanations.not_walked(*one)}") for one in self.about.not_walked)
             return
         cause, words = explanations.cause(name), self._words()
         late = cause.late if row.noticed and not row.stolen else ""
