@@ -177,14 +177,19 @@ class Recorded:
         found = [line for line in self.lines if line["case"] == case and line.get("what") == what]
         return [line for line in found if program in (None, line.get("program"))]
 
+    @cached_property
+    def _starts(self) -> dict[int, dict[int, int]]:
+        """The start in clock ticks of each row of the lifecycle table, by pid and then by the row's place in the table."""
+        ticks = (self.table["fork_ns"] // TICK_NS).fillna(-1).tolist()
+        places = self.table.groupby("pid").indices
+        return {pid: {place: ticks[place] for place in found} for pid, found in places.items()}
+
     def row(self, pid: int, starttime: int | None = None) -> pd.Series:
         """The one row of the lifecycle table with that number, and that start in clock ticks when it is given."""
-        rows = self.table[self.table["pid"] == pid]
-        if starttime is not None:
-            rows = rows[rows["fork_ns"] // TICK_NS == starttime]
-        started = self.table.loc[self.table["pid"] == pid, "fork_ns"].tolist()
-        assert len(rows) == 1, f"{len(rows)} rows for pid {pid} started at tick {starttime}; fork_ns of that number: {started}"
-        return rows.iloc[0]
+        starts = self._starts.get(pid, {})
+        places = [place for place, ticks in starts.items() if starttime in (None, ticks)]
+        assert len(places) == 1, f"{len(places)} rows for pid {pid} started at tick {starttime}; it has {starts}"
+        return self.table.iloc[places[0]]
 
     def id_of(self, pid: int) -> int:
         """The key of the one row with that number."""

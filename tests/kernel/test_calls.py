@@ -37,10 +37,13 @@ def test_clone_parent(suite: Recorded) -> None:
 
 @pytest.mark.parametrize(("case", "count"), [("os-fork", 2), ("subprocess", 3), ("multiprocessing", 5)])
 def test_python(suite: Recorded, case: str, count: int) -> None:
-    """Children of Python's own libraries are recorded like any other."""
+    """Children of Python's own libraries are recorded like any other, with the program's lines."""
     lines = suite.of(case, "python")
     assert len(lines) == count
     suite.assert_agrees(lines)
+    for line in lines:
+        sites = suite.row(line["pid"])[["fork_site", "reap_site"]].tolist()
+        assert [str(site).partition(":")[0] for site in sites] == ["libraries.py"] * 2
 
 
 def test_accounts(suite: Recorded) -> None:
