@@ -15,6 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 COUNT := 10000
 SEED := 1
+WORKERS := 2
 KERNEL := 6.12-amd64
 RUN := forktrace doctor
 
@@ -53,8 +54,10 @@ system:
 demo: .venv/.demo ## record the Kafka consumer, print the report, draw the timeline; installs no more than that takes
 	$(SUDO) $(BIN)/forktrace demo
 
+# What records is run alone: it waits for what other programs do. Status 5: PYTEST_ADDOPTS chose none of a part.
 test: setup lint ## everything that CI checks; what records needs root (sudo make test)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not root" -n $(WORKERS) --dist loadfile || [ $$? = 5 ]
+	$(BIN)/python -m pytest -m root || [ $$? = 5 ]
 
 test-page: setup ## pages of all traces and of large ones in a headless Chromium, and Perfetto's SQL over exported traces
 	$(BIN)/python -m pytest tests/page tests/unit/test_perfetto.py --pages

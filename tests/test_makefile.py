@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -53,3 +54,25 @@ def test_the_demo_installs_what_it_takes() -> None:
     assert "install -e '.[kafka]'" in said
     assert "[dev]" not in said
     assert "are downloaded" in said
+
+
+FAKE_PYTEST = """#!/bin/sh
+echo "$@"
+case "$*" in *"not root"*) exit $WITHOUT_ROOT;; *) exit $WITH_ROOT;; esac
+"""
+PARTS = ["-m pytest -m not root -n 2 --dist loadfile", "-m pytest -m root"]
+
+
+@pytest.mark.parametrize(
+    ("without_root", "with_root", "holds"),
+    [(0, 0, True), (1, 0, False), (0, 1, False), (2, 0, False), (5, 0, True), (0, 5, True)],
+)
+def test_the_tests_are_run_in_two_parts(tmp_path: Path, without_root: int, with_root: int, holds: bool) -> None:
+    """Each test is in one part; what fails ends it, a part of which nothing is chosen (status 5) does not."""
+    (tmp_path / "python").write_text(FAKE_PYTEST)
+    (tmp_path / "python").chmod(0o755)
+    line = ["make", "--silent", "--old-file=setup", "--old-file=lint", "test", f"BIN={tmp_path}"]
+    statuses = {"WITHOUT_ROOT": str(without_root), "WITH_ROOT": str(with_root)}
+    done = subprocess.run(line, cwd=ROOT, env=os.environ | statuses, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == holds
+    assert done.stdout.splitlines() == PARTS[: 1 if without_root in (1, 2) else 2]
