@@ -14,6 +14,7 @@ from pathlib import Path
 SUITES = ("bullseye", "bookworm", "trixie", "sid")
 MIRROR = "http://deb.debian.org/debian"
 LISTS_S = 12 * 3600  # as long what the suites hold is believed
+FETCH_S = 300  # as long the mirrors may take for an answer
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -105,10 +106,17 @@ class Archive:
             "APT::Sandbox::User": "root",
             "APT::Install-Recommends": "false",
             "APT::Cache-Limit": 0,
+            # The lists are read once: images for Docker turn that off, and then each call takes three seconds.
+            "Dir::Cache::pkgcache": "pkgcache.bin",
+            "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
+            "Acquire::GzipIndexes": "false",
+            "Acquire::Languages": "none",
             "Debug::NoLocking": "1",
         }
         options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        done = subprocess.run([program, *options, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, *options, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=FETCH_S
+        )
         if done.returncode:
             raise RuntimeError(f"{program} {' '.join(arguments)}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout

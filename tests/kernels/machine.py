@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ QEMU = {
 }
 COMPILERS = {"x86_64": "amd64", "aarch64": "arm64"}
 CROSS = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
+BEING_MADE = {name: threading.Lock() for name in QEMU}  # images and programs of a processor: by one thread at a time
 SHARED = ("forktrace", "probes", "tests", "docs", "notebooks", "pyproject.toml", "README.md", "CHANGELOG.md")
 
 
@@ -56,28 +58,31 @@ class Done:
 
 
 def run(kernel: Kernel, script: str, *, seconds: float, programs: Mapping[str, Path] | None = None, first: str = "") -> Done:
-    """Boot a kernel and run a shell script as root; `programs`: further files for /host/programs.
+    """Boot a kernel and run a shell script as root; `seconds`: for that, and to make what is missing.
 
+    `programs`: further files for /host/programs.
     `first`: the first process, `systemd`; "": a script, and nothing else runs there.
 
     An emulated kernel that dies of the emulator is booted again.
     """
+    until = time.monotonic() + seconds
     for _ in range(TRIES):
-        done = _run(kernel, script, seconds, programs or {}, first)
+        done = _run(kernel, script, until, programs or {}, first)
         if done.status is not None or EMULATOR_FAULT not in done.console:
             break
     return done
 
 
-def _run(kernel: Kernel, script: str, seconds: float, programs: Mapping[str, Path], first: str) -> Done:
-    boot, root = boot_files(kernel), root_image(kernel.architecture)
+def _run(kernel: Kernel, script: str, until: float, programs: Mapping[str, Path], first: str) -> Done:
+    with BEING_MADE[kernel.architecture]:
+        boot, root = boot_files(kernel), root_image(kernel.architecture)
     with tempfile.TemporaryDirectory(prefix="machine-", dir=CACHE) as place:
         work, output = Path(place) / "work", Path(place) / "output"
         _write_work(work, script, programs)
         with output.open("wb") as file:
             file.truncate(OUTPUT_BYTES)
         began = time.monotonic()
-        console = _qemu(kernel, boot, [root, work, output], seconds, first)
+        console = _qemu(kernel, boot, [root, work, output], max(until - began, 0), first)
         took = time.monotonic() - began
         out = _read_output(output)
     status = out.pop("status", None)
@@ -150,7 +155,7 @@ def _kvm_works(program: str, machine: str) -> bool:
 
 def _read_output(path: Path) -> dict[str, bytes]:
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:  # not asked for, LZMA takes minutes to find that zeros are none
             files = {about.name.removeprefix("./"): tar.extractfile(about) for about in tar if about.isfile()}
             return {name: file.read() for name, file in files.items() if file}
     except tarfile.ReadError:
