@@ -72,7 +72,7 @@ def test_the_tests_are_run_in_two_parts(tmp_path: Path, without_root: int, with_
     (tmp_path / "python").write_text(FAKE_PYTEST)
     (tmp_path / "python").chmod(0o755)
     line = ["make", "--silent", "--old-file=setup", "--old-file=lint", "test", f"BIN={tmp_path}"]
-    statuses = {"WITHOUT_ROOT": str(without_root), "WITH_ROOT": str(with_root)}
-    done = subprocess.run(line, cwd=ROOT, env=os.environ | statuses, capture_output=True, text=True, check=False)
+    environment = {"PATH": os.environ["PATH"], "WITHOUT_ROOT": str(without_root), "WITH_ROOT": str(with_root)}
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode == 0) == holds
     assert done.stdout.splitlines() == PARTS[: 1 if without_root in (1, 2) else 2]

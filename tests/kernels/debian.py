@@ -14,7 +14,7 @@ from pathlib import Path
 SUITES = ("bullseye", "bookworm", "trixie", "sid")
 MIRROR = "http://deb.debian.org/debian"
 LISTS_S = 12 * 3600  # as long what the suites hold is believed
-FETCH_S = 300  # as long the mirrors may take for an answer
+FETCH_S = 300  # how long apt or pip may take for one call
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
