@@ -39,6 +39,9 @@ SMOKE_PYTHON = "debian"
 MACHINES_AT_ONCE = 2
 SECONDS = 3000  # of one machine
 SMOKE_SECONDS = 720  # of all machines, with what is fetched for them
+# Where the kernel preempts probes (7.2), a probe on an emulated processor takes so long that one of another task may find it
+# running and be skipped, which is counted as lost. It is no fault of what was recorded, so it is recorded once more.
+PROBE_NOT_RUN = "grep -q 'probe not run' /host/out/report.xml"
 
 # Files of tests/kernel, or single tests in them. What only the tables decide (test_libraries.py: whose line, and why) no kernel
 # changes; how long a page is away (test_memory_that_is_away) is the emulator's time, not the kernel's.
@@ -117,6 +120,8 @@ class Machines:
         if not self._smoke:
             script += f"{PYTHON} tests/kernels/loading.py >/host/out/loading.json\n"
         script += f"{pytest_line}\n"
+        if self._smoke:
+            script += f"{PROBE_NOT_RUN} && {pytest_line}\n"
         seconds = min(SECONDS, self._until - time.monotonic())
         done = run(kernel, script, seconds=seconds, programs=programs)
         log = CACHE / "log"

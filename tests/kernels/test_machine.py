@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
 import image
 import machine
 import pytest
-from image import Boot, Kernel, boot_files
+from image import PYTHON, Boot, Kernel, boot_files
+from machine import Done
 from test_kernels import Machines
 
 KERNEL = Kernel("6.12")
+FAILED = Done("6.12.1", 1.0, None, "", {})
 HANGS = "#!/bin/sh\necho Booting from ROM\nexec sleep 1000\n"
 
 
@@ -60,3 +63,21 @@ def test_a_kernel_that_debian_has_no_more(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("debian.Archive.names", lambda archive, pattern: [])
     with pytest.raises(LookupError, match=r"Debian has no kernel 4\.19-amd64 any more: put its package into"):
         boot_files(Kernel("4.19"))
+
+
+@pytest.mark.parametrize(("said", "runs"), [("1 probe not run", 2), ("1 failed", 1), ("", 1)])
+def test_a_probe_that_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, runs: int) -> None:
+    """The smoke set is run once more then, and for no other failure."""
+    scripts = []
+    monkeypatch.setattr("test_kernels.run", lambda kernel, script, **more: scripts.append(script) or FAILED)
+    monkeypatch.setattr("test_kernels.CACHE", tmp_path)
+    monkeypatch.setattr("test_kernels.workloads", lambda architecture: {})
+    machines = Machines(smoke=True)
+    machines.boot([KERNEL])
+    with pytest.raises(AssertionError):
+        machines.outcomes(KERNEL, "test_calls.py::test_call")
+    (tmp_path / "report.xml").write_text(said)
+    calls = f"{PYTHON}() {{ echo called; }}\n"
+    script = calls + scripts[0].replace("/host/out", str(tmp_path))
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["called"] * runs
