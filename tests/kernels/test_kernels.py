@@ -200,9 +200,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
     """The machines, all of them on their way; what came of the whole set is in .cache/kernels/log/table.md."""
     made = Machines(smoke=request.config.getoption("--kernels") == "smoke")
-    made.boot(
-        list(dict.fromkeys(item.callspec.params["kernel"] for item in request.session.items if hasattr(item, "callspec")))
-    )
+    cases = [item.callspec.params for item in request.session.items if item.get_closest_marker("kernels")]
+    made.boot(list(dict.fromkeys(case["kernel"] for case in cases)))
     yield made
     if request.config.getoption("--kernels") == "all":
         (CACHE / "log" / "table.md").write_text("\n".join(made.table()) + "\n")
