@@ -20,7 +20,7 @@ from forktrace import __version__
 from forktrace.analysis.recording import Recording
 from forktrace.errors import UsageError
 from forktrace.fleet.columns import ENCODINGS, FORMAT, SCHEMA, TEXTS, rows_for
-from forktrace.fleet.store import Store, comes_from_store, explained, first_line, store_at
+from forktrace.fleet.store import Store, comes_from_store, explained, store_at
 from forktrace.trace.files import replaced
 
 TABLE: Final = "table=lifecycles"
@@ -190,18 +190,18 @@ def _partition(file: File) -> ds.Expression:
     return day if file.host is None else day & (ds.field("host") == file.host)
 
 
-def damaged(store: Store, files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
-    """Return the files of which these columns cannot be read, and why; reads all of them.
+def damaged(store: Store, files: Sequence[File], columns: Sequence[str]) -> set[File]:
+    """Return the files of which these columns cannot be read; reads all of them.
 
     Raises:
         PermissionMissing, ForktraceError: the store itself does not answer.
     """
     with ThreadPoolExecutor(_READERS) as pool:
-        reasons = pool.map(lambda one: _damage(store, one, columns), files)
-        return {one: why for one, why in zip(files, reasons, strict=True) if why}
+        found = pool.map(lambda one: _is_damaged(store, one, columns), files)
+        return {one for one, bad in zip(files, found, strict=True) if bad}
 
 
-def _damage(store: Store, file: File, columns: Sequence[str]) -> str:
+def _is_damaged(store: Store, file: File, columns: Sequence[str]) -> bool:
     with explained(store, store.show(file.path)):
         try:
             for _ in over(store, [file]).to_batches(columns=list(columns)):
@@ -209,5 +209,5 @@ def _damage(store: Store, file: File, columns: Sequence[str]) -> str:
         except (OSError, pa.ArrowException) as error:
             if comes_from_store(error):
                 raise
-            return f"it is damaged or half-written ({first_line(error)}); export it again, or delete it"
-    return ""
+            return True
+    return False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CLOCK_OFF: Final = timedelta(hours=1)  # a store's times may differ by so much without a word
 _AT_ONCE: Final = 64  # files whose descriptions are held, 160 kB each
 _WORST: Final = 4  # hosts that a line's row names
+_DAMAGED: Final = "damaged or half-written: export it again, or delete it"
 _OWN_NAME: Final = re.compile(r"-[0-9]+-[0-9]+\.parquet$")  # of a file as a host wrote it, not one made of several
 
 # Of all processes: those of which `report` tells as zombies by line and cause, and the others, `told` false, as numbers.
@@ -136,7 +137,7 @@ def ask(url: str | os.PathLike[str], question: Question = _ALL, today: date | No
     broken = _gather(connection, store, files, question)
     read = [one for one in files if one not in broken]
     if not read:
-        raise UsageError(f"{store.shown}: no file of these days and hosts can be read", next(iter(broken.values())))
+        raise UsageError(f"{store.shown}: no file of these days and hosts can be read", f"each is {_DAMAGED}")
     _check_causes(connection, question)
     last_day = question.until or today or datetime.now(UTC).date()
     connection.execute(_ZOMBIES, {"causes": list(question.causes)})
@@ -145,7 +146,7 @@ def ask(url: str | os.PathLike[str], question: Question = _ALL, today: date | No
     places = _table(connection, "select * from places order by zombie_ms desc, host, line, cause")
     hosts = _table(connection, _HOSTS)
     remarks = [
-        *(f"{printable(store.show(one.path))}: left out: {why}" for one, why in broken.items()),
+        *(f"{printable(store.show(one.path))}: left out, as it is {_DAMAGED}" for one in files if one in broken),
         *clock_remarks(hosts, read),
     ]
     return Answer(lines, places, _table(connection, _DAYS), hosts, read, question, remarks)
@@ -175,9 +176,9 @@ def _connect() -> DuckDBPyConnection:
     return duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
 
 
-def _gather(connection: DuckDBPyConnection, store: Store, files: list[File], question: Question) -> dict[File, str]:
-    """Make the table `found`, and return the files that had to be left out, with the reason."""
-    broken: dict[File, str] = {}
+def _gather(connection: DuckDBPyConnection, store: Store, files: list[File], question: Question) -> set[File]:
+    """Make the table `found`, and return the files that had to be left out."""
+    broken: set[File] = set()
     while True:
         failed: list[Exception] = []
         reader = pa.RecordBatchReader.from_batches(_PART, _rows(store, [one for one in files if one not in broken], failed))
@@ -185,8 +186,8 @@ def _gather(connection: DuckDBPyConnection, store: Store, files: list[File], que
         try:
             connection.execute(_FOUND, {"hosts": list(question.hosts)})
         except Exception as error:
-            more = {} if not failed else damaged(store, files, _COLUMNS)
-            if set(more) <= set(broken):
+            more = damaged(store, files, _COLUMNS) if failed else set()
+            if more <= broken:
                 with explained(store):
                     raise (failed or [error])[0] from None
             broken = more

@@ -284,8 +284,17 @@ def test_a_half_written_file_is_left_out(tmp_path: Path) -> None:
     found = ask(tmp_path, today=LAST_DAY)
     pd.testing.assert_frame_equal(found.places, whole.places)
     assert len(found.remarks) == 2
-    assert all("host=web-2" in one and "damaged or half-written" in one and one.isprintable() for one in found.remarks)
+    assert all("host=web-2" in one and one.isprintable() for one in found.remarks)
     assert len(found.files) == 6
+
+
+def test_a_damaged_file_is_told_of_once(tmp_path: Path) -> None:
+    """By its path and what to do with it, without what a library says of it."""
+    write_fleet(tmp_path, HOSTS)
+    path = next(tmp_path.rglob("host=web-2/*.parquet"))
+    path.write_bytes(b"PAR1")
+    (said,) = ask(tmp_path, today=LAST_DAY).remarks
+    assert said == f"{path}: left out, as it is damaged or half-written: export it again, or delete it"
 
 
 def test_damage_within_a_file(tmp_path: Path) -> None:
@@ -304,8 +313,9 @@ def test_only_damaged_files(tmp_path: Path) -> None:
     """Nothing is left to tell of, which is one line."""
     write_fleet(tmp_path, {"web": {0: []}})
     next(tmp_path.rglob("*.parquet")).write_bytes(b"")
-    with pytest.raises(UsageError, match="no file of these days and hosts can be read"):
+    with pytest.raises(UsageError, match="no file of these days and hosts can be read") as refused:
         ask(tmp_path)
+    assert refused.value.hint == "each is damaged or half-written: export it again, or delete it"
 
 
 def test_hosts_with_different_formats(tmp_path: Path, answer: Answer) -> None:
