@@ -17,7 +17,7 @@ from forktrace.errors import MachineLacks, UsageError
 from forktrace.fleet.columns import SCHEMA
 from forktrace.fleet.dataset import File, damaged, find, over
 from forktrace.fleet.store import Store, explained, store_at
-from forktrace.trace.words import NOTICEABLE_MS, about, printable
+from forktrace.trace.words import NOTICEABLE_MS, about, count, printable
 from forktrace.views.words import some
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def ask(url: str | os.PathLike[str], question: Question = _ALL, today: date | No
     store = store_at(url)
     files = [one for one in find(store, question.since, question.until) if _is_asked(one, question)]
     if not files:
-        raise UsageError(f"{store.shown}: has no file of these days and hosts", _has(store))
+        raise _none_asked(store, question)
     connection = _connect()
     broken = _gather(connection, store, files, question)
     read = [one for one in files if one not in broken]
@@ -145,6 +145,8 @@ def ask(url: str | os.PathLike[str], question: Question = _ALL, today: date | No
     lines = _table(connection, _LINES, {"yesterday": last_day - timedelta(days=1)})
     places = _table(connection, "select * from places order by zombie_ms desc, host, line, cause")
     hosts = _table(connection, _HOSTS)
+    if hosts.empty and question.hosts:  # where files are made of several, only their rows name hosts
+        raise _none_asked(store, question)
     remarks = [
         *(f"{printable(store.show(one.path))}: left out, as it is {_DAMAGED}" for one in files if one in broken),
         *clock_remarks(hosts, read),
@@ -163,9 +165,14 @@ def _is_asked(file: File, question: Question) -> bool:
     return not question.hosts or file.host is None or any(fnmatchcase(file.host, one) for one in question.hosts)
 
 
-def _has(store: Store) -> str:
-    days = sorted({one.day for one in find(store)})
-    return f"it has {days[0]} to {days[-1]}" if days else "it has none at all"
+def _none_asked(store: Store, question: Question) -> UsageError:
+    """Return the error that nothing is of these days and hosts, with what there is."""
+    files = find(store)
+    days, hosts = sorted({one.day for one in files}), sorted({one.host for one in files if one.host is not None})
+    there = f"it has {days[0]} to {days[-1]}" if days else "it has none at all"
+    if question.hosts and hosts:
+        there += f", of {count(len(hosts), 'host')}: {some([printable(one) for one in hosts[:4]], len(hosts))}"
+    return UsageError(f"{store.shown}: has no file of these days and hosts", there)
 
 
 def _connect() -> DuckDBPyConnection:

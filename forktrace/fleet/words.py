@@ -33,7 +33,7 @@ def show(console: Console, answer: Answer) -> None:
     if len(answer.lines):
         console.print()
         lines = [_cells(row) for row in rows(answer.lines[:MOST_ROWS])]
-        print_grid(console, Grid(_COLUMNS, lines, "line", 24, spare=("longest", "zombies", "why")))
+        print_grid(console, Grid(_COLUMNS, lines, "line", 24, spare=("longest", "zombies", "since", "hosts")))
     if len(answer.lines) > MOST_ROWS:
         console.print(f"and {len(answer.lines) - MOST_ROWS:,} more; --format json has all")
     console.print()

@@ -21,6 +21,7 @@ from fleets import DAY_NS, FIRST_DAY, Leak, host_recording, write_fleet
 from rich.console import Console
 from traces import MS, cells, recording, target, work
 
+import forktrace
 from forktrace.analysis.recording import Recording
 from forktrace.cli import cli
 from forktrace.cli.fleet import Day
@@ -197,11 +198,12 @@ def test_the_screen(answer: Answer) -> None:
 
 
 def test_a_narrow_screen(answer: Answer) -> None:
-    """Line, time, hosts, day and what is new stay; what is left out is said."""
+    """Line, cause, time and what is new stay, so that no two rows look alike; what is left out is said."""
     text = printed(answer, 80)
-    assert "not shown, as the screen is too narrow: longest" in text
+    assert "not shown, as the screen is too narrow: longest, zombies, since\n" in text
     assert all(len(line) <= 80 for line in text.splitlines())
-    assert "2023-11-14" in text
+    assert re.findall(r"consumer.py:50 \S+ +(\w+)", text) == ["never", "join"]
+    assert re.findall(r"consumer.py:50 \S+ +(\w+)", printed(answer, 60)) == ["never", "join"]
 
 
 def test_a_healthy_fleet(tmp_path: Path) -> None:
@@ -370,8 +372,27 @@ def test_nothing_of_these_days(fleet: Path) -> None:
     with pytest.raises(UsageError, match="no file of these days and hosts") as refused:
         ask(fleet, Question(since=date(2030, 1, 1)))
     assert refused.value.hint == "it has 2023-11-14 to 2023-11-16"
-    with pytest.raises(UsageError):
+
+
+def test_a_host_that_there_is_not(fleet: Path, tmp_path: Path) -> None:
+    """The first of those that there are are named, and how many more there are; their names steer no screen."""
+    with pytest.raises(UsageError, match="no file of these days and hosts") as refused:
         ask(fleet, Question(hosts=["nobody"]))
+    assert refused.value.hint == "it has 2023-11-14 to 2023-11-16, of 3 hosts: db, web-1 and web-2"
+    write_fleet(tmp_path, {f"\x1bweb-{one}": {0: []} for one in range(7)})
+    with pytest.raises(UsageError) as refused:
+        ask(tmp_path, Question(hosts=["nobody"]))
+    assert refused.value.hint.endswith(r", of 7 hosts: \x1bweb-0, \x1bweb-1, \x1bweb-2 and 4 more")
+
+
+def test_a_host_that_is_not_in_a_file_of_several(fleet: Path, tmp_path: Path) -> None:
+    """Is told of alike: only the rows of such a file name hosts."""
+    day = tmp_path / dataset.TABLE / f"date={FIRST_DAY}"
+    day.mkdir(parents=True)
+    pq.write_table(forktrace.dataset(fleet).to_table().drop_columns(["date"]), day / "all.parquet")
+    with pytest.raises(UsageError, match="no file of these days and hosts") as refused:
+        ask(tmp_path, Question(hosts=["nobody"]))
+    assert refused.value.hint == f"it has {FIRST_DAY} to {FIRST_DAY}"
 
 
 def test_a_cause_that_there_is_not(fleet: Path, tmp_path: Path) -> None:
