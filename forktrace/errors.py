@@ -49,9 +49,15 @@ class PermissionMissing(ForktraceError):
 
 
 class MachineLacks(ForktraceError):
-    """The machine lacks something: BTF, bcc, a tracepoint. `forktrace doctor` lists what."""
+    """The machine lacks something: BTF, bcc, a tracepoint, which `forktrace doctor` lists; or a Python package."""
 
     exit_status = 78
+
+
+def package_missing(package: str, extra: str, instead: str = "") -> MachineLacks:
+    """Return the error that a Python package is missing which comes with `forktrace[extra]`; `instead`: what needs none."""
+    hint = f"pip install 'forktrace[{extra}]'"
+    return MachineLacks(f"the package {package} is not installed", f"{hint}; {instead}" if instead else hint)
 
 
 class CommandError(ForktraceError):

@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from forktrace.cli.options import Seconds, color_option, read, say, screen, trace_argument
-from forktrace.errors import PermissionMissing, UsageError
+from forktrace.errors import PermissionMissing, UsageError, package_missing
 
 _WATCH_S: Final = 2.0
 INQUIRY_S: Final = 10.0
@@ -70,7 +70,7 @@ def top(pids: tuple[str, ...], cgroup: str | None) -> None:
         sudo forktrace top -p 4711
     """
     if importlib.util.find_spec("textual") is None:
-        raise UsageError("top needs textual", "pip install 'forktrace[top]'; forktrace ps --watch needs nothing")
+        raise package_missing("textual", "top", "forktrace ps --watch needs no package")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("top needs a terminal", "forktrace ps --watch writes to a pipe")
     if pids and cgroup:

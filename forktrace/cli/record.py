@@ -16,7 +16,7 @@ import click
 from forktrace.cli.gate import judged, limit_options, policy_of, show
 from forktrace.cli.options import Address, Seconds, Size, check_terminal, force_option
 from forktrace.cli.process import RECORD_FAILED, end_as
-from forktrace.errors import CommandError, ForktraceError, UsageError, in_words
+from forktrace.errors import CommandError, ForktraceError, UsageError, in_words, package_missing
 
 if TYPE_CHECKING:
     from forktrace.analysis.gate.policy import Policy
@@ -144,13 +144,14 @@ def _metrics(file: str | None, address: tuple[str, int] | None, output: str | No
     """Return what makes metrics beside the recording.
 
     Raises:
-        UsageError: prometheus-client is missing, or the trace cannot be read again.
+        MachineLacks: prometheus-client is missing.
+        UsageError: the trace cannot be read again.
     """
     from forktrace.launcher.companion import Beside
     from forktrace.launcher.session import is_stream
 
     if importlib.util.find_spec("prometheus_client") is None:
-        raise UsageError("metrics need prometheus-client", "pip install 'forktrace[metrics]'")
+        raise package_missing("prometheus-client", "metrics")
     if file and not file.endswith(".prom"):
         raise UsageError(f"{file} does not end in .prom", "node_exporter's textfile collector reads no other file")
     if output == "-" or (output and is_stream(output)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from forktrace.cli.options import opened, say
-from forktrace.errors import MachineLacks, UsageError
+from forktrace.errors import UsageError, package_missing
 
 if TYPE_CHECKING:
     from forktrace.analysis.recording import Recording
@@ -31,7 +31,7 @@ def export_spans(read: Callable[[], Recording], place: str, *, argv: bool, force
     try:
         from forktrace.views.formats import otlp
     except ImportError:
-        raise MachineLacks("OpenTelemetry's packages are not installed", "pip install 'forktrace[otel]'") from None
+        raise package_missing("opentelemetry-sdk", "otel") from None
     from forktrace.trace.words import count
     from forktrace.views import clocks
     from forktrace.views.formats.otel_spans import Spans

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from forktrace.analysis.causes.rules import CAUSES
-from forktrace.errors import MachineLacks, UsageError
+from forktrace.errors import UsageError, package_missing
 from forktrace.fleet.columns import SCHEMA
 from forktrace.fleet.dataset import File, damaged, find, over
 from forktrace.fleet.store import Store, explained, store_at
@@ -179,7 +179,7 @@ def _connect() -> DuckDBPyConnection:
     try:
         import duckdb
     except ImportError:
-        raise MachineLacks("the package duckdb is not installed", "pip install 'forktrace[fleet]'") from None
+        raise package_missing("duckdb", "fleet") from None
     return duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
 
 

@@ -233,6 +233,30 @@ def test_what_cannot_be_carried_out(trace: Path, arguments: list[str], status: i
     assert [path.name for path in trace.parent.iterdir()] == [trace.name]
 
 
+@pytest.mark.parametrize(
+    ("module", "package", "extra", "arguments", "status"),
+    [
+        ("textual", "textual", "top", "top", 78),
+        ("duckdb", "duckdb", "fleet", "fleet fleet", 78),
+        ("opentelemetry", "opentelemetry-sdk", "otel", "export x.arrows --otlp x.jsonl", 78),
+        ("perfetto.trace_builder.proto_builder", "perfetto", "perfetto", "export {} -o {}.pftrace", 78),
+        ("prometheus_client", "prometheus-client", "metrics", "record --metrics x.prom true", 125),
+    ],
+)
+def test_a_package_that_is_missing(trace: Path, module: str, package: str, extra: str, arguments: str, status: int) -> None:
+    """It is named with how to get it, in the same words and with one status wherever it is: 78, and 125 of record."""
+    day = trace.parent / "fleet/table=lifecycles/date=2026-11-29"
+    day.mkdir(parents=True)
+    (day / "x.parquet").touch()
+    program = f"import sys; sys.modules['{module}'] = None; from forktrace.cli import main; main()"
+    line = [sys.executable, "-c", program, *arguments.format(trace, trace).split()]
+    done = subprocess.run(line, cwd=trace.parent, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    first, second = done.stderr.splitlines()
+    assert first == f"forktrace: the package {package} is not installed"
+    assert second.startswith(f"  pip install 'forktrace[{extra}]'")
+    assert done.returncode == status
+
+
 def test_nothing_is_overwritten_without_force(trace: Path) -> None:
     """A file that exists stays; --force replaces it."""
     taken = trace.with_name("x.csv")

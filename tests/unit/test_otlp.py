@@ -232,7 +232,7 @@ def test_without_the_packages(tmp_path: Path) -> None:
     program = "import sys; sys.modules['opentelemetry'] = None; from forktrace.cli import main; main()"
     line = [sys.executable, "-c", program, "export", str(DATA / "kafka.arrows"), "--otlp", str(path)]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
-    assert done.stderr == "forktrace: OpenTelemetry's packages are not installed\n  pip install 'forktrace[otel]'\n"
+    assert done.stderr == "forktrace: the package opentelemetry-sdk is not installed\n  pip install 'forktrace[otel]'\n"
     assert done.returncode == 78
     assert not path.exists()
 

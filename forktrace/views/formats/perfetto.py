@@ -15,7 +15,7 @@ import pandas as pd
 from forktrace.analysis.causes.names import Names, printable
 from forktrace.analysis.recording import Recording
 from forktrace.analysis.tables.zombies import total_zombies
-from forktrace.errors import ForktraceError, MachineLacks
+from forktrace.errors import ForktraceError, package_missing
 from forktrace.views import explanations, failed
 from forktrace.views.bounds import ends
 from forktrace.views.words import shorten, title_of
@@ -49,7 +49,7 @@ def write_perfetto(recording: Recording, sink: BinaryIO, *, compressed: bool = F
     try:
         from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
     except ImportError:
-        raise MachineLacks("the package perfetto is not installed", "pip install 'forktrace[perfetto]'") from None
+        raise package_missing("perfetto", "perfetto") from None
     try:
         if compressed:
             packed = gzip.GzipFile(filename="", fileobj=sink, mode="wb", compresslevel=6, mtime=0)
