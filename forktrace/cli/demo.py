@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from forktrace.cli.options import color_option, force_option, opened, read, say, screen
+from forktrace.cli.options import Number, Whole, color_option, force_option, opened, read, say, screen
 from forktrace.scenes import SCENES
 
 _SCENES: Final = tuple(each.name for each in SCENES)
@@ -20,9 +20,9 @@ _SCENES: Final = tuple(each.name for each in SCENES)
 @click.command()
 @click.argument("scene", metavar="[SCENE]", type=click.Choice(_SCENES), required=False)
 @click.option("--list", "listing", is_flag=True, help="Name the scenes, what they show and need, and end.")
-@click.option("--speed", type=click.FloatRange(0.1, 10), default=1.0, help="Run the scene X times as fast.", metavar="X")
+@click.option("--speed", type=Number(0.1, 10), default=1.0, help="Run the scene X times as fast.", metavar="X")
 @click.option("--bootstrap-servers", metavar="HOST:PORT", help="kafka: a broker that runs already [default: one of its own].")
-@click.option("--burst", metavar="N", type=click.IntRange(1, 300), help="kafka: messages of the burst [default: 5].")
+@click.option("--burst", metavar="N", type=Whole(1, 300), help="kafka: messages of the burst [default: 5].")
 @click.option("-o", "--output", metavar="NAME", help="Write NAME.html, .arrows and .png [forktrace-SCENE.PID].")
 @force_option
 @color_option

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from forktrace.cli.options import causes_option, force_option, opened, read, say, screen, trace_argument
+from forktrace.cli.options import Whole, causes_option, force_option, opened, read, say, screen, trace_argument
 from forktrace.errors import CannotTell, ForktraceError, GateFailed, UsageError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _add_summary(path: str, recording: Recording, verdict: Verdict) -> None:
 )
 @click.option("-o", "--output", metavar="FILE", help="Draw both too, into a .png, .svg or .pdf file.")
 @force_option
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the bootstrap [0].")
+@click.option("--seed", metavar="N", type=Whole(0), default=0, help="Of the bootstrap [0].")
 @causes_option
 @failing_with_70
 def diff(

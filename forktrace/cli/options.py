@@ -43,6 +43,18 @@ def selection_options(command: _Command) -> _Command:
     return command
 
 
+class Whole(click.IntRange):
+    """A whole number within bounds, under the name that people have for it."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """A number within bounds, under the name that people have for it."""
+
+    name = "number"
+
+
 class Seconds(click.FloatRange):
     """A duration: `10` or `10s`, `1.5m`, `2h`, `500ms`; in seconds."""
 

@@ -22,7 +22,7 @@ class ReaderLeft(Exception):
 
 
 class Group(click.Group):
-    """The commands; the end of a reader is known from other failures, which click does not tell apart."""
+    """The commands; failures say what click leaves out: which command it was, and that the reader has left."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command (click.Command)."""
@@ -30,6 +30,11 @@ class Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise ReaderLeft from None
+        except click.UsageError as error:
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            if command and error.ctx is None:  # as of an option without its value
+                error.ctx = click.Context(command, ctx, command.name)
+            raise
 
 
 def end_as(wait_status: int) -> NoReturn:

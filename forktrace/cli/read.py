@@ -12,6 +12,7 @@ from forktrace.cli.fleet import export_to_dataset
 from forktrace.cli.now import INQUIRY_S, inquire
 from forktrace.cli.options import (
     Seconds,
+    Whole,
     causes_option,
     check_terminal,
     color_option,
@@ -81,7 +82,7 @@ def report(
 @trace_argument
 @click.argument("pid", required=False)
 @causes_option
-@click.option("-p", "--pid", "running", metavar="PID", type=click.IntRange(1), help="A process that runs now, or a zombie.")
+@click.option("-p", "--pid", "running", metavar="PID", type=Whole(1), help="A process that runs now, or a zombie.")
 @click.option(
     "-d", "--duration", metavar="TIME", type=Seconds(0, 1e6), help=f"With -p: answer after 30s, 1.5m [{INQUIRY_S:g}s]."
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from forktrace.cli.gate import judged, limit_options, policy_of, show
-from forktrace.cli.options import Address, Seconds, Size, check_terminal, force_option
+from forktrace.cli.options import Address, Seconds, Size, Whole, check_terminal, force_option
 from forktrace.cli.process import RECORD_FAILED, end_as
 from forktrace.errors import CommandError, ForktraceError, UsageError, in_words, package_missing
 
@@ -41,7 +41,7 @@ _ROTATE: Final = "as in --rotate 1h, --rotate 30m or --rotate 100M"
 @click.option(
     "--rotate", metavar="TIME|SIZE", multiple=True, help="Write many files to the directory -o: one for each 1h, or each 100M."
 )
-@click.option("--keep", metavar="N", type=click.IntRange(1), help="With --rotate: remove the oldest file when there are more.")
+@click.option("--keep", metavar="N", type=Whole(1), help="With --rotate: remove the oldest file when there are more.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but those of errors.")
 @click.option("--user", metavar="USER", help="As root, run the command as USER, a name or a number [default: you].")
 @click.option("--no-stacks", is_flag=True, help="Record no Python stacks.")

@@ -234,6 +234,22 @@ def test_what_cannot_be_carried_out(trace: Path, arguments: list[str], status: i
 
 
 @pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["record", "--rotate"], 125, "forktrace: Option '--rotate' requires an argument.\n  forktrace record --help shows"),
+        (["report", "--since"], 2, "forktrace: Option '--since' requires an argument.\n  forktrace report --help shows"),
+        (["--nonsense"], 2, "forktrace: No such option '--nonsense'.\n  forktrace --help shows"),
+        (["record", "--keep", "x", "true"], 125, "forktrace: Invalid value for '--keep': 'x' is not a valid whole number.\n"),
+        (["demo", "--speed", "x"], 2, "forktrace: Invalid value for '--speed': 'x' is not a valid number.\n"),
+    ],
+)
+def test_a_mistake_names_the_help_of_its_command(arguments: list[str], status: int, words: str) -> None:
+    """An option without its value does so as well, and a number is called one."""
+    done = run(*arguments)
+    assert (done.stderr[: len(words)], done.returncode) == (words, status)
+
+
+@pytest.mark.parametrize(
     ("module", "package", "extra", "arguments", "status"),
     [
         ("textual", "textual", "top", "top", 78),
