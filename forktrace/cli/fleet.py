@@ -83,10 +83,18 @@ def fleet(
 
 
 def export_to_dataset(trace: str | None, url: str, drop: str, causes: str | None) -> None:
-    """Write a recording into the dataset at `url`, and say where."""
+    """Write a recording into the dataset at `url`, and say where.
+
+    Raises:
+        UsageError: it is a rotation, which begins later with each file that `--keep` removes: no name for it would last.
+    """
     from forktrace.fleet.dataset import write
+    from forktrace.trace.rotation import is_rotation
     from forktrace.views import clocks
 
+    if trace and is_rotation(trace):
+        hint = "export each of its files once, when the next one has begun"
+        raise UsageError(f"{trace} is a rotation, whose processes would be counted each time that it is exported", hint)
     recording = read(trace, None, None, None, causes)
     for remark in clocks.ahead(recording, time.time_ns()):
         say(f"forktrace: {remark}")

@@ -12,7 +12,7 @@ from traces import HEADER, MS, cells, recording
 
 import forktrace
 from forktrace.cli import cli
-from forktrace.errors import TraceError
+from forktrace.errors import TraceError, UsageError
 from forktrace.trace import events as ev
 from forktrace.trace import rotation, stream
 from forktrace.views.text.events import lines
@@ -161,3 +161,15 @@ def test_the_clock_is_set(folder: Path) -> None:
     assert whole.clock_step_ns == -hour_ns
     assert whole.cut is None
     assert whole.lifecycles()["fork_time"].tolist() == as_one().lifecycles()["fork_time"].tolist()
+
+
+def test_a_dataset_takes_its_files_one_by_one(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its directory is refused: after `--keep` has removed a file it would be another recording, with the same processes."""
+    hive = tmp_path_factory.mktemp("hive")
+    refused = CliRunner().invoke(cli, ["export", str(folder), "--hive", str(hive)]).exception
+    assert isinstance(refused, UsageError)
+    assert refused.hint == "export each of its files once, when the next one has begun"
+    assert not list(hive.iterdir())
+    for path in sorted(folder.iterdir()):
+        assert CliRunner().invoke(cli, ["export", str(path), "--hive", str(hive)]).exit_code == 0
+    assert sorted(forktrace.dataset(hive).to_table()["pid"].to_pylist()) == [100, 501, 502, 503, 504]
