@@ -60,7 +60,8 @@ class Hook(NamedTuple):
 
 _WAITS: Final = ("sys_exit_wait4", "sys_exit_waitid")
 _FORKS: Final = ("sys_exit_clone", "sys_exit_clone3", "sys_exit_fork", "sys_exit_vfork")
-_COPIED: Final = "on_call"
+_MARKED: Final = "on_call"  # its copies mark a task whose event one of them has taken, and count what the others took over
+_COPIED: Final = (_MARKED, "on_mmap")  # the latter does the same again, without harm
 _EVENTS: Final = ("on_fork", "on_exec", "on_exit")
 HOOKS: Final = (
     Hook("on_fork", bpf.RAW_TRACEPOINT, ("task_newtask",)),
@@ -193,7 +194,7 @@ def _load(probes: ProbesObject, facts: Facts, wanted: Mapping[str, int], ring_by
     with contextlib.ExitStack() as undo:
         maps = {spec.name: _kept(undo, bpf.create_map(spec)) for spec in made}
         longest = sorted(names, key=lambda name: len(probes.functions[name]), reverse=True)
-        copies = [(name, copy) for name in longest for copy in range(values[COPIES] if name == _COPIED else 1)]
+        copies = [(name, copy) for name in longest for copy in range(values[COPIES] if name in _COPIED else 1)]
         linked = [link(probes, name, {**values, COPY: copy}, maps) for name, copy in copies]
         loads = [
             partial(bpf.load_program, one, **_kind(name, values, facts)) for one, (name, _) in zip(linked, copies, strict=True)
@@ -202,7 +203,11 @@ def _load(probes: ProbesObject, facts: Facts, wanted: Mapping[str, int], ring_by
         for (name, _), loaded in zip(copies, _at_once(loads), strict=True):
             programs[name].append(_kept(undo, loaded()[0]))
         links = {f"{number} {name}": _kept(undo, one) for number, (name, one) in enumerate(_attached(hooks, programs))}
-        counted = {f"{PROGRAM}{hook.program}": programs[hook.program][0] for hook in hooks}
+        counted = {
+            f"{PROGRAM}{hook.program} {copy}": one
+            for hook in hooks
+            for copy, one in enumerate(programs[hook.program][: 1 if hook.program == _MARKED else None])
+        }
         kept = maps | links | counted | ({TASKS: programs[TASKS][0]} if attach else {})
         undo.pop_all()
     return Loaded(kept, {spec.name: spec for spec in made}, facts.lacks)

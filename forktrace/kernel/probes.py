@@ -47,7 +47,7 @@ class Probes:
         def table(name: str, key: Any, value: Any) -> Map:
             return Map(self._descriptors[name], key, value, loaded.maps[name])
 
-        self._programs = [one for name, one in self._descriptors.items() if name.startswith(PROGRAM)]
+        self._programs = _copies_of_each(self._descriptors)
         self._settings = table("settings", "<u4", types["settings"])
         self._losses, self._taken_over = (Counters(self._descriptors[name], loaded.maps[name]) for name in COUNTERS)
         self._not_run = 0
@@ -131,7 +131,7 @@ class Probes:
 
     def losses(self) -> dict[str, int]:
         """Return how much of each kind was lost so far."""
-        not_run = sum(map(bpf.times_not_run, self._programs))
+        not_run = sum(min(map(bpf.times_not_run, copies)) for copies in self._programs)  # at most so many by none of the copies
         (by_a_copy,) = self._taken_over.read()  # read second: else an event that a copy is about to report would count as lost
         self._not_run = max(self._not_run, not_run - by_a_copy)
         return dict(zip(LOSSES, self._losses.read(), strict=True)) | {NOT_RUN: self._not_run}
@@ -161,3 +161,12 @@ class Probes:
             self._tasks.close()
         for descriptor in self._descriptors.values():
             os.close(descriptor)
+
+
+def _copies_of_each(descriptors: Mapping[str, int]) -> list[list[int]]:
+    """The descriptors of the programs that are counted, those of the copies of one together."""
+    found: dict[str, list[int]] = {}
+    for name, one in descriptors.items():
+        if name.startswith(PROGRAM):
+            found.setdefault(name.rpartition(" ")[0], []).append(one)
+    return list(found.values())
