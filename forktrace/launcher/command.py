@@ -64,7 +64,8 @@ def record(
             sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide from us how children end
             recorder = RecorderProcess(who, quiet=options.quiet)
             recording.callback(recorder.close)
-            recorder.arm(stacks=options.stacks, path=who.environment.get("PATH", os.defpath) if options.stacks else "")
+            found_on = who.environment.get("PATH", os.defpath) if options.stacks else ""
+            recorder.arm(stacks=options.stacks, path=found_on, rotates=options.rotation is not None)
             held = beginning.enter_context(Held(command, who, 2 if options.to_stdout else 1, sigchld))
             name = output or default_name(command, held.pid)
             path, trace, files = first or open_first(name, command, who, options, beginning, recording)

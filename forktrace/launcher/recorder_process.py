@@ -61,15 +61,18 @@ class RecorderProcess:
         """Return what to wait for."""
         return self.channel.fileno()
 
-    def arm(self, *, stacks: bool, path: str, attach: bool = False) -> None:
-        """Have it load the probes, and wait until it has; `path` is the target's PATH, `attach`: it runs already.
+    def arm(self, *, stacks: bool, path: str, rotates: bool, attach: bool = False) -> None:
+        """Have it load the probes, and wait until it has.
+
+        `path` is the target's PATH; `rotates`: to many files; `attach`: it runs already.
 
         Raises:
             ForktraceError: what it failed at; PermissionMissing, sudo did not let it start.
         """
         may_erase = attach or not os.isatty(1)  # else the line would erase prompts of a target on the same terminal
         live = not self._line.silent and may_erase
-        arming = Arming(stacks=stacks, attach=attach, path=path[: 1 << 14], words=not self._quiet, live=live)
+        words, path = not self._quiet, path[: 1 << 14]
+        arming = Arming(stacks=stacks, attach=attach, rotates=rotates, path=path, words=words, live=live)
         self.channel.say("arm", **encoded(arming))
         self.wait_for("armed")
         self._line.clear()

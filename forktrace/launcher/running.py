@@ -71,7 +71,8 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide from us how the recorder ends
             recorder = RecorderProcess(target_user, quiet=options.quiet)
             recording.callback(recorder.close)
-            recorder.arm(stacks=options.stacks, path=search_path(main) if options.stacks else "", attach=True)
+            found_on = search_path(main) if options.stacks else ""
+            recorder.arm(stacks=options.stacks, path=found_on, rotates=options.rotation is not None, attach=True)
             order = _order(chosen, command, path, target_user.name, options, files)
             _stop_on_signals(recorder)
             begin(recorder, order, trace)

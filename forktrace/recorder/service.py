@@ -140,6 +140,10 @@ def _arm(client: Client) -> Armed:
     from forktrace.recorder.task_passes import TaskPasses
     from forktrace.trace import stream  # noqa: F401
 
+    if asked.rotates:  # numpy and pyarrow import these when a turn first looks for rows and takes them
+        import numpy.ma  # noqa: F401
+        import pyarrow.compute  # noqa: F401
+
     interpreters = Interpreters(secret)
     probes = _probes(loading, partial(_give_up_rights, client, interpreters))
     passes = TaskPasses(probes, interpreters) if asked.attach else None

@@ -141,7 +141,7 @@ def test_a_password(tty: str, person: Person, in_venv: str) -> None:
         terminal = in_terminal(person, f"stty -a; exec {record}")
         terminal.until("password for")
         terminal.press(PASSWORD.encode() + b"\n")
-        wait_until(lambda: terminal.read().count("speed") == 2, "the target has the terminal")
+        wait_until(lambda: terminal.read().count("extproc") == 2, "the target has the terminal, and has told its settings")
         terminal.press(b"hello\n")
         terminal.until("got hello")
         terminal.until("it is up\r\n")

@@ -230,7 +230,7 @@ def answered():
 
 who = invoking_user()
 recorder = RecorderProcess(who, quiet=True)
-recorder.arm(stacks=False, path="")
+recorder.arm(stacks=False, path="", rotates=True)
 held = Held(["sleep", "600"], who)
 first = opened("x.000001.arrows")
 recorder.channel.hand(encoded(Order("x", header(["sleep"], held.pid, "me", {}), pid=held.pid, file=1)), [first])

@@ -23,7 +23,7 @@ from forktrace.recorder.service import serve
 from forktrace.system import resource_limits
 from forktrace.system.users import User
 
-ARMING = Arming(stacks=True, attach=False, path="/bin", words=True, live=False)
+ARMING = Arming(stacks=True, attach=False, rotates=False, path="/bin", words=True, live=False)
 ATTACHING = Attaching((1, 2), (3,), None, ("one",))
 ATTACHED = json.loads(json.dumps(encoded(ATTACHING)))
 SERVED_S = 5.0

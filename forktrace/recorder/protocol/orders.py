@@ -24,12 +24,14 @@ class Arming:
     Attributes:
         stacks: Python stacks too
         attach: processes that run already
+        rotates: to many files
         path: the PATH on which interpreters are expected
         words, live: whether sentences, and the line with the progress, are wanted
     """
 
     stacks: bool
     attach: bool
+    rotates: bool
     path: str
     words: bool
     live: bool
