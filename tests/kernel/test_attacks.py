@@ -168,7 +168,7 @@ order = json.loads(sys.argv[1])
 ours, its = pair()
 recorder = subprocess.Popen(["/usr/bin/sudo", "-n", "--", *recorder_command()], stdin=its, stdout=its)
 channel = Channel(ours)
-channel.say("arm", stacks="attach" in order, attach="attach" in order, path="", words=False, live=False)
+channel.say("arm", stacks="attach" in order, attach="attach" in order, rotates=False, path="", words=False, live=False)
 print(channel.hear(), channel.hear(), flush=True)
 held = os.fork()
 if not held:
