@@ -65,8 +65,10 @@ def test_a_kernel_that_debian_has_no_more(tmp_path: Path, monkeypatch: pytest.Mo
         boot_files(Kernel("4.19"))
 
 
-@pytest.mark.parametrize(("said", "runs"), [("1 probe not run", 2), ("1 failed", 1), ("", 1)])
-def test_a_probe_that_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, runs: int) -> None:
+@pytest.mark.parametrize(
+    ("said", "runs"), [("1 probe not run", 2), ("['endings'] did not do what they should", 2), ("1 failed", 1), ("", 1)]
+)
+def test_a_fault_of_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, runs: int) -> None:
     """The smoke set is run once more then, and for no other failure."""
     scripts = []
     monkeypatch.setattr("test_kernels.run", lambda kernel, script, **more: scripts.append(script) or FAILED)
