@@ -88,7 +88,7 @@ test-free-threaded: setup ## Python 3.13 without its global lock, built from Deb
 	    tests/kernel/test_fork_servers.py tests/kernel/test_libraries.py tests/kernel/test_attach.py tests/kernel/test_why_now.py \
 	    tests/unit/test_mp_children.py tests/unit/test_remote_stack.py
 
-test-kernels: setup ## tests on other kernels and processors, booted in QEMU: 90 minutes; make test-kernels SET=smoke: ten
+test-kernels: setup ## tests on other kernels and processors, booted in QEMU: 90 minutes; make test-kernels SET=smoke: six
 	@$(MAKE) --no-print-directory system PACKAGES='$(KERNEL_PACKAGES)'
 	$(BIN)/python -m pytest tests/kernels --kernels=$(or $(SET),all)
 
