@@ -71,7 +71,8 @@ def _varied(rows: pa.Table, dice: np.random.Generator, day: int, *, odd: bool) -
     slow = dice.random(number) < 0.01
     reap_ns = zombie_ns + np.where(slow, dice.integers(20 * MS, 2000 * MS, number), dice.integers(5_000, 5 * MS, number))
     columns = {"fork_ns": fork_ns, "exit_ns": exit_ns, "zombie_ns": zombie_ns, "reap_ns": reap_ns}
-    columns |= {"run_ms": (exit_ns - fork_ns) / MS, "zombie_ms": (reap_ns - zombie_ns) / MS}
+    zombie_ms = (reap_ns - zombie_ns) / MS
+    columns |= {"run_ms": (exit_ns - fork_ns) / MS, "zombie_ms": zombie_ms, "own_zombie_ms": zombie_ms}
     columns["fork_time"] = pd.DatetimeIndex(fork_ns + FIRST_DAY_NS, tz="UTC")
     if odd:
         site = np.where(slow, NEW_LINE, rows["start_site"].to_numpy(zero_copy_only=False))
