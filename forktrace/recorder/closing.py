@@ -19,7 +19,7 @@ from forktrace.trace.words import NOTICEABLE_MS, count, duration, zombie_headlin
 
 LOOK_AT_MOST: Final = 200  # processes whose threads are looked at,
 LOOK_MOST_S: Final = 3.0  # and how long that may take
-MOST_TAKEN: Final = 10_000  # reaps by waits for any child that are kept, the last ones
+MOST_KEPT: Final = 10_000  # reaps by waits for any child, and zombies that init inherited: the last ones of each
 IGNORING: Final = (DISPOSITIONS.index("ignored"), DISPOSITIONS.index("nocldwait"))
 _ANY_CHILD: Final = (TARGETS.index("any"), TARGETS.index("pgid"))
 
@@ -63,6 +63,7 @@ class Closing:
         """Look at notifications (`struct zombie_record`): init is notified of a zombie that it has inherited."""
         for one in zombies[(zombies["parent"]["pid"] == self._init) & (self._init != 0)]["head"]:
             self._inherited_ns[identity(one["process"])] = int(one["time_ns"])
+        _keep_last(self._inherited_ns)  # of those that init does not reap, or is not seen to, nothing else is taken out
 
     def note(self, reaps: Records) -> None:
         """Look at reaps (`struct wait_record`)."""
@@ -97,8 +98,7 @@ class Closing:
             for asked, _ in _asked(reaps[~for_any], "ns_pid"):
                 self._taken.pop(asked, None)
         self._taken |= _asked(reaps[for_any], "ns_pid")
-        while len(self._taken) > MOST_TAKEN:
-            self._taken.pop(next(iter(self._taken)))
+        _keep_last(self._taken)
 
     def note_waits(self, waits: Records) -> None:
         """Look at waits (`struct wait_record`): one for a single child that a wait for any child had reaped came too late."""
@@ -146,6 +146,12 @@ class Closing:
         bound = "about" if one.who in self._estimated else ""
         headline = zombie_headline(str(one.who[0]), duration(one.lasted_ns / 1e6), bound=bound)
         return f"{headline}, {ending_of_zombie(one.by, one.call)}"
+
+
+def _keep_last(kept: dict[Any, int]) -> None:
+    """Take out the oldest entries beyond MOST_KEPT."""
+    while len(kept) > MOST_KEPT:
+        kept.pop(next(iter(kept)))
 
 
 def _has_line(waits: Records) -> Any:

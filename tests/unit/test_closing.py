@@ -123,6 +123,15 @@ def test_a_zombie_that_its_parent_left() -> None:
     assert (unseen.words(), unseen.has_zombies) == (left, True)
 
 
+def test_what_init_inherited_and_was_never_seen_to_reap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ones are kept alone: a recording of days has no end of them."""
+    monkeypatch.setattr("forktrace.recorder.closing.MOST_KEPT", 2)
+    closing, notified = Closing(init=1), np.zeros(5, layouts()["zombie_record"])
+    notified["head"]["process"]["pid"], notified["head"]["time_ns"], notified["parent"]["pid"] = range(500, 505), 901 * MS, 1
+    closing.note_inherited(notified)
+    assert [pid for pid, _ in closing._inherited_ns] == [503, 504]
+
+
 def test_what_matters_most_is_said() -> None:
     """A stolen exit status and zombies that nobody reaped come before the longest zombie that was reaped."""
     closing = Closing()
