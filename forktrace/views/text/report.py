@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
@@ -28,7 +28,7 @@ from forktrace.views.zombies import first_row, is_noticed, lead, left_by_parent,
 MOST_FINDINGS: Final = 3  # of each kind
 MOST_THEFTS: Final = 10
 _NO_LIBRARY: Final = ("os-fork", "posix-spawn", "native", "unknown")  # of `created_by`: it has no name of its own
-_LEFT: Final = -(1 << 40)  # less a parent's number: below what stands for a process
+_LEFT: Final = -(1 << 40)  # less the place of a parent: below what stands for a process
 _OF_KILLS: Final = ["term_signal", "killer_kind", "killer_id", "killer_pid", "killer_site"]
 _OF_THEFTS: Final = ["thief_id", "thief_site", "created_by", "owner_site", "seen"]
 
@@ -221,12 +221,13 @@ def _findings(table: pd.DataFrame, names: Names) -> Iterator[Finding]:
     """One sentence for each group of zombies that were reaped together, those that `lead` first, then the longest."""
     gone = worst_first(table[is_noticed(table) & ~table["zombie_open"]])
     fate = gone["cleared_by_id"].fillna(-1 - gone["id"])  # one that no start cleared stands for itself,
-    fate = fate.mask(left_by_parent(gone), _LEFT - gone["ppid"])  # and those that one parent left, for each other
+    parent = gone.groupby(["parent_id", "ppid"], dropna=False).ngroup()
+    fate = fate.mask(left_by_parent(gone), _LEFT - parent)  # and those that one parent left, for that parent
     sizes = gone.groupby(fate, sort=False).size()
     alone, together = sizes.index[sizes == 1], sizes.index[sizes > 1]
     told = {*alone[:MOST_FINDINGS], *together[:MOST_FINDINGS]}
     for one in filter(told.__contains__, sizes.index):
-        yield _cleared(gone[fate == one], names)
+        yield _cleared(gone[fate == one], names, _left_words if one <= _LEFT else _cleared_words)
     rest = gone[~fate.isin(told)]
     swept = rest[rest["cleared_by_id"].notna()]
     if len(swept):
@@ -261,16 +262,14 @@ def _started(group: pd.DataFrame) -> str:
     return "" if len(sites) != 1 or pd.isna(sites[0]) else f", started at {place(sites[0])}"
 
 
-def _cleared(group: pd.DataFrame, names: Names) -> Finding:
+def _cleared(group: pd.DataFrame, names: Names, words: Callable[[pd.DataFrame, Names], str]) -> Finding:
     first = first_row(group)
     facts = _facts(first, "reap_site", "reaper_id", "reaper_pid", "reap_call", "cleared_by_id", "adopter_id")
-    return Finding(Text(_cleared_words(group, names)), of_rows(group, bound=bound_of(first), **facts))
+    return Finding(Text(words(group, names)), of_rows(group, bound=bound_of(first), **facts))
 
 
 def _cleared_words(group: pd.DataFrame, names: Names) -> str:
     first = first_row(group)
-    if left_by_parent(group.head(1)).item():
-        return _left_words(group, names)
     lasted = zombie_words(first)
     if pd.isna(first.cleared_by_id):
         return f"{names.pid(first.id)} was a zombie for {lasted}, until {_release_words(first, names)}."
@@ -284,8 +283,8 @@ def _cleared_words(group: pd.DataFrame, names: Names) -> str:
 
 def _left_words(group: pd.DataFrame, names: Names) -> str:
     first = first_row(group)
-    who, lasted = f"{_some(group.sort_index(), names)}{_started(group)}", duration(first.own_zombie_ms)
-    who += "," if _started(group) else ""
+    started, lasted = _started(group), duration(first.own_zombie_ms)
+    who = _some(group.sort_index(), names) + (f"{started}," if started else "")
     ended = f"parent {names.of(first.parent_id, first.ppid, full=True)} ended without a wait"
     if len(group) == 1:
         return f"{who} was a zombie for {lasted}, until its {ended}."
