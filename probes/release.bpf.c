@@ -146,3 +146,11 @@ int on_free(union context *context)
         release(signal);
     return 0;
 }
+
+/* Run by the recorder, not at a tracepoint: the process with this signal_struct is not in /proc any more. On some machines no probe runs
+ * while certain processes do, and the callback above can interrupt one of those. */
+int on_gone(union context *context)
+{
+    release(context->args[0]);
+    return 0;
+}

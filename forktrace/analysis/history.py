@@ -53,6 +53,7 @@ class History:
         self.vanished = ~released & ~self.silent & vanished(log)
         self.gone_ns = np.where(self.silent, self.exit_ns, pick(log.time_ns, self.release_row, NEVER))
         self.gone_ns = np.where(self.vanished, last_seen(log), self.gone_ns)
+        self.gone_ns = np.minimum(self.gone_ns, self._init_zombie_ns())
         self.zombie_unseen = ((log.zombie_row == NONE) | self.found_dead) & (log.exit_row != NONE) & ~no_zombie
         self.zombie_ns = np.where(self.zombie_unseen, self.exit_ns, pick(log.time_ns, log.zombie_row))
         self.parents = parents(log, self.gone_ns)
@@ -95,6 +96,15 @@ class History:
         outside = known.orphaned & self.waited & (pick(self.log.by_id, self.release_row) == NONE)
         until_ns = np.maximum(reparented_ns - self.zombie_ns, 0)
         return np.where((outside | self.called("unseen")) & (self.lasted_ns != NONE), until_ns, self.lasted_ns)
+
+    def _init_zombie_ns(self) -> Ints:
+        """When the init became a zombie whose death released the process; NEVER where that was not so, or is not known.
+
+        It becomes one only when all others of its PID namespace are gone (kernel: zap_pid_ns_processes() in pid_namespace.c).
+        """
+        init = np.where(self.called("kernel"), pick(self.log.by_id, self.release_row), NONE)
+        zombie_ns = pick(self.log.time_ns, pick(self.log.zombie_row, init), NEVER)
+        return np.maximum(zombie_ns, self.exit_ns)
 
     def called(self, *calls: str) -> Flags:
         """Return which processes were released by a row with one of these calls."""

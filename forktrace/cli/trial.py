@@ -12,7 +12,7 @@ from forktrace.errors import ForktraceError
 from forktrace.kernel import bpf
 from forktrace.kernel.btf import Btf
 from forktrace.kernel.facts import facts_of
-from forktrace.kernel.loading import find_object, programs_of, verify
+from forktrace.kernel.loading import GONE, TASKS, find_object, programs_of, verify
 from forktrace.launcher.recorder_process import own_command
 from forktrace.system.machine import this_machine
 
@@ -21,6 +21,7 @@ PROGRAM: Final = "import os\npid = os.fork()\npid or os._exit(3)\nos.waitpid(pid
 LINES: Final[Mapping[str, str]] = {"fork": "<string>:2 <module>", "reap": "<string>:4 <module>"}
 WANTED: Final = ("fork", "exit", "zombie", "reap")
 PATIENCE_S: Final = 120
+WITHOUT_TRACEPOINT: Final = {TASKS: "the tasks that run already", GONE: "releases that no probe saw"}
 
 
 class Tried(NamedTuple):
@@ -40,7 +41,7 @@ def try_programs() -> Iterator[Tried]:
     facts = facts_of(Btf(), this_machine())
     probes = find_object(facts.names)
     for name, tracepoints in programs_of(facts).items():
-        at = ", ".join(tracepoints) or "the tasks that run already"
+        at = ", ".join(tracepoints) or WITHOUT_TRACEPOINT[name]
         try:
             yield Tried(True, name, f"{verify(probes, facts, name):,} instructions verified, for {at}")
         except bpf.Refused as error:

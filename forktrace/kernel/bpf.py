@@ -19,7 +19,7 @@ from forktrace.kernel.linking import Program
 from forktrace.kernel.objects import INSTRUCTION, MapSpec
 from forktrace.system.machine import this_machine
 
-_MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 5, 17, 18  # enum bpf_cmd
+_MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 5, 10, 17, 18  # enum bpf_cmd
 TRACEPOINT, RAW_TRACEPOINT, TRACING = 5, 17, 26  # enum bpf_prog_type
 MAPPED: Final = 1 << 10  # BPF_F_MMAPABLE: of an array that may be read through its memory
 TRACE_ITERATOR: Final = 28  # enum bpf_attach_type
@@ -158,6 +158,13 @@ def attach_tracepoint(program: int, number: int, processor: int) -> int:
         os.close(event)
         raise
     return event
+
+
+def run_raw_tracepoint(program: int, argument: int) -> None:
+    """Run a program of a raw tracepoint once, here and now, as if its tracepoint had this argument (since Linux 5.10)."""
+    arguments = ctypes.c_uint64(argument)
+    sizes = (program, 0, 0, 0, 0, 0, 0, 0, ctypes.sizeof(arguments), 0)  # no data, no repetition
+    call(_PROG_TEST_RUN, _padded(struct.pack("<IIIIQQIIIIQQII", *sizes, ctypes.addressof(arguments), 0, 0, 0)))
 
 
 def times_not_run(program: int) -> int:

@@ -30,6 +30,7 @@ from forktrace.system.machine import this_machine
 from forktrace.system.tracefs import mount_tracefs, tracepoint_number
 
 TASKS: Final = "on_task"
+GONE: Final = "on_gone"
 PROGRAM: Final = "program "  # before the names of programs among the descriptors
 LEAST_PROCESSES: Final = 4096
 MOST_PROCESSES: Final = 65536
@@ -48,7 +49,7 @@ class Hook(NamedTuple):
     Attributes:
         program: its name
         kind: of program; where raw tracepoints can be preempted, those of _EVENTS are at trace events
-        tracepoints: those that it is attached to; of system calls those that this processor has
+        tracepoints: those that it is attached to; of system calls those that this processor has; none: the recorder runs it
         needs: the fact that must not be 0, else it is left out
     """
 
@@ -69,6 +70,7 @@ HOOKS: Final = (
     Hook("on_exit", bpf.RAW_TRACEPOINT, ("sched_process_exit",)),
     Hook("on_signal", bpf.RAW_TRACEPOINT, ("signal_generate",)),
     Hook("on_free", bpf.RAW_TRACEPOINT, ("sched_process_free",)),
+    Hook(GONE, bpf.RAW_TRACEPOINT, ()),
     Hook("on_oom", bpf.RAW_TRACEPOINT, ("mark_victim",), "HAS_MARK_VICTIM"),
     Hook("on_io_uring", bpf.RAW_TRACEPOINT, ("io_uring_complete",), "HAS_IO_URING_WAITID"),
     Hook("on_call", bpf.TRACEPOINT, (*_WAITS, *_FORKS)),
@@ -260,7 +262,7 @@ def _kind(program: str, values: Mapping[str, int], facts: Facts) -> dict[str, An
 
 
 def programs_of(facts: Facts) -> dict[str, tuple[str, ...]]:
-    """Return the programs to load on a kernel, each with its tracepoints (none for the pass over all tasks)."""
+    """Return the programs to load on a kernel, each with its tracepoints (none: it is run by the recorder)."""
     found: dict[str, tuple[str, ...]] = {}
     for hook in _used({**facts.values, STACKS: 1}):
         found[hook.program] = (*found.get(hook.program, ()), *hook.tracepoints)

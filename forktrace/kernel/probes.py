@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
+from forktrace.errors import ForktraceError
 from forktrace.kernel import bpf
 from forktrace.kernel.bpf_maps import Counters, Map, Records, Ring, TaskIterator
 from forktrace.kernel.layout import layouts
-from forktrace.kernel.loading import COUNTERS, PROGRAM, TASKS, Loading
+from forktrace.kernel.loading import COUNTERS, GONE, PROGRAM, TASKS, Loading
 from forktrace.trace.events import KINDS, NOT_RUN
 
 # The kinds of records in the ring, in the order of enum kind.
@@ -141,6 +142,25 @@ class Probes:
         _, entries = self._followed.items()
         open_ones: Records = entries[entries["reaped"] == 0]
         return open_ones
+
+    def release(self, gone: Container[tuple[int, int]]) -> Records:
+        """Let the probes report the release of those of these processes (number, start) that they still follow.
+
+        Returns their entries (`struct process`), as they were before.
+
+        Raises:
+            ForktraceError: the kernel refuses.
+        """
+        keys, entries = self._followed.items()
+        who = zip(entries["pid"].tolist(), entries["start_ns"].tolist(), strict=True)
+        late = np.array([one in gone for one in who], bool) & (entries["reaped"] == 0)
+        try:
+            for signal in keys[late].tolist():
+                bpf.run_raw_tracepoint(self._descriptors[f"{PROGRAM}{GONE} 0"], signal)
+        except OSError as error:
+            raise ForktraceError(f"a probe cannot be run: {error.strerror}") from error
+        found: Records = entries[late]
+        return found
 
     def wait_totals(self) -> tuple[Records, Records]:
         """Return the places (`struct wait_place`) whose wait calls returned no child, and how many did."""

@@ -13,14 +13,13 @@ from forktrace.kernel.bpf_maps import Records
 from forktrace.system.procfs import Proc
 from forktrace.system.worker import Worker
 from forktrace.trace import events
-from forktrace.trace.events import CALLS, DISPOSITIONS, ECHILD, STACK_STATUSES, TARGETS
+from forktrace.trace.events import CALLS, ECHILD, STACK_STATUSES, TARGETS
 from forktrace.trace.stacks import Frame, fold
 from forktrace.trace.words import NOTICEABLE_MS, count, duration, zombie_headline
 
 LOOK_AT_MOST: Final = 200  # processes whose threads are looked at,
 LOOK_MOST_S: Final = 3.0  # and how long that may take
 MOST_KEPT: Final = 10_000  # reaps by waits for any child, and zombies that init inherited: the last ones of each
-IGNORING: Final = (DISPOSITIONS.index("ignored"), DISPOSITIONS.index("nocldwait"))
 _ANY_CHILD: Final = (TARGETS.index("any"), TARGETS.index("pgid"))
 
 
@@ -53,7 +52,7 @@ class Closing:
         self._init = init
         self._inherited_ns: dict[tuple[int, int], int] = {}  # when init inherited a zombie
         self._elsewhere_ns = 0  # the longest zombie that init reaped, or that was released unseen
-        self._gone: set[tuple[int, int]] = set()
+        self._late: set[tuple[int, int]] = set()
         self._worst: _Zombie | None = None
         self._open: list[_Zombie] = []
         self._taken: dict[_Asked, int] = {}  # -> the stack of the wait for any child that took it
@@ -65,16 +64,22 @@ class Closing:
             self._inherited_ns[identity(one["process"])] = int(one["time_ns"])
         _keep_last(self._inherited_ns)  # of those that init does not reap, or is not seen to, nothing else is taken out
 
+    def note_late(self, gone: Iterable[Records]) -> None:
+        """Look at processes (`struct process`) whose release will be noted next, though it may be long past."""
+        for one in gone:
+            self._late.add(identity(one))
+            self._inherited_ns[identity(one)] = int(max(one["notified_ns"], one["reparented_ns"]))
+
     def note(self, reaps: Records) -> None:
         """Look at reaps (`struct wait_record`)."""
         self._note_taken(reaps)
         by = reaps["head"]["by"]["pid"]
-        by_init = (by == self._init) & (by != 0)
         zombies = (reaps["zombie_ns"] != 0) & ((by != self._recorder) | (by == 0))
-        for one in reaps[zombies & by_init]:
+        left = zombies & (((by == self._init) & (by != 0)) | self._is_late(reaps))
+        for one in reaps[left]:
             who, reaped_ns = identity(one["head"]["process"]), int(one["head"]["time_ns"])
             self._note_left(who, int(one["zombie_ns"]), self._inherited_ns.pop(who, 0), reaped_ns)
-        seen = reaps[zombies & ~by_init]
+        seen = reaps[zombies & ~left]
         if not len(seen):
             return
         lasted = seen["head"]["time_ns"] - seen["zombie_ns"]
@@ -82,6 +87,10 @@ class Closing:
         head, call = seen[index]["head"], CALLS[seen[index]["call"]]
         found = _Zombie(int(lasted[index]), identity(head["process"]), int(head["by"]["pid"]), call)
         self._worst = max(filter(None, (self._worst, found)))
+
+    def _is_late(self, reaps: Records) -> Any:
+        """Which reaps (`struct wait_record`) were seen by nobody, and may be long past."""
+        return np.array([identity(one) in self._late for one in reaps["head"]["process"]], bool)
 
     def _note_left(self, who: tuple[int, int], zombie_ns: int, inherited_ns: int, gone_ns: int) -> None:
         """Look at a zombie that somebody else reaped later, or unseen: it is the program's until it was inherited."""
@@ -108,16 +117,8 @@ class Closing:
     def note_open(self, still: Records, until_ns: int) -> None:
         """Look at processes (`struct process`) that nobody has reaped before the recording ended."""
         for one in still:
-            if 0 < one["zombie_ns"] < until_ns and identity(one) not in self._gone:
+            if 0 < one["zombie_ns"] < until_ns:
                 self._open.append(_Zombie(until_ns - int(one["zombie_ns"]), identity(one), 0, ""))
-
-    def note_unseen(self, gone: Iterable[Records], until_ns: int) -> None:
-        """Look at processes (`struct process`) that were released unseen: they are no zombies any more."""
-        for one in gone:
-            self._gone.add(identity(one))
-            if one["zombie_ns"]:
-                inherited_ns = int(max(one["notified_ns"], one["reparented_ns"]))
-                self._note_left(identity(one), int(one["zombie_ns"]), inherited_ns, until_ns)
 
     @property
     def has_zombies(self) -> bool:
@@ -171,23 +172,13 @@ def identity(one: Any) -> tuple[int, int]:
     return int(one["pid"]), int(one["start_ns"])
 
 
-def unseen_reap(one: Records, by_ns: int) -> events.Row:
-    """Return the row that says of a `struct process` that it was released by somebody at `by_ns` or before."""
-    pid, start_ns = identity(one)
-    parent_pid, parent_start_ns = identity(one["parent_name"])
-    row = events.reap(by_ns, pid, start_ns=start_ns, call="unseen", target=None, empty=int(one["empty_waits"]))
-    row |= events.acting(parent_pid or None, by_start_ns=parent_start_ns or None)
-    return row | {"by_tid": None, "flags": None, "target_pid": None}
+def vanished(still: Records, proc: Proc) -> set[tuple[int, int]]:
+    """Return those of `still` (`struct process`) that have ended and are not there any more, by /proc.
 
-
-def vanished(still: Records, proc: Proc) -> list[Records]:
-    """Return those zombies of `still` (`struct process`) that are not there any more, by /proc.
-
-    On some machines no probe runs while certain processes do (docs/limits.md), so a release may be unseen. Without those
-    whose parent ignores SIGCHLD: they are released without a wait.
+    On some machines no probe runs while certain processes do (docs/limits.md), so a release may be unseen.
     """
-    zombies = still[(still["exit_ns"] != 0) & (still["pid"] != 0) & ~np.isin(still["disposition"], IGNORING)]
-    return [one for one in zombies if not _is_there(one, proc)]
+    ended = still[(still["exit_ns"] != 0) & (still["pid"] != 0)]
+    return {identity(one) for one in ended if not _is_there(one, proc)}
 
 
 def _is_there(one: Records, proc: Proc) -> bool:

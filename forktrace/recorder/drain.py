@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.probes import Probes
-from forktrace.recorder.closing import Closing, identity, still_waiting, unseen_reap, vanished
+from forktrace.recorder.closing import Closing, identity, still_waiting, vanished
 from forktrace.recorder.interpreters import Interpreters
 from forktrace.recorder.rows import columns_of, in_parts, pieces, split
 from forktrace.recorder.sources import Sources
@@ -302,13 +302,11 @@ class Drain:
         if self._sources and frames:
             self._sources.ask(frames, [folder for one in self._interpreters.found.values() for folder in one.libraries])
 
-    def _write_vanished(self, gone: list[Records]) -> None:
-        """Write that these are gone, if their release has not come through the ring since; the time is an upper bound."""
-        here = set(map(identity, self._probes.following()))
-        unseen = [one for one in gone if identity(one) in here]
-        self.closing.note_unseen(unseen, self.output.until_ns)
-        self.counts["reap"] += len(unseen)
-        self.output.write(unseen_reap(one, self.output.until_ns) for one in unseen)
+    def _write_vanished(self, gone: Container[tuple[int, int]]) -> None:
+        """Write that these are gone, if their release has not come through the ring since; the time may be an upper bound."""
+        self.closing.note_late(self._probes.release(gone))
+        self._intake.drain()
+        self.write()
 
     def write_end(self, full: int | None) -> None:
         """Close the trace at the moment up to which it is whole, and detach the probes. `full`: the size that it reached."""

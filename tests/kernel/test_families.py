@@ -27,10 +27,13 @@ def test_adopted_by_an_outsider(suite: Recorded) -> None:
     lines = suite.of("orphans", "families")
     assert len(lines) == 2
     suite.assert_agrees(lines)
+    ended_ns = suite.raw.loc[suite.raw["kind"] == "end", "time_ns"].item()
     for line in lines:
         row = suite.row(line["pid"])
         assert row["reaper_pid"] == line["adopter_pid"]
-        assert row["exit_ns"] <= row["reap_ns"] <= line["gone_ns"] + RELEASED_NS
+        at_the_end = row["reap_ns"] >= ended_ns - RELEASED_NS  # where no probe runs in pid 1 its release may be missed, too
+        assert row["exit_ns"] <= row["reap_ns"]
+        assert row["reap_ns"] <= line["gone_ns"] + RELEASED_NS or (at_the_end and row["reap_call"] == "unseen")
         if row["reap_call"] == "unseen":
             assert not row["complete"]
             assert row["notes"]

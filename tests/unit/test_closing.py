@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from traces import MS, recording, target
+from traces import MS
 
 from forktrace.kernel.bpf_maps import Records
 from forktrace.kernel.layout import layouts
-from forktrace.recorder.closing import Closing, ending_of_zombie, unseen_reap, vanished
-from forktrace.system.procfs import TICK_NS, Proc
+from forktrace.recorder.closing import Closing, ending_of_zombie, vanished
+from forktrace.system.procfs import TICK_NS, Proc, Stat
 from forktrace.trace import events as ev
 
 
@@ -41,39 +41,24 @@ def still(*rows: tuple[int, int, int, str]) -> Records:
     return made
 
 
+class Hidden(Proc):
+    """A /proc that hides 506, as with hidepid."""
+
+    def stat(self, pid: int) -> Stat | None:
+        """Say what there is of a process."""
+        if pid == 506:
+            raise PermissionError
+        return super().stat(pid)
+
+
 def test_zombies_that_nobody_saw_go(tmp_path: Path) -> None:
-    """One whose number is free, or another's, is gone; what runs, is there, cannot be seen or needs no wait is left alone."""
+    """One whose number is free, or another's, is gone; what runs, is there, or cannot be seen is left alone."""
     for pid in (500, 501):
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "stat").write_text(f"{pid} (x) Z 1 {' '.join(['0'] * 17)} 30 {' '.join(['0'] * 40)}\n")
-    (tmp_path / "506").mkdir()
-    (tmp_path / "506" / "stat").mkdir()
     seen = still((500, 30, 9, "default"), (501, 29, 9, "default"), (502, 30, 9, "handler"), (503, 30, 0, "default"))
-    seen = np.concatenate([seen, still((504, 30, 9, "ignored"), (505, 30, 9, "nocldwait"), (0, 30, 9, "default"))])
-    assert [int(one["pid"]) for one in vanished(seen, Proc(str(tmp_path)))] == [501, 502]
-
-
-def test_their_rows() -> None:
-    """Such a reap is by its last parent, at the latest at the end of the recording: unseen, and not complete."""
-    (one,) = still((500, 0, 20 * MS, "default"))
-    rows = [
-        target(),
-        ev.fork(MS, 500, by=100, start_ns=5),
-        ev.exit_(20 * MS, 500, parent=100),
-        ev.zombie(20 * MS, 500, parent=100),
-    ]
-    made = recording(*rows, unseen_reap(one, 90 * MS) | {"by_start_ns": None}, ev.end(90 * MS)).lifecycles().set_index("pid")
-    found = made.loc[500]
-    assert (found.state, found.reap_call, found.reaper_pid, found.zombie_ms) == ("gone", "unseen", 100, 70.0)
-    assert (found.complete, found.notes) == (False, "reap not seen; time is an upper bound")
-
-
-def test_the_worst_is_not_one_that_is_gone() -> None:
-    """The sentence is about a zombie that is still there."""
-    closing, seen = Closing(), still((500, 30, 10 * MS, "default"), (501, 30, 20 * MS, "default"))
-    closing.note_unseen(still((500, 30, 10 * MS, "default")), 15 * MS)
-    closing.note_open(seen, 90 * MS)
-    assert closing.words() == ["501 was a zombie for 70 ms, and still is: nobody reaped it"]
+    seen = np.concatenate([seen, still((504, 30, 9, "ignored"), (506, 30, 9, "default"), (0, 30, 9, "default"))])
+    assert sorted(pid for pid, _ in vanished(seen, Hidden(str(tmp_path)))) == [501, 502, 504]
 
 
 def waits(*rows: dict[str, int | str]) -> Records:
@@ -83,7 +68,8 @@ def waits(*rows: dict[str, int | str]) -> Records:
         one["head"]["by"]["pid"], one["head"]["process"]["pid"] = row["by"], row["child"]
         one["ns_pid"] = one["target_pid"] = row["child"]
         one["head"]["time_ns"], one["zombie_ns"] = MS * (1 + int(row.get("ms", 0))), MS
-        one["call"], one["target"] = ev.CALLS.index("wait4"), ev.TARGETS.index(str(row.get("target", "pid")))
+        one["target"] = ev.TARGETS.index(str(row.get("target", "pid")))
+        one["call"] = ev.CALLS.index(str(row.get("call", "wait4")))
         one["error"], one["head"]["stack"] = row.get("error", 0), row.get("stack", 0)
         one["head"]["stack_status"] = 0 if one["head"]["stack"] else ev.STACK_STATUSES.index("not-python")
     return made
@@ -99,9 +85,11 @@ def test_a_healthy_program_is_told_so() -> None:
     closing.note(waits({"by": 1, "child": 500, "ms": 3000}))
     elsewhere = "no zombie lasted longer than 10 ms but for what was reaped outside the recording, after at most 3.000 s"
     assert (closing.words(), closing.has_zombies) == ([elsewhere], False)
-    unseen = Closing()
-    unseen.note_unseen(still((500, 30, 10 * MS, "default")), 3010 * MS)
-    assert unseen.words() == [elsewhere]
+    late, one = Closing(), still((500, 0, 10 * MS, "default"))
+    one["start_ns"] = 0
+    late.note_late(one)
+    late.note(waits({"by": 100, "child": 500, "ms": 3000, "call": "unseen"}))
+    assert late.words() == [elsewhere]
     assert Closing(init=0).words() == ["no zombie lasted longer than 10 ms"]
     closing.note(waits({"by": 100, "child": 502, "ms": 11}))
     assert closing.words() == ["502 was a zombie for 11 ms, until 100 reaped it with wait4"]
@@ -117,10 +105,11 @@ def test_a_zombie_that_its_parent_left() -> None:
     closing.note_inherited(notified)
     closing.note(waits({"by": 1, "child": 500, "ms": 3000}))
     assert (closing.words(), closing.has_zombies) == (left, True)
-    unseen, one = Closing(init=1), still((500, 30, 10 * MS, "default"))
-    one["notified_ns"] = 910 * MS
-    unseen.note_unseen(one, 3010 * MS)
-    assert (unseen.words(), unseen.has_zombies) == (left, True)
+    late, one = Closing(init=1), still((500, 0, 10 * MS, "default"))
+    one["start_ns"], one["notified_ns"] = 0, 901 * MS
+    late.note_late(one)
+    late.note(waits({"by": 100, "child": 500, "ms": 3000, "call": "unseen"}))
+    assert (late.words(), late.has_zombies) == (left, True)
 
 
 def test_what_init_inherited_and_was_never_seen_to_reap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,8 +279,11 @@ def test_unseen_reap_that_names_nobody() -> None:
 
 
 def test_kernel_reap() -> None:
-    """The kernel itself waits when a PID namespace dies."""
-    says(row(500, target(), *dead(500), ev.reap(30 * MS, 500, by=100, call="kernel")), reap_call="kernel", complete=True)
+    """The kernel itself waits when a PID namespace dies, and before its init becomes a zombie, however late that is told."""
+    released = [target(), *dead(500), ev.reap(30 * MS, 500, by=100, call="kernel")]
+    says(row(500, *released), reap_call="kernel", reap_ns=30 * MS, complete=True)
+    says(row(500, *released, ev.exit_(24 * MS, 100), ev.zombie(25 * MS, 100)), reap_ns=25 * MS, zombie_ms=4.0)
+    says(row(500, *released, ev.exit_(31 * MS, 100), ev.zombie(32 * MS, 100)), reap_ns=30 * MS)
 
 
 def test_wait_without_a_name_explains_an_unseen_reap() -> None:

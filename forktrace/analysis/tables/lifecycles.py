@@ -190,7 +190,7 @@ def _argv(log: Log) -> pd.Series:
 def _moments(history: History) -> dict[str, object]:
     log = history.log
     execs = log.rows("exec")
-    reap_ns = pick(log.time_ns, history.release_row)
+    reap_ns = np.where(history.release_row == NONE, NONE, history.gone_ns)
     zombie = history.zombie_ns != NONE
     wall_ns = (log.fork_ns + log.trace.header["clock_offset_ns"]).view("datetime64[ns]")
     return {
