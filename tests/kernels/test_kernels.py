@@ -46,10 +46,11 @@ FAULT_OF_EMULATOR = "grep -q -e 'probe not run' -e 'did not do what they should'
 
 # Files of tests/kernel, or single tests in them. What only the tables decide (test_libraries.py: whose line, and why) no kernel
 # changes; how long a page is away (test_memory_that_is_away) is the emulator's time, not the kernel's.
-# All of SMOKE but the last are of one recording.
+# All of SMOKE but the last two are of one recording.
 SMOKE = (
     *("test_endings.py", "test_threads.py", "test_calls.py", "test_wait_calls.py", "test_families.py"),
     *("test_limits.py::test_failed_forks", "test_limits.py::test_out_of_memory"),
+    "test_privileges.py::test_the_recorder_is_the_person",
     "test_loading.py::test_the_verifier_has_little_to_do",
 )
 CROWD = "test_crowds.py::test_each_stack_is_that_of_its_forker"
@@ -63,10 +64,7 @@ CHOSEN = (
     *("test_namespaces.py", "test_fork_servers.py", "test_attach.py", "test_forgers.py"),
     *(f"test_python_stacks.py::test_{one}" for one in STACKS),
     *("test_unseen_releases.py", "test_scene_start.py", "test_scene_pid1.py", "test_demo.py::test_one_child_per_message"),
-    *(
-        f"test_privileges.py::test_{one}"
-        for one in ("under_sudo", "attach_without_root", "the_recorder_is_the_person", "exactly_these_capabilities")
-    ),
+    *(f"test_privileges.py::test_{one}" for one in ("under_sudo", "attach_without_root", "exactly_these_capabilities")),
     *(f"test_why_now.py::test_{one}" for one in ("a_consumer_that_goes_on", "a_join_of_another_child")),
     "test_why_now.py::test_a_parent_that_is_not_python",
 )
