@@ -104,8 +104,12 @@ def zombies_in(recording: Recording) -> int:
 
 
 def worst(recording: Recording) -> int | None:
-    """Return the id of the process to look at first: stolen, never reaped, or the longest zombie; None: there is none."""
+    """Return the id of the process to look at first: stolen, never reaped, or the longest zombie; None: there is none.
+
+    Of those never reaped it is one whose line is known, if there is any: others are older than a recording that attached.
+    """
     table = worst_first(of_program(recording))
     stolen = table["id"].isin(recording.stolen()["id"])
-    first = pd.concat([table[stolen], table[table["zombie_open"]], table])["id"]
+    left = table[table["zombie_open"]]
+    first = pd.concat([table[stolen], left[left["fork_site"].notna()], left, table])["id"]
     return None if first.empty else int(first.iloc[0])

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from rich.console import Console
-from traces import MS, child, known, recording, target
+from traces import MS, child, known, recording, target, work
 
 import forktrace
 from forktrace.analysis.recording import Recording
@@ -147,6 +147,12 @@ def test_the_worst_is_what_matters_most() -> None:
     rows += [ev.reap(21 * MS, 501, by=100)]
     gone = recording(*CHILD, *rows, bound, REAP, END, closed=False)
     assert gone.lifecycles().loc[worst(gone), "pid"] == 500
+
+
+def test_the_worst_has_a_line_where_one_has() -> None:
+    """Of those that are still zombies the older ones may be older than the recording: nothing can be said of them."""
+    made = recording(target(), *child(500, 10, 20), *work(501, 30, 40), END, closed=False)
+    assert made.lifecycles().loc[worst(made), "pid"] == 501
 
 
 @pytest.mark.parametrize(
