@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import image
@@ -65,11 +67,9 @@ def test_a_kernel_that_debian_has_no_more(tmp_path: Path, monkeypatch: pytest.Mo
         boot_files(Kernel("4.19"))
 
 
-@pytest.mark.parametrize(
-    ("said", "runs"), [("1 probe not run", 2), ("['endings'] did not do what they should", 2), ("1 failed", 1), ("", 1)]
-)
-def test_a_fault_of_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, runs: int) -> None:
-    """The smoke set is run once more then, and for no other failure."""
+@pytest.mark.parametrize(("status", "reports"), [(1, ["first.xml", "report.xml"]), (0, ["report.xml"])])
+def test_what_fails_is_run_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, reports: list[str]) -> None:
+    """In the smoke set, and the first report is kept."""
     scripts = []
     monkeypatch.setattr("test_kernels.run", lambda kernel, script, **more: scripts.append(script) or FAILED)
     monkeypatch.setattr("test_kernels.CACHE", tmp_path)
@@ -78,8 +78,23 @@ def test_a_fault_of_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     machines.boot([KERNEL])
     with pytest.raises(AssertionError):
         machines.outcomes(KERNEL, "test_calls.py::test_call")
-    (tmp_path / "report.xml").write_text(said)
-    calls = f"{PYTHON}() {{ echo called; }}\n"
-    script = calls + scripts[0].replace("/host/out", str(tmp_path))
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["called"] * runs
+    out = tmp_path / "out"
+    out.mkdir()
+    calls = f"{PYTHON}() {{ touch {out}/report.xml; return {status}; }}\n"
+    subprocess.run(["bash", "-c", calls + scripts[0].replace("/host/out", str(out))], check=False)
+    assert sorted(os.listdir(out)) == reports
+
+
+def test_what_failed_at_first_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second report counts; a warning has what the first one has more."""
+    case = '<testcase classname="tests.kernel.test_calls" name="test_call[fork]">{}</testcase>'
+    reports = {"first.xml": '<failure message="lost">1 exit</failure>', "report.xml": ""}
+    out = {name: f"<suite>{case.format(said)}</suite>".encode() for name, said in reports.items()}
+    monkeypatch.setattr("test_kernels.run", lambda kernel, script, **more: replace(FAILED, out=out))
+    monkeypatch.setattr("test_kernels.CACHE", tmp_path)
+    monkeypatch.setattr("test_kernels.workloads", lambda architecture: {})
+    machines = Machines(smoke=True)
+    machines.boot([KERNEL])
+    with pytest.warns(match=r"failed, and was run once more: tests.kernel.test_calls.test_call\[fork\]: lost"):
+        (found,) = machines.outcomes(KERNEL, "test_calls.py::test_call")
+    assert found.state == "passed"
