@@ -132,6 +132,7 @@ class Drain:
         self._named: set[int] = set()  # the interpreters that the trace names
         self._counted_ns = 0  # when the kernel's counts were last looked at
         self._still_at = kernel_boottime_ns(), armed.probes.following()  # who was followed when that was last asked
+        self._gone: set[tuple[int, int]] = set()  # zombies that had gone at the last turn: the ring has told of them by now
         self._before: tuple[Counter[str], dict[str, int], int] = (Counter(), {}, 0)  # in earlier files; carried into this one
         self._proc = Proc(rights=in_effect)  # which may be mounted such that it hides the processes of others (hidepid)
         self.output = output
@@ -340,6 +341,8 @@ class Drain:
         self._still_at = at_ns, still = kernel_boottime_ns(), self._probes.following()
         self._intake.drain()
         self.write()
+        self._write_vanished(self._gone)
+        self._gone = vanished(still, self._proc)
         self._write_empty_waits()
         self.output.close(self._totals() | self._still() | {"continues": True})
         here = set(map(identity, still)) if any(self.lost.values()) else None
