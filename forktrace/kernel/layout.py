@@ -50,9 +50,3 @@ def structs(header: str) -> dict[str, np.dtype[Any]]:
                 fields.append((field, base, (count,)) if length else (field, base))
         found[name] = np.dtype(fields, align=True)
     return found
-
-
-def enums(header: str) -> dict[str, list[str]]:
-    """Return the names in every enum of the text of a C header."""
-    found = re.findall(r"enum (\w+) \{(.*?)\}", header, flags=re.DOTALL)
-    return {name: [word.split("=")[0].strip() for word in body.split(",")] for name, body in found}

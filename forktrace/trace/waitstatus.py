@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import NamedTuple
 
 
@@ -38,11 +37,6 @@ def signal_name(number: int) -> str:
     if 34 <= number <= 64:
         return f"SIGRTMIN+{number - 34}" if number > 34 else "SIGRTMIN"
     return f"SIG{number}"
-
-
-def signal_number(name: str) -> int:
-    """Return 15 for `SIGTERM`; the inverse of `signal_name` for the signals that this machine knows."""
-    return int(signal.Signals[name])
 
 
 _NAMES = (

@@ -32,11 +32,17 @@ def zombie_words(row: Any) -> str:
     return f"{bound} {duration(lasted_ms)}".lstrip()
 
 
+def is_at_least(rows: Any) -> Any:
+    """Return of a row of lifecycles, or of each in a table, whether its `own_zombie_ms` is said, as a lower bound.
+
+    When nobody saw the reap, `zombie_ms` is an upper bound, which says less than a lower bound that is long enough.
+    """
+    return (rows.reap_call == "unseen") & (rows.own_zombie_ms >= NOTICEABLE_MS)
+
+
 def bounded(row: Any) -> tuple[str, float]:
     """Return what to say of the time that a process was a zombie, and that time in ms: a lower bound, if it says anything."""
-    if row.reap_call == "unseen" and row.own_zombie_ms >= NOTICEABLE_MS:
-        return "at least", row.own_zombie_ms
-    return bound_of(row), row.zombie_ms
+    return ("at least", row.own_zombie_ms) if is_at_least(row) else (bound_of(row), row.zombie_ms)
 
 
 def ends(row: Any, end_ns: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pytest
 from forktrace.cpython.line_tables import Code
 from forktrace.cpython.remote_stack import MOST_FRAMES, OWNED_BY_C
 from forktrace.kernel.bpf_maps import BUSY, DISCARDED, Ring, record_words
-from forktrace.kernel.layout import enums, layouts, probe_directory, structs
+from forktrace.kernel.layout import layouts, probe_directory, structs
 from forktrace.kernel.probes import EVENTS, OTHER_LOSSES, RING_KINDS
 from forktrace.recorder.rows import KIND_AT, MOMENTS, NONE, columns_of, cpu_times, layout, split
 from forktrace.recorder.stack_table import StackTable
@@ -48,9 +48,15 @@ def rows_of(*parts: bytes) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if value is not None} for row in table]
 
 
+def enums() -> dict[str, list[str]]:
+    """The names in every enum of events.h."""
+    found = re.findall(r"enum (\w+) \{(.*?)\}", (probe_directory() / "events.h").read_text(), flags=re.DOTALL)
+    return {name: [word.split("=")[0].strip() for word in body.split(",")] for name, body in found}
+
+
 def test_enums_are_those_of_the_trace() -> None:
     """The numbers that the kernel side writes are places in the tuples of events.py."""
-    found = enums((probe_directory() / "events.h").read_text())
+    found = enums()
     spelled = {name: [word.lower().replace("_", "-") for word in words] for name, words in found.items()}
     assert spelled["kind"][:-1] == [kind.replace(" ", "-") for kind in RING_KINDS]
     assert set(EVENTS) <= set(events.KINDS)

@@ -17,6 +17,7 @@ from forktrace.analysis.requests import start_sites
 from forktrace.analysis.tables.lifecycles import LIVING
 from forktrace.trace.words import NOTICEABLE_MS, count, duration
 from forktrace.views import failed
+from forktrace.views.bounds import is_at_least
 from forktrace.views.why import delays, late, open_waits, orphans
 from forktrace.views.why.calls import Sources, calls_of, passes_a_package
 from forktrace.views.why.remedies import package_at
@@ -225,14 +226,13 @@ def _of_end(about: About, table: pd.DataFrame) -> dict[str, Any]:
     """How each process ended, and who had it then."""
     orphan = table["adopter_pid"].notna()
     lost_ns = _lost_ns(about, table).where(orphan)
-    held = table["own_zombie_ms"].ge(NOTICEABLE_MS) & table["reap_ns"].notna()
-    at_least = held & table["reap_call"].eq("unseen").fillna(False).astype(bool)
+    at_least = is_at_least(table)
     return {
         "exited": table["exit_ns"].notna(),
         "was_zombie": table["zombie_ms"].notna(),
         "begun": table["zombie_ns"].notna(),
         "noticed": is_noticed(table),
-        "held": held,
+        "held": table["own_zombie_ms"].ge(NOTICEABLE_MS) & table["reap_ns"].notna(),
         "at_least": at_least,
         "told_ms": table["own_zombie_ms"].where(at_least, table["zombie_ms"]),
         "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
