@@ -21,7 +21,7 @@ from forktrace.errors import CommandError, ForktraceError, UsageError, in_words,
 if TYPE_CHECKING:
     from forktrace.analysis.gate.policy import Policy
     from forktrace.launcher.companion import Beside, Run
-    from forktrace.launcher.rotation import Plan
+    from forktrace.launcher.options import RotationPlan
     from forktrace.system.users import User
 
 _LEAST_SIZE: Final = 64 << 10  # of a trace
@@ -100,7 +100,7 @@ def record(
         forktrace record --rotate 1h --keep 48 -o traces/ -p 4711
         forktrace record --check --max-zombie 5s -- pytest
     """
-    from forktrace.launcher.session import RecordOptions
+    from forktrace.launcher.options import RecordOptions
 
     with _own_failures():
         _require_one(command, pids, cgroup, user)
@@ -190,13 +190,13 @@ def _exports(url: str, rotate: tuple[str, ...]) -> tuple[Beside, ...]:
     return (Beside("dataset", load, _LAST_EXPORT_S),)
 
 
-def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, output: str | None) -> Plan:
+def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, output: str | None) -> RotationPlan:
     """Return when the files of a rotation begin, and which are kept.
 
     Raises:
         UsageError: that cannot be.
     """
-    from forktrace.launcher.rotation import Plan
+    from forktrace.launcher.options import RotationPlan
 
     if not rotate:
         raise UsageError("--keep is for --rotate", "add --rotate 1h or --rotate 100M")
@@ -207,7 +207,7 @@ def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, outpu
         raise UsageError(f"--rotate {rotate[1]}: there is one such limit already", "one time, one size, or one of each")
     if max_size is not None and max_size < 2 * _LEAST_SIZE:
         raise UsageError("--max-size is too small for several files", f"at least {2 * _LEAST_SIZE >> 10}K")
-    return Plan(next(iter(every), None), next(iter(map(int, sizes)), None), keep, max_size)
+    return RotationPlan(next(iter(every), None), next(iter(map(int, sizes)), None), keep, max_size)
 
 
 def _every_or_size(text: str) -> tuple[float | None, float | None]:

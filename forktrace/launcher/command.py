@@ -19,10 +19,10 @@ from typing import Any, Final, NoReturn
 from forktrace.errors import CommandError, ForktraceError
 from forktrace.launcher.companion import Companions
 from forktrace.launcher.duties import Duties
+from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
 from forktrace.launcher.rotation import Files
 from forktrace.launcher.session import (
-    RecordOptions,
     begin,
     check_output,
     default_name,
@@ -64,8 +64,7 @@ def record(
             sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide from us how children end
             recorder = RecorderProcess(who, quiet=options.quiet)
             recording.callback(recorder.close)
-            found_on = who.environment.get("PATH", os.defpath) if options.stacks else ""
-            recorder.arm(stacks=options.stacks, path=found_on, rotates=options.rotation is not None)
+            recorder.arm(options, who.environment.get("PATH", os.defpath))
             held = beginning.enter_context(Held(command, who, 2 if options.to_stdout else 1, sigchld))
             name = output or default_name(command, held.pid)
             path, trace, files = first or open_first(name, command, who, options, beginning, recording)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from forktrace.errors import ForktraceError, PermissionMissing
+from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.progress_line import LiveLine
 from forktrace.recorder.protocol.channel import Channel, Message, pair
 from forktrace.recorder.protocol.orders import Arming, encoded
@@ -29,6 +30,7 @@ from forktrace.system.users import User
 SUDO: Final = ("/usr/bin/sudo", "/usr/local/bin/sudo", "/bin/sudo", "/run/wrappers/bin/sudo")  # never the one on a PATH
 PROGRAM: Final = Path(__file__).parents[1] / "recorder" / "sudo_entry.py"
 PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python sets both to SIG_IGN, which an exec would pass on
+MOST_SEARCHED: Final = 1 << 14  # characters of a PATH
 DIED: Final[Message] = {
     "say": "error",
     "message": "the recorder died",
@@ -61,18 +63,24 @@ class RecorderProcess:
         """Return what to wait for."""
         return self.channel.fileno()
 
-    def arm(self, *, stacks: bool, path: str, rotates: bool, attach: bool = False) -> None:
+    def arm(self, options: RecordOptions, search: str, *, attach: bool = False) -> None:
         """Have it load the probes, and wait until it has.
 
-        `path` is the target's PATH; `rotates`: to many files; `attach`: it runs already.
+        `search` is the target's PATH, where its interpreters are; `attach`: the target runs already.
 
         Raises:
             ForktraceError: what it failed at; PermissionMissing, sudo did not let it start.
         """
         may_erase = attach or not os.isatty(1)  # else the line would erase prompts of a target on the same terminal
         live = not self._line.silent and may_erase
-        words, path = not self._quiet, path[: 1 << 14]
-        arming = Arming(stacks=stacks, attach=attach, rotates=rotates, path=path, words=words, live=live)
+        arming = Arming(
+            stacks=options.stacks,
+            attach=attach,
+            rotates=options.rotation is not None,
+            path=search[:MOST_SEARCHED] if options.stacks else "",
+            words=not self._quiet,
+            live=live,
+        )
         self.channel.say("arm", **encoded(arming))
         self.wait_for("armed")
         self._line.clear()

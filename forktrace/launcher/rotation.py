@@ -11,10 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from forktrace.errors import ForktraceError, UsageError, in_words
+from forktrace.launcher.options import RotationPlan
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.recorder.protocol.channel import Message
 from forktrace.system.users import User, as_user, become
@@ -23,28 +23,6 @@ from forktrace.trace.files import Numbered, numbered, remove_unfinished
 LOOK_EVERY_S: Final = 1.0
 RETRY_S: Final = 10.0  # after a next file that could not be opened
 MERGE_FROM: Final = 5  # batches; a file of fewer is not merged
-
-
-@dataclass(frozen=True)
-class Plan:
-    """When the next file begins, and how many are kept.
-
-    Attributes:
-        every_s, size: a file is so long, so large (bytes) at the most; None: as it comes
-        keep: how many files there are at the most; None: any number
-        max_size: how many bytes they have together at the most; None: any number
-    """
-
-    every_s: float | None
-    size: int | None
-    keep: int | None
-    max_size: int | None
-
-    @property
-    def file_size(self) -> int | None:
-        """How large a file may become: where there is a limit for all of them, half of it."""
-        sizes = [size for size in (self.size, self.max_size and self.max_size // 2) if size]
-        return min(sizes, default=None)
 
 
 class Files:
@@ -58,7 +36,7 @@ class Files:
         UsageError, ForktraceError: the directory cannot be used.
     """
 
-    def __init__(self, folder: str, name: str, plan: Plan, who: User) -> None:
+    def __init__(self, folder: str, name: str, plan: RotationPlan, who: User) -> None:
         self._folder, self._name, self._plan, self._who = folder, name, plan, who
         self._lock = as_user(who, _locked, folder)
         as_user(who, remove_unfinished, folder, name)

@@ -17,10 +17,10 @@ from typing import Final
 from forktrace.errors import UsageError
 from forktrace.launcher.companion import Companions
 from forktrace.launcher.duties import Duties
+from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files
 from forktrace.launcher.session import (
-    RecordOptions,
     begin,
     check_output,
     default_name,
@@ -71,8 +71,7 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide from us how the recorder ends
             recorder = RecorderProcess(target_user, quiet=options.quiet)
             recording.callback(recorder.close)
-            found_on = search_path(main) if options.stacks else ""
-            recorder.arm(stacks=options.stacks, path=found_on, rotates=options.rotation is not None, attach=True)
+            recorder.arm(options, search_path(main), attach=True)
             order = _order(chosen, command, path, target_user.name, options, files)
             _stop_on_signals(recorder)
             begin(recorder, order, trace)

@@ -1,4 +1,4 @@
-"""What `record` has in common for a command and for running processes: options, the trace's file, the wait for the end."""
+"""What `record` has in common for a command and for running processes: the trace's file, the order, the wait for the end."""
 
 from __future__ import annotations
 
@@ -9,49 +9,16 @@ import signal
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from forktrace.errors import ForktraceError, UsageError
-from forktrace.launcher.companion import Beside, Companions
+from forktrace.launcher.companion import Companions
 from forktrace.launcher.duties import Duties
+from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
-from forktrace.launcher.rotation import Files, Plan
+from forktrace.launcher.rotation import Files
 from forktrace.recorder.protocol.orders import Order, encoded
 from forktrace.system.users import User, as_user
 from forktrace.trace.files import SUFFIX
-
-
-@dataclass(frozen=True)
-class RecordOptions:
-    """How to record.
-
-    Attributes:
-        output: the trace's file, `-` for standard output; None: one that is named after the program
-        force: an existing file is overwritten
-        duration_s: how long at the most; None: until the processes are gone
-        quiet: no words but those of errors
-        stacks, source: whether Python stacks, and the text of their lines, are recorded
-        own: prefixes of files that count as the user's code too
-        max_size: of the trace in bytes, of a rotation of all its files; None: any
-        rotation: when the next file begins, in the directory `output`; None: there is one file
-        beside: what is to run beside the recording, without its rights
-    """
-
-    output: str | None = None
-    force: bool = False
-    duration_s: float | None = None
-    quiet: bool = False
-    stacks: bool = True
-    source: bool = True
-    own: tuple[str, ...] = ()
-    max_size: int | None = None
-    rotation: Plan | None = None
-    beside: tuple[Beside, ...] = ()
-
-    @property
-    def to_stdout(self) -> bool:
-        """Whether the trace goes to standard output."""
-        return self.output == "-"
 
 
 def check_output(path: str, force: bool) -> None:

@@ -15,8 +15,8 @@ from typing import Final
 
 from forktrace.cpython.mp_children import multiprocessing_children
 from forktrace.cpython.remote_stack import NoPython, Python, Reader, ThreadStack, find_python
+from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.running import Chosen, attach, process_meant, user_of
-from forktrace.launcher.session import RecordOptions
 from forktrace.now.holders import describe, holders
 from forktrace.now.zombies import Watcher
 from forktrace.recorder.sources import Sources, files_of

@@ -338,7 +338,7 @@ RECORDS = """
 import sys
 from forktrace.errors import ForktraceError
 from forktrace.launcher import command
-from forktrace.launcher.session import RecordOptions
+from forktrace.launcher.options import RecordOptions
 from forktrace.system import capabilities
 capabilities.missing = lambda: []
 try:

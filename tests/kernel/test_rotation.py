@@ -214,6 +214,7 @@ HOSTILE = """
 import json, os, socket, sys
 from forktrace.launcher.command import Held
 from forktrace.launcher.header import header
+from forktrace.launcher.options import RotationPlan, RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.recorder.protocol.orders import Order, encoded
 from forktrace.system.users import invoking_user
@@ -230,7 +231,7 @@ def answered():
 
 who = invoking_user()
 recorder = RecorderProcess(who, quiet=True)
-recorder.arm(stacks=False, path="", rotates=True)
+recorder.arm(RecordOptions(stacks=False, rotation=RotationPlan(None, None, None, None)), "")
 held = Held(["sleep", "600"], who)
 first = opened("x.000001.arrows")
 recorder.channel.hand(encoded(Order("x", header(["sleep"], held.pid, "me", {}), pid=held.pid, file=1)), [first])

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from forktrace.cli import cli
 from forktrace.errors import CommandError, ForktraceError, PermissionMissing, UsageError
 from forktrace.launcher import command, recorder_process
-from forktrace.launcher.session import RecordOptions, check_output, default_name
+from forktrace.launcher.options import RecordOptions
+from forktrace.launcher.session import check_output, default_name
 from forktrace.recorder.protocol.channel import Channel, pair
 from forktrace.recorder.protocol.orders import encoded
 from forktrace.system import capabilities, users
@@ -148,7 +149,7 @@ class Armed:
     def __init__(self, who: object, *, quiet: bool) -> None:
         self.pid, self.channel = 0, Channel(pair()[0])
 
-    def arm(self, **_: object) -> None:
+    def arm(self, *_: object) -> None:
         """It is."""
 
     def close(self) -> None:

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from forktrace.cli import cli
 from forktrace.errors import UsageError
 from forktrace.launcher import duties, rotation
-from forktrace.launcher.rotation import Files, Plan
+from forktrace.launcher.options import RotationPlan
+from forktrace.launcher.rotation import Files
 from forktrace.system.users import User
 
 ME = User("me", os.geteuid(), os.getegid(), (), {})
-ALWAYS = Plan(every_s=None, size=None, keep=None, max_size=None)
+ALWAYS = RotationPlan(every_s=None, size=None, keep=None, max_size=None)
 
 
 class FakeRecorder:
@@ -90,7 +91,7 @@ def test_when_there_is_a_turn(tmp_path: Path, recorder: Any, monkeypatch: pytest
     """When the file is old or large enough, and not twice before the recorder has turned."""
     now = [1000.0]
     monkeypatch.setattr(rotation, "_now_s", lambda: now[0])
-    files = Files(str(tmp_path), "x", Plan(every_s=60, size=100, keep=None, max_size=None), ME)
+    files = Files(str(tmp_path), "x", RotationPlan(every_s=60, size=100, keep=None, max_size=None), ME)
     grown(files, 99)
     files.look(recorder)
     assert recorder.given == []
@@ -111,7 +112,7 @@ def test_when_there_is_a_turn(tmp_path: Path, recorder: Any, monkeypatch: pytest
 def test_keep(tmp_path: Path, recorder: Any, keep: int, left: list[str]) -> None:
     """So many files there are, the growing one among them; others of another name stay."""
     (tmp_path / "x.notes.arrows").touch()
-    files = Files(str(tmp_path), "x", Plan(None, None, keep, None), ME)
+    files = Files(str(tmp_path), "x", RotationPlan(None, None, keep, None), ME)
     for _ in range(4):
         go_on(files, recorder)
         files.look(recorder)
@@ -121,8 +122,8 @@ def test_keep(tmp_path: Path, recorder: Any, keep: int, left: list[str]) -> None
 
 def test_all_together_have_a_limit(tmp_path: Path, recorder: Any) -> None:
     """A file has half of it, and the oldest go before the newest could grow over it."""
-    files = Files(str(tmp_path), "x", Plan(None, None, None, 1000), ME)
-    assert Plan(None, 100, None, 1000).file_size == 100
+    files = Files(str(tmp_path), "x", RotationPlan(None, None, None, 1000), ME)
+    assert RotationPlan(None, 100, None, 1000).file_size == 100
     for size in (300, 300, 200):
         go_on(files, recorder, size)
         files.look(recorder)
@@ -192,7 +193,7 @@ def test_what_cannot_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
     said += done.exception.hint if isinstance(done.exception, ForktraceError) else ""
     assert words in said
     assert list(tmp_path.iterdir()) == []
-    assert _plan(("30m", "1M"), 3, None, "d") == Plan(1800, 1 << 20, 3, None)
+    assert _plan(("30m", "1M"), 3, None, "d") == RotationPlan(1800, 1 << 20, 3, None)
 
 
 def test_a_service_manager() -> None:
