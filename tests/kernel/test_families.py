@@ -1,6 +1,7 @@
 """Children that outlive their parents, and large families."""
 
 import pytest
+from inheritance import last_parents
 from recorded import Recorded
 
 pytestmark = pytest.mark.root
@@ -55,6 +56,14 @@ def test_an_inherited_zombie_is_ignored(suite: Recorded) -> None:
     for line in suite.of("handed-to-ignorer", "families"):
         parent = suite.row(line["ppid"])
         assert suite.row(line["pid"])["reap_ns"] >= parent["exit_ns"]
+
+
+def test_the_probes_and_the_table_agree(suite: Recorded) -> None:
+    """The last parent that the probes name, as nobody waited, is the one that the table finds by itself."""
+    found = last_parents(suite.recording.trace)
+    orphans = {line["pid"] for case in ("handed-to-ignorer", "orphans") for line in suite.of(case, "families")}
+    assert orphans & {pid for pid, _, _ in found}
+    assert not [one for one in found if one[1] != one[2]]
 
 
 def test_generations(suite: Recorded) -> None:
