@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from itertools import combinations, permutations
 from typing import Final
 
-from forktrace.analysis.comparison.changes import compare, gate
+from forktrace.analysis.comparison.changes import compare, parse_rise_limit
 from forktrace.analysis.recording import Recording, read
 
 BADNESS: Final = {"nothing": 2, "active-per-message": 2, "double-fork": 2, "active-children": 1}  # of the others 0
-RISE: Final = gate("zombie-seconds+10%")
+RISE: Final = parse_rise_limit("zombie-seconds+10%")
 
 
 def ways(path: str) -> dict[str, Recording]:

@@ -15,7 +15,7 @@ from forktrace.cli.options import Whole, causes_option, force_option, opened, re
 from forktrace.errors import CannotTell, ForktraceError, GateFailed, UsageError
 
 if TYPE_CHECKING:
-    from forktrace.analysis.comparison.changes import Comparison, Gate
+    from forktrace.analysis.comparison.changes import Comparison, RiseLimit
     from forktrace.analysis.gate.policy import Policy
     from forktrace.analysis.gate.verdict import Verdict
     from forktrace.analysis.recording import Recording
@@ -218,9 +218,9 @@ def diff(
         forktrace diff old.arrows new.arrows --fail-if zombie-seconds+10%
         forktrace diff --old before/ --new after/ -o change.png
     """
-    from forktrace.analysis.comparison.changes import compare, gate
+    from forktrace.analysis.comparison.changes import compare, parse_rise_limit
 
-    rises = [gate(text) for text in gates]
+    rises = [parse_rise_limit(text) for text in gates]
     if (old is None) != (new is None) or (bool(olds) != bool(news)) or bool(old) == bool(olds):
         raise UsageError("diff needs two sides", "forktrace diff OLD NEW, or several with --old OLD --new NEW")
     picture = _picture_format(output)
@@ -270,7 +270,7 @@ def _print_diff(form: str, found: Comparison) -> None:
         click.echo(formats.as_json(found) if form == "json" else formats.as_markdown(found))
 
 
-def _end_as(found: Comparison, rises: Sequence[Gate]) -> None:
+def _end_as(found: Comparison, rises: Sequence[RiseLimit]) -> None:
     """End with 1 when a figure rose by more than it may, with 66 when losses touch one that did not."""
     changes = [(rise, found.figure(rise.name)) for rise in rises]
     met = [rise for rise, one in changes if not one.missing and rise.met(one)]

@@ -71,9 +71,9 @@ def report(
     pid = pid or process
     recording = read(trace, pid, since, until, causes, says_cut=True)
     if as_json:
-        from forktrace.views.formats import told_json
+        from forktrace.views.formats import report_json
 
-        click.echo(told_json.report(recording))
+        click.echo(report_json.report(recording))
     else:
         report(recording, screen())
 
@@ -122,9 +122,9 @@ def why(
     recording = read(trace, None, None, None, causes)
     process = recording.find_process(pid) if pid else None
     if as_json:
-        from forktrace.views.formats import told_json
+        from forktrace.views.formats import report_json
 
-        click.echo(told_json.why(recording, process))
+        click.echo(report_json.why(recording, process))
     else:
         why(recording, process, screen())
 

@@ -20,7 +20,7 @@ from forktrace.errors import CommandError, ForktraceError, UsageError, in_words,
 
 if TYPE_CHECKING:
     from forktrace.analysis.gate.policy import Policy
-    from forktrace.launcher.companion import Beside, Run
+    from forktrace.launcher.companion import Companion, Run
     from forktrace.launcher.options import RotationPlan
     from forktrace.system.users import User
 
@@ -104,9 +104,11 @@ def record(
 
     with _own_failures():
         _require_one(command, pids, cgroup, user)
-        beside = _metrics(metrics, metrics_port, output, cgroup) if metrics or metrics_port else ()
-        beside += _exports(hive, rotate) if hive is not None else ()
-        options = RecordOptions(output, force, duration, quiet, not no_stacks, not no_source, own, max_size, beside=beside)
+        companions = _metrics(metrics, metrics_port, output, cgroup) if metrics or metrics_port else ()
+        companions += _exports(hive, rotate) if hive is not None else ()
+        options = RecordOptions(
+            output, force, duration, quiet, not no_stacks, not no_source, own, max_size, companions=companions
+        )
         if rotate or keep is not None:
             options = replace(options, rotation=_plan(rotate, keep, max_size, output))
         check_terminal(output or "", "a trace", "forktrace record -o FILE.arrows -- COMMAND")
@@ -140,14 +142,16 @@ def _require_one(command: tuple[str, ...], pids: tuple[str, ...], cgroup: str | 
         raise UsageError("--user is for a command: what runs already has its user", "leave it out")
 
 
-def _metrics(file: str | None, address: tuple[str, int] | None, output: str | None, cgroup: str | None) -> tuple[Beside, ...]:
+def _metrics(
+    file: str | None, address: tuple[str, int] | None, output: str | None, cgroup: str | None
+) -> tuple[Companion, ...]:
     """Return what makes metrics beside the recording.
 
     Raises:
         MachineLacks: prometheus-client is missing.
         UsageError: the trace cannot be read again.
     """
-    from forktrace.launcher.companion import Beside
+    from forktrace.launcher.companion import Companion
     from forktrace.launcher.session import is_stream
 
     if importlib.util.find_spec("prometheus_client") is None:
@@ -164,17 +168,17 @@ def _metrics(file: str | None, address: tuple[str, int] | None, output: str | No
 
         return functools.partial(follow, Options(file, address, cgroup), Tally())
 
-    return (Beside("metrics", load),)
+    return (Companion("metrics", load),)
 
 
-def _exports(url: str, rotate: tuple[str, ...]) -> tuple[Beside, ...]:
+def _exports(url: str, rotate: tuple[str, ...]) -> tuple[Companion, ...]:
     """Return what adds the files of a rotation to the dataset at `url`.
 
     Raises:
         UsageError: there is no rotation, or `url` is neither a directory nor a URL.
     """
     from forktrace.fleet.urls import shown_name
-    from forktrace.launcher.companion import Beside
+    from forktrace.launcher.companion import Companion
 
     if not rotate:
         raise UsageError("--hive adds each file of a rotation", "add --rotate 1h, or use forktrace export --hive afterwards")
@@ -187,7 +191,7 @@ def _exports(url: str, rotate: tuple[str, ...]) -> tuple[Beside, ...]:
         rules.load()
         return functools.partial(follow, url)
 
-    return (Beside("dataset", load, _LAST_EXPORT_S),)
+    return (Companion("dataset", load, _LAST_EXPORT_S),)
 
 
 def _plan(rotate: tuple[str, ...], keep: int | None, max_size: int | None, output: str | None) -> RotationPlan:

@@ -18,10 +18,10 @@ from typing import Any, Final, NoReturn
 
 from forktrace.errors import CommandError, ForktraceError
 from forktrace.launcher.companion import Companions
-from forktrace.launcher.duties import Duties
 from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
 from forktrace.launcher.rotation import Files
+from forktrace.launcher.schedule import Schedule
 from forktrace.launcher.session import (
     begin,
     check_output,
@@ -65,16 +65,16 @@ def record(
             recorder = RecorderProcess(who, quiet=options.quiet)
             recording.callback(recorder.close)
             recorder.arm(options, who.environment.get("PATH", os.defpath))
-            held = beginning.enter_context(Held(command, who, 2 if options.to_stdout else 1, sigchld))
+            held = beginning.enter_context(HeldTarget(command, who, 2 if options.to_stdout else 1, sigchld))
             name = output or default_name(command, held.pid)
             path, trace, files = first or open_first(name, command, who, options, beginning, recording)
             begin(recorder, _order(held, path, command, who, options, files), trace)
-            companions = recording.enter_context(Companions(options.beside, path, who))
+            companions = recording.enter_context(Companions(options.companions, path, who))
             watch = Watch(recorder, held.pid, companions)  # from the target's first moment on, Ctrl-C is its own
-            duties = Duties(recorder, options.duration_s, files)
-            recording.callback(duties.close)
+            schedule = Schedule(recorder, options.duration_s, files)
+            recording.callback(schedule.close)
             held.release()
-        status = watch.until_done(duties)
+        status = watch.until_done(schedule)
     finish(options, name, files, who, written)
     return status
 
@@ -99,7 +99,7 @@ def _meant(name: str) -> str:
     return f"./{shlex.quote(name)}?" if os.path.isfile(name) else ""
 
 
-class Held:
+class HeldTarget:
     """The target: a process with its user's rights that waits for `release` before it runs the command.
 
     As a context: after an error the target ends, if it still waits.
@@ -155,7 +155,7 @@ class Held:
             reason = "command not found" if missing else os.strerror(number)
             raise CommandError(f"{self._command}: {reason}", 127 if missing else 126, "" if missing else _meant(self._command))
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> HeldTarget:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
@@ -178,7 +178,9 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
         os.execve(INTERPRETER, [INTERPRETER, found, *command[1:]], environment)
 
 
-def _order(held: Held, path: str, command: Sequence[str], who: User, options: RecordOptions, files: Files | None) -> Order:
+def _order(
+    held: HeldTarget, path: str, command: Sequence[str], who: User, options: RecordOptions, files: Files | None
+) -> Order:
     """Return the order for the recorder: whom to follow, where to write, what the header says."""
     from forktrace.launcher.header import header
 
@@ -221,12 +223,12 @@ class Watch:
     def _interrupted(self, number: int, frame: object) -> None:
         self._signals.append(number)
         if len(self._signals) > 1 or self._status is not None:
-            self._recorder.channel.say("stop")
+            self._recorder.channel.send("stop")
         elif number != signal.SIGINT:  # Ctrl-C has reached the target already, which is in our process group
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._target, number)
 
-    def until_done(self, duties: Duties) -> int:
+    def until_done(self, schedule: Schedule) -> int:
         """Wait for the target and for the recorder.
 
         Returns the target's wait status; 0 when it runs on after the duration, or as the trace is full; SIGINT when it does
@@ -236,7 +238,7 @@ class Watch:
             ForktraceError: the recording broke off; the target has ended by then.
         """
         try:
-            while not self._is_done(duties):
+            while not self._is_done(schedule):
                 pass
         except ForktraceError:  # the target runs to its end before the error is reported
             if self._status is None:
@@ -246,18 +248,18 @@ class Watch:
             return signal.SIGINT if len(self._signals) > 1 else 0
         return self._status
 
-    def _is_done(self, duties: Duties) -> bool:
+    def _is_done(self, schedule: Schedule) -> bool:
         """Wait for what happens next, and return whether it is that the recorder is done."""
         target = [self._target] if self._status is None else []
-        readable = wait_for_news(self._recorder, duties, self._companions, *target)
+        readable = wait_for_news(self._recorder, schedule, self._companions, *target)
         if self._target in readable:
             self._reap_target()
             return False
-        return self._recorder in readable and self._recorder.heard("done")
+        return self._recorder in readable and self._recorder.receive("done")
 
     def _reap_target(self) -> None:
         """Take the status of the target, which has ended, and tell the recorder."""
         self._status = os.waitpid(self._pid, 0)[1]
         if os.getpid() == 1:
             self._reap_orphans()
-        self._recorder.channel.say("ended")
+        self._recorder.channel.send("ended")

@@ -25,7 +25,7 @@ Load = Callable[[], Run]  # imports all that it takes: without rights the files 
 _FOR_OTHERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Beside(NamedTuple):
+class Companion(NamedTuple):
     """What is to run beside a recording: what it makes, in a word; how it begins; how long it may take to end."""
 
     makes: str
@@ -36,17 +36,17 @@ class Beside(NamedTuple):
 class Companions:
     """The processes that make what is wanted, as their launcher sees them; as a context they end with the recording."""
 
-    def __init__(self, wanted: Sequence[Beside], path: str, who: User) -> None:
-        self._all = [_Companion(one, path, who) for one in wanted]
+    def __init__(self, wanted: Sequence[Companion], path: str, who: User) -> None:
+        self._all = [_Process(one, path, who) for one in wanted]
 
     @property
     def running(self) -> list[int]:
         """What `select` is to wait for: descriptors, readable when a process has ended too early, until that is told."""
         return [descriptor for one in self._all for descriptor in one.running]
 
-    def noticed(self, readable: Collection[object]) -> bool:
+    def report_ended(self, readable: Collection[object]) -> bool:
         """Say which have ended, if any, and return whether one has."""
-        return sum(one.noticed(readable) for one in self._all) > 0
+        return sum(one.report_ended(readable) for one in self._all) > 0
 
     def __enter__(self) -> Companions:
         return self
@@ -59,10 +59,10 @@ class Companions:
             one.end()
 
 
-class _Companion:
+class _Process:
     """One of them; `running` has its descriptor, unless it has ended."""
 
-    def __init__(self, wanted: Beside, path: str, who: User) -> None:
+    def __init__(self, wanted: Companion, path: str, who: User) -> None:
         self._wanted = wanted
         self.running: list[int] = []
         self._until = self._pid = -1
@@ -81,7 +81,7 @@ class _Companion:
             os.close(until)
         self.running = [os.pidfd_open(self._pid)]
 
-    def noticed(self, readable: Collection[object]) -> bool:
+    def report_ended(self, readable: Collection[object]) -> bool:
         """Whether it has ended, by what is readable; that is said once."""
         if not self.running or self.running[0] not in readable:
             return False
@@ -108,7 +108,7 @@ class _Companion:
         os.close(self.running.pop())
 
 
-def _run_forked(wanted: Beside, path: str, until: int, who: User) -> None:
+def _run_forked(wanted: Companion, path: str, until: int, who: User) -> None:
     """Run as a companion, in the forked process. Of the descriptors of the recording it keeps stderr alone."""
     try:
         os.setsid()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forktrace.launcher.companion import Beside
+from forktrace.launcher.companion import Companion
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RecordOptions:
         own: prefixes of files that count as the user's code too
         max_size: of the trace in bytes, of a rotation of all its files; None: any
         rotation: when the next file begins, in the directory `output`; None: there is one file
-        beside: what is to run beside the recording, without its rights
+        companions: what is to run beside the recording, without its rights
     """
 
     output: str | None = None
@@ -54,7 +54,7 @@ class RecordOptions:
     own: tuple[str, ...] = ()
     max_size: int | None = None
     rotation: RotationPlan | None = None
-    beside: tuple[Beside, ...] = ()
+    companions: tuple[Companion, ...] = ()
 
     @property
     def to_stdout(self) -> bool:

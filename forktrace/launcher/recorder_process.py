@@ -81,7 +81,7 @@ class RecorderProcess:
             words=not self._quiet,
             live=live,
         )
-        self.channel.say("arm", **encoded(arming))
+        self.channel.send("arm", **encoded(arming))
         self.wait_for("armed")
         self._line.clear()
         self._is_armed = True
@@ -92,16 +92,16 @@ class RecorderProcess:
         Raises:
             ForktraceError: it said what it failed at, or is gone.
         """
-        while not self.heard(wanted):
+        while not self.receive(wanted):
             pass
 
-    def heard(self, wanted: str) -> bool:
+    def receive(self, wanted: str) -> bool:
         """Wait for its next message, pass it on if it is for the user, and return whether it is `wanted`.
 
         Raises:
             ForktraceError: it said what it failed at, or is gone.
         """
-        said = self.channel.hear()
+        said = self.channel.receive()
         if not said and not self._is_ours and not self._is_armed:
             self._line.clear()
             raise PermissionMissing("sudo did not start the recorder", _what_to_type())

@@ -78,7 +78,7 @@ class Files:
             self._not_before_s = _now_s() + RETRY_S
             return
         self._next = path, descriptor
-        recorder.channel.give("next", descriptor, path=path)
+        recorder.channel.send_descriptor("next", descriptor, path=path)
 
     def _complain(self, recorder: RecorderProcess, text: str) -> None:
         if text != self._complaint:  # once

@@ -16,10 +16,10 @@ from typing import Final
 
 from forktrace.errors import UsageError
 from forktrace.launcher.companion import Companions
-from forktrace.launcher.duties import Duties
 from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files
+from forktrace.launcher.schedule import Schedule
 from forktrace.launcher.session import (
     begin,
     check_output,
@@ -75,10 +75,10 @@ def attach(chosen: Chosen, options: RecordOptions, written: Callable[[str], obje
             order = _order(chosen, command, path, target_user.name, options, files)
             _stop_on_signals(recorder)
             begin(recorder, order, trace)
-            duties = Duties(recorder, options.duration_s, files)
-            recording.callback(duties.close)
-        companions = recording.enter_context(Companions(options.beside, path, who))
-        _until_done(recorder, duties, companions)
+            schedule = Schedule(recorder, options.duration_s, files)
+            recording.callback(schedule.close)
+        companions = recording.enter_context(Companions(options.companions, path, who))
+        _until_done(recorder, schedule, companions)
     finish(options, name, files, who, written)
 
 
@@ -198,13 +198,13 @@ def _stop_on_signals(recorder: RecorderProcess) -> None:
     """Let the signals that ask a process to end end the recording."""
 
     def stop(number: int, frame: object) -> None:
-        recorder.channel.say("stop")
+        recorder.channel.send("stop")
 
     for number in DETACHING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
 
 
-def _until_done(recorder: RecorderProcess, duties: Duties, companions: Companions) -> None:
-    while recorder not in wait_for_news(recorder, duties, companions) or not recorder.heard("done"):
+def _until_done(recorder: RecorderProcess, schedule: Schedule, companions: Companions) -> None:
+    while recorder not in wait_for_news(recorder, schedule, companions) or not recorder.receive("done"):
         pass

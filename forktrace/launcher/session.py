@@ -12,10 +12,10 @@ from contextlib import ExitStack
 
 from forktrace.errors import ForktraceError, UsageError
 from forktrace.launcher.companion import Companions
-from forktrace.launcher.duties import Duties
 from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
 from forktrace.launcher.rotation import Files
+from forktrace.launcher.schedule import Schedule
 from forktrace.recorder.protocol.orders import Order, encoded
 from forktrace.system.users import User, as_user
 from forktrace.trace.files import SUFFIX
@@ -115,16 +115,16 @@ def open_first(
 
 def begin(recorder: RecorderProcess, order: Order, trace: int) -> None:
     """Hand the recorder its order and the trace, a descriptor; return when it records."""
-    recorder.channel.hand(encoded(order), [trace])
+    recorder.channel.send_order(encoded(order), [trace])
     recorder.wait_for("ready")
 
 
-def wait_for_news(recorder: RecorderProcess, duties: Duties, companions: Companions, *others: int) -> Sequence[object]:
+def wait_for_news(recorder: RecorderProcess, schedule: Schedule, companions: Companions, *others: int) -> Sequence[object]:
     """Wait until something happens or is due, and do what is due. Return which of these, and of `others`, are readable."""
-    watched: list[RecorderProcess | Duties | int] = [recorder, duties, *companions.running, *others]
-    readable = select.select(watched, [], [], duties.left_s())[0]
-    duties.do()
-    companions.noticed(readable)
+    watched: list[RecorderProcess | Schedule | int] = [recorder, schedule, *companions.running, *others]
+    readable = select.select(watched, [], [], schedule.left_s())[0]
+    schedule.do()
+    companions.report_ended(readable)
     return readable
 
 

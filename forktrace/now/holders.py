@@ -7,25 +7,25 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from forktrace.system.procfs import Proc
-from forktrace.trace.inquiry import Other
+from forktrace.trace.inquiry import OtherProcess
 
 _ACCESS: Final = os.O_ACCMODE
 
 
-def holders(proc: Proc, pid: int, ends: Iterable[tuple[int, str]]) -> dict[str, tuple[Other, ...]]:
+def holders(proc: Proc, pid: int, ends: Iterable[tuple[int, str]]) -> dict[str, tuple[OtherProcess, ...]]:
     """Return for each pipe among `ends`, descriptors of process `pid` with their names, who has its other end open."""
     pipes = {name: _access(proc, pid, number) for number, name in ends if name.startswith("pipe:[")}
-    found: dict[str, list[Other]] = {name: [] for name in pipes}
+    found: dict[str, list[OtherProcess]] = {name: [] for name in pipes}
     for other in proc.pids() if pipes else ():
         for name in dict.fromkeys(_ends_of(proc, other, pipes)):
             found[name].append(describe(proc, other))
     return {name: tuple(several) for name, several in found.items()}
 
 
-def describe(proc: Proc, pid: int) -> Other:
+def describe(proc: Proc, pid: int) -> OtherProcess:
     """Return what is known of another process."""
     stat = proc.one_of(pid)
-    return Other(pid, proc.argv(pid) or (proc.comm(pid),), stat.state if stat else None, tuple(proc.children(pid)))
+    return OtherProcess(pid, proc.argv(pid) or (proc.comm(pid),), stat.state if stat else None, tuple(proc.children(pid)))
 
 
 def _ends_of(proc: Proc, pid: int, pipes: dict[str, int | None]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from forktrace.system.memory import MOST_S, Memory
 from forktrace.system.procfs import Proc, innermost_pid
 from forktrace.system.users import as_user
 from forktrace.system.waiting_calls import call_of
-from forktrace.trace.inquiry import Call, Inquiry, Other, Thread, Watched
+from forktrace.trace.inquiry import Call, Inquiry, OtherProcess, Thread, Watched
 from forktrace.trace.stacks import Frame
 
 MOST_THREADS: Final = 500
@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None)
 
 
 @dataclass
-class _Inside:
+class _Internals:
     """What can be found out only with the right to look into the process."""
 
     denied: bool = False
@@ -68,7 +68,7 @@ class Inquirer:
         are_known, files = files_of([self.pid], {}, with_all_rights=True)
         self._sources = Sources(who, folder, files) if are_known else None
         self._texts: dict[tuple[str, int], str] = {}
-        self._holders: dict[str, tuple[Other, ...]] = {}
+        self._holders: dict[str, tuple[OtherProcess, ...]] = {}
 
     def __enter__(self) -> Inquirer:
         return self
@@ -106,27 +106,27 @@ class Inquirer:
             holders=self._holders_of(inside),
         )
 
-    def _awaited(self, inside: _Inside) -> set[int]:
+    def _awaited(self, inside: _Internals) -> set[int]:
         asked = {call.child for call in inside.calls.values() if call and call.child}
         return {one for one in asked if one > 0} | set(self._proc.children(self.pid) if -1 in asked else ())
 
-    def _holders_of(self, inside: _Inside) -> dict[str, tuple[Other, ...]]:
+    def _holders_of(self, inside: _Internals) -> dict[str, tuple[OtherProcess, ...]]:
         """Who has the other ends of the pipes that threads wait for; each pipe is looked up once, since that takes long."""
         files = {file for call in inside.calls.values() if call for file in call.files}
         self._holders |= holders(self._proc, self.pid, [file for file in sorted(files) if file[1] not in self._holders])
         return self._holders
 
-    def _look_inside(self, tids: list[int]) -> _Inside:
+    def _look_inside(self, tids: list[int]) -> _Internals:
         """Look in a thread of its own: a read of memory hangs where its page comes from a process that does not answer."""
-        found = _Inside()
+        found = _Internals()
         looker = threading.Thread(target=self._look_into, args=(tids, found), daemon=True)
         looker.start()
         looker.join(2 * MOST_S)
         if not looker.is_alive():
             return found
-        return _Inside(no_python="its memory does not answer", stack_status="read-fault")
+        return _Internals(no_python="its memory does not answer", stack_status="read-fault")
 
-    def _look_into(self, tids: list[int], found: _Inside) -> None:
+    def _look_into(self, tids: list[int], found: _Internals) -> None:
         living = self._living(tids)
         try:
             memory = Memory(living)
@@ -168,7 +168,7 @@ class Inquirer:
         texts = [self._proc.read(f"{self.pid}/task/{tid}/children") for tid in tids]
         return None if None in texts else sum(len((text or "").split()) for text in texts)
 
-    def _threads(self, tids: list[int], inside: _Inside) -> Iterable[Thread]:
+    def _threads(self, tids: list[int], inside: _Internals) -> Iterable[Thread]:
         stacks = {stack.tid: stack for stack in inside.stacks}
         unknown = ThreadStack(None, (), inside.stack_status if not inside.stacks else "no-thread-state")
         for tid in tids:
@@ -183,7 +183,7 @@ class Inquirer:
             if stack.tid is None:
                 yield Thread(None, None, None, stack.frames, stack.status, None, None)
 
-    def _source_texts(self, inside: _Inside) -> dict[tuple[str, int], str]:
+    def _source_texts(self, inside: _Internals) -> dict[tuple[str, int], str]:
         frames: list[Frame] = [frame for stack in inside.stacks for frame in stack.frames]
         if self._sources and inside.python:
             self._sources.ask(frames, inside.python.libraries)

@@ -38,14 +38,14 @@ class Remarks:
     def say(self, text: str) -> None:
         """Say a sentence, unless the user wants none."""
         if self._asked.words:
-            self._channel.say("words", text=text)
+            self._channel.send("words", text=text)
 
     def show_progress(self) -> None:
         """Show the line with the progress, unless the user wants none or has not read the one before."""
         if self._asked.live and self._channel.is_read():
             drain = self._drain
             lost = sum(drain.lost.values())
-            self._channel.say("live", text=self._progress.text(drain.counts, lost, drain.running(), drain.zombies()))
+            self._channel.send("live", text=self._progress.text(drain.counts, lost, drain.running(), drain.zombies()))
 
     def attached(self) -> None:
         """The recording attached to processes that ran already."""

@@ -62,12 +62,12 @@ def serve(channel: Channel, who: User, only_of: int | None = None) -> int:
     try:
         resource_limits.raise_all()
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's, which nothing here uses: there may be no room for another
-        if order := channel.hear(ORDER_S):
+        if order := channel.receive(ORDER_S):
             _record(Client(channel, who, only_of, decoded(Arming, order)))
         return 0
     except Exception as error:
         failed = _failure(error)
-    channel.say("error", message=str(failed), hint=failed.hint, status=failed.exit_status)
+    channel.send("error", message=str(failed), hint=failed.hint, status=failed.exit_status)
     channel.flush(PARTING_S)
     return 1
 
@@ -107,7 +107,7 @@ class Client:
 def _record(client: Client) -> None:
     """Arm the probes, wait for the order, and do what it says; nothing when the launcher has gone."""
     armed, channel = _arm(client), client.channel
-    message, descriptors = channel.take(1, ORDER_S)
+    message, descriptors = channel.receive_order(1, ORDER_S)
     if not message:
         return
     from forktrace.trace import stream
@@ -119,16 +119,16 @@ def _record(client: Client) -> None:
             recorder.begin(order)
         except stream.Full:
             raise UsageError(f"--max-size: {order.max_size:,} bytes do not hold the beginning of this trace") from None
-        channel.say("ready")
+        channel.send("ready")
         recorder.record(order.max_size)
     recorder.say_closing()
-    channel.say("done")
+    channel.send("done")
     channel.flush(PARTING_S)
 
 
 def _arm(client: Client) -> Armed:
     """Load the probes, and import all that recording needs beside them: later these files may not be readable."""
-    client.channel.say("live", text="loading probes")
+    client.channel.send("live", text="loading probes")
     from forktrace.kernel.file_keys import new_secret
     from forktrace.kernel.loading import Loading
 
@@ -147,7 +147,7 @@ def _arm(client: Client) -> Armed:
     interpreters = Interpreters(secret)
     probes = _probes(loading, partial(_give_up_rights, client, interpreters))
     passes = TaskPasses(probes, interpreters) if asked.attach else None
-    client.channel.say("armed")
+    client.channel.send("armed")
     return Armed(probes, interpreters, passes, Intake(probes, interpreters), asked.stacks)
 
 
@@ -324,7 +324,7 @@ class Recorder:
                 self._say_survivors()
             if self._intake.drain():
                 next_write = max(next_write, time.monotonic() + TOGETHER_S)
-            self._join_newcomers()
+            self._join_new()
             now = time.monotonic()
             if now >= next_write:
                 self._check_output()
@@ -340,9 +340,9 @@ class Recorder:
             if self._drain.zombies() <= 0 or now - alone_since > LAST_ZOMBIES_S:
                 return
 
-    def _join_newcomers(self) -> None:
+    def _join_new(self) -> None:
         """Follow the processes that have come to the control group, if one is recorded."""
-        if self._passes and (new := self._passes.newcomers()):
+        if self._passes and (new := self._passes.new_in_cgroup()):
             self._ownership.allowed(new)
             self._join(self._passes.more(self._ownership.since_ns()))
 
@@ -358,7 +358,7 @@ class Recorder:
         if self._target in ready:
             self._forget_target()
         if self._launcher.channel.fileno() in ready:
-            self._launcher.hear()
+            self._launcher.receive()
 
     def _turn(self) -> None:
         """Go on in the next file of a rotation, if there is one that can be written to."""
@@ -368,10 +368,10 @@ class Recorder:
         try:
             turns.check_next()
         except UsageError as error:
-            self._launcher.channel.say("refused", why=str(error))
+            self._launcher.channel.send("refused", why=str(error))
             return
         self._drain.turn(turns.carried, turns.go_on)
-        self._launcher.channel.say("turned")
+        self._launcher.channel.send("turned")
 
     def _check_output(self) -> None:
         """Make sure that what is written can be found; in a rotation that is said, and the next file asked for."""
@@ -383,7 +383,7 @@ class Recorder:
                 raise
             if turns.asks_once():
                 self._remarks.say(str(error))
-                self._launcher.channel.say("next")
+                self._launcher.channel.send("next")
 
     def _say_survivors(self) -> None:
         """The command has ended: name the processes that are still followed, if any runs."""

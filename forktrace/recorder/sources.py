@@ -18,7 +18,7 @@ LINES_MOST: Final = 20_000  # of a recording
 _PER_PROCESS: Final = ("proc/", "dev/fd/", "dev/std")  # below the root: names that mean another file in each process
 
 
-class Elsewhere(NamedTuple):
+class ProcessRoot(NamedTuple):
     """The files of a process in which names mean other files than here, as in a container.
 
     Attributes:
@@ -30,7 +30,7 @@ class Elsewhere(NamedTuple):
     with_all_rights: bool
 
 
-def files_of(pids: Sequence[int], starts: Mapping[int, int], *, with_all_rights: bool) -> tuple[bool, Elsewhere | None]:
+def files_of(pids: Sequence[int], starts: Mapping[int, int], *, with_all_rights: bool) -> tuple[bool, ProcessRoot | None]:
     """Return whether names mean the same files in all of these processes, and one of them to look the names up in.
 
     None: names mean the same files as here. `starts` has the start of each (clock ticks) where it is known: a process whose
@@ -55,7 +55,7 @@ def files_of(pids: Sequence[int], starts: Mapping[int, int], *, with_all_rights:
         ((where, process),) = found.items()
         if where == (os.readlink("/proc/self/ns/mnt"), os.readlink("/proc/self/root")):
             return True, None
-        return True, Elsewhere(os.dup(process), with_all_rights)
+        return True, ProcessRoot(os.dup(process), with_all_rights)
 
 
 def _rights(with_all: bool) -> contextlib.AbstractContextManager[None]:
@@ -75,7 +75,7 @@ class Sources:
     names in `files`; None: here.
     """
 
-    def __init__(self, as_user: Callable[..., Any], folder: str, files: Elsewhere | None = None) -> None:
+    def __init__(self, as_user: Callable[..., Any], folder: str, files: ProcessRoot | None = None) -> None:
         kept = () if files is None else (files.process,)
         self.helper = Worker(lambda request: lines_of(as_user, folder, files, *request), kept)
         self._seen: set[tuple[str, int]] = set()
@@ -101,7 +101,7 @@ class Sources:
 
 
 def lines_of(
-    as_user: Callable[..., Any], folder: str, files: Elsewhere | None, file: str, lines: Iterable[int]
+    as_user: Callable[..., Any], folder: str, files: ProcessRoot | None, file: str, lines: Iterable[int]
 ) -> list[tuple[int, str]]:
     """Return these lines of a file with their text, as far as it can be read and has them."""
     path = os.path.join(folder, file)
@@ -117,7 +117,7 @@ def lines_of(
 
 
 @lru_cache(4)
-def _read_by(as_user: Callable[..., Any], path: str, files: Elsewhere | None) -> bytes:
+def _read_by(as_user: Callable[..., Any], path: str, files: ProcessRoot | None) -> bytes:
     root = None if files is None else _root_of(files)
     try:
         data: bytes = as_user(read_regular, path, root)
@@ -127,7 +127,7 @@ def _read_by(as_user: Callable[..., Any], path: str, files: Elsewhere | None) ->
     return data
 
 
-def _root_of(files: Elsewhere) -> int:
+def _root_of(files: ProcessRoot) -> int:
     """Return a descriptor of the root of a process.
 
     Raises:

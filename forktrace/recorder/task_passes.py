@@ -75,7 +75,7 @@ class TaskPasses:
             self._probes.say_mapped(pid, *found)
         return found is not None
 
-    def newcomers(self) -> list[int]:
+    def new_in_cgroup(self) -> list[int]:
         """Return the processes that joined the control group and are not followed; looks twice a second."""
         if self._cgroup is None or time.monotonic() < self._next_look:
             return []

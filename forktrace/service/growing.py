@@ -84,13 +84,13 @@ class Growing:
         self.is_behind = False
         while message := self._next():
             self.offset = message.end
-            rows += message.holds.rows if message.kind == BATCH else 0
-            declared += message.holds.declared
+            rows += message.contents.rows if message.kind == BATCH else 0
+            declared += message.contents.declared
             if message.kind == SCHEMA:
                 self._schema = self._bytes(message)
                 continue
             if message.kind == DICTIONARY:
-                self._words[message.holds.dictionary] = self._bytes(message)
+                self._words[message.contents.dictionary] = self._bytes(message)
             found.append(message)
             self.is_behind = rows >= MOST_ROWS or declared >= FREE_BYTES
             if self.is_behind:

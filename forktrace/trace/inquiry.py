@@ -33,7 +33,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Other:
+class OtherProcess:
     """Another process that a thread waits for: its arguments, its children, the letter of ps(1); None: it is gone or hidden."""
 
     pid: int
@@ -103,8 +103,8 @@ class Inquiry:
     sources: Mapping[tuple[str, int], str]
     held: frozenset[int] | None
     denied: bool
-    awaited: Mapping[int, Other] = field(default_factory=dict)
-    holders: Mapping[str, tuple[Other, ...]] = field(default_factory=dict)
+    awaited: Mapping[int, OtherProcess] = field(default_factory=dict)
+    holders: Mapping[str, tuple[OtherProcess, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,7 @@ def _fast(data: bytes, layout: Layout, path: str) -> list[pa.RecordBatch] | None
             parts += joined.get(place, [])
             if place not in inside and one.kind == BATCH:
                 parts.append(next(others))
-    except (small_batches.Odd, TraceError):
+    except (small_batches.UnusualBatch, TraceError):
         return None
     return parts
 

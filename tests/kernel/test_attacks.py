@@ -168,8 +168,8 @@ order = json.loads(sys.argv[1])
 ours, its = pair()
 recorder = subprocess.Popen(["/usr/bin/sudo", "-n", "--", *recorder_command()], stdin=its, stdout=its)
 channel = Channel(ours)
-channel.say("arm", stacks="attach" in order, attach="attach" in order, rotates=False, path="", words=False, live=False)
-print(channel.hear(), channel.hear(), flush=True)
+channel.send("arm", stacks="attach" in order, attach="attach" in order, rotates=False, path="", words=False, live=False)
+print(channel.receive(), channel.receive(), flush=True)
 held = os.fork()
 if not held:
     signal.pause()
@@ -182,13 +182,13 @@ if "deaf" in order:
     except BlockingIOError:
         pass
 its.close()
-channel.hand(whole | ({} if "attach" in order else {"pid": held}) | order, [trace])
-print("" if "deaf" in order else channel.hear(), held, flush=True)
+channel.send_order(whole | ({} if "attach" in order else {"pid": held}) | order, [trace])
+print("" if "deaf" in order else channel.receive(), held, flush=True)
 sys.stdin.readline()
 os.kill(held, signal.SIGKILL)
 os.waitpid(held, 0)
 sys.stdin.readline()
-channel.say("stop")
+channel.send("stop")
 recorder.wait()
 """
 

@@ -212,7 +212,7 @@ def test_systemd_is_told(folder: Path, tmp_path: Path) -> None:
 # the recorder had before and after.
 HOSTILE = """
 import json, os, socket, sys
-from forktrace.launcher.command import Held
+from forktrace.launcher.command import HeldTarget
 from forktrace.launcher.header import header
 from forktrace.launcher.options import RotationPlan, RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
@@ -226,15 +226,15 @@ def descriptors():
     return len(os.listdir(f"/proc/{recorder.pid}/fd"))
 
 def answered():
-    recorder.channel.say("ping")
+    recorder.channel.send("ping")
     recorder.wait_for("pong")
 
 who = invoking_user()
 recorder = RecorderProcess(who, quiet=True)
 recorder.arm(RecordOptions(stacks=False, rotation=RotationPlan(None, None, None, None)), "")
-held = Held(["sleep", "600"], who)
+held = HeldTarget(["sleep", "600"], who)
 first = opened("x.000001.arrows")
-recorder.channel.hand(encoded(Order("x", header(["sleep"], held.pid, "me", {}), pid=held.pid, file=1)), [first])
+recorder.channel.send_order(encoded(Order("x", header(["sleep"], held.pid, "me", {}), pid=held.pid, file=1)), [first])
 recorder.wait_for("ready")
 held.release()
 answered()
@@ -245,13 +245,13 @@ with open(os.path.join(sys.argv[1], "full"), "w") as full:
     full.write("x")
 no_files = [os.pipe()[1], socket.socketpair()[0].detach(), os.open("/", os.O_RDONLY), os.open("/dev/null", os.O_WRONLY)]
 for wrong in (*no_files, first, os.open(full.name, os.O_RDWR), os.open("/etc/passwd", os.O_RDONLY)):
-    recorder.channel.give("next", wrong, path="wrong")
+    recorder.channel.send_descriptor("next", wrong, path="wrong")
     answered()
-recorder.channel.say("next", path="none")
+recorder.channel.send("next", path="none")
 socket.send_fds(recorder.channel._end, [b'{"say": "next", "path": "many"}'], [first] * 9)
 socket.send_fds(recorder.channel._end, [b'{"say": "ended"}'], [first] * 9)
 for number in range(2, 60):
-    recorder.channel.give("next", opened(f"x.{number:06}.arrows"), path="next")
+    recorder.channel.send_descriptor("next", opened(f"x.{number:06}.arrows"), path="next")
 answered()
 print(json.dumps([before, descriptors(), refused]), flush=True)
 os.kill(held.pid, 9)

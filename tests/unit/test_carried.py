@@ -162,8 +162,8 @@ def test_descriptors_that_nobody_asked_for() -> None:
     """They come with a message, and are closed by whoever takes it."""
     ours, its = pair()
     recorder, launcher = Channel(its, waits=False), Channel(ours)
-    launcher.give("next", 1, path="x")
-    message, descriptors = recorder.heard()
+    launcher.send_descriptor("next", 1, path="x")
+    message, descriptors = recorder.receive_now()
     assert message == {"say": "next", "path": "x"}
     assert len(descriptors) == 1
     assert os.get_inheritable(descriptors[0]) is False
@@ -171,7 +171,7 @@ def test_descriptors_that_nobody_asked_for() -> None:
     socket.send_fds(ours, [b"no json"], [1])
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(Exception, match="no JSON"):
-        recorder.heard()
+        recorder.receive_now()
     assert len(os.listdir("/proc/self/fd")) == before
     recorder.close()
     launcher.close()

@@ -115,7 +115,7 @@ def test_who_does_not_read_is_not_waited_for(ends: tuple[socket.socket, socket.s
     launchers, recorders = ends
     channel = Channel(recorders, waits=False)
     for number in range(10 * UNSENT_MOST):
-        channel.say("words", text=f"{number} {'x' * 10_000}")
+        channel.send("words", text=f"{number} {'x' * 10_000}")
     launchers.setblocking(False)
     heard = []
     while True:
@@ -137,7 +137,7 @@ def test_descriptors_that_were_not_asked_for(ends: tuple[socket.socket, socket.s
         for count in (1, 3, 100):
             socket.send_fds(launchers, [b"{}"], [null.fileno()] * count)
             with pytest.raises(ForktraceError, match="no launcher of this forktrace"):
-                Channel(recorders, waits=False).take(1, SERVED_S)
+                Channel(recorders, waits=False).receive_order(1, SERVED_S)
     assert set(os.listdir("/proc/self/fd")) == before
 
 
@@ -153,13 +153,15 @@ def test_descriptors_that_find_no_room(ends: tuple[socket.socket, socket.socket]
     resource.setrlimit(resource.RLIMIT_NOFILE, (rooms[1] + 1, limits[1]))
     try:
         with pytest.raises(ForktraceError, match="an order with 2 descriptors"):
-            channel.take(1, SERVED_S)
+            channel.receive_order(1, SERVED_S)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         os.close(order)
 
 
-@pytest.mark.parametrize("receive", [lambda one: one.hear(0.2), lambda one: one.take(1, 0.2)], ids=["hear", "take"])
+@pytest.mark.parametrize(
+    "receive", [lambda one: one.receive(0.2), lambda one: one.receive_order(1, 0.2)], ids=["a message", "an order"]
+)
 def test_a_second_reader(
     receive: Callable[[Channel], object], ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +187,7 @@ def test_an_order_that_cannot_be_read(ends: tuple[socket.socket, socket.socket])
     with open(os.devnull, "w") as null:
         socket.send_fds(launchers, [b"{}"], [null.fileno(), null.fileno()])
         with pytest.raises(ForktraceError, match="order cannot be read"):
-            Channel(recorders, waits=False).take(1, SERVED_S)
+            Channel(recorders, waits=False).receive_order(1, SERVED_S)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_a_launcher_that_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "ORDER_S", 3.0)
     launchers, recorders = pair()
     with launchers:
-        Channel(launchers).say("arm", **encoded(ARMING))
+        Channel(launchers).send("arm", **encoded(ARMING))
         pid = served(launchers, recorders, User("root", 0, 0, (), {}))
         said = [json.loads(launchers.recv(1 << 17)) for _ in range(3)]
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
@@ -238,9 +240,9 @@ def test_a_recorder_that_has_died(ends: tuple[socket.socket, socket.socket]) -> 
     launchers, recorders = ends
     channel = Channel(launchers)
     recorders.close()
-    channel.say("arm")
-    channel.hand(encoded(order()), [])
-    assert channel.hear() == {}
+    channel.send("arm")
+    channel.send_order(encoded(order()), [])
+    assert channel.receive() == {}
 
 
 def test_a_defect_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,9 +266,9 @@ def test_what_was_said_before_the_end_comes() -> None:
     """Also where the other end is gone and has not read all that it was told: that is an error once, and no end."""
     ours, its = pair()
     launcher, recorder = Channel(ours), Channel(its, waits=False)
-    launcher.say("next")
-    recorder.say("done")
+    launcher.send("next")
+    recorder.send("done")
     recorder.close()
-    assert launcher.hear() == {"say": "done"}
-    assert launcher.hear() == {}
+    assert launcher.receive() == {"say": "done"}
+    assert launcher.receive() == {}
     launcher.close()

@@ -102,7 +102,7 @@ def test_a_report_imports_only_what_it_prints_with(trace: Path) -> None:
         "import sys\n"
         "from forktrace.cli import cli\n"
         f"cli.main(['report', {str(trace)!r}], standalone_mode=False)\n"
-        "heavy = {'pyarrow.parquet', 'matplotlib', 'forktrace.views.formats.told_json'} & sys.modules.keys()\n"
+        "heavy = {'pyarrow.parquet', 'matplotlib', 'forktrace.views.formats.report_json'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)

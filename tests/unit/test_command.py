@@ -124,7 +124,7 @@ def test_where_a_trace_may_go(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_held_target() -> None:
     """Which dies of it, as it would once it runs, and is not released any more."""
     me = users.User("me", os.getuid(), os.getgid(), (os.getgid(),), os.environ)
-    held = command.Held(["/bin/true"], me)
+    held = command.HeldTarget(["/bin/true"], me)
     os.kill(held.pid, signal.SIGINT)
     held.release()
     assert os.waitstatus_to_exitcode(os.waitpid(held.pid, 0)[1]) == -signal.SIGINT
@@ -169,7 +169,7 @@ def test_what_the_kernel_refuses(place: object, name: str, monkeypatch: pytest.M
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "RecorderProcess", Armed)
-    monkeypatch.setattr(command, "begin", lambda recorder, order, trace: recorder.channel.hand(encoded(order), [trace]))
+    monkeypatch.setattr(command, "begin", lambda recorder, order, trace: recorder.channel.send_order(encoded(order), [trace]))
     monkeypatch.setattr(place, name, refused)
     done = CliRunner().invoke(cli, ["record", "-o", "run.arrows", "--", "true"])
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from test_gate import run, write
 from traces import MS, recording, target, work
 
-from forktrace.analysis.comparison.changes import compare, gate, match
+from forktrace.analysis.comparison.changes import compare, match, parse_rise_limit
 from forktrace.analysis.comparison.runs import Line, Run
 from forktrace.analysis.gate.limits import parse
 from forktrace.analysis.gate.verdict import judge
@@ -107,7 +107,7 @@ def test_each_fix_is_found(way: str) -> None:
     assert total.sure == (way != "active-children")
     assert sentence(found).startswith("zombie seconds per 1,000 forks fell from ") == total.sure
     back = compare([BY_WAY[way]], [BY_WAY["nothing"]])
-    assert gate("zombie-seconds+10%").met(back.figure("zombie-seconds"))
+    assert parse_rise_limit("zombie-seconds+10%").met(back.figure("zombie-seconds"))
     assert (" rose from " in sentence(back)) == total.sure
 
 
@@ -125,7 +125,7 @@ def test_each_way_against_each_other(old: str, new: str) -> None:
     total, change = found.figure("zombie-seconds"), BADNESS.get(new, 0) - BADNESS.get(old, 0)
     if not change:
         return
-    assert (total.new > total.old * 2) == gate("zombie-seconds+10%").met(total) == (change > 0)
+    assert (total.new > total.old * 2) == parse_rise_limit("zombie-seconds+10%").met(total) == (change > 0)
     too_few = "active-per-message" in (old, new) or {old, new} == {"nothing", "active-children"}
     assert total.sure == (not too_few)
     assert (" rose from " in sentence(found)) == (total.sure and change > 0)
@@ -208,8 +208,8 @@ def test_nothing_at_all() -> None:
 )
 def test_a_gate(text: str, old: float, new: float, met: bool) -> None:
     """Met by what rose by more: percent, or its own unit; from 0 any rise in percent is."""
-    found = compare([run_of(1)], [run_of(1)]).figure(gate(text).name)
-    assert gate(text).met(found._replace(old=old, new=new)) is met
+    found = compare([run_of(1)], [run_of(1)]).figure(parse_rise_limit(text).name)
+    assert parse_rise_limit(text).met(found._replace(old=old, new=new)) is met
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_gate(text: str, old: float, new: float, met: bool) -> None:
 def test_what_is_no_gate(text: str) -> None:
     """It says how one is written."""
     with pytest.raises(UsageError, match="--fail-if"):
-        gate(text)
+        parse_rise_limit(text)
 
 
 @pytest.fixture

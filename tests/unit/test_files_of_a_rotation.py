@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from forktrace.cli import cli
 from forktrace.errors import UsageError
-from forktrace.launcher import duties, rotation
+from forktrace.launcher import rotation, schedule
 from forktrace.launcher.options import RotationPlan
 from forktrace.launcher.rotation import Files
 from forktrace.system.users import User
@@ -29,7 +29,7 @@ class FakeRecorder:
         self.given: list[str] = []
         self.said: list[str] = []
 
-    def give(self, what: str, descriptor: int, path: str) -> None:
+    def send_descriptor(self, what: str, descriptor: int, path: str) -> None:
         """Note what was handed over."""
         assert what == "next"
         assert os.fstat(descriptor).st_size == 0
@@ -199,8 +199,8 @@ def test_what_cannot_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
 def test_a_service_manager() -> None:
     """What it asks for counts for this process alone, and nonsense for nothing."""
     path = "/run/nobody"
-    assert duties.Manager({}).alive_every_s == 0
-    assert duties.Manager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "3000000"}).alive_every_s == 1.5
-    assert duties.Manager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}).alive_every_s == 0
-    assert duties.Manager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "-x"}).alive_every_s == 0
-    duties.Manager({"NOTIFY_SOCKET": path}).tell("READY=1")  # nobody is there
+    assert schedule.ServiceManager({}).alive_every_s == 0
+    assert schedule.ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "3000000"}).alive_every_s == 1.5
+    assert schedule.ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}).alive_every_s == 0
+    assert schedule.ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "-x"}).alive_every_s == 0
+    schedule.ServiceManager({"NOTIFY_SOCKET": path}).tell("READY=1")  # nobody is there

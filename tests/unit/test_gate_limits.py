@@ -132,6 +132,6 @@ def test_what_an_allowance_names(word: str, named: bool) -> None:
 def test_functions_of_another_recording() -> None:
     """Lines move, functions stay; of a path the end counts, whole parts of it."""
     known = Functions([site_of("app/a.py:1 f"), site_of("b.py:2 f"), site_of("a.py:3 g"), site_of("ba.py:4 f")])
-    assert known.like(site_of("/srv/app/a.py:77 f")) == [0]
-    assert known.like(site_of("a.py:77 f")) == [0]
-    assert known.like(site_of("a.py:77 h")) == []
+    assert known.matching(site_of("/srv/app/a.py:77 f")) == [0]
+    assert known.matching(site_of("a.py:77 f")) == [0]
+    assert known.matching(site_of("a.py:77 h")) == []

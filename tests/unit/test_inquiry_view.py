@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forktrace.trace.inquiry import Call, Inquiry, Other, Thread, Watched
+from forktrace.trace.inquiry import Call, Inquiry, OtherProcess, Thread, Watched
 from forktrace.trace.snapshot import Limit, Parent, Zombie
 from forktrace.trace.stacks import Frame
 from forktrace.views.text.inquiry import answer, show, waiting
@@ -222,25 +222,27 @@ def waits(call: Call, **changed: Any) -> str:
 
 def test_who_could_end_a_wait_for_a_child() -> None:
     """The child, its state and the next command; of a wait for any child all of them."""
-    children = {one: Other(one, ("/bin/sleep", str(one)), "S") for one in (4711, 4712)}
+    children = {one: OtherProcess(one, ("/bin/sleep", str(one)), "S") for one in (4711, 4712)}
     only = waits(Call("wait4", (), math.inf, 4711), awaited=children)
     assert "child 4711 sleep 4711 sleeps: forktrace why -p 4711" in only
     assert "4712" not in only
     every = waits(Call("wait4", (), math.inf, -1), awaited=children)
     assert "child 4711 sleep 4711 sleeps: forktrace why -p 4711 child 4712 sleep 4712 sleeps: forktrace why -p 4712" in every
-    gone = {4711: Other(4711, ("x",), None)}
+    gone = {4711: OtherProcess(4711, ("x",), None)}
     assert "child 4711 x is there: forktrace why -p 4711" in waits(Call("wait4", (), math.inf, 4711), awaited=gone)
 
 
 def test_who_has_the_other_end_of_a_pipe() -> None:
     """Others with the next command; the very process, which waits for itself; the fork server, whose child it is about."""
     call = Call("read", ((5, PIPE),), math.inf)
-    several = tuple(Other(pid, ("sleep", "9"), "S") for pid in (9345, 9346, 9347, 9348, 9349))
+    several = tuple(OtherProcess(pid, ("sleep", "9"), "S") for pid in (9345, 9346, 9347, 9348, 9349))
     text = waits(call, holders={PIPE: several})
     assert f"the other end of {PIPE} is open in 9345 sleep 9: forktrace why -p 9345" in text
     assert text.endswith("9347 sleep 9: forktrace why -p 9347 and in 2 more processes")
-    assert "is open in 4700 itself, so that it waits for itself" in waits(call, holders={PIPE: (Other(4700, ("x",), "S"),)})
-    server = Other(4702, ("python", "-c", "from multiprocessing.forkserver import main; main()"), "S", (4711,))
+    assert "is open in 4700 itself, so that it waits for itself" in waits(
+        call, holders={PIPE: (OtherProcess(4700, ("x",), "S"),)}
+    )
+    server = OtherProcess(4702, ("python", "-c", "from multiprocessing.forkserver import main; main()"), "S", (4711,))
     assert "the fork server, until its child ends: 4711; forktrace why -p 4711" in waits(call, holders={PIPE: (server,)})
     assert f"nobody that can be seen has the other end of {PIPE}" in waits(call, holders={PIPE: ()})
 
@@ -248,7 +250,7 @@ def test_who_has_the_other_end_of_a_pipe() -> None:
 def test_a_zombie_whose_parent_reads_its_pipe() -> None:
     """That is why it is not reaped, and another stdout is what helps."""
     reading = {"threads": (thread(frames=READS, call=Call("read", ((5, PIPE),), math.inf)),)}
-    seen = look(zombie(4711), holders={PIPE: (Other(9345, ("sleep", "9"), "S"),)}, **reading)
+    seen = look(zombie(4711), holders={PIPE: (OtherProcess(9345, ("sleep", "9"), "S"),)}, **reading)
     lines = answered(seen, seen)
     assert "the main thread reads a pipe to its end before it reaps, and 9345 sleep 9 has that open" in lines
     assert "fix      start what runs on with another stdout than the pipe" in lines

@@ -15,7 +15,7 @@ import pytest
 from forktrace.cpython.layouts import Unsupported, describe
 from forktrace.kernel import file_keys
 from forktrace.recorder.interpreters import INTERPRETERS_MOST, OTHERS_MOST, Interpreters
-from forktrace.recorder.sources import Elsewhere, Sources, files_of, lines_of
+from forktrace.recorder.sources import ProcessRoot, Sources, files_of, lines_of
 from forktrace.system.files import read_regular
 from forktrace.trace.stacks import Frame
 
@@ -82,11 +82,11 @@ def test_files_of_a_process_that_is_gone() -> None:
     with subprocess.Popen(["sleep", "600"]) as process:
         there = os.open(f"/proc/{process.pid}", os.O_PATH)
         try:
-            files = Elsewhere(there, with_all_rights=False)
+            files = ProcessRoot(there, with_all_rights=False)
             assert lines_of(lambda read, *names: read(*names), "/", files, __file__, [1])[0][0] == 1
         finally:
             process.kill()
-    files = Elsewhere(os.dup(there), with_all_rights=False)  # another number: what was read is remembered
+    files = ProcessRoot(os.dup(there), with_all_rights=False)  # another number: what was read is remembered
     assert lines_of(lambda read, *names: read(*names), "/", files, __file__, [1]) == []
     for descriptor in (there, files.process):
         os.close(descriptor)
@@ -101,7 +101,7 @@ def test_files_of_the_next_process_of_that_number() -> None:
     for _ in range(500):  # others fork too
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(process.pid - 1))
         with subprocess.Popen(["sleep", "600"]) as another:
-            read = lines_of(lambda read, *names: read(*names), "/", Elsewhere(there, with_all_rights=True), __file__, [1])
+            read = lines_of(lambda read, *names: read(*names), "/", ProcessRoot(there, with_all_rights=True), __file__, [1])
             another.kill()
         if another.pid == process.pid:
             break

@@ -22,7 +22,7 @@ from forktrace.cli import cli
 from forktrace.errors import UsageError
 from forktrace.trace import events as ev
 from forktrace.trace.words import duration, printable
-from forktrace.views.formats import diff, places, told_json, verdict_json
+from forktrace.views.formats import diff, places, report_json, verdict_json
 from forktrace.views.formats.documents import plain
 from forktrace.views.formats.export import TABLES, records
 from forktrace.views.text.report import report
@@ -114,7 +114,7 @@ def cells(section: str, one: dict[str, Any]) -> list[str]:
 
 def test_report_says_the_same(made: Recording) -> None:
     """Line by line: the first lines, each sentence, and each row of each table with the numbers and lines that it shows."""
-    found = json.loads(told_json.report(made))
+    found = json.loads(report_json.report(made))
     first, sections = parts(printed(report, made))
     assert first == found["summary"]
     assert list(sections) == [title for name, title in TITLES.items() if found[name]]
@@ -130,7 +130,7 @@ def test_report_says_the_same(made: Recording) -> None:
 
 def test_facts_of_the_report_are_those_of_the_tables(made: Recording) -> None:
     """What is counted, and each process that an entry names."""
-    found, table = json.loads(told_json.report(made)), made.lifecycles()
+    found, table = json.loads(report_json.report(made)), made.lifecycles()
     assert (found["processes"], found["part"]["processes"]) == (len(made.whole.lifecycles()), len(table))
     assert (found["figures"]["stolen"], found["figures"]["failed_forks"]) == (len(made.stolen()), len(made.failed_forks()))
     assert sum(one["processes"] for one in found["unreaped"]) == found["figures"]["unreaped"]
@@ -153,7 +153,7 @@ def test_why_says_the_same(made: Recording) -> None:
     """Line by line, of some processes of each trace; their row is that of `export`, the other tables those of the recording."""
     whole = made.whole.lifecycles()
     for process in (None, *whole["id"].tolist()[:: max(len(whole) // 3, 1)]):
-        found = json.loads(told_json.why(made, process))
+        found = json.loads(report_json.why(made, process))
         VALIDATOR.validate(found)
         headline, *lines = printed(why, made, process)
         assert headline == found["summary"]
@@ -173,7 +173,7 @@ def test_why_says_the_same(made: Recording) -> None:
 def test_why_names_the_rows_of_other_tables() -> None:
     """Those about this process, all columns."""
     made = CASES["stolen"]
-    found = json.loads(told_json.why(made, int(made.stolen()["id"].iloc[0])))
+    found = json.loads(report_json.why(made, int(made.stolen()["id"].iloc[0])))
     assert [len(found["tables"][name]) for name in ("stolen", "starts")] == [1, 1]
     for name, rows in found["tables"].items():
         assert all(list(one) == list(TABLES[name](made).columns) for one in rows)
@@ -183,7 +183,11 @@ def test_why_names_the_rows_of_other_tables() -> None:
 def test_documents_are_valid(made: Recording) -> None:
     """Of report, check and diff; nothing in them can steer a terminal."""
     verdict = judge(made, [parse(name, 0) for name in BY_NAME])
-    texts = [told_json.report(made), told_json.why(made, None), verdict_json.document(made, verdict, places.Places(made, "/"))]
+    texts = [
+        report_json.report(made),
+        report_json.why(made, None),
+        verdict_json.document(made, verdict, places.Places(made, "/")),
+    ]
     texts += [diff.as_json(compare([made], [CASES["kafka"]])), diff.as_json(compare([CASES["kafka"]], [made, made]))]
     for text in texts:
         VALIDATOR.validate(json.loads(text))
@@ -193,11 +197,11 @@ def test_documents_are_valid(made: Recording) -> None:
 
 def test_the_schema_bites() -> None:
     """A field that is missing, of another type, or that there is not in an entry."""
-    found = json.loads(told_json.report(CASES["fixes"]))
+    found = json.loads(report_json.report(CASES["fixes"]))
     entry = found["reaped"][0]
     for change in ({"version": 2}, {"summary": "x"}, {"figures": {}}, {"reaped": [{**entry, "new": 1}]}, {"reaped": [{}]}):
         assert not VALIDATOR.is_valid(found | change), change
-    chain = json.loads(told_json.why(CASES["fixes"], None))
+    chain = json.loads(report_json.why(CASES["fixes"], None))
     for change in ({"process": {}}, {"tables": {"x": []}}, {"lines": [{**chain["lines"][0], "kind": "x"}]}):
         assert not VALIDATOR.is_valid(chain | change), change
 

@@ -21,7 +21,7 @@ from forktrace.errors import ForktraceError, UsageError
 from forktrace.trace import events as ev
 from forktrace.views import explanations
 from forktrace.views.pictures import key
-from forktrace.views.pictures.fold import held, steps_of
+from forktrace.views.pictures.fold import steps_of, zombie_spans
 from forktrace.views.pictures.key import START
 from forktrace.views.pictures.rows import levels, named, row_names, tree_order
 from forktrace.views.pictures.spans import spans_of
@@ -348,7 +348,7 @@ def test_inherited_zombies_are_those_of_who_has_them() -> None:
     made = recording(*rows)
     table = made.lifecycles()
     assert table["adopter_pid"].tolist()[2] == 100
-    stretches = held(table, spans_of(made, table))
+    stretches = zombie_spans(table, spans_of(made, table))
     mine = stretches.row == 2
     found = zip(stretches.holder[mine], stretches.begin[mine].round(6), stretches.end[mine].round(6), strict=True)
     assert list(found) == [(1, 0.1, 0.2), (0, 0.2, 0.9)]

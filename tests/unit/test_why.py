@@ -21,8 +21,8 @@ from forktrace.views.text.why import why
 from forktrace.views.why import remedies
 from forktrace.views.why.calls import calls_of, passes_a_package
 from forktrace.views.why.chain import Chains, chain
+from forktrace.views.why.chain_columns import Lookups
 from forktrace.views.why.happened import Happened
-from forktrace.views.why.particulars import About
 from forktrace.views.zombies import worst
 
 LIBRARY = "/usr/lib/python3.11"
@@ -936,4 +936,4 @@ def test_a_line_knows_only_what_it_says_it_depends_on() -> None:
     """A section that looked at a column which it does not name could say of one process what is true of another."""
     row = namedtuple("row", ["stepped"])(stepped=True)
     with pytest.raises(AttributeError, match="sweeps"):
-        list(Happened(About(swept()), row).start())
+        list(Happened(Lookups(swept()), row).start())

@@ -23,8 +23,8 @@ Floats = npt.NDArray[np.float64]
 
 CHANCE: Final = 0.05
 _LAST_WITH_MORE: Final = 2  # format that records more than the one before; 3 only adds rotations
-GATES: Final = ("zombie-seconds", "max-zombie", "unreaped", "stolen", "failed-forks")
-_GATE: Final = re.compile(r"(?P<name>[a-z-]+?)\+(?P<size>[0-9.]+)(?P<unit>%|ms|s|m|h)?")
+RISE_FIGURES: Final = ("zombie-seconds", "max-zombie", "unreaped", "stolen", "failed-forks")
+_RISE: Final = re.compile(r"(?P<name>[a-z-]+?)\+(?P<size>[0-9.]+)(?P<unit>%|ms|s|m|h)?")
 
 
 class Side(NamedTuple):
@@ -81,12 +81,12 @@ def compare(old: Sequence[Recording], new: Sequence[Recording], seed: int = 0) -
     Several: by a U test over the figures of the runs.
     """
     sides = ([Run(one) for one in old], [Run(one) for one in new])
-    dice = np.random.default_rng(seed)
-    rows = _Rows(sides, dice)
+    rng = np.random.default_rng(seed)
+    rows = _Rows(sides, rng)
     touched = _missing(sides, "zombie-seconds")
     found = [row._replace(sure=row.sure and not touched) for row in rows.rows()]
     found.sort(key=lambda row: (not row.sure, -abs(row.new.per_1000_s - row.old.per_1000_s)))
-    return Comparison(_changes(sides, rows, dice), found, (len(old), len(new)), seed, _remarks(sides, touched))
+    return Comparison(_changes(sides, rows, rng), found, (len(old), len(new)), seed, _remarks(sides, touched))
 
 
 def _missing(sides: tuple[Sequence[Run], Sequence[Run]], name: str) -> tuple[str, ...]:
@@ -111,13 +111,13 @@ def _remarks(sides: tuple[Sequence[Run], Sequence[Run]], touched: tuple[str, ...
     return found
 
 
-def _changes(sides: tuple[Sequence[Run], Sequence[Run]], rows: _Rows, dice: np.random.Generator) -> list[Change]:
+def _changes(sides: tuple[Sequence[Run], Sequence[Run]], rows: _Rows, rng: np.random.Generator) -> list[Change]:
     found = []
     for name in sides[0][0].figures:
         old, new = (np.array([run.figures[name].value for run in side]) for side in sides)
         lacking = _missing(sides, name)
         if len(old) > 1 or len(new) > 1:
-            sure = min(len(old), len(new)) >= FEW_RUNS and u_test(old, new, dice) < CHANCE
+            sure = min(len(old), len(new)) >= FEW_RUNS and u_test(old, new, rng) < CHANCE
         else:
             sure = name == "zombie-seconds" and rows.total_is_sure
         found.append(Change(name, float(np.median(old)), float(np.median(new)), sure and not lacking, lacking))
@@ -127,8 +127,8 @@ def _changes(sides: tuple[Sequence[Run], Sequence[Run]], rows: _Rows, dice: np.r
 class _Rows:
     """The zombies of all runs by row: line and cause, those of both sides matched."""
 
-    def __init__(self, sides: tuple[Sequence[Run], Sequence[Run]], dice: np.random.Generator) -> None:
-        self._sides, self._dice = sides, dice
+    def __init__(self, sides: tuple[Sequence[Run], Sequence[Run]], rng: np.random.Generator) -> None:
+        self._sides, self._rng = sides, rng
         lines = [{line for run in side for line in _used(run)} for side in sides]
         self._old_to_new = match(*lines)
         self._keys: dict[tuple[Line, str], int] = {}
@@ -187,7 +187,7 @@ class _Rows:
         row = np.concatenate([code, np.full(len(code), count)])
         processes = np.bincount(zombies.call) if len(zombies.call) else np.empty(0, np.int64)
         rates = np.bincount(row, lasted, minlength=count + 1) / max(len(code), 1)
-        errors = bootstrap_errors(call, row, lasted, processes, count + 1, self._dice) if len(code) else np.zeros(count + 1)
+        errors = bootstrap_errors(call, row, lasted, processes, count + 1, self._rng) if len(code) else np.zeros(count + 1)
         pairs = np.unique(row * (len(processes) + 1) + call) // (len(processes) + 1)
         calls = np.bincount(pairs, minlength=count + 1)
         scale = len(code) / run.forks if run.forks else 1.0
@@ -200,7 +200,7 @@ class _Rows:
             np.array([self._rates(run, code) for run, code in zip(runs, codes, strict=True)])
             for runs, codes in zip(self._sides, self._codes, strict=True)
         )
-        return np.array([u_test(old[:, one], new[:, one], self._dice) < CHANCE for one in range(len(self._keys))], bool)
+        return np.array([u_test(old[:, one], new[:, one], self._rng) < CHANCE for one in range(len(self._keys))], bool)
 
     def _rates(self, run: Run, code: Ints) -> Floats:
         return np.asarray(np.bincount(code, run.zombies.lasted_ms, minlength=len(self._keys)) / max(run.forks, 1))
@@ -235,7 +235,7 @@ def match(old: Iterable[Line], new: Iterable[Line]) -> dict[Line, Line]:
     return found
 
 
-class Gate(NamedTuple):
+class RiseLimit(NamedTuple):
     """What `--fail-if` says: by how much a figure may rise, in percent or in its own unit."""
 
     name: str
@@ -248,16 +248,16 @@ class Gate(NamedTuple):
         return one.new > (one.old * (1 + self.rise / 100) if self.percent else one.old + self.rise) + 1e-12
 
 
-def gate(text: str) -> Gate:
+def parse_rise_limit(text: str) -> RiseLimit:
     """Return what `zombie-seconds+10%` or `unreaped+3` says.
 
     Raises:
         UsageError: there is no such figure, or it is not a rise.
     """
-    found = _GATE.fullmatch(text)
-    if not found or found["name"] not in GATES:
+    found = _RISE.fullmatch(text)
+    if not found or found["name"] not in RISE_FIGURES:
         raise UsageError(
-            f"--fail-if {text}: not a figure and a rise", f"one of {', '.join(GATES)}, as in zombie-seconds+10%, unreaped+0"
+            f"--fail-if {text}: not a figure and a rise", f"one of {', '.join(RISE_FIGURES)}, as in zombie-seconds+10%, unreaped+0"
         )
     size, unit = found["size"], found["unit"]
     ns = span_ns(f"{size}{'s' if unit in (None, '%') else unit}")
@@ -265,4 +265,4 @@ def gate(text: str) -> Gate:
         raise UsageError(
             f"--fail-if {text}: {size}{unit or ''} is not a rise of {found['name']}", "as in +10%, +3, max-zombie+500ms"
         )
-    return Gate(found["name"], ns / 1e9, unit == "%", text)
+    return RiseLimit(found["name"], ns / 1e9, unit == "%", text)

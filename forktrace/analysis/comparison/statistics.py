@@ -34,7 +34,7 @@ def degrees(errors: tuple[Floats, Floats], calls: tuple[Ints, Ints]) -> Floats:
     return np.divide(whole, parts, out=np.ones(len(whole)), where=np.asarray(parts) > 0)
 
 
-def bootstrap_errors(call: Ints, row: Ints, size: Floats, processes: Ints, rows: int, dice: np.random.Generator) -> Floats:
+def bootstrap_errors(call: Ints, row: Ints, size: Floats, processes: Ints, rows: int, rng: np.random.Generator) -> Floats:
     """Return the standard error of each row's sum of sizes per process, when whole clearing calls are drawn again and again.
 
     `call`, `row` and `size` are of single zombies; `processes` says how many each call cleared.
@@ -46,13 +46,13 @@ def bootstrap_errors(call: Ints, row: Ints, size: Floats, processes: Ints, rows:
     summed = np.bincount(place, size)
     rates = np.empty((BOOTSTRAPS, rows))
     for one in range(BOOTSTRAPS):
-        drawn = np.bincount(dice.integers(0, calls, calls), minlength=calls)
+        drawn = np.bincount(rng.integers(0, calls, calls), minlength=calls)
         sums = np.bincount(pair % rows, summed * drawn[pair // rows], minlength=rows)
         rates[one] = sums / max(int((drawn * processes).sum()), 1)
     return np.asarray(rates.std(axis=0) * math.sqrt(calls / (calls - 1)))
 
 
-def u_test(old: Floats, new: Floats, dice: np.random.Generator) -> float:
+def u_test(old: Floats, new: Floats, rng: np.random.Generator) -> float:
     """Return the two-sided p-value of a U test, exact for few runs."""
     ranks = _ranks(np.concatenate([old, new]))
     first, size, every = ranks[: len(old)].sum(), len(old), len(ranks)
@@ -60,7 +60,7 @@ def u_test(old: Floats, new: Floats, dice: np.random.Generator) -> float:
     if math.comb(every, size) <= MOST_PERMUTATIONS:
         chosen = np.array(list(itertools.combinations(range(every), size)))
     else:
-        chosen = np.argsort(dice.random((MOST_PERMUTATIONS, every)), axis=1)[:, :size]
+        chosen = np.argsort(rng.random((MOST_PERMUTATIONS, every)), axis=1)[:, :size]
     far = np.abs(ranks[chosen].sum(axis=1) - middle) >= abs(first - middle) - 1e-9
     return float(far.mean())
 

@@ -50,6 +50,6 @@ class Functions:
         for place, site in enumerate(known):
             self._files[site.function].append((site.file, place))
 
-    def like(self, site: Site) -> list[int]:
+    def matching(self, site: Site) -> list[int]:
         """Return the positions of the known functions that `site` may lie in."""
         return [place for file, place in self._files.get(site.function, ()) if ends_with(file, site.file)]

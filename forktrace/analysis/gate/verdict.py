@@ -170,7 +170,7 @@ def _worse(limit: Limit, table: pd.DataFrame, forks: Forks, before: pd.DataFrame
     tolerance = 1.0 if limit.kind.unit == COUNT else LONGER
     worse = np.ones(len(functions) + 1, bool)  # the last: lines that are not known
     for place, one in enumerate(functions):
-        if same := then.like(one):
+        if same := then.matching(one):
             worse[place] = bool((has[:, place] > had[:, same].max(axis=1) * tolerance).any())
     return worse[group]
 

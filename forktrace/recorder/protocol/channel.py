@@ -54,7 +54,7 @@ class Channel:
         self._unsent: deque[bytes] = deque(maxlen=UNSENT_MOST)
 
     def fileno(self) -> int:
-        """Return what to wait for: readable when `hear` would not have to wait."""
+        """Return what to wait for: readable when `receive` would not have to wait."""
         return self._end.fileno()
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Channel:
         _, uid, _ = struct.unpack("3i", self._end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return int(uid)
 
-    def say(self, what: str, **more: Any) -> None:
+    def send(self, what: str, **more: Any) -> None:
         """Send a message; whether the other end is still there shows elsewhere."""
         self._unsent.append(json.dumps({"say": what, **more}).encode())
         self.flush()
@@ -95,10 +95,10 @@ class Channel:
             self._unsent.popleft()
 
     def is_read(self) -> bool:
-        """Return whether the other end has read all that was said: one that has been stopped must not stop this one."""
+        """Return whether the other end has read all that was sent: one that has been stopped must not stop this one."""
         return not self._unsent and not struct.unpack("i", fcntl.ioctl(self._end, termios.TIOCOUTQ, bytes(4)))[0]
 
-    def hear(self, seconds: float | None = None) -> Message:
+    def receive(self, seconds: float | None = None) -> Message:
         """Wait for a message and return it, an empty one when the other end is closed.
 
         Raises:
@@ -107,8 +107,8 @@ class Channel:
         data = self._received(lambda flags: self._end.recv(MESSAGE_BYTES, flags), seconds)
         return _parsed(data) if data else {}
 
-    def heard(self) -> tuple[Message | None, list[int]]:
-        """Return the next message as `hear` does, without waiting, and the descriptors that came with it; None: there is none.
+    def receive_now(self) -> tuple[Message | None, list[int]]:
+        """Return the next message as `receive` does, without waiting, and the descriptors with it; None: there is none.
 
         Raises:
             ForktraceError: what came is none.
@@ -143,7 +143,7 @@ class Channel:
             except ConnectionError:
                 return None
 
-    def hand(self, order: Message, descriptors: list[int]) -> None:
+    def send_order(self, order: Message, descriptors: list[int]) -> None:
         """Send an order of any length, and descriptors; whether the other end is still there shows elsewhere."""
         written = os.memfd_create("order")  # no message is large enough for the longest command line
         try:
@@ -154,12 +154,12 @@ class Channel:
         finally:
             os.close(written)
 
-    def give(self, what: str, descriptor: int, **more: Any) -> None:
+    def send_descriptor(self, what: str, descriptor: int, **more: Any) -> None:
         """Send a message with a descriptor; whether the other end is still there shows elsewhere."""
         with contextlib.suppress(ConnectionError):
             socket.send_fds(self._end, [json.dumps({"say": what, **more}).encode()], [descriptor])
 
-    def take(self, count: int, seconds: float) -> tuple[Message, list[int]]:
+    def receive_order(self, count: int, seconds: float) -> tuple[Message, list[int]]:
         """Wait for an order that comes with `count` descriptors, and return both; nothing when the other end is closed.
 
         Raises:

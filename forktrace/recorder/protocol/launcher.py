@@ -1,4 +1,4 @@
-"""The launcher, as the recorder hears it while it records."""
+"""The launcher, as the recorder knows it while it records."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Launcher:
         self.ended_at: float | None = None
         self.stopped_at: float | None = None
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Take an order, if there is one; a channel that was closed means that nobody is there to give one: stop."""
-        message, descriptors = self.channel.heard()
+        message, descriptors = self.channel.receive_now()
         if message is None:
             return
         said = message.get("say", "stop")
@@ -38,7 +38,7 @@ class Launcher:
             descriptors = self.turns.offer(message, descriptors)
         close_all(descriptors)
         if said == "ping":
-            self.channel.say("pong")
+            self.channel.send("pong")
         if said == "stop" and self.stopped_at is None:
             self.stopped_at = time.monotonic()
         elif said == "ended" and self.ended_at is None:
@@ -51,5 +51,5 @@ class Launcher:
         """
         meanwhile()
         self.channel.flush()
-        self.hear()
+        self.receive()
         return self.stopped_at is None or time.monotonic() < max(self.stopped_at, since) + STALLED_S

@@ -32,7 +32,7 @@ _NO_HEADER: Final = "{}: cut off inside its header: no event was recorded"
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3  # the message kinds of Message.fbs
 
 
-class Holding(NamedTuple):
+class Contents(NamedTuple):
     """What a message holds. Its lists are found by where they lie in the file; 0: there is none."""
 
     rows: int = 0
@@ -50,7 +50,7 @@ class Message(NamedTuple):
     offset: int
     body: int  # where its header ends and its buffers begin
     end: int
-    holds: Holding
+    contents: Contents
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Layout:
     @property
     def rows(self) -> int:
         """Of all batches."""
-        return sum(message.holds.rows for message in self.messages if message.kind == BATCH)
+        return sum(message.contents.rows for message in self.messages if message.kind == BATCH)
 
 
 class Cut(Exception):
@@ -104,8 +104,8 @@ def scan(file: BinaryIO, size: int, path: str) -> Layout:
             return Layout(messages, None)
         if (message.kind == SCHEMA) != (offset == 0):
             raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: the schema is not where it belongs")
-        declared += message.holds.declared
-        rows += message.holds.rows if message.kind == BATCH else 0
+        declared += message.contents.declared
+        rows += message.contents.rows if message.kind == BATCH else 0
         if declared > FREE_BYTES + MAX_RATIO * size or rows > FREE_ROWS + size:
             grown = f"{declared:,} bytes, {rows:,} rows"
             raise TraceError(f"{path}: damaged at byte {offset}, after batch {batches}: it would grow to {grown}")
@@ -224,10 +224,10 @@ def _string(metadata: bytes, place: int) -> bytes:
     return metadata[start + 4 : start + 4 + _unpack("<I", metadata, start)] if place else b""
 
 
-def _measure(metadata: bytes, kind: int, table: int, body: bytes, start: int) -> Holding:
+def _measure(metadata: bytes, kind: int, table: int, body: bytes, start: int) -> Contents:
     """Return what the message holds, once that is within bounds; its header `metadata` begins at `start` in the file."""
     if kind == SCHEMA:
-        return Holding()
+        return Contents()
     if kind == BATCH:
         return _held(metadata, table, body, start)
     if kind == DICTIONARY:
@@ -244,7 +244,7 @@ def _dictionary(metadata: bytes, table: int) -> tuple[int, int]:
     return _unpack("<q", metadata, number) if number else 0, _pointed(metadata, words)
 
 
-def _held(metadata: bytes, table: int, body: bytes, start: int) -> Holding:
+def _held(metadata: bytes, table: int, body: bytes, start: int) -> Contents:
     """Return what a batch holds, by its table."""
     length, nodes, buffers, compression = (_field(metadata, table, number) for number in range(4))
     rows = _unpack("<q", metadata, length) if length else 0
@@ -255,7 +255,7 @@ def _held(metadata: bytes, table: int, body: bytes, start: int) -> Holding:
     if declared > MAX_BATCH_BYTES:
         raise Damage(f"a batch that would grow to {declared} bytes")
     nodes, buffers = (start + place if place else 0 for place in (nodes, buffers))
-    return Holding(rows, declared, nodes, buffers, compression != 0)
+    return Contents(rows, declared, nodes, buffers, compression != 0)
 
 
 def _declared(metadata: bytes, vector: int, body: bytes, compressed: bool) -> int:

@@ -3,7 +3,7 @@
 Arrow takes some 30 us for a batch of four rows, and a checksum over its columns takes 90 us. Here numpy joins the buffers of
 thousands of batches into one batch. Each batch passes the checks that stream.py makes of every batch: its bounds (by
 ipc_messages.py), its checksum, its dictionaries, and Arrow's full validation, here of the joined columns. Anything unusual
-raises `Odd`, and stream.py reads the file batch by batch: it accepts that, or says what is wrong and where.
+raises `UnusualBatch`, and stream.py reads the file batch by batch: it accepts that, or says what is wrong and where.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXTS: Final = [name for name, what in COLUMNS.items() if what == "text"]
 Ints = npt.NDArray[np.int64]
 
 
-class Odd(Exception):
+class UnusualBatch(Exception):
     """Something is not as the recorder writes it; it may be correct all the same."""
 
 
@@ -63,7 +63,7 @@ class _Words:
     def __init__(self, offsets: bytes, text: bytes, count: int) -> None:
         places = np.frombuffer(offsets, "<i4", count + 1).tolist() if count else [0]
         if places[0] != 0 or places[-1] > len(text) or any(end < start for start, end in pairwise(places)):
-            raise Odd
+            raise UnusualBatch
         self.words = [text[start:end].decode() for start, end in pairwise(places)]
         self.raw = offsets[: 4 * count + 4] + text[: places[-1]] if count else b""
 
@@ -89,15 +89,17 @@ def spans(messages: Sequence[Message]) -> list[range]:
 
 
 def _is_small(message: Message) -> bool:
-    holds = message.holds
-    return message.kind == BATCH and not holds.compressed and holds.rows > 0 and holds.nodes > 0 and holds.buffers > 0
+    contents = message.contents
+    return (
+        message.kind == BATCH and not contents.compressed and contents.rows > 0 and contents.nodes > 0 and contents.buffers > 0
+    )
 
 
 def read(data: bytes, messages: Sequence[Message], wanted: Sequence[range]) -> Iterator[list[pa.RecordBatch]]:
     """Yield the rows of each of the ranges `wanted`, in few batches.
 
     Raises:
-        Odd: one of them is unusual.
+        UnusualBatch: one of them is unusual.
     """
     try:
         headers = pa.ipc.MessageReader.open_stream(pa.BufferReader(data))
@@ -105,7 +107,7 @@ def read(data: bytes, messages: Sequence[Message], wanted: Sequence[range]) -> I
             headers.read_next_message()  # verifies all of a message's header, of which ipc_messages.py reads a part
         yield from _read(data, messages, wanted)
     except (*ARROW_ERRORS, struct.error, OverflowError) as error:
-        raise Odd from error
+        raise UnusualBatch from error
 
 
 def _read(data: bytes, messages: Sequence[Message], wanted: Sequence[range]) -> Iterator[list[pa.RecordBatch]]:
@@ -120,28 +122,28 @@ def _read(data: bytes, messages: Sequence[Message], wanted: Sequence[range]) -> 
             elif message.offset >= messages[span.start].offset:
                 batches.append(_Batch(message, tuple(current[name] for name in _TEXTS)))
         if len(current) < len(_DICTIONARIES):
-            raise Odd
+            raise UnusualBatch
         at = span.stop
         yield [_joined(data, batches[start : start + MOST]) for start in range(0, len(batches), MOST)]
 
 
 def _dictionary(data: bytes, message: Message, known: dict[bytes, _Words]) -> dict[str, _Words]:
     """Return the words of a dictionary message by the name of its column; those of an enumeration are the whole enumeration."""
-    number = message.holds.dictionary
+    number = message.contents.dictionary
     if not 0 <= number < len(_DICTIONARIES):
-        raise Odd
+        raise UnusualBatch
     name, words = _DICTIONARIES[number], _words_of(data, message, known)
     if name not in _TEXTS and words.words != list(COLUMNS[name]):
-        raise Odd
+        raise UnusualBatch
     return {name: words}
 
 
 def _words_of(data: bytes, message: Message, known: dict[bytes, _Words]) -> _Words:
     """Return the words of a dictionary message; they come back again and again."""
-    holds, body = message.holds, data[message.body : message.end]
+    holds, body = message.contents, data[message.body : message.end]
     (rows, nulls), buffers = _numbers_at(data, holds.nodes, 1), _numbers_at(data, holds.buffers, 3)
     if rows != holds.rows or nulls:
-        raise Odd
+        raise UnusualBatch
     key = body + buffers.tobytes() + struct.pack("<q?", holds.rows, holds.compressed)
     if key not in known:
         parts = [body[start : start + length] for start, length in buffers.reshape(3, 2).tolist()]
@@ -159,7 +161,7 @@ def _plain(part: bytes) -> bytes:
 def _numbers_at(data: bytes, place: int, count: int) -> Ints:
     """Return the numbers of a list of so many pairs: rows and nulls of columns, or starts and lengths of buffers."""
     if struct.unpack_from("<I", data, place)[0] != count:
-        raise Odd
+        raise UnusualBatch
     return np.frombuffer(data, "<i8", 2 * count, place + 4)
 
 
@@ -170,14 +172,14 @@ class _Block:
         self.data = data
         self.batches = batches
         messages = [batch.message for batch in batches]
-        nodes = np.stack([_numbers_at(data, message.holds.nodes, len(_COLUMNS)) for message in messages])
-        buffers = np.stack([_numbers_at(data, message.holds.buffers, _BUFFERS) for message in messages])
-        self.rows = np.array([message.holds.rows for message in messages])
+        nodes = np.stack([_numbers_at(data, message.contents.nodes, len(_COLUMNS)) for message in messages])
+        buffers = np.stack([_numbers_at(data, message.contents.buffers, _BUFFERS) for message in messages])
+        self.rows = np.array([message.contents.rows for message in messages])
         self.nulls = nodes[:, 1::2]
         self.starts = buffers[:, 0::2] + np.array([message.body for message in messages])[:, None]
         self.lengths = buffers[:, 1::2]
         if (nodes[:, 0::2] != self.rows[:, None]).any() or (self.starts % 8).any():
-            raise Odd
+            raise UnusualBatch
         self._first = np.cumsum(self.rows) - self.rows
         self.within = np.arange(self.rows.sum()) - self.spread(self._first)  # the place of each row in its batch
         whole = len(data) // 8 * 8
@@ -203,7 +205,7 @@ class _Block:
         valid: Validity = (self._views[1][place] >> (self.within & 7)) & 1 != 0
         valid |= self.spread(nulls == 0)
         if (np.add.reduceat(~valid, self._first, dtype=np.int64) != nulls).any():
-            raise Odd
+            raise UnusualBatch
         return valid
 
 
@@ -224,12 +226,12 @@ def _check_sums(block: _Block) -> None:
         if not column.width:
             used[:, column.buffer + 2] = block.last_offsets(column.buffer + 1)
     if (used < 0).any() or (used > block.lengths).any():
-        raise Odd
+        raise UnusualBatch
     stops = [*_TEXT_ENDS, _BUFFERS]
     data, shapes = block.data, set[bytes]()
     for batch, starts, ends in zip(block.batches, block.starts.tolist(), (block.starts + used).tolist(), strict=True):
         parts = [data[start:end] for start, end in zip(starts, ends, strict=True)]
-        crc, begin = batch.message.holds.rows, 0
+        crc, begin = batch.message.contents.rows, 0
         for stop, words in zip(stops, (*batch.words, None), strict=True):
             crc = zlib.crc32(b"".join(parts[begin:stop]), crc)
             crc = zlib.crc32(words.raw, crc) if words else crc
@@ -239,10 +241,10 @@ def _check_sums(block: _Block) -> None:
 
 def _compare(header: bytes, message: Message, crc: bytes, shapes: set[bytes]) -> None:
     """Compare a checksum with that of a header; `shapes` are the beginnings of others that were right, without theirs."""
-    shape = header[: message.holds.buffers - message.offset].replace(crc, b"", 1)
+    shape = header[: message.contents.buffers - message.offset].replace(crc, b"", 1)
     if shape not in shapes:
         if custom_metadata(header).get(b"crc32") != crc:
-            raise Odd
+            raise UnusualBatch
         shapes.add(shape)
 
 
@@ -260,13 +262,13 @@ def _array(block: _Block, column: _Column) -> pa.Array:
 def _strings_of(block: _Block, offsets: int, valid: Validity) -> pa.Array:
     begins, ends = (block.values(offsets, 4, ahead).astype(np.int64) for ahead in (0, 1))
     if (begins < 0).any() or (ends < begins).any() or (ends > block.spread(block.lengths[:, offsets + 1])).any():
-        raise Odd
+        raise UnusualBatch
     text = block.spread(block.starts[:, offsets + 1])
     there = np.flatnonzero(valid & (ends > begins))
     pieces = zip((text + begins)[there].tolist(), (text + ends)[there].tolist(), strict=True)
     places = np.cumsum(np.where(valid, ends - begins, 0))
     if len(places) and places[-1] >= 1 << 31:
-        raise Odd
+        raise UnusualBatch
     joined = b"".join([block.data[start:end] for start, end in pieces])
     return string_array(np.concatenate([[0], places]).astype("<i4"), joined, valid)
 
@@ -281,5 +283,5 @@ def _texts_of(block: _Block, number: int, codes: Any, valid: Validity) -> pa.Arr
     base = block.spread([bases[id(batch.words[number])] for batch in block.batches])
     size = block.spread([len(batch.words[number].words) for batch in block.batches])
     if (valid & ((codes < 0) | (codes >= size))).any():
-        raise Odd
+        raise UnusualBatch
     return dictionary(strings(list(place)), table[np.where(valid, base + codes, 0)], valid)

@@ -30,7 +30,7 @@ class Branch(NamedTuple):
     holders: list[int]
 
 
-class Held(NamedTuple):
+class ZombieSpans(NamedTuple):
     """Times in which a process was a zombie of one parent: rows of lifecycles, in s."""
 
     row: Rows
@@ -38,9 +38,9 @@ class Held(NamedTuple):
     begin: Floats
     end: Floats
 
-    def take(self, some: npt.NDArray[np.bool_]) -> Held:
+    def take(self, some: npt.NDArray[np.bool_]) -> ZombieSpans:
         """Return some of them."""
-        return Held(self.row[some], self.holder[some], self.begin[some], self.end[some])
+        return ZombieSpans(self.row[some], self.holder[some], self.begin[some], self.end[some])
 
 
 def branches_of(recording: Recording, table: pd.DataFrame) -> list[Branch]:
@@ -115,7 +115,7 @@ def _rows_of(table: pd.DataFrame, column: str) -> Rows:
     return np.asarray(pd.Index(table["id"]).get_indexer(table[column].to_numpy(np.int64, na_value=-1)))
 
 
-def held(table: pd.DataFrame, spans: Spans) -> Held:
+def zombie_spans(table: pd.DataFrame, spans: Spans) -> ZombieSpans:
     """Return whose zombie each process was and when: an orphan is its parent's until that ended, and then its adopter's."""
     row = np.flatnonzero(~np.isnan(spans.zombie))
     parent, adopter = parents_of(table)[row], _rows_of(table, "adopter_id")[row]
@@ -124,7 +124,7 @@ def held(table: pd.DataFrame, spans: Spans) -> Held:
     begin, end = spans.zombie[row], spans.gone[row]
     handed = np.where(orphan, np.clip(np.nan_to_num(ended, nan=-np.inf), begin, end), end)
     pieces = [(row, parent, begin, handed), (row, np.where(orphan, adopter, parent), handed, end)]
-    every = Held(*map(np.concatenate, zip(*pieces, strict=True)))
+    every = ZombieSpans(*map(np.concatenate, zip(*pieces, strict=True)))
     return every.take(every.end > every.begin)
 
 
@@ -163,7 +163,7 @@ def draw_fold(recording: Recording, table: pd.DataFrame, spans: Spans, ax: Axes)
     """
     first_s = ax.get_xlim()[0]
     edges = np.linspace(first_s, max(end_s(recording), first_s + 1e-6), BINS + 1)
-    branches, parent, zombies = branches_of(recording, table), parents_of(table), held(table, spans)
+    branches, parent, zombies = branches_of(recording, table), parents_of(table), zombie_spans(table, spans)
     labels = []
     for row, branch in enumerate(branches):
         mine = spans.take(np.flatnonzero(np.isin(parent, branch.holders)))
@@ -189,7 +189,7 @@ def _fill(ax: Axes, row: int, height: Floats, edges: Floats, style: Style, above
     ax.stairs(there, edges, baseline=np.where(height != above, row + above, np.nan), fill=True, **style | FINE)
 
 
-def _pile(ax: Axes, row: int, dead: Held, kinds: list[key.Kind], edges: Floats, scale: float) -> None:
+def _pile(ax: Axes, row: int, dead: ZombieSpans, kinds: list[key.Kind], edges: Floats, scale: float) -> None:
     """Pile up the zombies by cause."""
     above = np.zeros(BINS)
     for kind in kinds:

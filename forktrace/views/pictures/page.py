@@ -32,7 +32,7 @@ from forktrace.views.text import report, report_tables
 from forktrace.views.text.screen import Grid
 from forktrace.views.why.chain import Chains
 from forktrace.views.why.happened import EVENTS
-from forktrace.views.why.sentences import Alike, Each, Event
+from forktrace.views.why.sentences import Event, PerRow, RowGroups
 from forktrace.views.words import shorten, title_of
 from forktrace.views.zombies import without_recorder
 
@@ -200,28 +200,28 @@ def _add_marks(packing: Packing, name: str, recording: Recording, table: pd.Data
 
 def _add_cells(packing: Packing, recording: Recording, table: pd.DataFrame) -> None:
     """What the table and the search know of each process."""
-    names, alike = (
+    names, groups = (
         Names(recording.whole.lifecycles(), recording.header["recorder_pid"]),
-        Alike(table.assign(exited=table["exit_ns"].notna(), started=start_sites(table))),
+        RowGroups(table.assign(exited=table["exit_ns"].notna(), started=start_sites(table))),
     )
     release = ("state", "reap_call", "reaper_id", "reaper_pid", "reap_site", "reap_target", "reap_options")
     bounds = ("zombie_ms", "own_zombie_ms", "reap_call", "notes")
-    cells: Mapping[str, Each[str]] = {
-        "comm": alike.each(("comm",), lambda row: name(row.comm)),
-        "argv": alike.each(("argv",), lambda row: "" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_COMMAND)),
-        "started": alike.each(("started",), lambda row: _or_none(row.started)),
-        "made": alike.each(("created_by",), lambda row: _or_none(row.created_by)),
-        "ended": alike.each(("exited", "term_signal", "core_dumped", "exit_code", "state"), _ended),
-        "ran": alike.each(("run_ms",), lambda row: "" if pd.isna(row.run_ms) else duration(row.run_ms)),
-        "lasted": alike.each(bounds, lambda row: "" if pd.isna(row.zombie_ms) else zombie_time(row)),
-        "reaped": alike.each(
+    cells: Mapping[str, PerRow[str]] = {
+        "comm": groups.each(("comm",), lambda row: name(row.comm)),
+        "argv": groups.each(("argv",), lambda row: "" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_COMMAND)),
+        "started": groups.each(("started",), lambda row: _or_none(row.started)),
+        "made": groups.each(("created_by",), lambda row: _or_none(row.created_by)),
+        "ended": groups.each(("exited", "term_signal", "core_dumped", "exit_code", "state"), _ended),
+        "ran": groups.each(("run_ms",), lambda row: "" if pd.isna(row.run_ms) else duration(row.run_ms)),
+        "lasted": groups.each(bounds, lambda row: "" if pd.isna(row.zombie_ms) else zombie_time(row)),
+        "reaped": groups.each(
             release, lambda row: report_tables.reaped_by(row, names, full=True) if row.state not in LIVING else ""
         ),
-        "fork_stack": alike.each(("fork_stack",), _stack),
-        "reap_stack": alike.each(("reap_stack",), _stack),
-        "cause": alike.each(("reap_cause",), lambda row: _or_none(row.reap_cause)),
-        "short": alike.each(("reap_cause",), _in_words),
-        "reap_line": alike.each(("reap_site",), lambda row: _or_none(row.reap_site)),
+        "fork_stack": groups.each(("fork_stack",), _stack),
+        "reap_stack": groups.each(("reap_stack",), _stack),
+        "cause": groups.each(("reap_cause",), lambda row: _or_none(row.reap_cause)),
+        "short": groups.each(("reap_cause",), _in_words),
+        "reap_line": groups.each(("reap_site",), lambda row: _or_none(row.reap_site)),
     }
     for column, each in cells.items():
         packing.add(f"cell_{column}", packing.texts(each.distinct)[each.codes])

@@ -15,7 +15,7 @@ from forktrace.analysis.causes.rules import load
 from forktrace.analysis.causes.sites import Libraries, Owner, Stack, named_own, named_package, shown_names, site_frame
 from forktrace.analysis.recording import Call as Frames
 from forktrace.analysis.recording import Recording
-from forktrace.trace.inquiry import Call, Inquiry, Other, Thread, Watched
+from forktrace.trace.inquiry import Call, Inquiry, OtherProcess, Thread, Watched
 from forktrace.trace.snapshot import Zombie
 from forktrace.trace.stacks import Frame
 from forktrace.trace.words import about, count, printable
@@ -203,11 +203,11 @@ def _waits_for(seen: Inquiry, call: Call | None) -> Iterator[str]:
             yield f"and in {count(len(others) - MOST_FILES, 'more process')}"
 
 
-def _other(one: Other) -> str:
+def _other(one: OtherProcess) -> str:
     return _command(one.pid, one.argv, MOST_COMMAND * 3 // 4)
 
 
-def _next(one: Other) -> str:
+def _next(one: OtherProcess) -> str:
     if _SERVER in " ".join(one.argv) and one.children:
         children = some([str(child) for child in one.children[:MOST_FILES]], len(one.children))
         return f"{one.pid}, the fork server, until its child ends: {children}; forktrace why -p {one.children[0]}"

@@ -1,4 +1,4 @@
-"""The chain of a process from its fork to its reap, and what would help: sentences, made once for processes that are alike."""
+"""The chain of a process from its fork to its reap, and what would help: sentences, made once for processes that are groups."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from forktrace.analysis.recording import Recording
+from forktrace.views.why.chain_columns import MOMENTS, VALUES, Lookups, Section, chain_columns
 from forktrace.views.why.happened import EVENTS, HEAD, Happened
 from forktrace.views.why.meaning import REMARKS, Meaning
-from forktrace.views.why.particulars import MOMENTS, VALUES, About, Section, particulars
-from forktrace.views.why.sentences import Event, Line, Told, at_s
+from forktrace.views.why.sentences import ChainLine, Event, Line, at_s
 
 # Who tells which sections, each with the columns that its lines depend on. A line that needs another one fails, so that no two
 # processes that differ in it are told the same.
@@ -32,27 +32,27 @@ class Chains:
     """
 
     def __init__(self, recording: Recording, table: pd.DataFrame) -> None:
-        about = About(recording)
-        alike = particulars(about, table)
-        self._names, self._ids, self._pids = about.names, table["id"].tolist(), table["pid"].tolist()
+        lookups = Lookups(recording)
+        groups = chain_columns(lookups, table)
+        self._names, self._ids, self._pids = lookups.names, table["id"].tolist(), table["pid"].tolist()
         self.moments_ns = {
-            name: (alike.table[f"{name}_ns"] - recording.start_ns).to_numpy(float, na_value=np.nan) for name in MOMENTS
+            name: (groups.table[f"{name}_ns"] - recording.start_ns).to_numpy(float, na_value=np.nan) for name in MOMENTS
         }
-        self.values = {name: alike.each(columns, partial(of, about)) for name, (columns, of) in VALUES.items()}
+        self.values = {name: groups.each(columns, partial(of, lookups)) for name, (columns, of) in VALUES.items()}
         self.said = {
-            name: alike.each(columns, _teller(about, kind, name))
+            name: groups.each(columns, _teller(lookups, kind, name))
             for kind, sections in _TELLERS.items()
             for name, columns in sections.items()
         }
 
     def lines(self, row: int) -> list[Line]:
         """Return the lines about the process in a row of the table, the headline first."""
-        return [one.line for one in self.told(row)]
+        return [one.line for one in self.lines_by_section(row)]
 
-    def told(self, row: int) -> list[Told]:
+    def lines_by_section(self, row: int) -> list[ChainLine]:
         """Return these lines with what each is about."""
         head, events, remarks = (
-            [Told(name, self._since_ns(row, when), line) for name in part for when, line in self.said[name].of(row)]
+            [ChainLine(name, self._since_ns(row, when), line) for name in part for when, line in self.said[name].of(row)]
             for part in (HEAD, EVENTS, REMARKS)
         )
         events.sort(key=lambda event: event.since_ns)
@@ -78,7 +78,7 @@ def chain(recording: Recording, process: int) -> list[Line]:
     return Chains(recording, recording.whole.lifecycles().loc[[process]]).lines(0)
 
 
-def _once(events: list[Told]) -> Iterator[Told]:
+def _once(events: list[ChainLine]) -> Iterator[ChainLine]:
     """Leave out a source line that stands above already."""
     shown: set[str] = set()
     for one in events:
@@ -87,5 +87,5 @@ def _once(events: list[Told]) -> Iterator[Told]:
         shown.add(line.source or "")
 
 
-def _teller(about: About, kind: type[Section], name: str) -> Callable[[Any], list[Event]]:
-    return lambda row: list(getattr(kind(about, row), name)())
+def _teller(lookups: Lookups, kind: type[Section], name: str) -> Callable[[Any], list[Event]]:
+    return lambda row: list(getattr(kind(lookups, row), name)())

@@ -15,8 +15,8 @@ from forktrace.views import explanations, failed
 from forktrace.views.bounds import bound_of
 from forktrace.views.why import delays
 from forktrace.views.why.calls import MOST_FRAMES, calls_of
+from forktrace.views.why.chain_columns import MOST_ARGV, MOST_SIGNALS, Section, known
 from forktrace.views.why.late import got
-from forktrace.views.why.particulars import MOST_ARGV, MOST_SIGNALS, Section, known
 from forktrace.views.why.sentences import Event, Line, at_s, blank
 from forktrace.views.words import at_line, shorten
 
@@ -92,12 +92,12 @@ class Happened(Section):
             yield self._by_forker()
             if self.row.requested:
                 asked = self._place(self.row.made_site, self.row.made_stack, "ok", inward=1)
-                yield "fork", Line("", f"asked   for at{asked}", self.about.source(self.row.made_site))
+                yield "fork", Line("", f"asked   for at{asked}", self.lookups.source(self.row.made_site))
         else:
             yield self._at("fork", f"began   {self._beginning()}")
 
     def _by_forker(self) -> Event:
-        row, source = self.row, self.about.source(self.row.fork_site)
+        row, source = self.row, self.lookups.source(self.row.fork_site)
         inward = MOST_FRAMES if row.passes or pd.isna(row.fork_site) else 0 if source else 1
         place = self._place(row.fork_site, row.fork_stack, row.fork_stack_status, inward=inward)
         adopted = "" if row.by_parent else f", as a child of {blank('parent')}"
@@ -131,13 +131,13 @@ class Happened(Section):
 
     def got(self) -> Iterator[Event]:
         """The signals that reached it and did not end it."""
-        for one in self.about.signals.get(known(self.row.signals), ()):
+        for one in self.lookups.signals.get(known(self.row.signals), ()):
             itself = not pd.isna(one.sender_id) and one.sender_id == one.id
             sent = (one.kind, one.sender_id, one.sender_pid, one.sender_site, one.sender_stack)
             handled = not pd.isna(one.disposition) and one.disposition == "handler"
             after = "; it has a handler for that" if handled else ", which did not end it"
-            text = f"got     {one.signal}, {self.about.sender(*sent, itself=itself)}{after}"
-            yield self._then(one.time_ns, text, self.about.source(one.sender_site))
+            text = f"got     {one.signal}, {self.lookups.sender(*sent, itself=itself)}{after}"
+            yield self._then(one.time_ns, text, self.lookups.source(one.sender_site))
 
     def orphaned(self) -> Iterator[Event]:
         """That its parent ended first, and who inherited it."""
@@ -151,9 +151,9 @@ class Happened(Section):
         row = self.row
         if not row.exited:
             return
-        words, source = self._status(), self.about.source(row.killer_site)
+        words, source = self._status(), self.lookups.source(row.killer_site)
         if self._ended_at_own_line():
-            words, source = words + at_line(row.exit_site), source or self.about.source(row.exit_site)
+            words, source = words + at_line(row.exit_site), source or self.lookups.source(row.exit_site)
         yield self._at("exit", words + self._failed_exec(), source)
 
     def _status(self) -> str:
@@ -211,31 +211,31 @@ class Happened(Section):
         else:
             place = self._place(row.reap_site, row.reap_stack, row.reap_stack_status, self._call())
             text = f"reaped  by {who}{f' with {self._call()}' if row.by_recorder else place}"
-        line = self._at("gone", text, self.about.source(row.reap_site))
+        line = self._at("gone", text, self.lookups.source(row.reap_site))
         yield line if row.released else ("gone", Line("", text))
 
     def stopped(self) -> Iterator[Event]:
         """What stopped its parent while it was a zombie."""
         if pd.isna(self.row.parent_stopped):
             return
-        row = next(self.about.table.loc[[self.row.parent_stopped]].itertuples())
+        row = next(self.lookups.table.loc[[self.row.parent_stopped]].itertuples())
         first: Iterator[Any] = delays.stops(self.recording, row).head(MOST_SIGNALS).itertuples()
         for one in first:
             sent = (one.kind, one.sender_id, one.sender_pid, one.sender_site, one.sender_stack)
-            text = f"stopped {blank('adopter')}, its parent, by {one.signal}, {self.about.sender(*sent, itself=False)}"
-            yield self._then(one.time_ns, text, self.about.source(one.sender_site))
+            text = f"stopped {blank('adopter')}, its parent, by {one.signal}, {self.lookups.sender(*sent, itself=False)}"
+            yield self._then(one.time_ns, text, self.lookups.source(one.sender_site))
 
     def late(self) -> Iterator[Event]:
         """The lines that waited for it when it was gone already."""
-        for one in self.about.late.get(known(self.row.waited_late), ()):
-            who = self.about.actor(one.id, self.about.table.at[one.id, "pid"], one.tid, one.site)
+        for one in self.lookups.late.get(known(self.row.waited_late), ()):
+            who = self.lookups.actor(one.id, self.lookups.table.at[one.id, "pid"], one.tid, one.site)
             text = f"waited  by {who}{at_line(one.site)}, too late, and got {got(one.seen)}"
-            yield self._then(one.time_ns, text, self.about.source(one.site))
+            yield self._then(one.time_ns, text, self.lookups.source(one.site))
 
     def waiting(self) -> Iterator[Event]:
         """The waits that never returned a child, its own and those for it."""
-        for time_ns, text, site in self.about.open_waits.get(known(self.row.waited_on), ()):
-            yield self._then(time_ns, text, self.about.source(site))
+        for time_ns, text, site in self.lookups.open_waits.get(known(self.row.waited_on), ()):
+            yield self._then(time_ns, text, self.lookups.source(site))
 
     def _place(self, site: Any, stack: Any, status: Any, call: str = "", inward: int = MOST_FRAMES) -> str:
         """` consumer.py:33 consume_task > Process.start > _cleanup > poll > waitpid(4711)`, or why there is no line.
@@ -244,7 +244,7 @@ class Happened(Section):
         """
         if pd.isna(site):
             return f"{f' with {call}' if call else ''} ({explanations.no_stack(status)})"
-        own, calls = calls_of(site, self.about.calls(stack))
+        own, calls = calls_of(site, self.lookups.calls(stack))
         words = [printable(site), *calls[:inward]] if own else calls
         words += [call] if call else []
         cut = "" if pd.isna(status) or status == "ok" else " (of a stack whose outermost frames are missing)"

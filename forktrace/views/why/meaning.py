@@ -11,8 +11,8 @@ from forktrace.analysis.causes.names import printable
 from forktrace.analysis.tables.lifecycles import LIVING
 from forktrace.views import explanations, failed
 from forktrace.views.why import orphans, remedies
+from forktrace.views.why.chain_columns import Section, known
 from forktrace.views.why.late import ended
-from forktrace.views.why.particulars import Section, known
 from forktrace.views.why.remedies import fix_lines
 from forktrace.views.why.sentences import Event, Line, blank
 from forktrace.views.words import at_line, some
@@ -36,9 +36,9 @@ class Meaning(Section):
 
     def robbed(self) -> Iterator[Event]:
         """Whose wait took the exit status of this process from whom."""
-        for one in self.about.thefts.get(known(self.row.thefts), ()):
-            thief = self.about.actor(one.thief_id, self.row.robber_pid, one.thief_tid, one.thief_site)
-            source = self.about.source
+        for one in self.lookups.thefts.get(known(self.row.thefts), ()):
+            thief = self.lookups.actor(one.thief_id, self.row.robber_pid, one.thief_tid, one.thief_site)
+            source = self.lookups.source
             yield "", Line("stolen", f"by {thief}{at_line(one.thief_site)}", source(one.thief_site))
             owner = "its owner" if pd.isna(one.created_by) else explanations.creator(one.created_by).owner
             seen = "" if pd.isna(one.seen) else f", and got {explanations.texts()['seen'].get(one.seen, printable(one.seen))}"
@@ -46,8 +46,8 @@ class Meaning(Section):
 
     def thief(self) -> Iterator[Event]:
         """What a thief took."""
-        if taken := self.about.taken.get(known(self.row.taken)):
-            which = some([self.about.names.pid(int(one)) for one in taken[:4]], len(taken))
+        if taken := self.lookups.taken.get(known(self.row.taken)):
+            which = some([self.lookups.names.pid(int(one)) for one in taken[:4]], len(taken))
             whom = "it" if len(taken) == 1 else "them"
             yield "", Line("thief", f"{blank('name')} took the exit status of {which} from what waits for {whom}")
 
@@ -65,11 +65,11 @@ class Meaning(Section):
     def damage(self) -> Iterator[Event]:
         """What went wrong while it was a zombie, or because nobody got its exit status."""
         if not pd.isna(self.row.status_lost):
-            how = ended(next(self.about.table.loc[[self.row.status_lost]].itertuples()))
+            how = ended(next(self.lookups.table.loc[[self.row.status_lost]].itertuples()))
             yield "", Line("damage", f"it {how}, and the program did not learn of it")
         if not pd.isna(self.row.damaged):
-            row = next(self.about.table.loc[[self.row.damaged]].itertuples())
-            yield from (("", Line("damage", text)) for text in failed.during(self.recording, self.about.names, row))
+            row = next(self.lookups.table.loc[[self.row.damaged]].itertuples())
+            yield from (("", Line("damage", text)) for text in failed.during(self.recording, self.lookups.names, row))
 
     def why(self) -> Iterator[Event]:
         """Why it was a zombie or was reaped as it was, and what would help."""
@@ -87,7 +87,7 @@ class Meaning(Section):
         if name == "unknown" and pd.isna(row.reap_site):
             yield Line("why", f"not known ({explanations.no_stack(row.reap_stack_status)})")
             if row.reap_stack_status == "no-runtime":
-                yield from (Line("", f"the {explanations.not_walked(*one)}") for one in self.about.not_walked)
+                yield from (Line("", f"the {explanations.not_walked(*one)}") for one in self.lookups.not_walked)
             return
         cause, words = explanations.cause(name), self._words()
         late = cause.late if row.noticed and not row.stolen else ""
@@ -115,7 +115,7 @@ class Meaning(Section):
         """What to do about it: the first of these that applies."""
         row = self.row
         fixes: tuple[tuple[bool, Callable[[], Iterable[Line]]], ...] = (
-            (row.stolen, lambda: remedies.after_theft(self.about.thefts[int(row.thefts)][0].thief_site, words)),
+            (row.stolen, lambda: remedies.after_theft(self.lookups.thefts[int(row.thefts)][0].thief_site, words)),
             (bool(delay and delay.fix), lambda: [Line("fix", delay.fix.format(**words) if delay else "")]),
             (not pd.isna(row.helper), lambda: [Line("fix", remedies.ASIDE.format(row.helper))]),
             (row.noticed or not pd.isna(row.status_lost), lambda: self._fix(cause, words, delay.unless if delay else "")),
@@ -141,7 +141,7 @@ class Meaning(Section):
 
     def _words(self) -> dict[str, str]:
         """What the texts of explanations.toml can name."""
-        it = explanations.object_of(self.about.source(self.row.made_site), self._creator().it)
+        it = explanations.object_of(self.lookups.source(self.row.made_site), self._creator().it)
         not_init = self._adopter(self.row.not_init)
         blanks = {name: blank(name) for name in ("start", "reaper", "parent", "library")}
         blanks["child"] = blank("name")
@@ -154,4 +154,4 @@ class Meaning(Section):
         return "unknown" if pd.isna(self.row.created_by) else str(self.row.created_by)
 
     def _adopter(self, number: Any) -> orphans.Adopter | None:
-        return None if pd.isna(number) else self.about.adopters[int(number)]
+        return None if pd.isna(number) else self.lookups.adopters[int(number)]

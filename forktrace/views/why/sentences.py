@@ -42,14 +42,14 @@ class Line(NamedTuple):
     style: str = ""
 
 
-class Told(NamedTuple):
+class ChainLine(NamedTuple):
     """A line, the section of the chain that it belongs to, and its moment since the target's start; NaN where it has none."""
 
     section: str
     since_ns: float
     line: Line
 
-    def filled(self, value: Callable[[str], str]) -> Told:
+    def filled(self, value: Callable[[str], str]) -> ChainLine:
         """Return it with its blanks filled in."""
         line = self.line
         return self._replace(line=line._replace(mark=fill(line.mark, value), text=fill(line.text, value)))
@@ -63,7 +63,7 @@ def at_s(since_ns: float) -> str:
     return f"{since_ns / 1e9:+.3f}"
 
 
-class Each(NamedTuple, Generic[Said]):
+class PerRow(NamedTuple, Generic[Said]):
     """What is said of each row: `codes` into the `distinct` sayings."""
 
     codes: Codes
@@ -75,17 +75,17 @@ class Each(NamedTuple, Generic[Said]):
         return found
 
 
-class Alike:
+class RowGroups:
     """Finds the rows of `table` that are alike in some columns, so that what is said of them is made once."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         self.table = table
         self._codes: dict[str, tuple[Codes, int]] = {}
 
-    def each(self, columns: Sequence[str], said: Callable[[Any], Said]) -> Each[Said]:
+    def each(self, columns: Sequence[str], said: Callable[[Any], Said]) -> PerRow[Said]:
         """Return what `said` returns of a named tuple with these columns, and no others, for each row."""
         codes, first = self._groups(columns)
-        return Each(codes, [said(row) for row in rows(self.table[list(columns)].iloc[first], index=False)])
+        return PerRow(codes, [said(row) for row in rows(self.table[list(columns)].iloc[first], index=False)])
 
     def add(self, name: str, kind: type, columns: Sequence[str], said: Callable[[Any], object]) -> None:
         """Add a column of a `kind` to the table: what `said` returns of the rows, as `each` does."""

@@ -14,7 +14,7 @@ from forktrace.launcher.rotation import LOOK_EVERY_S, Files
 from forktrace.recorder.protocol.channel import Message
 
 
-class Duties:
+class Schedule:
     """Does what is due, for a recording that has begun.
 
     It ends after `duration_s` (None: by itself). `files` is the rotation, None: there is one file.
@@ -23,7 +23,7 @@ class Duties:
     def __init__(self, recorder: RecorderProcess, duration_s: float | None, files: Files | None) -> None:
         self._recorder, self._files = recorder, files
         self._stop_s = float("inf") if duration_s is None else time.monotonic() + duration_s
-        self._manager = Manager(os.environ)
+        self._manager = ServiceManager(os.environ)
         self._ping_s = time.monotonic() if self._manager.alive_every_s else float("inf")
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         recorder.on["pong"] = lambda _: self._manager.tell("WATCHDOG=1")
@@ -59,10 +59,10 @@ class Duties:
             os.read(self._wake, 100)
         now_s = time.monotonic()
         if now_s >= self._stop_s:
-            self._recorder.channel.say("stop")
+            self._recorder.channel.send("stop")
             self._stop_s = float("inf")
         if now_s >= self._ping_s:
-            self._recorder.channel.say("ping")
+            self._recorder.channel.send("ping")
             self._ping_s = now_s + self._manager.alive_every_s
         if self._files:
             self._files.look(self._recorder)
@@ -76,7 +76,7 @@ class Duties:
             os.close(descriptor)
 
 
-class Manager:
+class ServiceManager:
     """The service manager that started this process (sd_notify(3)), if one did.
 
     Attributes:

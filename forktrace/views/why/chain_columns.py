@@ -21,7 +21,7 @@ from forktrace.views.bounds import is_at_least
 from forktrace.views.why import delays, late, open_waits, orphans
 from forktrace.views.why.calls import Sources, calls_of, passes_a_package
 from forktrace.views.why.remedies import package_at
-from forktrace.views.why.sentences import Alike, named
+from forktrace.views.why.sentences import RowGroups, named
 from forktrace.views.words import sender, shorten, some
 from forktrace.views.zombies import helpers, is_noticed
 
@@ -36,7 +36,7 @@ def known(ident: Any) -> int:
     return -1 if pd.isna(ident) else int(ident)
 
 
-class About:
+class Lookups:
     """What is looked up in a recording once, whatever process a line is about."""
 
     def __init__(self, recording: Recording) -> None:
@@ -167,9 +167,9 @@ class About:
 class Section:
     """Makes the lines of one section of a chain from the columns that these depend on."""
 
-    def __init__(self, about: About, row: Any) -> None:
-        self.about = about
-        self.recording = about.recording
+    def __init__(self, lookups: Lookups, row: Any) -> None:
+        self.lookups = lookups
+        self.recording = lookups.recording
         self.row = row
 
 
@@ -181,18 +181,18 @@ def _by_id(table: pd.DataFrame, key: str) -> dict[int, list[Any]]:
     return found
 
 
-def particulars(about: About, table: pd.DataFrame) -> Alike:
+def chain_columns(lookups: Lookups, table: pd.DataFrame) -> RowGroups:
     """Return rows of lifecycles with the columns that sentences and values are made of."""
-    parts = (_of_fork(about, table), _of_start(about, table), _of_end(about, table), _of_release(about, table))
+    parts = (_of_fork(lookups, table), _of_start(lookups, table), _of_end(lookups, table), _of_release(lookups, table))
     columns = {name: column for part in parts for name, column in part.items()}
-    alike = Alike(table.assign(**columns, **_singular(about, table)))
-    alike.table["made_site"] = start_sites(alike.table)
-    alike.table["made_stack"] = alike.table["start_stack"].fillna(alike.table["fork_stack"])
-    _add_of_stacks(about, alike)
-    return alike
+    groups = RowGroups(table.assign(**columns, **_singular(lookups, table)))
+    groups.table["made_site"] = start_sites(groups.table)
+    groups.table["made_stack"] = groups.table["start_stack"].fillna(groups.table["fork_stack"])
+    _add_of_stacks(lookups, groups)
+    return groups
 
 
-def _of_fork(about: About, table: pd.DataFrame) -> dict[str, Any]:
+def _of_fork(lookups: Lookups, table: pd.DataFrame) -> dict[str, Any]:
     by_parent = table["forker_pid"] == table["ppid"]
     return {
         "by_parent": by_parent,
@@ -202,15 +202,15 @@ def _of_fork(about: About, table: pd.DataFrame) -> dict[str, Any]:
         "of_init": (table["origin"] == "attached").fillna(False) & (table["ppid"] == 1) & table["parent_id"].isna(),
         "executed": table["exec_ns"].notna(),
         "argv_known": table["argv"].notna(),
-        "age_ms": ((about.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"].isin(LIVING)),
+        "age_ms": ((lookups.recording.end_ns - table["fork_ns"]) / 1e6).where(table["state"].isin(LIVING)),
         "helper": helpers(table),
     }
 
 
-def _of_start(about: About, table: pd.DataFrame) -> dict[str, Any]:
+def _of_start(lookups: Lookups, table: pd.DataFrame) -> dict[str, Any]:
     """What asked for each process, what its start did, and whose start cleared it."""
-    steps = about.steps.reindex(table["id"]).set_index(table.index)
-    swept = about.swept.reindex(table["id"]).set_axis(table.index)
+    steps = lookups.steps.reindex(table["id"]).set_index(table.index)
+    swept = lookups.swept.reindex(table["id"]).set_axis(table.index)
     return {
         "requested": table["start_site"].notna() & (table["start_stack"] != table["fork_stack"]).fillna(True),
         "stepped": steps["polled"].notna(),
@@ -222,10 +222,10 @@ def _of_start(about: About, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _of_end(about: About, table: pd.DataFrame) -> dict[str, Any]:
+def _of_end(lookups: Lookups, table: pd.DataFrame) -> dict[str, Any]:
     """How each process ended, and who had it then."""
     orphan = table["adopter_pid"].notna()
-    lost_ns = _lost_ns(about, table).where(orphan)
+    lost_ns = _lost_ns(lookups, table).where(orphan)
     at_least = is_at_least(table)
     return {
         "exited": table["exit_ns"].notna(),
@@ -236,22 +236,22 @@ def _of_end(about: About, table: pd.DataFrame) -> dict[str, Any]:
         "at_least": at_least,
         "told_ms": table["own_zombie_ms"].where(at_least, table["zombie_ms"]),
         "killer_itself": (table["killer_id"] == table["id"]).fillna(False),
-        "killer_stack": about.killing_stacks.reindex(table["id"]).set_axis(table.index),
+        "killer_stack": lookups.killing_stacks.reindex(table["id"]).set_axis(table.index),
         "orphan": orphan,
         "lost_ns": lost_ns,
         "lost_seen": lost_ns.notna(),
-        "handled": about.whole.sigchld().reindex(table["id"]).eq("handler").set_axis(table.index),
+        "handled": lookups.whole.sigchld().reindex(table["id"]).eq("handler").set_axis(table.index),
     }
 
 
-def _of_release(about: About, table: pd.DataFrame) -> dict[str, Any]:
+def _of_release(lookups: Lookups, table: pd.DataFrame) -> dict[str, Any]:
     """When and by whom each process was reaped, and what came before."""
-    delay = delays.delays(about.recording, table)
+    delay = delays.delays(lookups.recording, table)
     return {
-        "gone_ns": table["reap_ns"].fillna(about.recording.end_ns),
+        "gone_ns": table["reap_ns"].fillna(lookups.recording.end_ns),
         "released": table["reap_ns"].notna(),
         "reaper_known": table["reap_call"].notna() | table["reaper_pid"].notna(),
-        "by_recorder": (table["reaper_pid"] == about.recording.header["recorder_pid"]).fillna(False),
+        "by_recorder": (table["reaper_pid"] == lookups.recording.header["recorder_pid"]).fillna(False),
         "inside": table["reaper_id"].notna() | (table["zombie_open"] & table["adopter_id"].notna()),
         "asked": table["empty_waits"] > 0,
         "delay": delay,
@@ -259,90 +259,92 @@ def _of_release(about: About, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _add_of_stacks(about: About, alike: Alike) -> None:
+def _add_of_stacks(lookups: Lookups, groups: RowGroups) -> None:
     """Add what the stacks of the fork, the start and the reap say."""
-    alike.add("passes", bool, ("fork_site", "fork_stack"), lambda row: _passes(about, *row))
-    alike.add("at_end", bool, ("reap_stack",), lambda row: about.deleted_at_end(*row))
+    groups.add("passes", bool, ("fork_site", "fork_stack"), lambda row: _passes(lookups, *row))
+    groups.add("at_end", bool, ("reap_stack",), lambda row: lookups.deleted_at_end(*row))
     for end in ("made", "reap"):
         stack = (f"{end}_site", f"{end}_stack")
-        alike.add(f"{end}_own", bool, stack, lambda row: about.own(*row))
-        alike.add(f"{end}_package", object, stack, lambda row: about.package(*row))
+        groups.add(f"{end}_own", bool, stack, lambda row: lookups.own(*row))
+        groups.add(f"{end}_package", object, stack, lambda row: lookups.package(*row))
 
 
-def _passes(about: About, site: Any, stack: Any) -> bool:
-    return not pd.isna(site) and passes_a_package(site, about.calls(stack))
+def _passes(lookups: Lookups, site: Any, stack: Any) -> bool:
+    return not pd.isna(site) and passes_a_package(site, lookups.calls(stack))
 
 
-def _lost_ns(about: About, table: pd.DataFrame) -> pd.Series:
+def _lost_ns(lookups: Lookups, table: pd.DataFrame) -> pd.Series:
     """When the parent of each process ended."""
-    ended_ns = about.table["zombie_ns"].fillna(about.table["exit_ns"])
+    ended_ns = lookups.table["zombie_ns"].fillna(lookups.table["exit_ns"])
     parent = table["parent_id"].to_numpy(np.int64, na_value=-1)
     return pd.Series(ended_ns.array.take(parent, allow_fill=True), table.index)
 
 
-def _singular(about: About, table: pd.DataFrame) -> dict[str, pd.Series]:
+def _singular(lookups: Lookups, table: pd.DataFrame) -> dict[str, pd.Series]:
     """What differs for nearly every process: its id, where it has signals, failed forks or thefts; adopters by number."""
-    inherits = {int(one.id): number for number, one in reversed(list(enumerate(about.adopters))) if not pd.isna(one.id)}
-    left = {orphan: number for number, one in reversed(list(enumerate(about.adopters))) for orphan in one.orphans}
+    inherits = {int(one.id): number for number, one in reversed(list(enumerate(lookups.adopters))) if not pd.isna(one.id)}
+    left = {orphan: number for number, one in reversed(list(enumerate(lookups.adopters))) for orphan in one.orphans}
     attached = (table["origin"] == "attached") & ~table["state"].isin(LIVING)
     whose = table["id"].astype("Int64").where(~attached, table["parent_id"])
-    failures = about.whole.failed_forks()
-    failing, met = set(failures["id"].dropna().tolist()), failed.met_by(about.recording, failures, table)
-    told = {"failed": failing, "signals": about.signals, "thefts": about.thefts, "taken": about.taken}
-    told |= {"waited_late": about.late, "waited_on": about.open_waits, "status_lost": about.lost}
+    failures = lookups.whole.failed_forks()
+    failing, met = set(failures["id"].dropna().tolist()), failed.met_by(lookups.recording, failures, table)
+    told = {"failed": failing, "signals": lookups.signals, "thefts": lookups.thefts, "taken": lookups.taken}
+    told |= {"waited_late": lookups.late, "waited_on": lookups.open_waits, "status_lost": lookups.lost}
     return {
         "adopts": whose.map(inherits).astype("Int64"),
         "not_init": table["id"].map(left).astype("Int64"),
-        "stolen": (stolen := table["id"].isin(list(about.thefts))),
+        "stolen": (stolen := table["id"].isin(list(lookups.thefts))),
         "robber_pid": table["reaper_pid"].where(stolen),
         "damaged": table["id"].where(met.notna()).astype("Int64"),
         **{name: table["id"].where(table["id"].isin(list(ids))).astype("Int64") for name, ids in told.items()},
     }
 
 
-Value = tuple[Sequence[str], Callable[[About, Any], str]]
+Value = tuple[Sequence[str], Callable[[Lookups, Any], str]]
 
 
 def _length(column: str) -> Value:
-    return (column,), lambda about, row: "" if pd.isna(row[0]) else duration(row[0])
+    return (column,), lambda lookups, row: "" if pd.isna(row[0]) else duration(row[0])
 
 
 VALUES: Final[Mapping[str, Value]] = {
-    "parent": (("parent_id", "ppid"), lambda about, row: _parent(about, row)),
-    "adopter": (("orphan", "adopter_id", "adopter_pid", "parent_id", "ppid"), lambda about, row: _adopter(about, row)),
+    "parent": (("parent_id", "ppid"), lambda lookups, row: _parent(lookups, row)),
+    "adopter": (("orphan", "adopter_id", "adopter_pid", "parent_id", "ppid"), lambda lookups, row: _adopter(lookups, row)),
     "forker": (
         ("forker_id", "forker_pid", "forker_tid", "fork_site", "became", "fork_comm", "parent_id", "ppid"),
-        lambda about, row: f"{_parent(about, row)} {name(row.fork_comm)}" if row.became else about.actor(*row[:4]),
+        lambda lookups, row: f"{_parent(lookups, row)} {name(row.fork_comm)}" if row.became else lookups.actor(*row[:4]),
     ),
     "since": (
         ("became", "parent_id"),
-        lambda about, row: name(about.table.at[row.parent_id, "comm"]) if row.became else "",
+        lambda lookups, row: name(lookups.table.at[row.parent_id, "comm"]) if row.became else "",
     ),
-    "polled": (("polled",), lambda about, row: _polled(row.polled)),
-    "swept": (("swept",), lambda about, row: "" if pd.isna(row.swept) else row.swept),
-    "children": (("children",), lambda about, row: "" if pd.isna(row.children) else f"{row.children:,}"),
+    "polled": (("polled",), lambda lookups, row: _polled(row.polled)),
+    "swept": (("swept",), lambda lookups, row: "" if pd.isna(row.swept) else row.swept),
+    "children": (("children",), lambda lookups, row: "" if pd.isna(row.children) else f"{row.children:,}"),
     "run": _length("run_ms"),
     "zombie": _length("told_ms"),
     "age": _length("age_ms"),
-    "argv": (("argv",), lambda about, row: "?" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_ARGV)),
+    "argv": (("argv",), lambda lookups, row: "?" if pd.isna(row.argv) else shorten(printable(row.argv), MOST_ARGV)),
     "sender": (
         ("killer_kind", "killer_id", "killer_pid", "killer_site", "killer_stack", "killer_itself"),
-        lambda about, row: about.sender(*row[:-1], itself=row.killer_itself),
+        lambda lookups, row: lookups.sender(*row[:-1], itself=row.killer_itself),
     ),
-    "reaper_there": (("reaper_id", "reaper_pid", "reaper_tid", "reap_site"), lambda about, row: about.actor(*row)),
+    "reaper_there": (("reaper_id", "reaper_pid", "reaper_tid", "reap_site"), lambda lookups, row: lookups.actor(*row)),
     "reaper": (
         ("reaper_id", "reaper_pid", "orphan", "adopter_id", "adopter_pid", "parent_id", "ppid"),
-        lambda about, row: _adopter(about, row) if pd.isna(row.reaper_pid) else about.names.of(row.reaper_id, row.reaper_pid),
+        lambda lookups, row: (
+            _adopter(lookups, row) if pd.isna(row.reaper_pid) else lookups.names.of(row.reaper_id, row.reaper_pid)
+        ),
     ),
-    "start": (("start_shift",), lambda about, row: "another process" if pd.isna(row[0]) else named(int(row[0]))),
-    "times": (("empty_waits",), lambda about, row: count(row.empty_waits, "time")),
+    "start": (("start_shift",), lambda lookups, row: "another process" if pd.isna(row[0]) else named(int(row[0]))),
+    "times": (("empty_waits",), lambda lookups, row: count(row.empty_waits, "time")),
     "where_asked": (
         ("asked", "parent_id", "empty_waits"),
-        lambda about, row: about.where_asked(*row[1:]) if row.asked else "",
+        lambda lookups, row: lookups.where_asked(*row[1:]) if row.asked else "",
     ),
     "library": (
         ("reap_library",),
-        lambda about, row: "a library" if pd.isna(row.reap_library) else printable(row.reap_library),
+        lambda lookups, row: "a library" if pd.isna(row.reap_library) else printable(row.reap_library),
     ),
 }
 
@@ -351,10 +353,10 @@ def _polled(number: Any) -> str:
     return "no child" if pd.isna(number) or not number else count(number, "child", "children")
 
 
-def _parent(about: About, row: Any) -> str:
-    return about.names.of(row.parent_id, row.ppid) if row.ppid else NOBODY_KNOWN
+def _parent(lookups: Lookups, row: Any) -> str:
+    return lookups.names.of(row.parent_id, row.ppid) if row.ppid else NOBODY_KNOWN
 
 
-def _adopter(about: About, row: Any) -> str:
+def _adopter(lookups: Lookups, row: Any) -> str:
     """Who had the process last."""
-    return about.names.of(row.adopter_id, row.adopter_pid) if row.orphan else _parent(about, row)
+    return lookups.names.of(row.adopter_id, row.adopter_pid) if row.orphan else _parent(lookups, row)

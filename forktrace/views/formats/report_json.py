@@ -20,7 +20,7 @@ from forktrace.views.text.screen import Grid
 from forktrace.views.text.why import NO_ZOMBIE, most_harm
 from forktrace.views.why.chain import Chains
 from forktrace.views.why.happened import EVENTS
-from forktrace.views.why.sentences import Told
+from forktrace.views.why.sentences import ChainLine
 from forktrace.views.zombies import zombies_in
 
 SECTIONS: Final = (
@@ -101,7 +101,7 @@ def _nothing() -> dict[str, Any]:
 
 def _process(recording: Recording, process: int) -> dict[str, Any]:
     row = recording.whole.lifecycles().loc[[process]]
-    headline, *told = Chains(recording, row).told(0)
+    headline, *told = Chains(recording, row).lines_by_section(0)
     return {
         "summary": headline.line.text,
         "process": records(row)[0],
@@ -110,7 +110,7 @@ def _process(recording: Recording, process: int) -> dict[str, Any]:
     }
 
 
-def _lines(recording: Recording, told: list[Told]) -> Iterator[dict[str, Any]]:
+def _lines(recording: Recording, told: list[ChainLine]) -> Iterator[dict[str, Any]]:
     """The lines of the chain; `kind` is the section of an event, else the word in front, which the lines below share."""
     kind = ""
     for section, since_ns, (mark, text, source, _) in told:
