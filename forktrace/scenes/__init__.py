@@ -1,4 +1,4 @@
-"""The programs of `forktrace demo`: short, real, importing nothing of forktrace; each runs and reads alone."""
+"""The programs of `forktrace demo`: short, real, importing nothing of forktrace; each can be run and read by itself."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 class Scene(NamedTuple):
     """One scene: the program that is recorded, the one that feeds it from outside, and the modules that they need.
 
-    The program is run with `--speed X`: all its times are divided by X. Where there is a feeder it is the feeder that is run
-    so, and the program gets the arguments that the feeder prints.
+    The program is run with `--speed X`: all its times are divided by X. With a feeder it is the feeder that
+    is run so, and the program gets the arguments that the feeder prints.
     """
 
     name: str
@@ -18,7 +18,7 @@ class Scene(NamedTuple):
     program: Path
     feeder: Path | None = None
     modules: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()  # that bring the modules, as pip calls them
+    packages: tuple[str, ...] = ()  # those with the modules, by their names for pip
 
 
 _HERE = Path(__file__).parent
@@ -45,12 +45,12 @@ SCENES: Final = (
     ),
     Scene(
         "join",
-        "all that a Process has for looking after it: which calls wait, which look, which reap",
+        "every call by which a Process is watched or ended: which calls wait, which look, which reap",
         _HERE / "join.py",
     ),
     Scene(
         "exits",
-        "six ways to leave, from a main program and from two kinds of child: what still runs then",
+        "six ways to exit, from a main program and from two kinds of child: what still runs then",
         _HERE / "exits.py",
     ),
     Scene(
@@ -60,12 +60,12 @@ SCENES: Final = (
     ),
     Scene(
         "stolen",
-        "one part of a program takes the exit status that another waits for; then the same, mended",
+        "one part of a program takes the exit status that another waits for; then the same, fixed",
         _HERE / "stolen.py",
     ),
     Scene(
         "pid1",
-        "a program that is PID 1, as in a container, inherits orphans and never reaps them; then the same, mended",
+        "a program that is PID 1, as in a container, inherits orphans and never reaps them; then the same, fixed",
         _HERE / "pid1.py",
     ),
 )

@@ -1,10 +1,10 @@
-"""Feeds tasks to consumer.py through a Kafka broker: one on loopback, librdkafka's, without Java; or any other.
+"""Feeds tasks to consumer.py through a Kafka broker: that of librdkafka on loopback, which needs no Java, or any other.
 
     python broker.py [--speed X] [--burst N] [--bootstrap-servers HOST:PORT]
 
-Prints the arguments with which consumer.py reads from it. Reads on stdin what the consumer prints, and so never sends
-a message before the consumer is where it should be: the pauses below begin when the tasks before them are done. When
-stdin ends, the consumer is told to stop and the broker is gone. In a broker of others it makes a topic, and deletes it.
+Prints the arguments with which consumer.py reads from it. Reads from stdin what the consumer prints, so
+that no message comes too early: the pauses below begin when the tasks before them are done. When stdin ends, the consumer
+is told to stop and the broker on loopback ends. In any other broker it makes a topic, and deletes it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from confluent_kafka.cimpl import NewTopic
 
 CONNECT_S: Final = 10.0  # for a broker to answer for the first time
 PATIENCE_S: Final = 30.0  # for a broker to do what it is asked to
-TRIES: Final = 6  # with that patience, to deliver a message
+TRIES: Final = 6  # to deliver a message within that time
 START_S: Final = 0.08  # for the consumer to start a process, on a slow machine: none of a burst ends before all have begun
 
 heard = threading.Event()  # the consumer runs
@@ -48,7 +48,7 @@ class Topic:
     """A topic of one partition, in the broker on loopback or in the one at `servers`."""
 
     def __init__(self, servers: str | None) -> None:
-        # Without its log, which would tell twenty times a second that nobody answers.
+        # Without its log, which would say twenty times a second that nobody answers.
         quiet: dict[str, str | int | float | bool] = {"log_level": 0}
         quiet |= {"bootstrap.servers": servers} if servers else {"test.mock.num.brokers": 1}
         self._producer = Producer(quiet)
@@ -56,10 +56,10 @@ class Topic:
         self.servers = servers or f"{broker.host}:{broker.port}"
         self.name = f"forktrace-demo-{uuid.uuid4()}" if servers else "tasks"
         self._admin = AdminClient(quiet) if servers else None
-        if self._admin is not None:  # an AdminClient is false
+        if self._admin is not None:  # bool() of an AdminClient is False
             self._admin.create_topics([NewTopic(self.name, 1)], request_timeout=PATIENCE_S)[self.name].result()
         self._producer.list_topics(self.name, timeout=PATIENCE_S)  # which makes it, in the broker on loopback
-        self._client = self._producer  # which itself must stay: the broker on loopback is in it
+        self._client = self._producer  # which must not be deleted: the broker on loopback is in it
 
     def send(self, *values: str) -> None:
         """Send messages in this order and wait until the broker has them.
@@ -83,9 +83,9 @@ class Topic:
             left.remove((message.value() or b"").decode())
 
     def leave(self) -> NoReturn:
-        """Delete the topic in a broker of others, and end at once, with the broker that is ours."""
+        """Delete the topic in a broker that is not ours, and end at once; the broker on loopback ends with this process."""
         try:
-            if self._admin is not None:  # an AdminClient is false
+            if self._admin is not None:  # bool() of an AdminClient is False
                 self._admin.delete_topics([self.name], request_timeout=PATIENCE_S)[self.name].result()
         except KafkaException as error:
             print(f"{sys.argv[0]}: topic {self.name} stays: {error}", file=sys.stderr)
@@ -94,7 +94,7 @@ class Topic:
 
 
 def follow(topic: Topic) -> None:
-    """Count the tasks that the consumer reports as done; when nobody passes on what it says, the show is over."""
+    """Count the tasks that the consumer reports as done; at the end of stdin the demonstration is over."""
     try:
         for line in sys.stdin:
             heard.set()
@@ -112,7 +112,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description="Feed consumer.py through a Kafka broker.")
     options.add_argument("--speed", type=float, default=1.0, help="divides all times")
     options.add_argument("--burst", type=int, default=5, help="messages of the burst")
-    options.add_argument("--bootstrap-servers", help="a broker that runs already [default: one on loopback]")
+    options.add_argument("--bootstrap-servers", help="a running broker [default: one on loopback]")
     given = options.parse_args()
     try:
         topic = Topic(given.bootstrap_servers)

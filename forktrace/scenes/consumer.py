@@ -2,9 +2,9 @@
 
     python consumer.py 127.0.0.1:9092 tasks
 
-Nothing here waits for a child that has ended, so it stays a zombie, until the next `start()` happens to sweep it away.
+Nothing here waits for a child that has ended, so it stays a zombie until the next `start()` happens to clear it.
 The value of a message is how many seconds its child works; the value `stop` ends the program, and so does a
-minute of silence (`--patience`). It runs under Python 2.7 too, where multiprocessing did the same.
+minute without a message (`--patience`). It runs under Python 2.7 too, where multiprocessing did the same.
 """
 
 from __future__ import print_function
@@ -37,7 +37,7 @@ def consume(servers, topic, api_version, patience):
 
 
 def say(text):
-    """Print one line in one piece, since several children print at the same time."""
+    """Print a line with one write, since several children print at the same time."""
     sys.stdout.write("{} {}\n".format(os.getpid(), text))
     sys.stdout.flush()
 
@@ -61,7 +61,7 @@ def main():
     options.add_argument("servers", help="HOST:PORT of a broker, or of several with commas between")
     options.add_argument("topic")
     options.add_argument("--api-version", type=lambda text: tuple(map(int, text.split("."))), help="0.10 [default: asks]")
-    options.add_argument("--patience", type=float, default=60, help="seconds of silence after which it ends [default: 60]")
+    options.add_argument("--patience", type=float, default=60, help="seconds without a message until it ends [default: 60]")
     given = options.parse_args()
     say("reads {} from {}".format(given.topic, given.servers))
     for value in consume(given.servers, given.topic, given.api_version, given.patience):

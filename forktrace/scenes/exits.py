@@ -1,14 +1,14 @@
-"""Leaves Python in six ways, from a main program and from two kinds of child, and shows what still runs then.
+"""Exits from Python in six ways, in a main program and in two kinds of child, and shows what still runs then.
 
     python exits.py [--speed X]
 
-A line each: who left in which way, its exit code (negative: the signal that ended it), and `yes` for what it still did.
+One line for each: who exited in which way, its exit code (negative: the signal that ended it), and `yes` for what it still did.
 
     finally, atexit   ran a finally block that it was in; a handler that it registered
     stdout, file      wrote out what was in the buffer of its standard output; of a file that was still open
     parent            wrote once more what its parent had printed before the fork, ran its parent's atexit handler, or both
 
-The program runs itself for each: `python exits.py PLACE WAY` leaves so, or has a child that does, and tells on stdout.
+The program runs itself for each: `python exits.py PLACE WAY` exits so, or has a child that does, and says so on stdout.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ PLACES = ("main", "multiprocessing", "os.fork")
 DONE = ("finally", "atexit", "stdout", "file")
 OF_PARENT = {"parent-stdout": "stdout", "parent-atexit": "atexit"}
 
-opened: list[TextIO] = []  # files that the program has not closed when it leaves
+opened: list[TextIO] = []  # files that the program has not closed when it exits
 
 
 def note(what: str) -> None:
-    """Tell that this process did `what`, past every buffer."""
+    """Write that this process did `what`, past every buffer."""
     os.write(1, f"{os.getpid()} {what}\n".encode())
 
 
 def leave(way: str, seconds: float) -> None:
-    """Leave in this way after some seconds; what is in buffers now is told only by who writes them out."""
+    """Exit in this way after some seconds. What is in the buffers now is seen only if they are written out."""
     print(os.getpid(), "stdout")
     opened.append(open(os.dup(1), "w"))  # noqa: SIM115 - nobody closes it
     opened[0].write(f"{os.getpid()} file\n")
@@ -57,7 +57,7 @@ def leave(way: str, seconds: float) -> None:
 
 
 def act(place: str, way: str, seconds: float) -> None:
-    """Leave in this way, or have a child that does."""
+    """Exit in this way, or have a child that does."""
     if place == "main":
         leave(way, seconds)
         return
@@ -82,7 +82,7 @@ def code_of(status: int) -> int:
 
 
 def watch(place: str, way: str, seconds: float) -> str:
-    """Run a program that leaves, or has a child that does; return the line about it."""
+    """Run a program that exits, or has a child that does; return the line about it."""
     read_end, write_end = os.pipe()
     quiet = (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)  # tracebacks
     actions = [(os.POSIX_SPAWN_DUP2, write_end, 1), quiet]
@@ -106,11 +106,11 @@ def row(place: object, way: object, pid: object, code: object, *cells: object) -
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Leave Python in six ways, and show what still runs then.")
+    options = argparse.ArgumentParser(description="Exit from Python in six ways, and show what still runs then.")
     options.add_argument("--speed", type=float, default=1.0, metavar="X", help="divide all times by X")
     options.add_argument("place", nargs="?", choices=PLACES)
     options.add_argument("way", nargs="?", choices=[*WAYS])
-    options.add_argument("seconds", nargs="?", type=float, default=0.0, help="how long who leaves lives")
+    options.add_argument("seconds", nargs="?", type=float, default=0.0, help="how long a process lives before it exits")
     given = options.parse_args()
     if given.place:
         act(given.place, given.way, given.seconds)

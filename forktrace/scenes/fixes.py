@@ -1,12 +1,12 @@
-"""One consumer, and all that it can do about the children that it starts: how long they stay zombies, and what that costs.
+"""One consumer, and what it can do about the children that it starts: how long they stay zombies, and what that costs.
 
     python fixes.py          the consumer that starts a multiprocessing.Process per message, in ten ways, one after the other
     python fixes.py join     one of them
     python fixes.py --all    also children of subprocess, os.fork and asyncio, and orphans
 
-Every way takes the same seven messages: three singles, a burst of four, then silence. A child works on its message for a while
+Every way takes the same seven messages: three one by one, a burst of four, then none. A child works on its message for a while
 and ends with the number of the message as its exit code, counted from 1. A line says how many messages a second the consumer
-took, how long a message had to wait for it at most, how many exit codes (or results) it learned, and what else it noticed.
+took, how long a message waited for it at most, how many exit codes (or results) it learned, and what else it noticed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ fork = multiprocessing.get_context("fork")
 
 @contextlib.contextmanager
 def held(number: signal.Signals) -> Iterator[None]:
-    """Let the signal wait until the block, or the function that this decorates, has ended."""
+    """Block the signal until the `with` block, or the function that this decorates, has ended."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -50,7 +50,7 @@ def held(number: signal.Signals) -> Iterator[None]:
 
 
 class Consumer:
-    """Takes messages as they arrive; `codes` is what it learned, by message."""
+    """Takes messages as they arrive; `codes` has the exit codes that it learned, by message."""
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
@@ -95,7 +95,7 @@ class Consumer:
         return ["/bin/sh", "-c", f"sleep {WORK_S / self.speed:.3f}; exit {number}"]
 
     def fork(self, number: int) -> int:
-        """Hand a message to a child made by hand; return its number."""
+        """Hand a message to a child of os.fork; return its number."""
         pid = os.fork()
         if pid == 0:
             time.sleep(WORK_S / self.speed)
@@ -103,7 +103,7 @@ class Consumer:
         return pid
 
     def fork_twice(self, number: int) -> None:
-        """Hand a message to a grandchild, which is an orphan as soon as the child between, which is waited for, has ended."""
+        """Hand a message to a grandchild: an orphan once the child in between has ended, which is waited for."""
         pid = os.fork()
         if pid == 0:
             self.fork(number)
@@ -120,7 +120,7 @@ class Consumer:
         )
 
 
-# The consumer of multiprocessing. What each returns is what it noticed besides.
+# The consumer with multiprocessing. Each function returns what else it noticed.
 
 
 def nothing(consumer: Consumer) -> str:
@@ -184,7 +184,7 @@ def sigchld_handler(consumer: Consumer) -> str:
     processes: dict[int, ForkProcess] = {}
     interruptions = 0
 
-    @held(signal.SIGCHLD)  # or the end of another child runs the handler in the midst of itself
+    @held(signal.SIGCHLD)  # or the exit of another child runs the handler within itself
     def reap(*_: object) -> None:
         nonlocal interruptions
         interruptions += 1
@@ -224,7 +224,7 @@ def executor(consumer: Consumer) -> str:
 
 
 def task(number: int, speed: float = 1.0) -> int:
-    """Work on a message in a worker that is used again."""
+    """Work on a message in a worker, which is reused."""
     time.sleep(WORK_S / speed)
     return number
 
@@ -235,7 +235,7 @@ def double_fork(consumer: Consumer) -> str:
     return ""
 
 
-# The same for children of others.
+# The same for children that multiprocessing did not start.
 
 
 def popen_wait(consumer: Consumer) -> str:
@@ -306,7 +306,7 @@ def fork_nohang(consumer: Consumer) -> str:
 
 
 def take(consumer: Consumer, running: dict[int, int]) -> None:
-    """Learn the exit codes of one's own children that have ended, each asked for by its number."""
+    """Learn the exit codes of the children that have ended, by a wait for each number."""
     for pid in list(running):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -343,7 +343,7 @@ def fork_ignored(consumer: Consumer) -> str:
 
 
 def parent_waits(consumer: Consumer) -> str:
-    """The child between waits, and passes the exit code on."""
+    """The child in between waits, and passes the exit code on."""
     running: dict[int, int] = {}
     for number in consumer.turns():
         take(consumer, running)
@@ -367,7 +367,7 @@ def below_an_init(consumer: Consumer) -> str:
 
 
 def adopter_waits(consumer: Consumer) -> str:
-    """The consumer itself inherits the orphans. It looks who has ended, and takes only those that are not its own."""
+    """The consumer itself inherits the orphans. It looks which child has ended, and leaves its own to Popen."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     own = subprocess.Popen(["/bin/sh", "-c", "exit 3"])
     for number in consumer.turns():
@@ -403,7 +403,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description="A consumer, and what it can do about its zombies.")
     ways = {name_of(way): way for way in WAYS + OTHERS}
     options.add_argument("way", nargs="?", choices=ways, metavar="WAY", help=", ".join(ways))
-    options.add_argument("--all", action="store_true", help="also the ways of children of others than multiprocessing")
+    options.add_argument("--all", action="store_true", help="also the ways for children that multiprocessing did not start")
     options.add_argument("--speed", type=float, default=1.0, help="how many times as fast")
     given = options.parse_args()
     if given.way:

@@ -1,4 +1,4 @@
-"""Calls what a Process has for looking after it: which calls wait, which only look, and which of them reap.
+"""Makes every call by which a Process is watched or ended: which calls wait, which only look, and which of them reap.
 
     python join.py [--speed X]
 
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-HOURS = 36000  # that a child sleeps which is not to end by itself, in seconds
+HOURS = 36000  # in seconds, for a child that is not meant to end by itself
 
 # Named, because from Python 3.14 on the default is forkserver, and then the children are those of the fork server.
 fork = multiprocessing.get_context("fork") if sys.version_info >= (3, 4) else multiprocessing
@@ -42,12 +42,12 @@ def state(pid):
 
 
 def look(process):
-    """Return what is to be known of a process before a call."""
+    """Return the number and the state of a process before a call, and the time."""
     return process.pid, state(process.pid), time.time()
 
 
 def tell(before, call, result):
-    """Tell what came of a call, which was made after `before`."""
+    """Print what a call did, which was made after `before`."""
     pid, was, began = before
     took = 1000 * (time.time() - began)
     say("{:18} of {}: {:>6} -> {:6} {:8.1f} ms  {}".format(call, pid, was, state(pid), took, result))
@@ -62,7 +62,7 @@ def zombie(process, pause):
 
 
 def main():
-    options = argparse.ArgumentParser(description="Call what a Process has for looking after it.")
+    options = argparse.ArgumentParser(description="Make every call by which a Process is watched or ended.")
     options.add_argument("--speed", type=float, default=1.0, metavar="X", help="divide all times by X")
     speed = options.parse_args().speed
     life, pause = 0.5 / speed, 0.3 / speed

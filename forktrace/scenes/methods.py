@@ -18,7 +18,7 @@ METHODS = ("fork", "spawn", "forkserver")
 
 
 def say(text: str) -> None:
-    """Print one line in one piece, since the children print too."""
+    """Print a line with one write, since the children print too."""
     print(f"{os.getpid()} {text}\n", end="", flush=True)
 
 
@@ -32,13 +32,13 @@ def state(pid: int) -> str:
 
 
 def work(method: str, called: float, seconds: float) -> None:
-    """Tell whose child this is, and how long after the call of start() it got here; then work."""
+    """Print whose child this is, and how long after the call of start() it runs; then work."""
     say(f"{method}: child of {os.getppid()}, at work {1000 * (time.monotonic() - called):.1f} ms after start()")
     time.sleep(seconds)
 
 
 def watch(method: str, process: BaseProcess, pause: float) -> None:
-    """Tell what becomes of a process of this method that nobody joins, then join it."""
+    """Print what becomes of a process of this method that nobody joins, then join it."""
     pid = process.pid or 0
     while state(pid) not in ("Z", "gone"):
         time.sleep(0.005)

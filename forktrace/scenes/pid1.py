@@ -1,4 +1,4 @@
-"""A program that is PID 1, as in a container, inherits the orphans of others and never waits for them; then the same, mended.
+"""A program that is PID 1, as in a container, inherits the orphans of others and never waits for them; then the same, fixed.
 
     python pid1.py              in three ways, each in a PID namespace of its own
     python pid1.py alone        one of them
@@ -49,7 +49,7 @@ class Service:
         subprocess.run(["/bin/sh", "-c", f"sleep {self.work_s:.3f} &"], check=True)
 
     def fork_twice(self) -> None:
-        """Leave the work to a grandchild; the child between ends at once and is waited for."""
+        """Leave the work to a grandchild; the child in between ends at once and is waited for."""
         pid = os.fork()
         if pid == 0:
             if os.fork() == 0:
@@ -61,7 +61,7 @@ class Service:
         """Wait for the next request; what a service that is PID 1 should do meanwhile."""
         time.sleep(self.turn_s)
         if self.way == "loop":
-            with contextlib.suppress(ChildProcessError):  # all of its own are gone by now: whatever ends is an orphan
+            with contextlib.suppress(ChildProcessError):  # its own children are gone by now: whatever ends is an orphan
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
 
@@ -77,7 +77,7 @@ def run_below_init(service: Service) -> None:
 
 
 def zombies() -> int:
-    """Return how many zombies this process and its parent have, by their numbers outside, whose /proc this is."""
+    """Return how many zombies this process and its parent have, by their numbers outside, as this /proc has them."""
     stats = [stat for path in Path("/proc").glob("[0-9]*/stat") if (stat := fields(path))]
     family = fields(Path("/proc/self/stat"))[:2]
     return sum(state == "Z" and ppid in family for _, ppid, state in stats)

@@ -16,7 +16,7 @@ import time
 # Named, because from Python 3.14 on the default is forkserver, and then the children are those of the fork server.
 fork = multiprocessing.get_context("fork")
 
-STARTS = (0, 10)  # values of i, as are the next
+STARTS = (0, 10)  # values of i, as in MOMENTS
 MOMENTS = {
     2: "the first child runs",
     8: "it has ended, and nobody waits for it",

@@ -1,9 +1,9 @@
-"""One part of a program takes the exit status that another part waits for; then the same again, mended.
+"""One part of a program takes the exit status that another part waits for; then the same again, fixed.
 
     python stolen.py
 
-Whoever waits for any child gets whichever ends first, also one that belongs to somebody else. The owner asks in vain later, and
-what it is told then depends on the library. Every child here that is somebody's ends with exit code 3.
+A wait for any child gets the one that ends first, even if another part of the program waits for it. That part, the owner, waits
+in vain later, and what it is told then depends on the library. Every child that has an owner ends with exit code 3.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Program:
         return subprocess.Popen(["/bin/sh", "-c", f"sleep {self.short_s:.3f}; exit {CODE}"])
 
     def fork(self, seconds: float, code: int = 0) -> int:
-        """Start a child by hand and return its number."""
+        """Fork a child and return its number."""
         pid = os.fork()
         if pid == 0:
             time.sleep(seconds)
@@ -104,7 +104,7 @@ class Workers:
         self.by_number = by_number
 
     def collect(self) -> None:
-        """Wait for a worker; for any child unless `by_number`, since all children are workers, are they not?"""
+        """Wait for a worker; for any child unless `by_number`, as if all children were workers."""
         os.waitpid(self.pid if self.by_number else -1, 0)
 
 
