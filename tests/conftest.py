@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from recorded import (
     WORKLOADS,
     Recorded,
     compiler_options,
+    folder_of_mode,
     footprint,
     forktrace_command,
     interpreters,
@@ -51,41 +51,54 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
 
 
+# Markers of tests that only run when asked for: what the option of that name does, and why they are skipped without it.
+ON_REQUEST = {
+    "kafka": ("fetch Apache Kafka and test with it", "Apache Kafka is not asked for: make test-kafka"),
+    "collector": (
+        "build an OpenTelemetry Collector and test with it",
+        "an OpenTelemetry Collector is not asked for: make test-otel",
+    ),
+    "witness": (
+        "compare over all of CPython's own tests of processes",
+        "all of CPython's tests are not asked for: make test-witness",
+    ),
+    "libraries": (
+        "fetch other people's libraries from PyPI and record them",
+        "other people's libraries are not asked for: make test-libraries",
+    ),
+    "pages": ("open pages of all traces and of large ones", "pages of large traces are not asked for: make test-page"),
+    "fleet": (
+        "ask many hosts: a server of S3, several workers",
+        "a server of S3 and several workers are not asked for: make test-fleet",
+    ),
+    "prometheus": (
+        "fetch Debian's Prometheus and have it read metrics",
+        "Debian's Prometheus is not asked for: make test-prometheus",
+    ),
+    "systemd": (
+        "boot a machine with systemd and try the unit of docs/service.md",
+        "a machine with systemd is not asked for: make test-systemd",
+    ),
+    "kernels": (
+        "boot other kernels: all tests on all of them, or with `smoke` what CI does",
+        "other kernels are not asked for: make test-kernels",
+    ),
+}
+OF_KERNELS = {"nargs": "?", "const": "all", "choices": ("all", "smoke")}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test-kafka` and others ask for what nothing else needs."""
-    parser.addoption("--kafka", action="store_true", help="fetch Apache Kafka and test with it")
-    parser.addoption("--collector", action="store_true", help="build an OpenTelemetry Collector and test with it")
-    parser.addoption("--witness", action="store_true", help="compare over all of CPython's own tests of processes")
-    parser.addoption("--libraries", action="store_true", help="fetch other people's libraries from PyPI and record them")
-    how = "boot other kernels: all tests on all of them, or with `smoke` what CI does"
-    parser.addoption("--kernels", nargs="?", const="all", choices=("all", "smoke"), help=how)
-    parser.addoption("--systemd", action="store_true", help="boot a machine with systemd and try the unit of docs/service.md")
-    parser.addoption("--pages", action="store_true", help="open pages of all traces and of large ones")
-    parser.addoption("--fleet", action="store_true", help="ask many hosts: a server of S3, several workers")
-    parser.addoption("--prometheus", action="store_true", help="fetch Debian's Prometheus and have it read metrics")
+    for name, (does, _) in ON_REQUEST.items():
+        parser.addoption(f"--{name}", help=does, **(OF_KERNELS if name == "kernels" else {"action": "store_true"}))
     parser.addoption("--crashes", type=int, default=20, help="how many recorders to kill (make test-crashes: 100)")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs root where there is none, except in CI, where it has to run; and what has a `make` target of its own."""
-    if item.get_closest_marker("kafka") and not item.config.getoption("--kafka"):
-        pytest.skip("Apache Kafka is not asked for: make test-kafka")
-    if item.get_closest_marker("collector") and not item.config.getoption("--collector"):
-        pytest.skip("an OpenTelemetry Collector is not asked for: make test-otel")
-    if item.get_closest_marker("witness") and not item.config.getoption("--witness"):
-        pytest.skip("all of CPython's tests are not asked for: make test-witness")
-    if item.get_closest_marker("libraries") and not item.config.getoption("--libraries"):
-        pytest.skip("other people's libraries are not asked for: make test-libraries")
-    if item.get_closest_marker("pages") and not item.config.getoption("--pages"):
-        pytest.skip("pages of large traces are not asked for: make test-page")
-    if item.get_closest_marker("fleet") and not item.config.getoption("--fleet"):
-        pytest.skip("a server of S3 and several workers are not asked for: make test-fleet")
-    if item.get_closest_marker("prometheus") and not item.config.getoption("--prometheus"):
-        pytest.skip("Debian's Prometheus is not asked for: make test-prometheus")
-    if item.get_closest_marker("kernels") and not item.config.getoption("--kernels"):
-        pytest.skip("other kernels are not asked for: make test-kernels")
-    if item.get_closest_marker("systemd") and not item.config.getoption("--systemd"):
-        pytest.skip("a machine with systemd is not asked for: make test-systemd")
+    for name, (_, why) in ON_REQUEST.items():
+        if item.get_closest_marker(name) and not item.config.getoption(f"--{name}"):
+            pytest.skip(why)
     if item.get_closest_marker("browser") and browser.program() is None and not os.environ.get("CI"):
         pytest.skip("opens pages: needs Chromium (make setup)")
     if item.get_closest_marker("root") and os.geteuid() != 0 and not os.environ.get("CI"):
@@ -95,10 +108,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def open_folder() -> Iterator[Path]:
     """A directory that every user can read and write, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="forktrace-test-"))
-    folder.chmod(0o777)
-    yield folder
-    shutil.rmtree(folder)
+    with folder_of_mode(0o777) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

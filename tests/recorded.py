@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,15 @@ Line = dict[str, Any]
 def forktrace_command(*arguments: str) -> list[str]:
     """The command line of forktrace in this very Python."""
     return [sys.executable, "-m", "forktrace", *arguments]
+
+
+@contextlib.contextmanager
+def folder_of_mode(mode: int) -> Iterator[Path]:
+    """Make a directory that others than this user may read, and remove it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="forktrace-test-"))
+    folder.chmod(mode)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def compiler_options(workload: str) -> tuple[str, ...]:

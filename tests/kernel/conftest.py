@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from people import Person, make_venv, somebody
-from recorded import WORKLOADS, Recorded
+from recorded import WORKLOADS, Recorded, folder_of_mode
 
 CGROUPS = Path("/sys/fs/cgroup")
 UNUSED_UID = 50_000 + os.getpid() % 10_000  # another for every run: RLIMIT_NPROC counts them all
@@ -72,10 +71,8 @@ def suite(
 @pytest.fixture(scope="module")
 def open_place() -> Iterator[Path]:
     """A directory that everybody can read and root alone can change: code for root may lie there."""
-    place = Path(tempfile.mkdtemp(prefix="forktrace-test-"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
+    with folder_of_mode(0o755) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

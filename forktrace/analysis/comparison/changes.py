@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 CHANCE: Final = 0.05
 _LAST_WITH_MORE: Final = 2  # format that records more than the one before; 3 only adds rotations
-RISE_FIGURES: Final = ("zombie-seconds", "max-zombie", "unreaped", "stolen", "failed-forks")
+RISING: Final = ("zombie-seconds", "max-zombie", "unreaped", "stolen", "failed-forks")  # figures that --fail-if knows
 _RISE: Final = re.compile(r"(?P<name>[a-z-]+?)\+(?P<size>[0-9.]+)(?P<unit>%|ms|s|m|h)?")
 
 
@@ -255,9 +255,9 @@ def parse_rise_limit(text: str) -> RiseLimit:
         UsageError: there is no such figure, or it is not a rise.
     """
     found = _RISE.fullmatch(text)
-    if not found or found["name"] not in RISE_FIGURES:
+    if not found or found["name"] not in RISING:
         raise UsageError(
-            f"--fail-if {text}: not a figure and a rise", f"one of {', '.join(RISE_FIGURES)}, as in zombie-seconds+10%, unreaped+0"
+            f"--fail-if {text}: not a figure and a rise", f"one of {', '.join(RISING)}, as in zombie-seconds+10%, unreaped+0"
         )
     size, unit = found["size"], found["unit"]
     ns = span_ns(f"{size}{'s' if unit in (None, '%') else unit}")
