@@ -20,7 +20,7 @@ from forktrace.errors import CommandError, ForktraceError
 from forktrace.launcher.companion import Companions
 from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import PYTHON_IGNORES, RecorderProcess
-from forktrace.launcher.rotation import Files
+from forktrace.launcher.rotation import RotationFiles
 from forktrace.launcher.schedule import Schedule
 from forktrace.launcher.session import (
     begin,
@@ -179,7 +179,7 @@ def _execute(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 def _order(
-    held: HeldTarget, path: str, command: Sequence[str], who: User, options: RecordOptions, files: Files | None
+    held: HeldTarget, path: str, command: Sequence[str], who: User, options: RecordOptions, files: RotationFiles | None
 ) -> Order:
     """Return the order for the recorder: whom to follow, where to write, what the header says."""
     from forktrace.launcher.header import header

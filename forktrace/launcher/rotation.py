@@ -25,7 +25,7 @@ RETRY_S: Final = 10.0  # after a next file that could not be opened
 MERGE_FROM: Final = 5  # batches; a file of fewer is not merged
 
 
-class Files:
+class RotationFiles:
     """The files `NAME.000001.arrows` in a directory, which is made if need be, and is this recording's alone.
 
     Attributes:

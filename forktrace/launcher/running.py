@@ -18,7 +18,7 @@ from forktrace.errors import UsageError
 from forktrace.launcher.companion import Companions
 from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
-from forktrace.launcher.rotation import Files
+from forktrace.launcher.rotation import RotationFiles
 from forktrace.launcher.schedule import Schedule
 from forktrace.launcher.session import (
     begin,
@@ -179,7 +179,9 @@ def user_of(pid: int, proc: Proc) -> User:
     return User(name, uid, gid, groups, {})
 
 
-def _order(chosen: Chosen, command: list[str], path: str, user: str, options: RecordOptions, files: Files | None) -> Order:
+def _order(
+    chosen: Chosen, command: list[str], path: str, user: str, options: RecordOptions, files: RotationFiles | None
+) -> Order:
     from forktrace.launcher.header import header
 
     main, proc = chosen.pids[0], Proc()

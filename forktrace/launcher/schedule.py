@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 
 from forktrace.launcher.recorder_process import RecorderProcess
-from forktrace.launcher.rotation import LOOK_EVERY_S, Files
+from forktrace.launcher.rotation import LOOK_EVERY_S, RotationFiles
 from forktrace.recorder.protocol.channel import Message
 
 
@@ -20,7 +20,7 @@ class Schedule:
     It ends after `duration_s` (None: by itself). `files` is the rotation, None: there is one file.
     """
 
-    def __init__(self, recorder: RecorderProcess, duration_s: float | None, files: Files | None) -> None:
+    def __init__(self, recorder: RecorderProcess, duration_s: float | None, files: RotationFiles | None) -> None:
         self._recorder, self._files = recorder, files
         self._stop_s = float("inf") if duration_s is None else time.monotonic() + duration_s
         self._manager = ServiceManager(os.environ)

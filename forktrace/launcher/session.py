@@ -14,7 +14,7 @@ from forktrace.errors import ForktraceError, UsageError
 from forktrace.launcher.companion import Companions
 from forktrace.launcher.options import RecordOptions
 from forktrace.launcher.recorder_process import RecorderProcess
-from forktrace.launcher.rotation import Files
+from forktrace.launcher.rotation import RotationFiles
 from forktrace.launcher.schedule import Schedule
 from forktrace.recorder.protocol.orders import Order, encoded
 from forktrace.system.users import User, as_user
@@ -98,14 +98,14 @@ def opened(path: str, who: User, force: bool) -> Iterator[int]:
 
 def open_first(
     path: str, command: Sequence[str], who: User, options: RecordOptions, beginning: ExitStack, recording: ExitStack
-) -> tuple[str, int, Files | None]:
+) -> tuple[str, int, RotationFiles | None]:
     """Open the trace, or the first file of a rotation in the directory `path`: its path, a descriptor, and the rotation.
 
     The trace is closed with `beginning`, a rotation with `recording`. If `beginning` ends by an error, a new file is removed.
     """
     if options.rotation is None:
         return path, beginning.enter_context(opened(path, who, options.force)), None
-    files = Files(path, stem(command), options.rotation, who)
+    files = RotationFiles(path, stem(command), options.rotation, who)
     recording.callback(files.close)
     beginning.push(files.give_up)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # from now on it never ends this process
@@ -128,7 +128,9 @@ def wait_for_news(recorder: RecorderProcess, schedule: Schedule, companions: Com
     return readable
 
 
-def finish(options: RecordOptions, name: str, files: Files | None, who: User, written: Callable[[str], object] | None) -> None:
+def finish(
+    options: RecordOptions, name: str, files: RotationFiles | None, who: User, written: Callable[[str], object] | None
+) -> None:
     """The recording is over: merge the batches of a single file, with the rights of the user; tell `written` the name."""
     if options.to_stdout:
         return

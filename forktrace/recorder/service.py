@@ -175,7 +175,7 @@ def _recorder(client: Client, armed: Armed, order: Order, trace: int, files: con
     from forktrace.recorder.closing import Closing
     from forktrace.recorder.drain import Drain
     from forktrace.recorder.remarks import Remarks, without_process
-    from forktrace.recorder.trace_output import Turns, empty, single_output
+    from forktrace.recorder.trace_output import RotationOutput, empty, single_output
 
     if order.program:  # learn what is known of the target before it starts
         armed.interpreters.expect(os.path.join(order.header["cwd"], order.program), order.search)
@@ -185,12 +185,12 @@ def _recorder(client: Client, armed: Armed, order: Order, trace: int, files: con
     helpers = {"Python stacks": armed.interpreters.helper} | ({"source lines": sources.helper} if sources else {})
     order.header["lacks"] = [*armed.probes.lacks, *without_process(helpers)]
     empty(trace, order)
-    turns = Turns(order, Counter(), trace) if order.file is not None else None
-    if turns:
-        files.callback(turns.close)
-    launcher = Launcher(client.channel, turns)
+    rotation = RotationOutput(order, Counter(), trace) if order.file is not None else None
+    if rotation:
+        files.callback(rotation.close)
+    launcher = Launcher(client.channel, rotation)
     goes_on = partial(launcher.waits_for_reader, armed.intake.drain)
-    output = turns.output if turns else single_output(trace, order, goes_on, files)
+    output = rotation.output if rotation else single_output(trace, order, goes_on, files)
     closing = Closing(armed.passes.ended_ns if armed.passes else (), order.header["recorder_pid"], _init(order))
     drain = Drain(armed, output, sources, closing)
     remarks = Remarks(client.channel, client.asked, drain, helpers)
@@ -263,7 +263,7 @@ class Recorder:
 
     def say_closing(self) -> None:
         """Say how it ended."""
-        has_ended, is_rotation = self._launcher.ended_at is not None, self._launcher.turns is not None
+        has_ended, is_rotation = self._launcher.ended_at is not None, self._launcher.rotation is not None
         self._remarks.closing(self._full, is_rotation=is_rotation, has_ended=has_ended)
 
     def _why_nobody(self, pids: Sequence[int]) -> tuple[str, str]:
@@ -362,15 +362,15 @@ class Recorder:
 
     def _turn(self) -> None:
         """Go on in the next file of a rotation, if there is one that can be written to."""
-        turns = self._launcher.turns
-        if not turns or not turns.next:
+        rotation = self._launcher.rotation
+        if not rotation or not rotation.next:
             return
         try:
-            turns.check_next()
+            rotation.check_next()
         except UsageError as error:
             self._launcher.channel.send("refused", why=str(error))
             return
-        self._drain.turn(turns.carried, turns.go_on)
+        self._drain.turn(rotation.carried, rotation.go_on)
         self._launcher.channel.send("turned")
 
     def _check_output(self) -> None:
@@ -378,10 +378,10 @@ class Recorder:
         try:
             self._drain.output.check()
         except ForktraceError as error:
-            turns = self._launcher.turns
-            if turns is None:
+            rotation = self._launcher.rotation
+            if rotation is None:
                 raise
-            if turns.asks_once():
+            if rotation.asks_once():
                 self._remarks.say(str(error))
                 self._launcher.channel.send("next")
 

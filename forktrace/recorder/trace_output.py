@@ -178,7 +178,7 @@ def single_output(trace: int, order: Order, goes_on: Callable[[float], bool], fi
     return TraceOutput(PatientSink(trace, goes_on) if is_patient else file, order, Counter(), is_file=is_file)
 
 
-class Turns:
+class RotationOutput:
     """The files of a rotation as the recorder writes them, one after the other; `trace` is the first, a descriptor.
 
     Attributes:

@@ -15,7 +15,7 @@ from traces import HEADER, MS, child, target
 from forktrace.errors import UsageError
 from forktrace.recorder.protocol.channel import Channel, pair
 from forktrace.recorder.protocol.orders import Order
-from forktrace.recorder.trace_output import Turns
+from forktrace.recorder.trace_output import RotationOutput
 from forktrace.trace import events as ev
 from forktrace.trace.batches import batch_of, carried_over
 from forktrace.trace.carried import FEWEST, MOST_BATCHES, Carried
@@ -102,15 +102,15 @@ def test_it_does_not_grow() -> None:
     assert (carried.processes, carried._rows) == (1, 1)
 
 
-def turns(path: Path) -> Turns:
+def rotation(path: Path) -> RotationOutput:
     """A rotation whose first file is `path`."""
-    return Turns(Order(str(path), HEADER, pid=100, file=7), Counter(), os.open(path, os.O_RDWR | os.O_CREAT))
+    return RotationOutput(Order(str(path), HEADER, pid=100, file=7), Counter(), os.open(path, os.O_RDWR | os.O_CREAT))
 
 
 @pytest.mark.parametrize("what", ["is no regular file", "is not empty", "is not open for writing"])
 def test_a_next_file_that_is_none(tmp_path: Path, what: str) -> None:
     """It is refused with the reason, and its descriptor closed: the recording goes on where it is."""
-    made = turns(tmp_path / "first")
+    made = rotation(tmp_path / "first")
     (tmp_path / "empty").touch()
     (tmp_path / "full").write_text("x")
     given = {
@@ -130,12 +130,12 @@ def test_a_next_file_that_is_none(tmp_path: Path, what: str) -> None:
 def test_a_first_file_that_is_none() -> None:
     """A pipe would keep the recorder waiting: it is refused."""
     with pytest.raises(UsageError, match="is no regular file"):
-        Turns(Order("pipe", HEADER, pid=100, file=7), Counter(), os.pipe()[1])
+        RotationOutput(Order("pipe", HEADER, pid=100, file=7), Counter(), os.pipe()[1])
 
 
 def test_a_turn_to_the_same_file(tmp_path: Path) -> None:
     """The file that is written is not empty, so a launcher cannot have it be its own next one."""
-    made = turns(tmp_path / "first")
+    made = rotation(tmp_path / "first")
     made.offer({"path": "x"}, [os.open(tmp_path / "first", os.O_RDWR)])
     with pytest.raises(UsageError, match="is not empty"):
         made.check_next()
@@ -144,7 +144,7 @@ def test_a_turn_to_the_same_file(tmp_path: Path) -> None:
 
 def test_a_turn(tmp_path: Path) -> None:
     """The header says which recording it is of, which file of it, and when that begins."""
-    made = turns(tmp_path / "first")
+    made = rotation(tmp_path / "first")
     assert made.offer({"path": str(tmp_path / "second")}, [os.open(tmp_path / "second", os.O_RDWR | os.O_CREAT)]) == []
     further = os.dup(1)
     assert made.offer({"path": "third"}, [further]) == [further]  # one at a time

@@ -14,7 +14,7 @@ from forktrace.cli import cli
 from forktrace.errors import UsageError
 from forktrace.launcher import rotation, schedule
 from forktrace.launcher.options import RotationPlan
-from forktrace.launcher.rotation import Files
+from forktrace.launcher.rotation import RotationFiles
 from forktrace.system.users import User
 
 ME = User("me", os.geteuid(), os.getegid(), (), {})
@@ -53,7 +53,7 @@ def no_merge(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return
 
 
-def grown(files: Files, size: int) -> None:
+def grown(files: RotationFiles, size: int) -> None:
     """The recorder has written so much."""
     os.ftruncate(files.descriptor, size)
 
@@ -63,7 +63,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name.split(".")[1] for path in folder.glob("x.*.arrows"))
 
 
-def go_on(files: Files, recorder: Any, size: int = 10) -> None:
+def go_on(files: RotationFiles, recorder: Any, size: int = 10) -> None:
     """Let there be a turn."""
     grown(files, size)
     files.turn_soon()
@@ -75,13 +75,13 @@ def test_numbers_go_on(tmp_path: Path, recorder: Any) -> None:
     """After those of any recording in the directory, with mode 0600 in a directory of mode 0700."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "other.000041.arrows").touch()
-    files = Files(f"{tmp_path}/d/", "x", ALWAYS, ME)
+    files = RotationFiles(f"{tmp_path}/d/", "x", ALWAYS, ME)
     go_on(files, recorder)
     grown(files, 1)
     files.close()
     assert names(tmp_path / "d") == ["000042", "000043"]
     assert (tmp_path / "d" / "x.000042.arrows").stat().st_mode & 0o777 == 0o600
-    made = Files(str(tmp_path / "new" / "one"), "x", ALWAYS, ME)
+    made = RotationFiles(str(tmp_path / "new" / "one"), "x", ALWAYS, ME)
     made.close()
     assert (tmp_path / "new" / "one").stat().st_mode & 0o777 == 0o700
     assert names(tmp_path / "new" / "one") == []  # nothing was written to it
@@ -91,7 +91,7 @@ def test_when_there_is_a_turn(tmp_path: Path, recorder: Any, monkeypatch: pytest
     """When the file is old or large enough, and not twice before the recorder has turned."""
     now = [1000.0]
     monkeypatch.setattr(rotation, "_now_s", lambda: now[0])
-    files = Files(str(tmp_path), "x", RotationPlan(every_s=60, size=100, keep=None, max_size=None), ME)
+    files = RotationFiles(str(tmp_path), "x", RotationPlan(every_s=60, size=100, keep=None, max_size=None), ME)
     grown(files, 99)
     files.look(recorder)
     assert recorder.given == []
@@ -112,7 +112,7 @@ def test_when_there_is_a_turn(tmp_path: Path, recorder: Any, monkeypatch: pytest
 def test_keep(tmp_path: Path, recorder: Any, keep: int, left: list[str]) -> None:
     """So many files there are, the growing one among them; others of another name stay."""
     (tmp_path / "x.notes.arrows").touch()
-    files = Files(str(tmp_path), "x", RotationPlan(None, None, keep, None), ME)
+    files = RotationFiles(str(tmp_path), "x", RotationPlan(None, None, keep, None), ME)
     for _ in range(4):
         go_on(files, recorder)
         files.look(recorder)
@@ -122,7 +122,7 @@ def test_keep(tmp_path: Path, recorder: Any, keep: int, left: list[str]) -> None
 
 def test_all_together_have_a_limit(tmp_path: Path, recorder: Any) -> None:
     """A file has half of it, and the oldest go before the newest could grow over it."""
-    files = Files(str(tmp_path), "x", RotationPlan(None, None, None, 1000), ME)
+    files = RotationFiles(str(tmp_path), "x", RotationPlan(None, None, None, 1000), ME)
     assert RotationPlan(None, 100, None, 1000).file_size == 100
     for size in (300, 300, 200):
         go_on(files, recorder, size)
@@ -136,7 +136,7 @@ def test_all_together_have_a_limit(tmp_path: Path, recorder: Any) -> None:
 
 def test_a_next_file_that_cannot_be(tmp_path: Path, recorder: Any) -> None:
     """Is said once, and tried again later; the recording goes on."""
-    files = Files(str(tmp_path), "x", ALWAYS, ME)
+    files = RotationFiles(str(tmp_path), "x", ALWAYS, ME)
     (tmp_path / "x.000002.arrows").mkdir()
     for _ in range(2):
         files.turn_soon()
@@ -158,14 +158,14 @@ def test_a_next_file_that_cannot_be(tmp_path: Path, recorder: Any) -> None:
 
 def test_a_directory_is_one_recordings(tmp_path: Path) -> None:
     """Another one is refused as long as the first runs; so is what is no directory."""
-    files = Files(str(tmp_path), "x", ALWAYS, ME)
+    files = RotationFiles(str(tmp_path), "x", ALWAYS, ME)
     with pytest.raises(UsageError, match="another recording writes to"):
-        Files(str(tmp_path), "x", ALWAYS, ME)
+        RotationFiles(str(tmp_path), "x", ALWAYS, ME)
     files.close()
-    Files(str(tmp_path), "x", ALWAYS, ME).close()
+    RotationFiles(str(tmp_path), "x", ALWAYS, ME).close()
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is no directory"):
-        Files(str(tmp_path / "file"), "x", ALWAYS, ME)
+        RotationFiles(str(tmp_path / "file"), "x", ALWAYS, ME)
 
 
 @pytest.mark.parametrize(

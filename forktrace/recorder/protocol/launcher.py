@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Final
 from forktrace.recorder.protocol.channel import Channel, close_all
 
 if TYPE_CHECKING:
-    from forktrace.recorder.trace_output import Turns
+    from forktrace.recorder.trace_output import RotationOutput
 
 STALLED_S: Final = 2.0  # how long a reader of the output is waited for that reads nothing, after an order to stop
 
 
 class Launcher:
-    """What the launcher has said. `turns` takes the next files of a rotation.
+    """What the launcher has said. `rotation` takes the next files of a rotation.
 
     Attributes:
         ended_at: when the target had been reaped (time.monotonic); None: not yet
         stopped_at: when there was an order to stop; None: there was none
     """
 
-    def __init__(self, channel: Channel, turns: Turns | None) -> None:
+    def __init__(self, channel: Channel, rotation: RotationOutput | None) -> None:
         self.channel = channel
-        self.turns = turns
+        self.rotation = rotation
         self.ended_at: float | None = None
         self.stopped_at: float | None = None
 
@@ -34,8 +34,8 @@ class Launcher:
         if message is None:
             return
         said = message.get("say", "stop")
-        if said == "next" and self.turns:
-            descriptors = self.turns.offer(message, descriptors)
+        if said == "next" and self.rotation:
+            descriptors = self.rotation.offer(message, descriptors)
         close_all(descriptors)
         if said == "ping":
             self.channel.send("pong")
