@@ -2,13 +2,13 @@
 
 Prints how many processes and events there were, what was lost, how much memory the recorder had at the beginning and at the
 end, how large the trace is and how long it takes to open. Ends with 1 if anything was lost or is not accounted for, or if the
-memory grew.
+memory grew; then it says which processes these are, and keeps the recording.
 """
 
 from __future__ import annotations
 
-import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from counted import Difference, compared, made_by
 from recorded import WORKLOADS, children, forktrace_command
 
 import forktrace
@@ -31,7 +32,7 @@ class Soak:
     """What came of it; memory in MB: the most in the first and in the last third of the time, after the first seconds."""
 
     seconds: float
-    made: int
+    difference: Difference
     processes: int
     events: int
     lost: dict[str, int]
@@ -49,22 +50,21 @@ class Soak:
         """What is not as it should be."""
         wrong = {
             f"lost: {self.lost}": bool(self.lost),
-            f"{self.processes} processes of {self.made}": self.processes != self.made,
             f"rows that are not complete: {self.doubts}": sum(self.doubts.values()) > self.processes * MOST_DOUBTS,
             "the balance does not hold": not self.balanced,
             f"the trace is not whole: {self.cut}": self.cut is not None,
             f"the memory grew from {self.first_mb:.0f} to {self.last_mb:.0f} MB": self.last_mb > self.first_mb + GROWTH_MB,
         }
-        return [text for text, so in wrong.items() if so]
+        return [text for text, so in wrong.items() if so] + self.difference.texts()
 
 
 def soak(seconds: float, reaps: str, folder: Path, rotate: str | None = None) -> Soak:
     """Record, to one file or to many; `reaps` is the compiled program of that name."""
-    trace, out = folder / ("soak" if rotate else "soak.arrows"), folder / "out"
+    trace = folder / ("soak" if rotate else "soak.arrows")
     load = [sys.executable, str(WORKLOADS / "mixed.py"), str(seconds), reaps, str(folder)]
     line = forktrace_command("record", "-q", "-o", str(trace), *(("--rotate", rotate) if rotate else ()), "--", *load)
     sampled: list[tuple[float, float]] = []
-    with out.open("w") as stdout, subprocess.Popen(line, stdout=stdout) as launcher:
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as launcher:
         while launcher.poll() is None:
             if (recorder := next(iter(children(launcher.pid)), None)) and trace.exists():
                 sampled.append((time.monotonic(), resident_mb(recorder)))
@@ -75,11 +75,10 @@ def soak(seconds: float, reaps: str, folder: Path, rotate: str | None = None) ->
     table = recording.lifecycles()
     opens_s = time.monotonic() - begin
     opens_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    made = [json.loads(text)["made"] for text in out.read_text().splitlines()]
     third = (sampled[-1][0] - sampled[0][0]) / 3
     return Soak(
         seconds=sampled[-1][0] - sampled[0][0],
-        made=1 + sum(made),
+        difference=compared(table, made_by(folder)),
         processes=len(table),
         events=len(recording.trace.table),
         lost=recording.lost(),
@@ -106,17 +105,19 @@ def resident_mb(pid: int) -> float:
 
 def main() -> None:
     """Say what came of it."""
-    with tempfile.TemporaryDirectory() as name:
-        reaps = Path(name) / "reaps"
-        subprocess.run(["gcc", "-O1", "-pthread", "-o", reaps, WORKLOADS / "reaps.c"], check=True)
-        done = soak(float(sys.argv[1]), str(reaps), Path(name), sys.argv[3] if "--rotate" in sys.argv else None)
-    print(
-        f"{done.seconds:.0f} s: {done.processes:,} processes of {done.made:,}, {done.events:,} events, lost: {done.lost or 0}"
-    )
+    folder = Path(tempfile.mkdtemp(prefix="forktrace-soak-"))
+    reaps = folder / "reaps"
+    subprocess.run(["gcc", "-O1", "-pthread", "-o", reaps, WORKLOADS / "reaps.c"], check=True)
+    done = soak(float(sys.argv[1]), str(reaps), folder, sys.argv[3] if "--rotate" in sys.argv else None)
+    counted = ", ".join(f"{way} {count:,}" for way, count in done.difference.made.items())
+    print(f"{done.seconds:.0f} s: {done.processes:,} processes, {done.events:,} events, lost: {done.lost or 0}")
+    print(f"the load made itself and, by way: {counted}")
     print(f"rows that are not complete: {done.doubts or 0}; the balance {'holds' if done.balanced else 'does not hold'}")
     print(f"recorder: at most {done.first_mb:.0f} MB resident in the first third, {done.last_mb:.0f} MB in the last")
     print(f"{done.files} files: {done.trace_mb:.1f} MB; opens in {done.opens_s:.1f} s, with {done.opens_mb:.0f} MB")
-    sys.exit("\n".join(done.failures()) or 0)
+    if failures := done.failures():
+        sys.exit("\n".join([*failures, f"the recording is in {folder}"]))
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """mixed.py SECONDS REAPS FOLDER: two workers make processes in every way, one way after the other, as fast as they can.
 
-REAPS is the program of reaps.c. Each worker prints how many processes there were through it, itself included.
+REAPS is the program of reaps.c. FOLDER/made-PID is what process PID knows to have been made: lines with the way, between
+which moments (CLOCK_BOOTTIME ns), the parent, and its children. Each worker prints how many processes there were through
+it, itself included.
 """
 
+import contextlib
 import ctypes
 import json
 import multiprocessing
@@ -25,26 +28,63 @@ def leave(code=0):
     return pid
 
 
-def storm(number):
+def ours(*pids):
+    """Children of this process, as a way returns what was made: parent -> its children."""
+    return {os.getpid(): list(pids)}
+
+
+def inherited():
+    """Reap what this process has inherited."""
+    found = []
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            found.append(os.wait()[0])
+    return found
+
+
+def storm(number, most_s=None):
     """From C."""
-    path = os.path.join(sys.argv[3], f"mixed-{os.getpid()}")
-    subprocess.run([sys.argv[2], str(int(1000 * SLICE_S)), path], check=False)
-    with open(path) as lines:
-        return 1 + sum(1 for _ in lines)
+    path = os.path.join(sys.argv[3], f"storm-{os.getpid()}-{number}")  # another each time: none is taken for the one before
+    program = subprocess.Popen([sys.argv[2], str(int(1000 * SLICE_S)), path])
+    try:
+        program.wait(most_s)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()
+    return ours(program.pid) | {program.pid: named(path)}
+
+
+def named(path):
+    """The children that a storm has named, and one that it had no time for any more: it lives on here."""
+    lines = []
+    for name in (path, path + ".new"):
+        with contextlib.suppress(FileNotFoundError), open(name) as file:
+            lines = file.readlines()
+            os.unlink(name)
+    pids = [int(line.split()[0]) for line in lines]
+    waited_for = [] if not lines or lines[-1].endswith("\n") else pids[-1:]
+    return pids + [pid for pid in inherited() if pid not in waited_for]
+
+
+def broken(number):
+    """From C, killed in the middle."""
+    return storm(number, SLICE_S / 4)
 
 
 def nested(number, depth=30):
     """In many nested calls."""
     if depth:
         return nested(number, depth - 1)
-    os.waitpid(leave(), 0)
-    return 1
+    pid = leave()
+    os.waitpid(pid, 0)
+    return ours(pid)
 
 
 def spawned(number):
     """By subprocess, with an exec."""
-    subprocess.run(["/bin/true", str(number)], check=True)
-    return 1
+    with subprocess.Popen(["/bin/true", str(number)]) as program:
+        assert program.wait() == 0
+    return ours(program.pid)
 
 
 def zombies(number):
@@ -52,25 +92,28 @@ def zombies(number):
     made = [leave(3) for _ in range(100)]
     for _ in made:
         os.wait()
-    return len(made)
+    return ours(*made)
 
 
 def generated(number):
     """Through code that there was never before: each time another stack."""
     space = {"leave": leave}
     exec(compile(f"def made_{number}():\n    return leave()\n", f"/srv/made/{number}.py", "exec"), space)
-    os.waitpid(space[f"made_{number}"](), 0)
-    return 1
+    pid = space[f"made_{number}"]()
+    os.waitpid(pid, 0)
+    return ours(pid)
 
 
 def unjoined(number):
     """By multiprocessing, which sweeps them with the next start."""
-    context = multiprocessing.get_context("fork")
+    context, made = multiprocessing.get_context("fork"), []
     for _ in range(10):
-        context.Process(target=time.sleep, args=(0,)).start()
+        child = context.Process(target=time.sleep, args=(0,))
+        child.start()
+        made.append(child.pid)
     for child in multiprocessing.active_children():
         child.join()
-    return 10
+    return ours(*made)
 
 
 def killed(number):
@@ -83,17 +126,18 @@ def killed(number):
     os.kill(pid, signal.SIGCONT)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return 1
+    return ours(pid)
 
 
 def threads(number):
     """In several threads."""
-    many = [threading.Thread(target=nested, args=(number, 3)) for _ in range(4)]
+    made = []
+    many = [threading.Thread(target=lambda: made.extend(*nested(number, 3).values())) for _ in range(4)]
     for one in many:
         one.start()
     for one in many:
         one.join()
-    return len(many)
+    return ours(*made)
 
 
 def orphans(number):
@@ -103,11 +147,23 @@ def orphans(number):
         leave(4)
         os._exit(0)
     os.waitpid(pid, 0)
-    os.wait()
-    return 2
+    return ours(pid) | {pid: [os.wait()[0]]}
 
 
-WAYS = (storm, nested, spawned, zombies, generated, unjoined, killed, threads, orphans)
+WAYS = (storm, broken, nested, spawned, zombies, generated, unjoined, killed, threads, orphans)
+
+
+def now_ns():
+    """The clock that says when a process began."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def note(way, since_ns, made):
+    """Write down what was made since then; return how many that is."""
+    moments = f"{way} {since_ns} {now_ns()}"
+    with open(os.path.join(sys.argv[3], f"made-{os.getpid()}"), "a") as file:
+        file.writelines(f"{moments} {parent} {' '.join(map(str, pids))}\n" for parent, pids in made.items())
+    return sum(map(len, made.values()))
 
 
 def work(first):
@@ -115,10 +171,10 @@ def work(first):
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     made, number, way = 1, 0, first
     while time.monotonic() < end:
-        until = min(end, time.monotonic() + SLICE_S)
+        until, make = min(end, time.monotonic() + SLICE_S), WAYS[way % len(WAYS)]
         while time.monotonic() < until:
-            number += 1
-            made += WAYS[way % len(WAYS)](number)
+            number, since_ns = number + 1, now_ns()
+            made += note(make.__name__, since_ns, make(number))
         way += 1
     print(json.dumps({"case": "mixed", "what": "made", "made": made}), flush=True)
 
@@ -126,10 +182,12 @@ def work(first):
 end = time.monotonic() + float(sys.argv[1])
 workers = []
 for place in range(2):
+    start_ns = now_ns()
     workers.append(os.fork())
     if not workers[-1]:
         work(place * len(WAYS) // 2)
         os._exit(0)
+    note("worker", start_ns, ours(workers[-1]))
 status = 0
 for worker in workers:
     status |= os.waitpid(worker, 0)[1]
