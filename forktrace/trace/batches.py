@@ -315,8 +315,18 @@ def _taken(table: pa.Table, rows: Values) -> pa.Table:
 
 
 def merged(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    """Return `batches` as one, sorted by time."""
-    return _batch_of(by_time(batches))
+    """Return `batches` as one, sorted by time, such that zstd makes little of it."""
+    whole = _batch_of(by_time(batches))
+    return pa.RecordBatch.from_arrays([_repeating(name, whole[name]) for name in COLUMNS], schema=SCHEMA)
+
+
+def _repeating(name: str, array: pa.Array) -> pa.Array:
+    """The same values; what lies under a null, which may be anything, is the value before once more."""
+    what, valid = COLUMNS[name], validity(array)
+    if what == "string" or valid.all() or not valid.any():
+        return array
+    values = values_of(array)[np.maximum.accumulate(np.where(valid, np.arange(len(array)), 0))]
+    return dictionary(array.dictionary, values, valid) if what == "text" else numbers(what, values, valid)
 
 
 def _batch_of(table: pa.Table) -> pa.RecordBatch:

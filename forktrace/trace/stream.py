@@ -47,7 +47,9 @@ END_BYTES: Final = 8192  # of a trace whose size is limited, kept for the totals
 _FEW_ROWS: Final = 12  # below, a batch is smaller without zstd
 _CHECKSUM: Final = b"crc32"
 _MANY_BYTES: Final = 1 << 24
-_FAST, _SMALL = 1, 9  # levels of zstd: while it is recorded, and of what is written once and kept
+# Levels of zstd: while it is recorded; of what is written once and kept; of a little of that.
+_FAST, _SMALL, _SMALLEST = 1, 9, 15
+_LITTLE: Final = 1 << 16  # rows, of which the last takes 0.15 s, some three times as long as the one before
 MANY_BATCHES: Final = 1000
 
 
@@ -335,7 +337,7 @@ def _keep_rights(old: BinaryIO, new: BinaryIO) -> None:
 
 def _write_merged(file: BinaryIO, layout: Layout, path: str, sink: BinaryIO) -> None:
     header, stream = open_stream(pa.PythonFile(file, "r"), path)
-    writer = Writer(sink, header, level=_SMALL)
+    writer = Writer(sink, header, level=_SMALLEST if layout.rows < _LITTLE else _SMALL)
     few = _joined(
         checked(stream, layout, path, header["format"]), rows=256
     )  # a thousand small batches hold more memory than their rows
