@@ -19,7 +19,7 @@ int on_call(struct call_context *context)
     if (is_for_another_copy())
         return 0;
     u64 number = context->number, signal = signal_of(bpf_get_current_task());
-    struct process *process = followed.lookup(&signal);
+    struct process *process = process_of_current(signal);
     int waits = number == SYSCALL_WAIT4 || number == SYSCALL_WAITID, connects = number == SYSCALL_CONNECT;
     if (number == SYSCALL_EXIT_GROUP) {
         if (process)

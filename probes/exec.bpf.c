@@ -59,7 +59,7 @@ int on_exec(union context *context)
 {
     u64 task = bpf_get_current_task(), signal = signal_of(task);
     u32 place = 0, old_tid = 0;
-    int is_new = !followed.lookup(&signal);
+    int is_new = !process_of_current(signal);
     if (is_new) {
         if (!is_target(task))
             return 0;

@@ -183,7 +183,8 @@ u64 shared_note_end(u64 task)
 static __always_inline int adopter_is_followed(u64 task)
 {
     u64 adopter = adopter_of(task), signal = adopter ? signal_of(adopter) : 0;
-    return followed.lookup(&signal) != 0;
+    struct process *process = followed.lookup(&signal);
+    return process && !process->exit_ns; /* one that has exited was another (process_of_current) */
 }
 
 /* Take the child at work->frame in the list of children of the dying task work->own. Returns whether there was one.

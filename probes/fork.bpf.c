@@ -178,7 +178,8 @@ static __always_inline u64 find_newborn(union context *context, u64 flags)
 
 /* current is the forking thread; the child exists and has not run. Covers fork, vfork, clone, clone3 and posix_spawn.
  * The child's signal_struct is new. A process still known by that address was freed without sched_process_free: on some machines no
- * probe runs while certain processes do (forktrace was developed on one: those of its PID 1). */
+ * probe runs while certain processes do (forktrace was developed on one: those of its PID 1). Where one of these made the child, no
+ * probe ran then; that is noticed as soon as the child acts (process_of_current). */
 int on_fork(union context *context)
 {
     u64 flags = 0, signal = signal_of(bpf_get_current_task());
@@ -191,7 +192,7 @@ int on_fork(union context *context)
     u64 child = RAW_IS_PREEMPTED ? find_newborn(context, flags) : context->args[0], own = signal_of(child);
     if (followed.lookup(&own))
         release(own);
-    if (!followed.lookup(&signal))
+    if (!process_of_current(signal))
         return 0;
     u64 slot = child ? claim() : SLOTS;
     struct work *work = work_of(slot);

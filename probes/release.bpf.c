@@ -132,6 +132,18 @@ u64 shared_release(u64 signal)
     return 0;
 }
 
+/* The followed process of current, which has this signal_struct; 0: it is not followed. A process that is known by it and has exited was
+ * another, and was freed without sched_process_free. */
+static __always_inline struct process *process_of_current(u64 signal)
+{
+    struct process *process = followed.lookup(&signal);
+    if (process && process->exit_ns) {
+        release(signal);
+        return 0;
+    }
+    return process;
+}
+
 /* Runs in an RCU callback, 5 to 45 ms after the release; current is a bystander. When a non-leader calls exec, the task of the old
  * leader is freed here, too: its pid then differs from its tgid. */
 int on_free(union context *context)

@@ -90,3 +90,62 @@ def test_the_end_says_how_they_were_released(environment: Mapping[str, str]) -> 
     assert first == [1, ["kernel", "kernel", "wait4", "wait4"]], "unshare waits for the init, and this program for the command"
     assert again == [0, []]
     assert left == 0
+
+
+# Others come whose birth no probe sees either. They call exec, or fork, or inherit a child and wait for it.
+UNSEEN_FROM_BIRTH = """
+import ctypes
+from forktrace.kernel import loading
+from forktrace.kernel.btf import Btf
+from forktrace.kernel.facts import facts_of
+from forktrace.recorder.rows import split
+from forktrace.system.machine import this_machine
+
+def wait_for_start():
+    os.write(is_ready, b".")
+    os.read(start, 1)
+
+def inherit():
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    if os.fork() == 0:
+        if os.fork() == 0:
+            wait_for_start()
+            os._exit(0)
+        os.read(start, 1)
+        os._exit(0)
+    os.wait(), os.wait()
+
+def foreign(number):
+    if number % 3 == 0:
+        return inherit()
+    wait_for_start()
+    if number % 3 == 1:
+        os.execv("/bin/true", ["true"])
+    subprocess.run(["/bin/true"])
+
+before = len(probes.read())
+births = ("task_newtask", *loading._FORKS)  # these also see the child return
+for name in [name for name in probes._descriptors if name.endswith(tuple(f" {each}" for each in births))]:
+    os.close(probes._descriptors.pop(name))
+(start, go), (ready, is_ready) = os.pipe(), os.pipe()
+for number in range(CHILDREN):
+    if os.fork() == 0:
+        os.close(go)
+        foreign(number)
+        os._exit(0)
+for _ in range(CHILDREN):
+    os.read(ready, 1)
+hooks = [one for one in loading._hooks(facts_of(Btf(), this_machine()).values) if one.program == "on_fork"]
+again = list(loading._attached(hooks, {"on_fork": [probes._descriptors["program on_fork 0"]]}))
+os.close(go)
+for _ in range(CHILDREN):
+    os.wait()
+records, _ = split(probes.read())
+print(json.dumps([before > 0, sorted(records.keys() & {"fork", "exec", "exit", "wait", "reap"})]))
+"""
+
+
+def test_nor_where_its_birth_was_unseen(environment: Mapping[str, str]) -> None:
+    """Nor is one that was made by a process while which no probe runs: that is noticed as soon as it acts, or inherits."""
+    program = UNSEEN_FROM_BIRTH.replace("CHILDREN", str(CHILDREN))
+    assert unseen(program, ["sh", "-c", LOOP], environment) == [True, []]
