@@ -18,6 +18,7 @@ def test_twenty_seconds(workload: Callable[[str], str], open_folder: Path) -> No
     folder.mkdir()
     done = soak(20, workload("reaps"), folder)
     assert done.processes > 1000
+    assert done.difference.made["broken"] > 0, "no storm was killed in the middle"
     assert not done.failures()
 
 
