@@ -23,6 +23,13 @@ def test_adopted_by_a_subreaper(suite: Recorded, case: str, count: int) -> None:
         assert suite.row(line["pid"])["adopter_id"] == suite.id_of(line["adopter_pid"])
 
 
+def test_released_before_its_parent_dies(suite: Recorded) -> None:
+    """A child that its parent ignores is nobody's orphan, though the kernel frees the last of it when the parent has died."""
+    (line,) = suite.of("ignored-then-alone", "families")
+    suite.assert_agrees([line])
+    assert suite.row(line["pid"])["reap_ns"] <= suite.row(line["ppid"])["exit_ns"]
+
+
 def test_adopted_by_an_outsider(suite: Recorded) -> None:
     """A reap by PID 1 is inferred: it is no earlier than the exit, and comes soon after the process left /proc."""
     lines = suite.of("orphans", "families")

@@ -1,6 +1,6 @@
 /* Children that outlive their parents: orphans that pid 1 inherits, that a subreaper inherits (reaping them, or ignoring
- * SIGCHLD), zombies that a dying parent leaves behind, a child that is amid its exit; a tree of three generations; a burst of
- * 997 children. */
+ * SIGCHLD), zombies that a dying parent leaves behind, a child that is amid its exit, one that has gone just before; a tree of three
+ * generations; a burst of 997 children. */
 #include "witness.h"
 
 static void must(int holds, const char *what)
@@ -179,13 +179,28 @@ static pid_t dies_amid_an_exit(int report, void (*to_parent)(int))
     _exit(8);
 }
 
+/* The child comes to this process amid its exit. On a busy machine it can be through with that before its parent is gone; then nobody has
+ * inherited it amid its exit, and all begins anew. */
+static pid_t inherited_amid_its_exit(void (*to_parent)(int), pid_t *parent)
+{
+    int report[2];
+    must(pipe(report) == 0, "pipe");
+    for (;;) {
+        *parent = dies_amid_an_exit(report[1], to_parent);
+        must(wait4(*parent, NULL, 0, NULL) == *parent || errno == ECHILD, "parent"); /* gone, also where SIGCHLD is ignored */
+        pid_t pid = hear(report[0]);
+        char state = stat_of(pid, NULL);
+        if (state && state != 'Z' && state != 'X')
+            return pid;
+        must(wait4(pid, NULL, 0, NULL) == pid || errno == ECHILD, "child");
+    }
+}
+
 static void parent_dies_amid_the_exit(const char *name)
 {
     subreaper();
-    int report[2], status;
-    must(pipe(report) == 0, "pipe");
-    pid_t parent = dies_amid_an_exit(report[1], SIG_DFL), pid = hear(report[0]);
-    must(wait4(parent, &status, 0, NULL) == parent, "parent");
+    int status;
+    pid_t parent, pid = inherited_amid_its_exit(SIG_DFL, &parent);
     must(wait4(pid, &status, 0, NULL) == pid, "child");
     say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': %d, 'reap_call': 'wait4', %s, 'notes': null", name, pid,
         parent, getpid(), getpid(), ending(status));
@@ -195,13 +210,11 @@ static void ignored_by(const char *name, void (*to_parent)(int))
 {
     subreaper();
     signal(SIGCHLD, SIG_IGN);
-    int report[2];
-    must(pipe(report) == 0, "pipe");
-    pid_t parent = dies_amid_an_exit(report[1], to_parent);
+    pid_t parent, pid = inherited_amid_its_exit(to_parent, &parent);
     must(wait4(-1, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
     say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': %d, 'reaper_pid': null, 'reap_call': 'autoreap', 'exit_code': 40, "
         "'notes': null",
-        name, hear(report[0]), parent, getpid());
+        name, pid, parent, getpid());
 }
 
 static void ignored_amid_the_exit(const char *name)
@@ -212,6 +225,27 @@ static void ignored_amid_the_exit(const char *name)
 static void ignored_twice(const char *name)
 {
     ignored_by(name, SIG_IGN);
+}
+
+/* A child that its parent ignores is gone before that dies, but so soon before that the kernel has not freed all of it by then. */
+static void ignored_then_its_parent_dies(const char *name)
+{
+    subreaper();
+    signal(SIGCHLD, SIG_IGN);
+    int report[2];
+    must(pipe(report) == 0, "pipe");
+    pid_t parent = plain_fork();
+    if (!parent) {
+        pid_t pid = child(41, NULL);
+        while (stat_of(pid, NULL))
+            ;
+        tell(report[1], pid);
+        _exit(9);
+    }
+    must(wait4(parent, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
+    say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': null, 'reaper_pid': null, 'reap_call': 'autoreap', 'exit_code': 41, "
+        "'notes': null",
+        name, hear(report[0]), parent);
 }
 
 /* 2 children with 3 children with 5 children each: 38 in all. */
@@ -265,6 +299,7 @@ int main(void)
     in_process("amid-the-exit", parent_dies_amid_the_exit);
     in_process("ignored-amid-the-exit", ignored_amid_the_exit);
     in_process("ignored-twice", ignored_twice);
+    in_process("ignored-then-alone", ignored_then_its_parent_dies);
     in_process("generations", generations);
     in_process("burst", burst);
     return 0;
