@@ -227,25 +227,36 @@ static void ignored_twice(const char *name)
     ignored_by(name, SIG_IGN);
 }
 
-/* A child that its parent ignores is gone before that dies, but so soon before that the kernel has not freed all of it by then. */
+/* A child that its parent ignores is gone before that dies, but so soon before that the kernel frees the last of it when its parent is a
+ * zombie. Who would have inherited it ignores SIGCHLD, too. */
 static void ignored_then_its_parent_dies(const char *name)
 {
     subreaper();
     signal(SIGCHLD, SIG_IGN);
     int report[2];
     must(pipe(report) == 0, "pipe");
-    pid_t parent = plain_fork();
-    if (!parent) {
-        pid_t pid = child(41, NULL);
-        while (stat_of(pid, NULL))
-            ;
-        tell(report[1], pid);
-        _exit(9);
+    if (!plain_fork()) {
+        signal(SIGCHLD, SIG_DFL);
+        pid_t parent = plain_fork();
+        if (!parent) {
+            signal(SIGCHLD, SIG_IGN);
+            tell(report[1], getpid());
+            pid_t pid = child(41, NULL);
+            while (stat_of(pid, NULL))
+                ;
+            tell(report[1], pid);
+            _exit(9);
+        }
+        until_zombie(parent);
+        sleep_ms(200);
+        must(wait4(parent, NULL, 0, NULL) == parent, "parent");
+        _exit(10);
     }
-    must(wait4(parent, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
+    must(wait4(-1, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
+    pid_t parent = hear(report[0]), pid = hear(report[0]);
     say("'case': '%s', 'pid': %d, 'ppid': %d, 'adopter_pid': null, 'reaper_pid': null, 'reap_call': 'autoreap', 'exit_code': 41, "
         "'notes': null",
-        name, hear(report[0]), parent);
+        name, pid, parent);
 }
 
 /* 2 children with 3 children with 5 children each: 38 in all. */
