@@ -18,7 +18,7 @@ from forktrace.kernel.compile import digest_of
 from forktrace.kernel.layout import probe_directory
 from forktrace.kernel.objects import ProbesObject, read_object
 from forktrace.launcher import recorder_process
-from forktrace.system import capabilities
+from forktrace.system import capabilities, tracefs
 from forktrace.system.machine import MACHINES
 
 _SECURE_PATH: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # Debian's sudoers
@@ -126,8 +126,7 @@ def _tracefs(root: Path) -> Finding:
         return Finding(True, "tracefs", mounted[0])
     status = (root / "proc/self/status").read_text()
     if not capabilities.missing(status) and capabilities.MOUNTING not in capabilities.effective(status):
-        mount = "sudo mount -t tracefs tracefs /sys/kernel/tracing"
-        return Finding(False, "tracefs", f"not mounted, and without {capabilities.MOUNTING} record cannot do it", mount)
+        return Finding(False, "tracefs", f"not mounted, and without {capabilities.MOUNTING} record cannot do it", tracefs.MOUNT)
     if "\ttracefs\n" in (root / "proc/filesystems").read_text():
         return Finding(True, "tracefs", "not mounted: record mounts it for itself")
     return Finding(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -58,7 +58,8 @@ def try_recording() -> Tried:
     from forktrace.trace.stream import read
 
     line = [*own_command(), "record", "-q", "-o", "-", "--", sys.executable, "-I", "-c", PROGRAM]
-    with tempfile.NamedTemporaryFile(prefix="forktrace-") as trace:  # handed over open: under sudo `record` is its caller's
+    # In memory, as a container may have no place for files; handed over open, as under sudo `record` is its caller's.
+    with open(os.memfd_create("forktrace-trace"), "wb") as trace:
         try:
             done = subprocess.run(line, stdout=trace, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -66,7 +67,9 @@ def try_recording() -> Tried:
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith("forktrace: ")]
             return Tried(False, "recording", (said or ["record failed"])[0].removeprefix("forktrace: "))
-        return judge(read(trace.name).table.select(["kind", "pid", "origin", "stack", "call"]).to_pylist())
+        return judge(
+            read(f"/proc/self/fd/{trace.fileno()}").table.select(["kind", "pid", "origin", "stack", "call"]).to_pylist()
+        )
 
 
 def judge(rows: list[dict[str, object]]) -> Tried:

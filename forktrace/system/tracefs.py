@@ -10,6 +10,7 @@ from typing import Final
 from forktrace.errors import MachineLacks
 
 TRACEFS: Final = "/sys/kernel/tracing"
+MOUNT: Final = f"sudo mount -t tracefs tracefs {TRACEFS}; for a container: a volume with the {TRACEFS} of its host"
 
 _GROUPS: Final = {"sys": "syscalls", "sched": "sched", "task": "task"}  # first word of a name -> where its kind lies
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # linux/sched.h, linux/mount.h
@@ -30,7 +31,7 @@ def mount_tracefs() -> None:
         or libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None)
     ):
         reason = os.strerror(ctypes.get_errno())
-        raise MachineLacks(f"tracefs cannot be mounted: {reason}", f"sudo mount -t tracefs tracefs {TRACEFS}")
+        raise MachineLacks(f"tracefs cannot be mounted: {reason}", MOUNT)
 
 
 def tracepoint_number(name: str) -> int | None:

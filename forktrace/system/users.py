@@ -53,11 +53,9 @@ def _password_entry(name: str) -> pwd.struct_passwd:
 
 def invoking_user() -> User:
     """Return who typed the command: this process's user; under sudo its caller, with the environment that sudo was given."""
-    if os.geteuid() != 0:
+    sudo = find_sudo_above() if os.geteuid() == 0 and "SUDO_UID" in os.environ else None
+    if sudo is None:
         return User(_name_of(os.getuid()), os.getuid(), os.getgid(), tuple(os.getgroups()), own_environment())
-    sudo = find_sudo_above()
-    if sudo is None or "SUDO_UID" not in os.environ:
-        return _user(pwd.getpwuid(0), own_environment())
     return sudo_caller(environment_of(sudo), umask_of_caller(sudo))
 
 

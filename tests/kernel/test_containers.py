@@ -271,8 +271,30 @@ FIVE = [f"CAP_{name}" for name in ("BPF", "PERFMON", "DAC_READ_SEARCH", "SYS_PTR
 FORKS = "import os\nos.fork() or os._exit(3)\nos.wait()"
 
 
-def in_a_pod(folder: Path, *, host_pid: bool, tracefs: bool, capabilities: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Record in a container of runc as in a pod: a root that is read-only, these capabilities, no sudo; /mnt is `out`."""
+def bare() -> str:
+    """Make a root with nothing in it but what is run: no /var, no /tmp, no /etc, so that nobody has a name."""
+    folders = sorted({"/usr", sys.prefix, sys.base_prefix, str(WORKLOADS.parents[1])})
+    links = [f"ln -s usr/{name} root/{name}" for name in MERGED]
+    mounts = [f"mkdir -p root{one} && mount --rbind {one} root{one}" for one in folders]
+    return "\n".join(["mkdir root/proc root/dev root/sys root/mnt", *links, *mounts])
+
+
+ROOTS = {"all": lambda: "mount --rbind / root", "bare": bare}
+
+
+def in_a_pod(
+    folder: Path,
+    command: Sequence[str],
+    *,
+    root: str,
+    host_pid: bool = False,
+    tracefs: bool = True,
+    capabilities: Sequence[str] = FIVE,
+) -> subprocess.CompletedProcess[str]:
+    """Run forktrace in a container of runc as in a pod: a root that is read-only, these capabilities, no sudo; /mnt is `out`.
+
+    `root`: the script that mounts it.
+    """
     if not shutil.which("runc"):
         pytest.skip("runc is not installed")
     for name in ("root", "out"):
@@ -280,10 +302,8 @@ def in_a_pod(folder: Path, *, host_pid: bool, tracefs: bool, capabilities: Seque
     subprocess.run(["runc", "spec"], cwd=folder, check=True)
     config = json.loads((folder / "config.json").read_text())
     config["root"] = {"path": "root", "readonly": True}
-    program = [sys.executable, "-c", FORKS]
-    record = forktrace_command("record", "-q", "-o", "/mnt/run.arrows", "--", *program)
     environment = [f"PYTHONPATH={WORKLOADS.parents[1]}", "PYTHONDONTWRITEBYTECODE=1", f"PATH={os.defpath}"]
-    config["process"] |= {"terminal": False, "args": record, "env": environment}
+    config["process"] |= {"terminal": False, "args": forktrace_command(*command), "env": environment}
     config["process"]["capabilities"] = {kind: list(capabilities) for kind in ("bounding", "effective", "permitted")}
     config["mounts"].append({"destination": "/mnt", "source": str(folder / "out"), "type": "bind", "options": ["bind", "rw"]})
     if tracefs:
@@ -292,32 +312,56 @@ def in_a_pod(folder: Path, *, host_pid: bool, tracefs: bool, capabilities: Seque
     spaces = config["linux"]["namespaces"]
     config["linux"]["namespaces"] = [one for one in spaces if not (host_pid and one["type"] == "pid")]
     (folder / "config.json").write_text(json.dumps(config))
-    script = f"mount --rbind / root && exec runc run --bundle . forktrace-test-{uuid.uuid4()}"
+    script = f"{root}\nexec runc run --bundle . forktrace-test-{uuid.uuid4()}"
     line = ["unshare", "--mount", "sh", "-ec", script]
     return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+in_namespaces_of_mounts = pytest.mark.skipif(
+    not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not"
+)
+RECORD = ("record", "-q", "-o", "/mnt/run.arrows", "--", sys.executable, "-c", FORKS)
+
+
+@in_namespaces_of_mounts
 @pytest.mark.parametrize("host_pid", [True, False])
-def test_a_pod(tmp_path: Path, host_pid: bool) -> None:
-    """Five capabilities and tracefs are enough, with the PID namespace of the host and without."""
-    done = in_a_pod(tmp_path, host_pid=host_pid, tracefs=True, capabilities=FIVE)
+@pytest.mark.parametrize("root", ["all", "bare"])
+def test_a_pod(tmp_path: Path, root: str, host_pid: bool) -> None:
+    """Five capabilities and tracefs are enough, with the PID namespace of the host and without, and one place to write."""
+    done = in_a_pod(tmp_path, RECORD, root=ROOTS[root](), host_pid=host_pid)
     assert done.returncode == 0, done.stderr
     recorded = Recorded(tmp_path / "out/run.arrows", 0, "", "")
     recorded.assert_balanced()
     assert recorded.table["fork_site"].tolist()[1] == "<string>:2 <module>"
 
 
-@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+@in_namespaces_of_mounts
+@pytest.mark.parametrize("root", ["all", "bare"])
 @pytest.mark.parametrize(
     ("tracefs", "without", "word"),
-    [(False, None, "tracefs"), (True, "CAP_BPF", "CAP_BPF"), (True, "CAP_PERFMON", "CAP_PERFMON")],
+    [
+        (False, None, "a volume with the /sys/kernel/tracing"),
+        (True, "CAP_BPF", "CAP_BPF"),
+        (True, "CAP_PERFMON", "CAP_PERFMON"),
+    ],
 )
-def test_a_pod_that_lacks_something(tmp_path: Path, tracefs: bool, without: str | None, word: str) -> None:
+def test_a_pod_that_lacks_something(tmp_path: Path, root: str, tracefs: bool, without: str | None, word: str) -> None:
     """One line, and what to do, name the volume or the capability."""
     capabilities = [one for one in FIVE if one != without]
-    done = in_a_pod(tmp_path, host_pid=False, tracefs=tracefs, capabilities=capabilities)
+    done = in_a_pod(tmp_path, RECORD, root=ROOTS[root](), tracefs=tracefs, capabilities=capabilities)
     assert done.returncode == 125, done.stderr
     assert len(done.stderr.splitlines()) == 2
     assert word in done.stderr
     assert not (tmp_path / "out/run.arrows").exists()
+
+
+@in_namespaces_of_mounts
+@pytest.mark.parametrize(
+    ("tracefs", "verdict"), [(True, "forktrace can record here"), (False, "forktrace cannot record here: tracefs")]
+)
+def test_doctor_in_a_pod(tmp_path: Path, tracefs: bool, verdict: str) -> None:
+    """It tries a recording where there is no place for files at all; without tracefs it names the volume."""
+    done = in_a_pod(tmp_path, ("doctor",), root=bare(), tracefs=tracefs)
+    assert done.stdout.splitlines()[-1] == verdict, done.stderr
+    assert done.returncode == (0 if tracefs else 78)
+    assert tracefs or "a volume with the /sys/kernel/tracing of its host" in done.stdout

@@ -70,7 +70,17 @@ def test_without_sudo_the_user_is_who_we_are(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(users, "find_sudo_above", lambda: None)
     monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
     assert users.invoking_user().uid == 0
+
+
+def test_who_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container without /etc/passwd not even root has one: its number stands for it, and its group stays what it is."""
+    monkeypatch.setattr(users.pwd, "getpwuid", lambda uid: {}[uid])
+    for name in ("getuid", "geteuid", "getgid"):
+        monkeypatch.setattr(os, name, lambda name=name: 3000 if name == "getgid" else 0)
+    who = users.invoking_user()
+    assert (who.name, who.uid, who.gid) == ("0", 0, 3000)
 
 
 @pytest.mark.root
