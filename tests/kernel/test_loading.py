@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from recorded import BUILT, MARK, WORKLOADS
+from recorded import BUILT, MARK, ROOT_IS_A_MOUNT, WORKLOADS
 
 import forktrace
 from forktrace.kernel.btf import Btf
@@ -34,7 +34,23 @@ COMPILE = """
 import sys
 from forktrace.kernel.compile import compile_probes
 sys.stdout.buffer.write(compile_probes(sys.argv[1:]).to_bytes())
+print(sys.modules["bcc"].__file__, file=sys.stderr)
 """
+# As on RHEL 9 and Amazon Linux: only another Python than the one that runs has bcc. Seen in a mount namespace alone.
+BESIDE_ANOTHER_PYTHON = """
+mkdir lib real
+mount --bind /usr/lib real
+ln -s "$PWD"/real/* lib
+rm lib/python3
+mkdir -p lib/python3.9/site-packages
+cp -r real/python3/dist-packages/bcc lib/python3.9/site-packages
+mount --bind lib /usr/lib
+cd "$0"
+exec "$@"
+"""
+
+
+needs_compiler = pytest.mark.skipif(BUILT in os.environ, reason="a machine to which programs are brought has no compiler")
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +74,37 @@ def shipped() -> ProbesObject:
     return found
 
 
-@pytest.mark.skipif(BUILT in os.environ, reason="a machine to which programs are brought has no compiler")
-def test_it_is_what_is_compiled_here(shipped: ProbesObject) -> None:
-    """bcc makes the same object of the sources; another version of bcc one with the same maps, facts and programs."""
-    line = [sys.executable, "-c", COMPILE, *shipped.facts]
-    done = subprocess.run(line, capture_output=True, check=True, cwd=probe_directory().parent)
-    made = from_bytes(done.stdout)
+def compiled_by(line: Sequence[str], folder: Path) -> tuple[ProbesObject, str]:
+    """The object that a command prints, and the bcc that made it."""
+    done = subprocess.run(line, capture_output=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    return from_bytes(done.stdout), done.stderr.decode().splitlines()[-1]
+
+
+def check_is_alike(made: ProbesObject, shipped: ProbesObject) -> None:
+    """The same by the same bcc; by another version the same maps, facts, programs and marks."""
     if made.made_by == shipped.made_by:
         assert made == shipped
     assert (made.maps, made.facts, list(made.functions)) == (shipped.maps, shipped.facts, list(shipped.functions))
     for name in made.functions:
         assert {place.what for place in made.places(name)} == {place.what for place in shipped.places(name)}, name
+
+
+@needs_compiler
+def test_it_is_what_is_compiled_here(shipped: ProbesObject) -> None:
+    """bcc makes the same object of the sources; another version of bcc one with the same maps, facts and programs."""
+    made, _ = compiled_by([sys.executable, "-c", COMPILE, *shipped.facts], probe_directory().parent)
+    check_is_alike(made, shipped)
+
+
+@needs_compiler
+@pytest.mark.skipif(not ROOT_IS_A_MOUNT, reason="unshare --mount needs a root that is a mount, which this one is not")
+def test_a_bcc_of_another_python_compiles(shipped: ProbesObject, tmp_path: Path) -> None:
+    """It is Python and ctypes, so it works in this Python, too."""
+    script = ["unshare", "--mount", "sh", "-ec", BESIDE_ANOTHER_PYTHON, str(probe_directory().parent)]
+    made, place = compiled_by([*script, sys.executable, "-c", COMPILE, *shipped.facts], tmp_path)
+    assert place == "/usr/lib/python3.9/site-packages/bcc/__init__.py"
+    check_is_alike(made, shipped)
 
 
 def test_all_switches_are_known(shipped: ProbesObject) -> None:
