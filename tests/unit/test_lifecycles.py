@@ -477,6 +477,21 @@ def test_released_at_the_handing_over() -> None:
     says(row(500, *rows), adopter_pid=1, reap_call="autoreap", zombie_ms=10.0)
 
 
+def test_ignored_by_its_parent_and_by_who_inherits() -> None:
+    """Gone before its parent died a child is nobody's orphan; one that was not is released by its adopter."""
+    born = [
+        target(),
+        ev.fork(5 * MS, 200, by=100),
+        ev.fork(10 * MS, 500, by=200),
+        ev.exit_(20 * MS, 500, disposition="ignored"),
+    ]
+    dead = [ev.exit_(21 * MS, 200, adopter=100, disposition="ignored"), ev.autoreap(21 * MS, 200)]
+    before = row(500, *born, ev.autoreap(20 * MS, 500, parent_pid=200), *dead)
+    says(before, adopter_pid=None, adopter_id=None, reap_call="autoreap", notes=None)
+    after = row(500, *born, *dead, ev.autoreap(21 * MS, 500, parent_pid=100))
+    says(after, adopter_pid=100, adopter_id=0, reap_call="autoreap", notes=None)
+
+
 def test_parent_that_died_unseen() -> None:
     """The target's own parent may die outside: the parent in its exit row is the last."""
     says(row(100, target(), ev.exit_(20 * MS, 100, parent=1)), ppid=50, adopter_pid=1, adopter_id=None)
