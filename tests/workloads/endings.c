@@ -263,19 +263,6 @@ static void keep(long bytes)
     memset(big, 1, bytes);
 }
 
-static int is_exiting(pid_t pid)
-{
-    char path[64], text[1024];
-    unsigned flags = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = read(file, text, sizeof text - 1);
-    close(file);
-    text[length > 0 ? length : 0] = 0;
-    sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %u", &flags);
-    return flags & 4; /* PF_EXITING */
-}
-
 /* Begin to ignore SIGCHLD while a child dies; returns its number. */
 static pid_t ignore_amid_exit(void)
 {

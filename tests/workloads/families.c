@@ -134,23 +134,6 @@ static void zombies_inherited_and_ignored(const char *name)
             name, hear(report[0]), parent, getpid(), 30 + i);
 }
 
-/* Whether its last thread has left (PF_EXITING among the flags of /proc/PID/stat); -1: it is gone altogether. */
-static int is_exiting(pid_t pid)
-{
-    char path[64], text[1024];
-    unsigned flags = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    if (file >= 0)
-        close(file);
-    if (length <= 0)
-        return -1;
-    text[length] = 0;
-    sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %u", &flags);
-    return (flags & 4) != 0;
-}
-
 /* Its parent dies while the kernel takes the memory of the child back: after its last thread, before anybody is notified. */
 static pid_t dies_amid_an_exit(int report, void (*to_parent)(int))
 {

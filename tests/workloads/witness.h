@@ -113,6 +113,23 @@ UNUSED static void until_zombie(pid_t pid)
     until_state(pid, 'Z');
 }
 
+/* Whether its last thread has left (PF_EXITING among the flags of /proc/PID/stat); -1: it is gone altogether. */
+UNUSED static int is_exiting(pid_t pid)
+{
+    char path[64], text[1024];
+    unsigned flags = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0)
+        close(file);
+    if (length <= 0)
+        return -1;
+    text[length] = 0;
+    sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %u", &flags);
+    return (flags & 4) != 0;
+}
+
 /* The number of this process in the PID namespace that /proc was mounted in: the recorder's. */
 UNUSED static pid_t outer_pid(void)
 {
