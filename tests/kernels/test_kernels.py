@@ -42,8 +42,8 @@ MACHINES_AT_ONCE = 2
 SECONDS = 3000  # of one machine
 SMOKE_SECONDS = 720  # of all machines, with what is fetched for them
 # Where the kernel preempts probes (7.2), a probe on an emulated processor takes so long that one of another task may find it
-# running and be skipped, which is counted as lost. And a workload may fail by itself: one in C had a SIGSEGV on 6.1, once.
-# So the smoke set is recorded once more where anything failed. What failed the first time alone is said in a warning.
+# running and be skipped, which is counted as lost. So the smoke set is recorded once more where anything failed. What failed
+# the first time alone is said in a warning.
 ONCE_MORE = "{run} || {{ mv /host/out/report.xml /host/out/first.xml; {run}; }}"
 
 # Files of tests/kernel, or single tests in them. What only the tables decide (test_libraries.py: whose line, and why) no kernel
