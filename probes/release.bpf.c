@@ -148,14 +148,19 @@ static __always_inline struct process *process_of_current(u64 signal)
  * leader is freed here, too: its pid then differs from its tgid. */
 int on_free(union context *context)
 {
-    u64 task = context->args[0], signal = signal_of(task);
+    u64 task = context->args[0], signal = signal_of(task), parent = 0;
     u32 pid = 0, tgid = 0;
-    if (!followed.lookup(&signal))
+    struct process *process = followed.lookup(&signal);
+    if (!process)
         return 0;
     READ(pid, task + task_pid);
     READ(tgid, task + task_tgid);
-    if (pid == tgid)
-        release(signal);
+    if (pid != tgid)
+        return 0;
+    READ(parent, task + task_real_parent); /* its last one; freed by now, that is as a rule still readable */
+    if (signal_of(parent) == process->parent)
+        process->reparented_ns = 0; /* released while its parent was dying, before that could hand it over */
+    release(signal);
     return 0;
 }
 
