@@ -177,12 +177,12 @@ import os, signal
 from forktrace import cli
 from forktrace.launcher import command
 
-class Pressed(command.Held):
+class Pressed(command.HeldTarget):
     def release(self):
         super().release()
         os.kill(os.getpid(), signal.SIGINT)
 
-command.Held = Pressed
+command.HeldTarget = Pressed
 cli.main()
 """
 
