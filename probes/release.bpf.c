@@ -148,19 +148,14 @@ static __always_inline struct process *process_of_current(u64 signal)
  * leader is freed here, too: its pid then differs from its tgid. */
 int on_free(union context *context)
 {
-    u64 task = context->args[0], signal = signal_of(task), parent = 0;
+    u64 task = context->args[0], signal = signal_of(task);
     u32 pid = 0, tgid = 0;
-    struct process *process = followed.lookup(&signal);
-    if (!process)
+    if (!followed.lookup(&signal))
         return 0;
     READ(pid, task + task_pid);
     READ(tgid, task + task_tgid);
-    if (pid != tgid)
-        return 0;
-    READ(parent, task + task_real_parent); /* its last one; freed by now, that is as a rule still readable */
-    if (signal_of(parent) == process->parent)
-        process->reparented_ns = 0; /* released while its parent was dying, before that could hand it over */
-    release(signal);
+    if (pid == tgid)
+        release(signal);
     return 0;
 }
 

@@ -60,7 +60,7 @@ def test_autoreap(suite: Recorded, case: str, count: int) -> None:
     assert waits.loc[waits["id"] == suite.id_of(line["ppid"]), "no_child"].sum() == 1
 
 
-@pytest.mark.parametrize("case", ["ignored-amid-exit", "ignored-by-a-dying-parent", "ignored-by-all"])
+@pytest.mark.parametrize("case", ["ignored-amid-exit", "ignored-by-a-dying-parent"])
 def test_ignored_amid_exit(suite: Recorded, case: str) -> None:
     """A parent that begins to ignore SIGCHLD while its child dies is the one that releases it, also while it dies itself."""
     lines = suite.of(case, "endings")

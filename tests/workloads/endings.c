@@ -298,49 +298,24 @@ static void ignored_amid_exit(const char *name)
     must(0, "a child that is slow to die");
 }
 
-/* A parent that dies itself, more slowly than its child, which it ignores amid the exit of both. */
-static pid_t dies_slowly(pid_t *child)
-{
-    int tell[2];
-    must(pipe(tell) == 0, "pipe");
-    pid_t parent = plain_fork();
-    if (!parent) {
-        keep(4L * BIG);
-        *child = ignore_amid_exit();
-        must(write(tell[1], child, sizeof *child) == sizeof *child, "write");
-        _exit(0);
-    }
-    must(read(tell[0], child, sizeof *child) == sizeof *child, "read");
-    return parent;
-}
-
-/* Who would inherit it does not ignore SIGCHLD. */
+/* The same by a parent that dies itself, more slowly than the child; who would inherit that does not ignore SIGCHLD. */
 static void ignored_by_a_dying_parent(const char *name)
 {
     must(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "subreaper");
     for (int tries = 0; tries < 20; tries++) {
-        pid_t pid, parent = dies_slowly(&pid);
+        pid_t parent, pid;
+        int tell[2];
+        must(pipe(tell) == 0, "pipe");
+        parent = plain_fork();
+        if (!parent) {
+            keep(4L * BIG);
+            pid = ignore_amid_exit();
+            must(write(tell[1], &pid, sizeof pid) == sizeof pid, "write");
+            _exit(0);
+        }
+        must(read(tell[0], &pid, sizeof pid) == sizeof pid, "read");
         must(wait4(parent, NULL, 0, NULL) == parent, "wait4");
         if (wait4(pid, NULL, 0, NULL) != pid) { /* else the parent was faster */
-            was_ignored(name, pid, parent);
-            return;
-        }
-    }
-    must(0, "a child that dies faster than its parent");
-}
-
-/* Who would inherit it ignores SIGCHLD, too, but does not inherit it: it is gone before its parent is. */
-static void ignored_by_a_dying_parent_and_the_heir(const char *name)
-{
-    must(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "subreaper");
-    signal(SIGCHLD, SIG_IGN);
-    for (int tries = 0; tries < 20; tries++) {
-        pid_t pid, parent = dies_slowly(&pid);
-        while (stat_of(pid, NULL))
-            ;
-        char state = stat_of(parent, NULL);
-        must(wait4(-1, NULL, 0, NULL) == -1 && errno == ECHILD, "ECHILD");
-        if (state && state != 'Z' && state != 'X') { /* else the parent was faster */
             was_ignored(name, pid, parent);
             return;
         }
@@ -413,7 +388,6 @@ int main(int count, char **arguments)
     in_process("ignored-too-late", ignored_too_late);
     in_process("ignored-amid-exit", ignored_amid_exit);
     in_process("ignored-by-a-dying-parent", ignored_by_a_dying_parent);
-    in_process("ignored-by-all", ignored_by_a_dying_parent_and_the_heir);
     in_process("ignored-no-more", ignored_no_more);
     return 0;
 }
