@@ -163,8 +163,7 @@ def attach_tracepoint(program: int, number: int, processor: int) -> int:
 def run_raw_tracepoint(program: int, argument: int) -> None:
     """Run a program of a raw tracepoint once, here and now, as if its tracepoint had this argument (since Linux 5.10)."""
     arguments = ctypes.c_uint64(argument)
-    sizes = (program, 0, 0, 0, 0, 0, 0, 0, ctypes.sizeof(arguments), 0)  # no data, no repetition
-    call(_PROG_TEST_RUN, _padded(struct.pack("<IIIIQQIIIIQQII", *sizes, ctypes.addressof(arguments), 0, 0, 0)))
+    call(_PROG_TEST_RUN, _padded(struct.pack("<I36xI4xQ", program, ctypes.sizeof(arguments), ctypes.addressof(arguments))))
 
 
 def times_not_run(program: int) -> int:

@@ -52,7 +52,7 @@ class Closing:
         self._init = init
         self._inherited_ns: dict[tuple[int, int], int] = {}  # when init inherited a zombie
         self._elsewhere_ns = 0  # the longest zombie that init reaped, or that was released unseen
-        self._late: set[tuple[int, int]] = set()
+        self._late: set[tuple[int, int]] = set()  # of the last call of note_late
         self._worst: _Zombie | None = None
         self._open: list[_Zombie] = []
         self._taken: dict[_Asked, int] = {}  # -> the stack of the wait for any child that took it
@@ -66,9 +66,9 @@ class Closing:
 
     def note_late(self, gone: Iterable[Records]) -> None:
         """Look at processes (`struct process`) whose release will be noted next, though it may be long past."""
-        for one in gone:
-            self._late.add(identity(one))
-            self._inherited_ns[identity(one)] = int(max(one["notified_ns"], one["reparented_ns"]))
+        inherited_ns = {identity(one): int(max(one["notified_ns"], one["reparented_ns"])) for one in gone}
+        self._late = set(inherited_ns)
+        self._inherited_ns |= inherited_ns
 
     def note(self, reaps: Records) -> None:
         """Look at reaps (`struct wait_record`)."""
@@ -90,6 +90,8 @@ class Closing:
 
     def _is_late(self, reaps: Records) -> Any:
         """Which reaps (`struct wait_record`) were seen by nobody, and may be long past."""
+        if not self._late:  # as a rule
+            return np.zeros(len(reaps), bool)
         return np.array([identity(one) in self._late for one in reaps["head"]["process"]], bool)
 
     def _note_left(self, who: tuple[int, int], zombie_ns: int, inherited_ns: int, gone_ns: int) -> None:

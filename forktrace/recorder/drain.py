@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -303,11 +303,12 @@ class Drain:
         if self._sources and frames:
             self._sources.ask(frames, [folder for one in self._interpreters.found.values() for folder in one.libraries])
 
-    def _write_vanished(self, gone: Container[tuple[int, int]]) -> None:
+    def _write_vanished(self, gone: set[tuple[int, int]]) -> None:
         """Write that these are gone, if their release has not come through the ring since; the time may be an upper bound."""
-        self.closing.note_late(self._probes.release(gone))
-        self._intake.drain()
-        self.write()
+        if gone:
+            self.closing.note_late(self._probes.release(gone))
+            self._intake.drain()
+            self.write()
 
     def write_end(self, full: int | None) -> None:
         """Close the trace at the moment up to which it is whole, and detach the probes. `full`: the size that it reached."""
