@@ -73,22 +73,33 @@ UNUSED static pid_t thread_number(void)
     return syscall(SYS_gettid);
 }
 
-/* The state letter and field 22 of /proc/PID/stat; state 0 when there is no such process. */
-UNUSED static char stat_of(pid_t pid, unsigned long long *start)
+#define STAT_BYTES 1024
+
+/* The fields of /proc/PID/stat from the state on, in `text`; NULL: it is gone. */
+UNUSED static const char *stat_fields(pid_t pid, char text[STAT_BYTES])
 {
-    char path[64], text[1024], state = 0;
+    char path[64];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0)
-        return 0;
-    ssize_t length = read(file, text, sizeof text - 1);
+        return NULL;
+    ssize_t length = read(file, text, STAT_BYTES - 1);
     close(file);
     if (length <= 0)
-        return 0;
+        return NULL;
     text[length] = 0;
+    return strrchr(text, ')') + 2;
+}
+
+/* The state letter and field 22 of /proc/PID/stat; state 0 when there is no such process. */
+UNUSED static char stat_of(pid_t pid, unsigned long long *start)
+{
+    char text[STAT_BYTES], state = 0;
+    const char *fields = stat_fields(pid, text);
+    if (!fields)
+        return 0;
     unsigned long long value = 0;
-    sscanf(strrchr(text, ')') + 2,
-           "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state, &value);
+    sscanf(fields, "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state, &value);
     if (start)
         *start = value;
     return state;
@@ -116,17 +127,12 @@ UNUSED static void until_zombie(pid_t pid)
 /* Whether its last thread has left (PF_EXITING among the flags of /proc/PID/stat); -1: it is gone altogether. */
 UNUSED static int is_exiting(pid_t pid)
 {
-    char path[64], text[1024];
+    char text[STAT_BYTES];
     unsigned flags = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    if (file >= 0)
-        close(file);
-    if (length <= 0)
+    const char *fields = stat_fields(pid, text);
+    if (!fields)
         return -1;
-    text[length] = 0;
-    sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %u", &flags);
+    sscanf(fields, "%*c %*d %*d %*d %*d %*d %u", &flags);
     return (flags & 4) != 0;
 }
 
